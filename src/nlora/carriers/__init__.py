@@ -1,0 +1,1 @@
+"""Where an update lives: all parameters, LoRA adapters, soft prompts."""

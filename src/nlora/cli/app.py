@@ -1,0 +1,76 @@
+"""The command `nlora`. Each command is a file beside this one."""
+
+import errno
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from nlora import NloraError, __version__
+from nlora.cli import data, demo, env, learn, methods, models, run, streams
+from nlora.cli.console import err
+
+
+class FriendlyGroup(TyperGroup):
+    """Turns what a user can mend into one line and exit status 2."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except NloraError as error:
+            _fail(str(error))
+            ctx.exit(2)
+        except KeyboardInterrupt:
+            _fail("stopped; committed stages stand, the same command goes on after the last one")
+            ctx.exit(130)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
+                raise
+            _fail(f"{error.filename or 'writing'}: {error.strerror}; committed stages stand")
+            ctx.exit(2)
+
+
+def _fail(message: str) -> None:
+    err.print(f"error: {message}", style="red", markup=False, highlight=False)
+
+
+app = typer.Typer(
+    name="nlora",
+    help="Continual learning for language models with LoRA, without forgetting.",
+    cls=FriendlyGroup,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"nlora {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+app.command("demo")(demo.demo)
+app.command("run")(run.run)
+app.command("learn")(learn.learn)
+app.command("methods")(methods.methods)
+app.command("streams")(streams.streams)
+app.add_typer(models.app, name="models")
+app.add_typer(data.app, name="data")
+app.command("env")(env.env)
+
+
+def main() -> None:
+    """The entry point."""
+    app()

@@ -1,0 +1,140 @@
+"""What the commands print: progress on stderr, results on stdout."""
+
+import json
+import sys
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from nlora.training.progress import Watcher
+
+out = Console(soft_wrap=True)
+err = Console(stderr=True, soft_wrap=True)
+
+
+class Bars:
+    """Progress bars with the current task and an estimate, for a terminal."""
+
+    def __init__(self) -> None:
+        self.progress: Progress | None = None
+        self.task = TaskID(0)
+
+    def message(self, text: str) -> None:
+        """A line of its own."""
+        err.print(text, style="dim", markup=False, highlight=False)
+
+    def start(self, title: str, total: int) -> None:
+        """A new bar."""
+        self.progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=err,
+        )
+        self.progress.start()
+        self.task = self.progress.add_task(title, total=total, note="")
+
+    def advance(self, count: int = 1, **values: float) -> None:
+        """Move the bar on."""
+        if self.progress is not None:
+            note = "  ".join(f"{name} {value:.3f}" for name, value in values.items())
+            self.progress.update(self.task, advance=count, note=note)
+
+    def finish(self) -> None:
+        """Leave the bar as it is."""
+        if self.progress is not None:
+            self.progress.stop()
+            self.progress = None
+
+
+class Lines:
+    """Progress as plain lines every few seconds, for a log."""
+
+    every = 10.0
+    """Seconds between lines."""
+
+    def __init__(self) -> None:
+        self.title, self.total, self.done = "", 0, 0
+        self.started = self.said = 0.0
+
+    def message(self, text: str) -> None:
+        """A line of its own."""
+        print(text, file=sys.stderr, flush=True)
+
+    def start(self, title: str, total: int) -> None:
+        """Remember what is going on."""
+        self.title, self.total, self.done = title, total, 0
+        self.started = self.said = time.monotonic()
+
+    def advance(self, count: int = 1, **values: float) -> None:
+        """Say how far it is, now and then."""
+        self.done += count
+        now = time.monotonic()
+        if now - self.said >= self.every:
+            self.said = now
+            left = (now - self.started) / self.done * (self.total - self.done)
+            notes = "".join(f"  {name} {value:.3f}" for name, value in values.items())
+            self.message(f"{self.title} {self.done}/{self.total}, {left:.0f} s left{notes}")
+
+    def finish(self) -> None:
+        """Say how long it took."""
+        seconds = time.monotonic() - self.started
+        self.message(f"{self.title} {self.done}/{self.total} in {seconds:.0f} s")
+
+
+def watcher() -> Watcher:
+    """Bars on a terminal, lines elsewhere."""
+    return Bars() if err.is_terminal else Lines()
+
+
+def print_json(value: Any) -> None:
+    """One JSON value on stdout, and nothing else."""
+    print(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def show(title: str, columns: list[str], rows: list[list[Any]]) -> None:
+    """A table; None is shown as a dash, numbers stand on the right."""
+    table = Table(title=title or None, title_justify="left", show_edge=False, pad_edge=False)
+    for i, name in enumerate(columns):
+        numeric = all(isinstance(row[i], int | float | None) for row in rows) and bool(rows)
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row))
+    out.print(table)
+    out.print()
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.1f}" if isinstance(value, float) else str(value).replace("[", "\\[")
+
+
+def show_results(results: dict[str, Any], title: str = "") -> None:
+    """The accuracy matrix and the metrics of `results.json`."""
+    tasks = results["tasks"]
+    rows = [["zero-shot", *results["zero_shot"]]] if results["zero_shot"] else []
+    for stage, row in zip(results["stages"], results["accuracy_matrix"], strict=True):
+        rows.append([f"after {stage}", *row])
+    show(title or f"{results['method']}: accuracy (%)", ["", *tasks], rows)
+    names = ["average_accuracy", "learning_accuracy", "forgetting"]
+    names += ["backward_transfer", "forward_transfer"]
+    shown = [[name.replace("_", " "), results[name]] for name in names]
+    shown.append(["seconds", round(results["seconds"])])
+    shown.append(["peak memory (MB)", results["peak_memory_bytes"] // 1_000_000])
+    show("", ["metric", "value"], shown)

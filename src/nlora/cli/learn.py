@@ -1,0 +1,75 @@
+"""`nlora learn`: one more task for a model that keeps what it knows."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nlora.cli import options as o
+from nlora.cli.console import print_json, show_results, watcher
+from nlora.errors import NloraError
+
+
+def learn(
+    model_dir: Annotated[Path, typer.Argument(help="The model directory.")],
+    task: Annotated[
+        str,
+        typer.Option(help="A data set of the benchmark, a YAML file of one task, or a JSONL file."),
+    ],
+    test: Annotated[
+        Path | None, typer.Option(help="The test file, where --task is a JSONL or CSV file.")
+    ] = None,
+    method: o.MethodName = None,
+    model: o.Model = None,
+    data: o.Data = None,
+    seed: o.Seed = None,
+    max_train: o.MaxTrain = None,
+    max_eval: o.MaxEval = None,
+    overrides: o.Set = None,
+    config: o.ConfigFile = None,
+    plugin: o.Plugin = None,
+    json: o.Json = False,
+) -> None:
+    """Learn one more task. A new directory needs --model and --method.
+
+    Every task learned so far is tested again, so the table shows what was forgotten.
+    """
+    from nlora.store.directory import ModelDirectory
+    from nlora.training.config import parse_config
+    from nlora.training.run import learn as learn_task
+
+    new = None
+    flags = {
+        "method": method,
+        "model": model,
+        "seed": seed,
+        "max_train": max_train,
+        "max_eval": max_eval,
+        "plugin": plugin,
+    }
+    exists = ModelDirectory(model_dir).exists()
+    if config is not None or overrides or any(v is not None for v in flags.values()) or not exists:
+        values = o.configuration(None, config, overrides, data=data, **flags)
+        new = parse_config(values, str(config or "a new model directory"))
+    results = learn_task(model_dir, _task(task, test, data), new, watcher())
+    if json:
+        print_json(results)
+    else:
+        show_results(results)
+
+
+def _task(task: str, test: Path | None, data: Path | None):  # type: ignore[no-untyped-def]
+    from nlora.data.files import read_entry, task_from_files
+    from nlora.data.streams import load_stream
+
+    path = Path(task).expanduser()
+    if path.suffix.lower() in (".yaml", ".yml"):
+        return read_entry(path)
+    if path.suffix.lower() in (".jsonl", ".csv"):
+        if test is None:
+            raise NloraError(f"{task} needs a test file beside it: give --test FILE")
+        return task_from_files(path.stem, path, test)
+    stream = load_stream(task, data)
+    if len(stream) != 1:
+        raise NloraError(f"--task takes one task, '{task}' is a stream; use `nlora run`")
+    return stream[0]

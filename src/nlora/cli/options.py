@@ -1,0 +1,86 @@
+"""Options that several commands share, and how they make one configuration."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from nlora.errors import NloraError
+
+Model = Annotated[
+    str | None, typer.Option(help="Built-in name, folder or Hugging Face name of the model.")
+]
+MethodName = Annotated[str | None, typer.Option("--method", help="See `nlora methods`.")]
+Data = Annotated[
+    Path | None, typer.Option(envvar="NLORA_DATA", help="The benchmark's folder.", show_envvar=True)
+]
+Seed = Annotated[int | None, typer.Option(help="Decides all that is random.  [default: 0]")]
+MaxTrain = Annotated[
+    int | None, typer.Option(help="At most so many training examples a task, every label's share.")
+]
+MaxEval = Annotated[
+    int | None, typer.Option(help="At most so many test examples a task, the same for every seed.")
+]
+EvaluateMode = Annotated[
+    str | None,
+    typer.Option(help="seen: tasks so far; next: also the next one; all.  [default: seen]"),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="A setting; repeat for more."),
+]
+RecipeName = Annotated[
+    str | None, typer.Option("--recipe", help="Published settings, see `nlora methods --recipes`.")
+]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option("--config", help="A whole run: YAML, or the model.json of a finished run."),
+]
+Plugin = Annotated[Path | None, typer.Option(help="A Python file that defines a method.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def configuration(
+    recipe: str | None, config: Path | None, overrides: list[str] | None, **flags: Any
+) -> dict[str, Any]:
+    """The values of a `RunConfig`: the recipe's, the file's over them, then the command line's."""
+    from nlora.training.config import DERIVED, parse_overrides
+
+    values: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
+    if recipe is not None:
+        from nlora.recipes import recipe as find
+
+        found = find(recipe)
+        values = {"method": found.method, "stream": found.stream}
+        settings = dict(found.settings)
+    if config is not None:
+        document = {k: v for k, v in _read(config).items() if k not in DERIVED}
+        given = document.pop("settings", None) or {}
+        if not isinstance(given, dict):
+            raise NloraError(f"{config}: 'settings' must be a mapping")
+        values |= document
+        settings |= given
+    values |= {name: _plain(value) for name, value in flags.items() if value is not None}
+    settings |= parse_overrides(overrides or [])
+    return {**values, "settings": settings}
+
+
+def _plain(value: Any) -> Any:
+    return str(value.expanduser().absolute()) if isinstance(value, Path) else value
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A YAML or JSON mapping; numbers such as 1e-3 are numbers in both."""
+    from omegaconf import OmegaConf
+
+    if not path.is_file():
+        raise NloraError(f"{path} does not exist")
+    try:
+        value = OmegaConf.to_container(OmegaConf.create(path.read_text(encoding="utf-8")))
+    except Exception as error:
+        first = str(error).strip().splitlines()[0]
+        raise NloraError(f"{path} is neither YAML nor JSON: {first}") from error
+    if not isinstance(value, dict):
+        raise NloraError(f"{path} must hold a mapping of keys to values")
+    return value  # type: ignore[return-value]

@@ -1,0 +1,93 @@
+"""`nlora run`: learn a stream of tasks with one method."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nlora.cli import options as o
+from nlora.cli.console import out, print_json, show, show_results, watcher
+from nlora.errors import NloraError
+
+
+def run(
+    stream: Annotated[
+        str | None,
+        typer.Option(help="A stream's name, data sets separated by commas, or a YAML file."),
+    ] = None,
+    method: o.MethodName = None,
+    model: o.Model = None,
+    data: o.Data = None,
+    out_dir: Annotated[
+        Path | None, typer.Option("--out", help="The model directory to write.")
+    ] = None,
+    seed: o.Seed = None,
+    max_train: o.MaxTrain = None,
+    max_eval: o.MaxEval = None,
+    evaluate: o.EvaluateMode = None,
+    overrides: o.Set = None,
+    recipe: o.RecipeName = None,
+    config: o.ConfigFile = None,
+    plugin: o.Plugin = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would happen, and stop.")
+    ] = False,
+    json: o.Json = False,
+) -> None:
+    """Learn a stream of tasks with one method, task after task.
+
+    A run that was stopped goes on with the same command after its last committed stage.
+    """
+    from nlora.training.config import parse_config
+
+    values = o.configuration(
+        recipe,
+        config,
+        overrides,
+        stream=stream,
+        method=method,
+        model=model,
+        data=data,
+        seed=seed,
+        max_train=max_train,
+        max_eval=max_eval,
+        evaluate=evaluate,
+        plugin=plugin,
+    )
+    parsed = parse_config(values, str(config or "the command line"))
+    if dry_run:
+        _dry_run(parsed, json)
+        return
+    if out_dir is None:
+        raise NloraError("where to? give --out DIR")
+    from nlora.training.run import run as run_stream
+
+    results = run_stream(parsed, out_dir, watcher())
+    if json:
+        print_json(results)
+    else:
+        show_results(results)
+
+
+def _dry_run(config, json: bool) -> None:  # type: ignore[no-untyped-def]
+    from dataclasses import asdict
+
+    from nlora.training.dry_run import preview
+    from nlora.training.run import prepare
+
+    plan, stream = prepare(config)
+    seen = preview(plan, stream)
+    if json:
+        print_json({**asdict(seen), "settings": plan.settings()})
+        return
+    columns = ["task", "train", "test", "labels", "truncated (%)", "longest (tokens)"]
+    rows = [[t.name, t.train, t.test, t.labels, 100 * t.truncated, t.longest] for t in seen.tasks]
+    show("tasks", columns, rows)
+    show("stages", ["stage", "steps"], [list(stage) for stage in seen.stages])
+    for example in seen.examples:
+        out.print(f"prompt of {example.task}", style="bold")
+        out.print(example.prompt, markup=False, highlight=False)
+        counted = " ".join(repr(token) for token in example.answer_tokens)
+        out.print(f"counts in the loss: {counted}\n", style="green", markup=False, highlight=False)
+    share = 100 * seen.trainable_parameters / seen.all_parameters
+    out.print(f"trainable: {seen.trainable_parameters:,} parameters ({share:.2f} % of the model)")

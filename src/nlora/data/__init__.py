@@ -1,0 +1,1 @@
+"""Tasks, prompts, streams, sources and tokenised batches. Knows no model."""

@@ -1,0 +1,130 @@
+"""The benchmark's layout, `<Group>/<Dataset>/{train,dev,test,labels}.json`, by data set name."""
+
+from pathlib import Path
+
+from nlora.data.examples import Report, check_labels, stop, to_examples
+from nlora.data.prompts import INSTRUCTIONS
+from nlora.data.rows import read_array
+from nlora.data.task import Example, Task, TaskData
+from nlora.errors import NloraError, unknown
+
+DATASETS: dict[str, str] = {
+    "dbpedia": "TC/dbpedia",
+    "amazon": "SC/amazon",
+    "yahoo": "TC/yahoo",
+    "agnews": "TC/agnews",
+    "mnli": "NLI/MNLI",
+    "cb": "NLI/CB",
+    "wic": "WiC/WiC",
+    "copa": "COPA/COPA",
+    "qqp": "QQP/QQP",
+    "boolqa": "BoolQA/BoolQA",
+    "rte": "NLI/RTE",
+    "imdb": "SC/IMDB",
+    "yelp": "SC/yelp",
+    "sst-2": "SC/SST-2",
+    "multirc": "MultiRC/MultiRC",
+}
+"""The 15 data sets of Table 7, and the folder that each has in the published benchmark."""
+
+SPLITS = ("train", "dev", "test")
+
+_ALIASES = {"ag": "agnews"}
+# MNLI marks a pair on which its annotators did not agree; the published files still hold some.
+_NO_GOLD_LABEL = {"mnli": ("-",)}
+
+
+def canonical(name: str) -> str:
+    """The name by which a data set is known: lower case, without alias.
+
+    >>> canonical("SST-2"), canonical("ag")
+    ('sst-2', 'agnews')
+    """
+    name = name.strip().lower()
+    return _ALIASES.get(name, name)
+
+
+def find_datasets(data: Path) -> dict[str, list[Path]]:
+    """The folders of a data folder that hold a data set, by canonical name, sorted.
+
+    A name has several folders where two groups use the same one. Raises NloraError when `data` is
+    no folder or cannot be read.
+    """
+    if not data.is_dir():
+        raise NloraError(
+            f"no such data folder: {data}; `nlora data download` fetches the benchmark"
+        )
+    try:
+        folders = sorted(path for path in data.glob("*/*") if _holds_dataset(path))
+    except OSError as error:
+        raise NloraError(f"cannot read {error.filename}: {error.strerror}") from None
+    found: dict[str, list[Path]] = {}
+    for folder in folders:
+        found.setdefault(canonical(folder.name), []).append(folder)
+    return found
+
+
+def load_task(data: Path, name: str) -> TaskData:
+    """The data set of this name (any case), with its splits; `dev` is empty where there is none.
+
+    Raises NloraError, with file and line, for all that is wrong with the folder or its files.
+    """
+    name = canonical(name)
+    found = find_datasets(data)
+    if name not in found:
+        if name in DATASETS:
+            raise NloraError(f"data set '{name}' is not in {data}: no folder {DATASETS[name]}")
+        if not found:
+            raise NloraError(f"no data sets in {data}: no folder <Group>/<Dataset> with train.json")
+        raise unknown("data set", name, found)
+    if len(found[name]) > 1:
+        raise NloraError(ambiguous(name, found[name]))
+    folder = found[name][0]
+    task = Task(
+        name,
+        instruction=read_instruction(folder),
+        labels=read_labels(folder),
+        group=folder.parent.name,
+        dataset=folder.name,
+    )
+    splits = {split: read_split(folder, split, task) for split in SPLITS}
+    return TaskData(task, **splits)
+
+
+def ambiguous(name: str, folders: list[Path]) -> str:
+    """The problem that two groups use one name."""
+    return f"several folders are data set '{name}': {', '.join(map(str, folders))}; rename one"
+
+
+def read_instruction(folder: Path) -> str | None:
+    """The instruction of the data set's group. Raises NloraError when the group is unknown."""
+    group = folder.parent.name
+    if group not in INSTRUCTIONS:
+        raise NloraError(
+            f"{folder}: no instruction is known for group '{group}' (known are: "
+            f"{', '.join(sorted(INSTRUCTIONS))}); give the task's own in a YAML stream"
+        )
+    return INSTRUCTIONS[group]
+
+
+def read_labels(folder: Path) -> tuple[str, ...]:
+    """The data set's labels, in the order of `labels.json`. Raises NloraError with the file."""
+    path = folder / "labels.json"
+    return check_labels(read_array(path).values, str(path))
+
+
+def read_split(folder: Path, split: str, task: Task, report: Report = stop) -> tuple[Example, ...]:
+    """The examples of one split; a missing `dev` is an empty one.
+
+    Bad examples go to `report`, with file and line. Raises NloraError when the file is missing or
+    is not a JSON array.
+    """
+    path = folder / f"{split}.json"
+    if split == "dev" and not path.exists():
+        return ()
+    ignored = _NO_GOLD_LABEL.get(task.name, ())
+    return to_examples(read_array(path), task, ("sentence",), report, ignored)
+
+
+def _holds_dataset(folder: Path) -> bool:
+    return any((folder / f"{part}.json").is_file() for part in (*SPLITS, "labels"))

@@ -1,0 +1,136 @@
+"""From the rows of a file to examples of a task: what every source checks in the same way."""
+
+import string
+import textwrap
+from collections.abc import Callable, Collection, Sequence
+from typing import NoReturn
+
+from nlora.data.rows import Rows
+from nlora.data.task import Example, Task
+from nlora.errors import NloraError, unknown
+
+Report = Callable[[str], object]
+"""What is done with a problem, told in one line: stop at it, or note it and go on."""
+
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def stop(problem: str) -> NoReturn:
+    """The `Report` that ends reading at the first problem."""
+    raise NloraError(problem) from None
+
+
+def normalise(text: str) -> str:
+    """Lower case, no ASCII punctuation, single spaces: how evaluation compares answers.
+
+    >>> normalise(" Science or  Technology.")
+    'science or technology'
+    """
+    return " ".join(text.lower().translate(_NO_PUNCTUATION).split())
+
+
+def check_labels(labels: Sequence[object], where: str) -> tuple[str, ...]:
+    """The labels as text.
+
+    Raises NloraError, beginning with `where`, when there are none, one is empty, or two are the
+    same to evaluation, which would count a wrong answer as right.
+
+    >>> check_labels(["C", "C++"], "task 'code'")
+    Traceback (most recent call last):
+    nlora.errors.NloraError: task 'code': labels 'C' and 'C++' are the same without case and \
+punctuation, which do not count in evaluation; write them out
+    """
+    if not labels:
+        raise NloraError(f"{where}: no labels")
+    seen: dict[str, str] = {}
+    for value in labels:
+        try:
+            label = _as_text(value, "label")
+        except NloraError as error:
+            raise NloraError(f"{where}: {error}") from None
+        folded = normalise(label)
+        if label in seen.values():
+            raise NloraError(f"{where}: label '{_brief(label)}' stands there twice")
+        if not folded:
+            raise NloraError(
+                f"{where}: nothing is left of label '{_brief(label)}' without punctuation, "
+                "which does not count in evaluation; write it out"
+            )
+        if folded in seen:
+            raise NloraError(
+                f"{where}: labels '{_brief(seen[folded])}' and '{_brief(label)}' are the same "
+                "without case and punctuation, which do not count in evaluation; write them out"
+            )
+        seen[folded] = label
+    return tuple(seen.values())
+
+
+def to_examples(
+    rows: Rows,
+    task: Task,
+    text_keys: Sequence[str],
+    report: Report = stop,
+    ignored: Collection[str] = (),
+) -> tuple[Example, ...]:
+    """The rows as examples of the task, without those that have an `ignored` label.
+
+    A row has its text under one of `text_keys`, and its answer under "label". Every row that has
+    not, or whose label is not the task's, is reported with its place and left out; so is a file
+    that gives no example at all.
+    """
+    examples = []
+    for i, row in enumerate(rows.values):
+        try:
+            example = _example(row, task, text_keys, ignored)
+        except NloraError as error:
+            report(f"{rows.place(i)}: {error}")
+        else:
+            if example is not None:
+                examples.append(example)
+    if not examples:
+        report(f"{rows.path}: no examples")
+    return tuple(examples)
+
+
+def _example(
+    row: object, task: Task, text_keys: Sequence[str], ignored: Collection[str]
+) -> Example | None:
+    names = " or ".join(f"'{key}'" for key in text_keys)
+    if not isinstance(row, dict):
+        raise NloraError(f"an example must be an object with {names}, and 'label'")
+    keys = [key for key in text_keys if key in row]
+    if len(keys) > 1:
+        raise NloraError(f"has both {' and '.join(repr(key) for key in keys)}; keep one of them")
+    if not keys or "label" not in row:
+        has = textwrap.shorten(", ".join(row), 80, placeholder=" ...") or "nothing"
+        missing = "'label'" if keys else names
+        raise NloraError(f"no {missing}; it has: {has}")
+    label = _as_text(row["label"], "label")
+    if label in ignored:
+        return None
+    if task.labels is not None and label not in task.labels:
+        raise unknown("label", _brief(label), task.labels)
+    return Example(task, _as_text(row[keys[0]], keys[0]), label)
+
+
+def _as_text(value: object, key: str) -> str:
+    """The value as the text that the user wrote (numbers are text already)."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if value is None or (isinstance(value, str) and not value.strip()):
+        raise NloraError(f"'{key}' is empty")
+    if not isinstance(value, str):
+        raise NloraError(f"'{key}' must be text")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        half = value[error.start].encode("unicode_escape").decode()
+        raise NloraError(f"'{key}' holds half a character ({half})") from None
+    return value
+
+
+def _brief(label: str) -> str:
+    """A label fit for one line, unchanged if it is."""
+    if len(label) <= 60 and label.isprintable():
+        return label
+    return textwrap.shorten(label, 60, placeholder=" ...")

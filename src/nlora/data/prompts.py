@@ -1,0 +1,73 @@
+"""The prompts of Table 6, in the paper's form and in the form that the released code uses.
+
+paper:     "{instruction}\\nOption: {labels} \\n{text}\\nAnswer:"
+released:  the same behind "Task:{group}\\nDataset:{dataset}\\n", which tells the model, in training
+           and in test, which data set it sees; the paper's table has no such prefix.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from nlora.data.task import Task
+
+PromptForm = Literal["paper", "released"]
+
+ANSWER = "\nAnswer:"
+
+_CHOOSE = "Choose one from the option."
+
+INSTRUCTIONS: dict[str, str | None] = {
+    "NLI": 'What is the logical relationship between the "sentence 1" and the "sentence 2"? '
+    f"{_CHOOSE}",
+    "QQP": 'Whether the "first sentence" and the "second sentence" have the same meaning? '
+    f"{_CHOOSE}",
+    "SC": f"What is the sentiment of the following paragraph? {_CHOOSE}",
+    "TC": f"What is the topic of the following paragraph? {_CHOOSE}",
+    "BoolQA": f"According to the following passage, is the question true or false? {_CHOOSE}",
+    "MultiRC": "According to the following passage and question, is the candidate answer true or "
+    f"false? {_CHOOSE}",
+    "WiC": "Given a word and two sentences, whether the word is used with the same sense in both "
+    f"sentence? {_CHOOSE}",
+    "COPA": None,
+}
+"""Table 6 by group of the benchmark. COPA has no row there: its text asks the question itself."""
+
+
+@dataclass(frozen=True)
+class Prompter:
+    """Turns a task and a text into a prompt, and says what stands between prompt and answer.
+
+    `tokenizer` is needed only for `chat`, which wraps the prompt in the model's chat template.
+    """
+
+    form: PromptForm = "paper"
+    chat: bool = False
+    tokenizer: Any = None
+
+    def head(self, task: Task) -> str:
+        """All that stands before the text: the same for every example of a task.
+
+        An instruction without labels (free-text answers) has no option line; a task without an
+        instruction is its text alone.
+        """
+        head = f"Task:{task.group}\nDataset:{task.dataset}\n" if self.form == "released" else ""
+        if task.instruction is not None:
+            head += task.instruction + "\n"
+            if task.labels is not None:
+                head += f"Option: {', '.join(task.labels)} \n"
+        return head
+
+    def prompt(self, task: Task, text: str) -> str:
+        """The whole prompt, up to and with "Answer:" (and the template's turn of the assistant)."""
+        prompt = self.head(task) + text.rstrip("\n") + ANSWER
+        if not self.chat:
+            return prompt
+        messages = [{"role": "user", "content": prompt}]
+        return self.tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True
+        )
+
+    @property
+    def gap(self) -> str:
+        """What separates the prompt from the answer: a chat turn starts right away."""
+        return "" if self.chat else " "

@@ -1,0 +1,67 @@
+"""Streams by name: the paper's six orders, the demo, data sets, and a user's own YAML file."""
+
+import os
+from pathlib import Path
+
+from nlora.data.benchmark import DATASETS, canonical, find_datasets, load_task
+from nlora.data.files import read_stream
+from nlora.data.task import TaskData
+from nlora.errors import NloraError, unknown
+
+ORDERS: dict[str, tuple[str, ...]] = {
+    name: tuple(tasks.split())
+    for name, tasks in {
+        "order-1": "dbpedia amazon yahoo agnews",
+        "order-2": "dbpedia amazon agnews yahoo",
+        "order-3": "yahoo amazon agnews dbpedia",
+        "order-4": "mnli cb wic copa qqp boolqa rte imdb yelp amazon sst-2 dbpedia agnews multirc "
+        "yahoo",
+        "order-5": "multirc boolqa wic mnli cb copa qqp rte imdb sst-2 dbpedia agnews yelp amazon "
+        "yahoo",
+        "order-6": "yelp amazon mnli cb copa qqp rte imdb sst-2 dbpedia agnews yahoo multirc "
+        "boolqa wic",
+    }.items()
+}
+"""Table 7 of the paper."""
+
+DEMO = "demo"
+
+
+def stream_names() -> list[str]:
+    """The streams that have a name: the demo and the six orders."""
+    return [DEMO, *ORDERS]
+
+
+def load_stream(stream: str, data: Path | None) -> list[TaskData]:
+    """The tasks of a stream, in order.
+
+    `stream` is one of `stream_names()`, a data set, several of them separated by commas, or a YAML
+    file (see `nlora.data.files`). `data` is the benchmark's folder; the demo and YAML files do not
+    need it. Raises NloraError for an unknown name, a data set that is named twice, and all that is
+    wrong with the files.
+    """
+    name = stream.strip().lower()
+    if name == DEMO:
+        from nlora.data.demo import demo_stream
+
+        return demo_stream()
+    path = Path(os.path.expanduser(stream))
+    known = name in ORDERS or canonical(name) in DATASETS
+    if not known and (path.suffix.lower() in (".yaml", ".yml") or os.path.isfile(path)):
+        return read_stream(path)
+    names = ORDERS.get(name) or tuple(canonical(part) for part in stream.split(","))
+    twice = [part for i, part in enumerate(names) if part in names[:i]]
+    if twice:
+        raise NloraError(f"stream '{stream}' has data set '{twice[0]}' twice")
+    found = DATASETS if data is None else DATASETS | find_datasets(data)
+    for part in names:
+        if part not in found:
+            if len(names) == 1:
+                raise unknown("stream", stream, [*stream_names(), *found])
+            raise unknown("data set", part, found)
+    if data is None:
+        raise NloraError(
+            f"stream '{stream}' reads the benchmark: give --data DIR or set NLORA_DATA "
+            "(`nlora data download` fetches it)"
+        )
+    return [load_task(data, part) for part in names]

@@ -1,0 +1,98 @@
+"""What a stream is made of: tasks, their examples and their splits."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a prompt needs to know of a task; the examples are in `TaskData`.
+
+    `labels` are the answers to choose from, in the order in which the prompt lists them; None means
+    that answers are free text. `instruction` None means that the text stands alone (COPA: its text
+    asks the question itself). `group` and `dataset` are the names in the prefix of the released
+    prompts ("Task:SC", "Dataset:amazon").
+    """
+
+    name: str
+    instruction: str | None = None
+    labels: tuple[str, ...] | None = None
+    group: str = ""
+    dataset: str = ""
+
+    def to_json(self) -> dict:
+        """The task as JSON; `from_json` reads it back."""
+        return asdict(self) | {"labels": list(self.labels) if self.labels is not None else None}
+
+    @classmethod
+    def from_json(cls, value: dict) -> "Task":
+        """The task that `to_json` wrote."""
+        labels = value.get("labels")
+        return cls(**{**value, "labels": tuple(labels) if labels is not None else None})
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One text and its answer. It knows its task, so examples of several tasks can be mixed."""
+
+    task: Task
+    text: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskData:
+    """A task with its three splits. Select on `dev`, report on `test`."""
+
+    task: Task
+    train: tuple[Example, ...]
+    test: tuple[Example, ...]
+    dev: tuple[Example, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The task's name."""
+        return self.task.name
+
+    def fingerprint(self) -> str:
+        """A hash of all that training and testing on this task depends on."""
+        rows = [[(e.text, e.label) for e in split] for split in (self.train, self.test)]
+        return digest([self.task.to_json(), rows])
+
+
+def digest(value: object) -> str:
+    """The first 16 hex digits of the SHA-256 of a JSON value."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def sample(
+    examples: Sequence[Example], count: int | None, seed: int, stratify: bool = True
+) -> tuple[Example, ...]:
+    """At most `count` examples, in their original order, the same for the same seed.
+
+    With `stratify` every label keeps its share (largest remainders), so that a small sample still
+    has every class; free-text tasks (no label list) are sampled plainly.
+    """
+    import numpy as np
+
+    if count is None or count >= len(examples):
+        return tuple(examples)
+    rng = np.random.default_rng(seed)
+    groups: dict[str, list[int]] = {}
+    for i, example in enumerate(examples):
+        by_label = stratify and example.task.labels is not None
+        groups.setdefault(example.label if by_label else "", []).append(i)
+    exact = {label: count * len(rows) / len(examples) for label, rows in groups.items()}
+    take = {label: int(share) for label, share in exact.items()}
+    by_remainder = sorted(groups, key=lambda label: take[label] - exact[label])
+    for label in by_remainder[: count - sum(take.values())]:
+        take[label] += 1
+    chosen = [
+        i
+        for label, rows in sorted(groups.items())
+        for i in rng.choice(rows, size=take[label], replace=False)
+    ]
+    return tuple(examples[i] for i in sorted(chosen))

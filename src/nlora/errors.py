@@ -1,0 +1,29 @@
+"""Errors that are the user's to mend, and the nearest name to a misspelt one."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class NloraError(Exception):
+    """What was wrong, where, and what to do, in one or two lines.
+
+    The command line prints it and exits with status 2; a traceback is a bug.
+    """
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> NloraError:
+    """The error for a name that does not exist, with the nearest ones that do.
+
+    >>> print(unknown("method", "nlora", ["n-lora", "o-lora", "mtl"]))
+    unknown method 'nlora'; did you mean 'n-lora' or 'o-lora'?
+    >>> print(unknown("stream", "x", ["order-1", "demo"]))
+    unknown stream 'x'; known are: demo, order-1
+    """
+    names = sorted(known)
+    folded = {n.lower(): n for n in names}
+    near = [folded[n] for n in difflib.get_close_matches(name.lower(), folded, n=3, cutoff=0.6)]
+    if near:
+        hint = "did you mean " + " or ".join(f"'{n}'" for n in near) + "?"
+    else:
+        hint = "known are: " + ", ".join(names)
+    return NloraError(f"unknown {kind} '{name}'; {hint}")

@@ -1,0 +1,1 @@
+"""Decoding, exact match, the accuracy matrix and what is computed from it."""

@@ -1,0 +1,67 @@
+"""The accuracy matrix and the numbers that are computed from it.
+
+Row k of the matrix is measured after stage k, column t is task t (per cent, None where not
+measured). The paper writes a_{t,k} for entry (k, t) in Section 4.1; its Eq. 6 swaps the indices.
+"""
+
+from collections.abc import Sequence
+from statistics import fmean
+
+Row = Sequence[float | None]
+
+
+def average_accuracy(matrix: Sequence[Row]) -> float | None:
+    """Unweighted mean over the tasks after the last stage (Eq. 5)."""
+    return _mean(matrix[-1]) if matrix else None
+
+
+def learning_accuracy(matrix: Sequence[Row]) -> float | None:
+    """Mean of a_{t,t}: each task right after it was learned. To be read beside the average."""
+    return _mean([row[t] for t, row in enumerate(matrix)])
+
+
+def forgetting(matrix: Sequence[Row]) -> float | None:
+    """Mean over t < T of the best accuracy before the last stage minus the last one (Eq. 6).
+
+    Stages k from t to T−1 count; None with one task.
+    """
+    last = len(matrix) - 1
+    drops = []
+    for t in range(last):
+        column = [row[t] for row in matrix[t:last]]
+        best = max((a for a in column if a is not None), default=None)
+        drops.append(_minus(best, matrix[last][t]))
+    return _mean(drops)
+
+
+def backward_transfer(matrix: Sequence[Row]) -> float | None:
+    """Mean over t < T of a_{T,t} − a_{t,t}; None with one task."""
+    return _mean([_minus(matrix[-1][t], matrix[t][t]) for t in range(len(matrix) - 1)])
+
+
+def forward_transfer(matrix: Sequence[Row], zero_shot: Row | None) -> float | None:
+    """Mean over t ≥ 2 of a_{t−1,t} − zero-shot accuracy on t; None where not measured."""
+    if zero_shot is None:
+        return None
+    return _mean([_minus(matrix[t - 1][t], zero_shot[t]) for t in range(1, len(matrix))])
+
+
+def summary(matrix: Sequence[Row], zero_shot: Row | None) -> dict[str, float | None]:
+    """All five numbers of a stream that was learned task by task, by name."""
+    return {
+        "average_accuracy": average_accuracy(matrix),
+        "learning_accuracy": learning_accuracy(matrix),
+        "forgetting": forgetting(matrix),
+        "backward_transfer": backward_transfer(matrix),
+        "forward_transfer": forward_transfer(matrix, zero_shot),
+    }
+
+
+def _minus(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a - b
+
+
+def _mean(values: Row) -> float | None:
+    """The mean, or None if a value is missing: a mean over fewer tasks would be another number."""
+    numbers = [v for v in values if v is not None]
+    return fmean(numbers) if numbers and len(numbers) == len(values) else None

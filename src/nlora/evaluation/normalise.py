@@ -1,0 +1,35 @@
+"""Exact match after normalisation, and when a growing answer can no longer become a label."""
+
+import string
+from collections.abc import Iterable
+
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def normalise(text: str) -> str:
+    """Lower case, no (ASCII) punctuation, single spaces: the published protocol.
+
+    >>> normalise(" Science or  Technology.")
+    'science or technology'
+    """
+    return " ".join(text.lower().translate(_NO_PUNCTUATION).split())
+
+
+class Options:
+    """The labels of a task, to tell whether a text that still grows can become one of them."""
+
+    def __init__(self, labels: Iterable[str]) -> None:
+        self.labels = {_fold(normalise(label)) for label in labels}
+
+    def reachable(self, text: str) -> bool:
+        """Whether some continuation of `text` normalises to a label; may say yes too often.
+
+        Normalising only ever appends to what stands already, with two exceptions, which are
+        folded away: a last character whose bytes are not complete yet, and the Greek final sigma.
+        """
+        so_far = _fold(normalise(text.rstrip("\ufffd")))
+        return any(label.startswith(so_far) for label in self.labels)
+
+
+def _fold(text: str) -> str:
+    return text.replace("ς", "σ")

@@ -1,0 +1,1 @@
+"""Mathematics of factor pairs (A, B). Knows torch, nothing else."""

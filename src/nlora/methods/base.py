@@ -1,0 +1,188 @@
+"""The contract of a continual-learning method: a rule over a carrier.
+
+A method is one class in one file. The loop (`nlora.training`) knows no method by name: it calls
+these hooks, whose defaults make plain incremental LoRA. A new method overrides what differs.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, NamedTuple, Protocol
+
+from pydantic import AfterValidator, BaseModel, ConfigDict
+from torch import Tensor, nn
+from torch.nn import Parameter
+from torch.nn.functional import cross_entropy
+
+from nlora.data.encode import Encoder
+from nlora.data.task import Example, TaskData
+from nlora.errors import NloraError
+from nlora.models.logits import answer_logits
+
+
+def _at_least_zero(value: float | list[float]) -> float | list[float]:
+    for number in value if isinstance(value, list) else [value]:
+        if not (math.isfinite(number) and number >= 0):
+            raise ValueError("must be a number of at least 0")
+    return value
+
+
+PerStage = Annotated[float | list[float], AfterValidator(_at_least_zero)]
+"""A setting of at least 0 with one value, or one per stage."""
+
+
+class Settings(BaseModel):
+    """A method's own settings, validated where they enter. Subclasses add fields with help."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a run: the tasks that are trained together, usually one."""
+
+    index: int
+    """1, 2, …"""
+    name: str
+    tasks: tuple[TaskData, ...]
+    seed: int
+    """Decides all that is random in the stage, so that a resumed run repeats it."""
+    steps: int = 0
+    """Optimiser steps; known when the stage's examples are."""
+
+
+class Learner(Protocol):
+    """What a method sees of the run."""
+
+    carrier: Any
+    encoder: Encoder
+
+    def stage_index(self, task: str) -> int | None:
+        """The stage in which a task was learned, or None."""
+        ...
+
+
+class Step(NamedTuple):
+    """What a penalty sees at an optimiser step, before clipping."""
+
+    number: int
+    """0 for the stage's first."""
+    total: int
+    gradients: Mapping[Parameter, Tensor]
+    """Of the loss that depends on data, for every trainable parameter that has one."""
+
+
+class Term(NamedTuple):
+    """A penalty's value and the gradients to add, weight included."""
+
+    value: float
+    gradients: Sequence[tuple[Parameter, Tensor]]
+
+
+class Penalty(Protocol):
+    """A loss term that depends on parameters only, added once per optimiser step.
+
+    Its gradient joins that of the task before clipping, as if the term stood in the loss.
+    """
+
+    name: str
+
+    def __call__(self, step: Step) -> Term | None:
+        """The term at this step, or None while it is not in force."""
+        ...
+
+    def notes(self) -> dict[str, Any]:
+        """What the stage should record, such as a measured weight."""
+        ...
+
+
+class Method:
+    """A continual-learning method. Class attributes describe it, hooks are its rule."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    paper: ClassVar[str] = ""
+    Settings: ClassVar[type[Settings]] = Settings
+    needs_task_id: ClassVar[bool] = False
+    """Prediction must be told which task an example belongs to; tables mark such methods."""
+    needs_old_data: ClassVar[bool] = False
+    """Training reads examples of earlier tasks; tables mark such methods."""
+    needs_previous: ClassVar[bool] = False
+    """The method calls `carrier.previous()`."""
+
+    def __init__(self, settings: Any) -> None:
+        self.settings = settings
+
+    @property
+    def carrier(self) -> str:
+        """Where the update lives: "lora", "full" or "prompt". May follow a setting."""
+        return "lora"
+
+    def run_defaults(self) -> dict[str, Any]:
+        """Run settings that the method's paper fixes, such as its optimiser's learning rate."""
+        return {}
+
+    def carrier_options(self) -> dict[str, Any]:
+        """Options of the carrier that are settings of the method (a prompt's length)."""
+        return {}
+
+    def stages(self, stream: Sequence[TaskData]) -> list[tuple[str, tuple[TaskData, ...]]]:
+        """What is trained one after another: (name, tasks) per stage. Default: a stage per task."""
+        return [(data.name, (data,)) for data in stream]
+
+    def begin(self, learner: Learner, stage: Stage) -> None:
+        """Make the update ready. Default: a fresh one on top of all earlier updates."""
+        learner.carrier.begin(keep_previous=self.needs_previous)
+
+    def examples(self, learner: Learner, stage: Stage) -> Sequence[Example]:
+        """What is trained on. Default: the training examples of the stage's tasks."""
+        return [example for data in stage.tasks for example in data.train]
+
+    def loss(
+        self, model: nn.Module, batch: Mapping[str, Tensor], tokens: Tensor
+    ) -> dict[str, Tensor]:
+        """The terms that depend on data, by name; each is logged, their sum is minimised.
+
+        `tokens` is the number of answer tokens in the whole optimiser step: sums divided by it add
+        up over micro-batches and processes to the mean over tokens.
+        """
+        logits, targets = answer_logits(model, batch)
+        return {"task": cross_entropy(logits.float(), targets, reduction="sum") / tokens}
+
+    def penalties(self, learner: Learner, stage: Stage) -> list[Penalty]:
+        """The terms that depend on parameters only. Default: none."""
+        return []
+
+    def end(self, learner: Learner, stage: Stage) -> None:
+        """After training and before the stage is committed: buffers, importance weights."""
+
+    @contextmanager
+    def at(self, learner: Learner, stage: int) -> Iterator[None]:
+        """The model as it answers for a stage it was told (`needs_task_id`) or routed to."""
+        yield
+
+    def route(self, learner: Learner, examples: Sequence[Example]) -> list[int] | None:
+        """The stage to answer each example with. Default None: one model for all."""
+        return None
+
+    def save(self, folder: Path) -> None:
+        """Write what the next stage needs beside the update (safetensors and JSON only)."""
+
+    def load(self, folder: Path) -> None:
+        """Read what `save` wrote after the last committed stage."""
+
+
+def per_stage(value: float | list[float], stage: int, name: str) -> float:
+    """The value of a setting at stage 1, 2, …: one for all, or one per stage.
+
+    Raises NloraError if a list is too short.
+    """
+    if not isinstance(value, list):
+        return value
+    if stage > len(value):
+        raise NloraError(
+            f"setting '{name}' lists {len(value)} values, stage {stage} needs one more"
+        )
+    return value[stage - 1]

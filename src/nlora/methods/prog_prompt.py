@@ -1,0 +1,52 @@
+"""ProgPrompt: a soft prompt per task, read together with those of all earlier tasks.
+
+"Progressive Prompts: Continual Learning for Language Models" (arXiv:2301.12314). The model stays
+frozen; the prompts of earlier tasks are frozen too and are read after the new one: [P_k, …, P_1,
+text]. To predict for task k the model must be told k, so nothing is forgotten by construction, and
+the method counts as independent training. Published: 10 vectors per task, learning rate 0.3, AdamW
+with weight decay 1e-5, and, in recipes of their own, 10 epochs of batch 8.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pydantic import Field
+
+from nlora.methods.base import Learner, Method, Settings
+
+
+class ProgPromptSettings(Settings):
+    """The prompt of each task."""
+
+    prompt_length: int = Field(10, gt=0, description="vectors per task")
+
+
+class ProgPrompt(Method):
+    """A fresh soft prompt per task before all earlier ones."""
+
+    name = "prog-prompt"
+    summary = "a soft prompt per task on a frozen model; prediction is told the task"
+    paper = "arXiv:2301.12314"
+    Settings = ProgPromptSettings
+    settings: ProgPromptSettings
+    needs_task_id = True
+
+    @property
+    def carrier(self) -> str:
+        """Soft prompts."""
+        return "prompt"
+
+    def run_defaults(self) -> dict[str, Any]:
+        """The optimiser of the method's paper."""
+        return {"learning_rate": 0.3, "weight_decay": 1e-5}
+
+    def carrier_options(self) -> dict[str, Any]:
+        """Vectors per prompt."""
+        return {"length": self.settings.prompt_length}
+
+    @contextmanager
+    def at(self, learner: Learner, stage: int) -> Iterator[None]:
+        """Read the prompts of this stage and of those before it, the newest first."""
+        with learner.carrier.reading(range(stage - 1, -1, -1)):
+            yield

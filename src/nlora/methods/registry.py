@@ -1,0 +1,106 @@
+"""Methods by name: built-in ones, variants that are settings of them, and a user's own.
+
+A package offers methods through the entry point group `nlora.methods`; a single file through
+`--plugin FILE`. Either way a method is a subclass of `nlora.methods.base.Method` with a name.
+"""
+
+import importlib.util
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from nlora.errors import NloraError, unknown
+from nlora.methods.base import Method
+from nlora.methods.inc_lora import IncLora
+from nlora.methods.mtl import Mtl
+from nlora.methods.n_lora import NLora
+from nlora.methods.o_lora import OLora
+from nlora.methods.prog_prompt import ProgPrompt
+from nlora.methods.replay import Replay
+from nlora.methods.seq_lora import SeqLora
+
+BUILT_IN: tuple[type[Method], ...] = (SeqLora, IncLora, OLora, NLora, Replay, ProgPrompt, Mtl)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A name under which a method can be asked for."""
+
+    name: str
+    kind: type[Method]
+    summary: str
+    presets: dict[str, Any] = field(default_factory=dict)
+    """Settings that this name stands for; settings given by the user win."""
+
+    def build(self, settings: dict[str, Any]) -> Method:
+        """The method with these settings. Raises NloraError naming the first bad one."""
+        try:
+            return self.kind(self.kind.Settings(**{**self.presets, **settings}))
+        except ValidationError as error:
+            raise setting_error(error) from error
+
+
+VARIANTS = (
+    Entry("ns", NLora, "N-LoRA without its penalty (the paper's NS): IncLoRA", {"l1": 0.0}),
+    Entry(
+        "o-lora+n-lora",
+        OLora,
+        "O-LoRA with the ℓ₁ penalty on ΔW (the paper's Table 4)",
+        {"penalty": "l1", "l1": NLora.Settings.model_fields["l1"].default},
+    ),
+)
+
+
+def methods(plugin: Path | None = None) -> dict[str, Entry]:
+    """All methods by name; `plugin` is a user's own file. Raises NloraError if that fails."""
+    found = [Entry(kind.name, kind, kind.summary) for kind in BUILT_IN]
+    found += VARIANTS
+    for point in entry_points(group="nlora.methods"):
+        found += _entries([point.load()])
+    if plugin is not None:
+        found += _entries(vars(_import(plugin)).values())
+    return {entry.name: entry for entry in found}
+
+
+def method(name: str, plugin: Path | None = None) -> Entry:
+    """The method of that name. Raises NloraError with the nearest names."""
+    known = methods(plugin)
+    if name not in known:
+        raise unknown("method", name, known)
+    return known[name]
+
+
+def setting_error(error: ValidationError) -> NloraError:
+    """One line for the first setting that is wrong."""
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"][:1])
+    message = first["msg"].removeprefix("Value error, ")
+    return NloraError(
+        f"setting '{name}': {message[0].lower()}{message[1:]}, not {first['input']!r}"
+    )
+
+
+def _entries(values: Iterable[Any]) -> list[Entry]:
+    kinds = [v for v in values if isinstance(v, type) and issubclass(v, Method)]
+    own = [k for k in kinds if "name" in vars(k) and k not in BUILT_IN]
+    return [Entry(k.name, k, getattr(k, "summary", "")) for k in own]
+
+
+def _import(path: Path) -> Any:
+    if not path.is_file():
+        raise NloraError(f"plugin file {path} does not exist")
+    spec = importlib.util.spec_from_file_location(f"nlora_plugin_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise NloraError(f"plugin file {path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise NloraError(f"plugin file {path} fails: {type(error).__name__}: {error}") from error
+    if not _entries(vars(module).values()):
+        raise NloraError(f"plugin file {path} defines no method (a subclass of Method with a name)")
+    return module

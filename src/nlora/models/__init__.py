@@ -1,0 +1,1 @@
+"""Backbones by name, and where their logits come from."""

@@ -1,0 +1,159 @@
+"""The cache of downloaded models: each written once, in one rename, and checked when it is used.
+
+A model's folder holds `SOURCE.json` beside its files: title, source, revision, the versions that
+wrote it, and every file's size and SHA-256. The weights are large and can be fetched again, so
+loading checks sizes; checksums are for `nlora models list --verify`.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from nlora.errors import NloraError
+
+RECORD = "SOURCE.json"
+
+Progress = Callable[[str], None]
+"""Told, in plain lines, what takes long."""
+
+
+class Unreachable(NloraError):
+    """A source that cannot be reached, so another one may be tried."""
+
+
+@dataclass(frozen=True)
+class Download:
+    """One source of a model.
+
+    `write` puts a folder that `from_pretrained` reads into the empty folder that it is given, and
+    raises `Unreachable` if another source may be tried. `folder` is its name in the cache; models
+    whose weights differ have different folders, titles and revisions.
+    """
+
+    source: str
+    folder: str
+    title: str
+    revision: str
+    write: Callable[[Path, Progress], None]
+
+    @property
+    def path(self) -> Path:
+        """Where it is, or will be, on this machine."""
+        return cache_dir() / self.folder
+
+
+def cache_dir() -> Path:
+    """`NLORA_CACHE`, or `nlora` in the user's cache folder (`XDG_CACHE_HOME`, `~/.cache`)."""
+    if own := os.environ.get("NLORA_CACHE"):
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "nlora"
+
+
+def ensure(download: Download, progress: Progress) -> None:
+    """Fetch a model into the cache unless it is there whole.
+
+    A folder with a file missing, or of another size, is written anew. Raises `Unreachable`, and
+    NloraError for a wrong checksum, a full disk, and a folder that nlora did not write.
+    """
+    folder = download.path
+    if problem(download) is None:
+        return  # without the lock: a shared cache may be read-only
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _lock(folder, progress):
+            wrong = problem(download)
+            if wrong is None:
+                return  # another process has just written it
+            if folder.exists():
+                if not (folder / RECORD).is_file():
+                    raise NloraError(
+                        f"{folder} is in the way: it has no {RECORD}, so nlora did not write it; "
+                        "move it, or set NLORA_CACHE to another folder"
+                    )
+                progress(f"{folder}: {wrong}; fetching it again")
+            _write(download, progress)
+    except OSError as error:
+        raise NloraError(
+            f"{folder} could not be written: {error.strerror or error}; make room there, or set "
+            "NLORA_CACHE to another folder"
+        ) from error
+
+
+def problem(download: Download, hashes: bool = False) -> str | None:
+    """What keeps a cached model from being used, or None. `hashes`: read and check every byte."""
+    try:
+        record = json.loads((download.path / RECORD).read_text(encoding="utf-8"))
+        revision = record["revision"]
+        files = {name: (f["size"], f["sha256"]) for name, f in record["files"].items()}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return f"{RECORD} is missing or unreadable"
+    if revision != download.revision:
+        return f"it holds revision {revision}, not {download.revision}"
+    for name, (size, digest) in files.items():
+        path = download.path / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != size:
+            return f"{name} has {path.stat().st_size} bytes instead of {size}"
+        if hashes and sha256(path) != digest:
+            return f"{name} has changed since it was written (SHA-256)"
+    return None
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write(download: Download, progress: Progress) -> None:
+    """Write a download beside its place, and rename it there when it is complete."""
+    folder = download.path
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # a killed process may have left one
+    partial.mkdir()
+    try:
+        download.write(partial, progress)
+        record = {
+            "title": download.title,
+            "source": download.source,
+            "revision": download.revision,
+            "versions": {
+                package: importlib.metadata.version(package)
+                for package in ("nlora", "torch", "transformers", "huggingface_hub", "gguf")
+            },
+            "files": {
+                path.name: {"size": path.stat().st_size, "sha256": sha256(path)}
+                for path in sorted(partial.iterdir())
+            },
+        }
+        (partial / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        if folder.exists():
+            shutil.rmtree(folder)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    progress(f"{download.title} is in {folder}")
+
+
+@contextmanager
+def _lock(folder: Path, progress: Progress) -> Iterator[None]:
+    """One process at a time writes a folder; the others say that they wait."""
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        progress(f"waiting for another process that is fetching {folder.name}")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,231 @@
+"""The model directory: the one place where a run's files are written and read.
+
+    model.json          what the model is: base model, method, settings, stream, seed, limits
+    stages/001-name/    one committed stage each
+        stage.json          task, manifest of updates, accuracies, timing, hash of every other file
+        losses.jsonl        every loss term by name, per optimiser step
+        test.jsonl          the task's test examples, so that a later stage can measure forgetting
+        predictions.jsonl   every answer given in the evaluation after the stage
+        update/             the update itself: a PEFT adapter, or safetensors
+        state/              what the method keeps for its next stage, where it keeps anything
+    results.json        derived from the stages
+    logs/               of a tracker, where one is asked for
+
+A stage is written beside its place and appears by one rename; `000-zero-shot` holds the model's
+answers before any training, where they were asked for. One process at a time may write.
+"""
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, Field, ValidationError
+
+from nlora.errors import NloraError
+from nlora.store.atomic import sync, sync_tree, write_json
+
+FORMAT = 1
+_OURS = {"model.json", "results.json", "stages", "logs", ".lock"}
+_DRAFTS = (".model.json-", ".results.json-")
+
+
+class StageRecord(BaseModel):
+    """`stage.json`: all that is known of one committed stage."""
+
+    format: int = FORMAT
+    index: int
+    """0 for the zero-shot evaluation, then 1, 2, …"""
+    name: str
+    tasks: list[dict] = Field(default_factory=list)
+    fingerprints: dict[str, str] = Field(default_factory=dict)
+    """Of the data of each task trained or tested here."""
+    seed: int = 0
+    updates: list[str] = Field(default_factory=list)
+    """The manifest: the stages whose updates, in order, make up the model after this stage."""
+    examples: int = 0
+    steps: int = 0
+    trainable_parameters: int = 0
+    accuracy: dict[str, float] = Field(default_factory=dict)
+    """Per cent by task, of the model as it was after this stage."""
+    tested: dict[str, int] = Field(default_factory=dict)
+    notes: dict[str, Any] = Field(default_factory=dict)
+    """What the method and its carrier recorded, such as the measured weight of a penalty."""
+    seconds: dict[str, float] = Field(default_factory=dict)
+    peak_memory_bytes: int = 0
+    versions: dict[str, str] = Field(default_factory=dict)
+    files: dict[str, str] = Field(default_factory=dict)
+    """SHA-256 of every other file of the stage."""
+
+    @property
+    def folder(self) -> str:
+        """The name of the stage's folder: number and name, in characters fit for a file."""
+        return f"{self.index:03d}-{re.sub(r'[^A-Za-z0-9._+-]+', '-', self.name)}"
+
+
+class ModelDirectory:
+    """A model directory. Use `locked` around everything that writes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._stages = path / "stages"
+
+    def exists(self) -> bool:
+        """Whether there is a model here. Raises NloraError if the place holds something else."""
+        if (self.path / "model.json").is_file():
+            return True
+        if self.path.is_dir():
+            foreign = [p.name for p in self.path.iterdir() if not _ours(p.name)]
+            if foreign or self._stages.exists():
+                raise NloraError(
+                    f"{self.path} is not a model directory (no model.json) but not empty; "
+                    "choose another folder"
+                )
+        elif self.path.exists() or self.path.is_symlink():
+            raise NloraError(f"{self.path} is a file; a model directory is needed here")
+        return False
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Be the only process that writes here; leftovers of a killed one are removed."""
+        self.exists()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise NloraError(f"cannot create {self.path}: a part of the path is a file") from error
+        lock = FileLock(self.path / ".lock", timeout=0)
+        try:
+            with lock:
+                for draft in self._stages.glob(".*"):
+                    shutil.rmtree(draft)
+                for prefix in _DRAFTS:
+                    for draft in self.path.glob(prefix + "*"):
+                        draft.unlink()
+                yield
+        except Timeout as error:
+            raise NloraError(f"{self.path} is in use by another process") from error
+
+    def config(self) -> dict[str, Any]:
+        """`model.json`. Raises NloraError if it cannot be read."""
+        return _read_json(self.path / "model.json")
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        """Write `model.json`."""
+        write_json(self.path / "model.json", {"format": FORMAT, **config})
+
+    def stages(self) -> list[StageRecord]:
+        """The committed stages in order, without the zero-shot evaluation."""
+        return [r for r in self._records() if r.index > 0]
+
+    def zero_shot(self) -> StageRecord | None:
+        """The evaluation before any training, if there was one."""
+        return next((r for r in self._records() if r.index == 0), None)
+
+    def _records(self) -> list[StageRecord]:
+        folders = sorted(p for p in self._stages.glob("[0-9]*") if p.is_dir())
+        records = []
+        for folder in folders:
+            try:
+                records.append(StageRecord.model_validate(_read_json(folder / "stage.json")))
+            except ValidationError as error:
+                raise NloraError(f"{folder / 'stage.json'}: {error.errors()[0]['msg']}") from error
+        numbers = [r.index for r in records if r.index > 0]
+        if numbers != list(range(1, len(numbers) + 1)):
+            raise NloraError(f"{self._stages}: stages are missing, found {numbers}")
+        return records
+
+    def stage_path(self, record: StageRecord) -> Path:
+        """The folder of a committed stage."""
+        return self._stages / record.folder
+
+    def tests(self) -> dict[str, list[dict[str, str]]]:
+        """The test examples (`text`, `label`) of every task learned, by task."""
+        found: dict[str, list[dict[str, str]]] = {}
+        for record in self.stages():
+            for line in _read(self.stage_path(record) / "test.jsonl").splitlines():
+                row = json.loads(line)
+                found.setdefault(row["task"], []).append(row)
+        return found
+
+    def update_paths(self) -> list[Path]:
+        """Folders of the updates that make up the model after the last stage, in order.
+
+        Raises NloraError if a file was changed or is missing.
+        """
+        records = {r.folder: r for r in self.stages()}
+        if not records:
+            return []
+        manifest = list(records.values())[-1].updates
+        for name in manifest:
+            self.verify(records[name])
+        return [self._stages / name / "update" for name in manifest]
+
+    def verify(self, record: StageRecord) -> None:
+        """Compare a stage's files with their hashes. Raises NloraError naming the first bad one."""
+        folder = self.stage_path(record)
+        for name, expected in record.files.items():
+            path = folder / name
+            if not path.is_file():
+                raise NloraError(f"{path} is missing")
+            if sha256(path) != expected:
+                raise NloraError(f"{path} was changed or damaged: its hash is not the recorded one")
+
+    def commit(self, record: StageRecord, write: Callable[[Path], None]) -> None:
+        """Write a stage (`write` fills its folder) and let it appear by one rename."""
+        place = self._stages / record.folder
+        draft = self._stages / f".{record.folder}"
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        try:
+            write(draft)
+            files = sorted(p for p in draft.rglob("*") if p.is_file())
+            record.files = {p.relative_to(draft).as_posix(): sha256(p) for p in files}
+            write_json(draft / "stage.json", record.model_dump())
+            sync_tree(draft)
+            draft.rename(place)
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
+        sync(self._stages)
+
+    def write_results(self, results: dict[str, Any]) -> None:
+        """Write `results.json`."""
+        write_json(self.path / "results.json", results)
+
+    def results(self) -> dict[str, Any]:
+        """`results.json`. Raises NloraError if it cannot be read."""
+        return _read_json(self.path / "results.json")
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _ours(name: str) -> bool:
+    return name in _OURS or name.startswith(_DRAFTS)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(_read(path))
+    except json.JSONDecodeError as error:
+        raise NloraError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise NloraError(f"{path} must hold a JSON object")
+    return value
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise NloraError(f"{path} does not exist") from error
+    except UnicodeDecodeError as error:
+        raise NloraError(f"{path} is not UTF-8: {error}") from error

@@ -1,0 +1,1 @@
+"""The loop: one way through the Trainer for every method."""

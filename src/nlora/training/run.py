@@ -1,0 +1,244 @@
+"""`run` learns a stream; `learn` adds one task. Both write a model directory stage by stage."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from nlora.data.streams import load_stream
+from nlora.data.task import Example, Task, TaskData, sample
+from nlora.errors import NloraError
+from nlora.methods.base import Stage
+from nlora.models.catalog import resolve
+from nlora.store.directory import ModelDirectory, StageRecord
+from nlora.training.config import DERIVED, Plan, RunConfig, parse_config, plan
+from nlora.training.progress import Silent, Watcher
+from nlora.training.results import results
+
+_NOT_COMPARED = ("data", "plugin", "stream")
+"""Paths and names: the tasks and the fingerprints of their data are compared instead."""
+
+
+def prepare(config: RunConfig) -> tuple[Plan, list[TaskData]]:
+    """The plan and the sampled stream of a configuration, without loading the model.
+
+    Raises NloraError for anything in either that is wrong.
+    """
+    if config.stream is None:
+        raise NloraError("which stream? give --stream NAME (`nlora streams` lists them)")
+    plan(config)  # a misspelt setting should not wait for a download
+    stream = load_stream(config.stream, Path(config.data) if config.data else None)
+    resolved = plan(config, resolve(config.model).recommended)
+    return resolved, [_sampled(data, config) for data in stream]
+
+
+def run(config: RunConfig, out: Path, watcher: Watcher | None = None) -> dict[str, Any]:
+    """Learn a stream, going on after the last committed stage; the results.
+
+    Raises NloraError if `out` holds another configuration or something else.
+    """
+    watcher = watcher or Silent()
+    directory = ModelDirectory(out)
+    directory.exists()
+    resolved, stream = prepare(config)
+    with directory.locked():
+        return _learn_all(resolved, directory, stream, watcher)
+
+
+def learn(
+    out: Path,
+    task: TaskData,
+    config: RunConfig | None = None,
+    watcher: Watcher | None = None,
+) -> dict[str, Any]:
+    """Add one task to a model directory; the results.
+
+    `config` starts a new directory; an existing one goes on as its `model.json` says. A task that
+    was learned already, from the same data, is not learned again.
+    """
+    watcher = watcher or Silent()
+    directory = ModelDirectory(out)
+    if directory.exists():
+        if config is not None:
+            raise NloraError(
+                f"{out} is a model directory already; it goes on as its model.json says, so leave "
+                "--model, --method and settings out"
+            )
+        config = stored_config(directory)
+    elif config is None:
+        raise NloraError(f"{out} holds no model; a new one needs --model and --method")
+    resolved = plan(config, resolve(config.model).recommended)
+    with directory.locked():
+        data = _sampled(task, config)
+        earlier = _learned(directory)
+        names = [known.name for known in earlier]
+        if task.name not in names:
+            return _learn_all(resolved, directory, [*earlier, data], watcher, extend=True)
+        fingerprints = [r.fingerprints.get(task.name) for r in directory.stages()]
+        if data.fingerprint() not in fingerprints:
+            raise NloraError(
+                f"{out} has learned another task named '{task.name}'; give this one another name"
+            )
+        watcher.message(f"{out} has learned '{task.name}' already, nothing to do")
+        return _write_results(directory, names, config.method)
+
+
+def stored_config(directory: ModelDirectory) -> RunConfig:
+    """The configuration in `model.json`."""
+    values = {k: v for k, v in directory.config().items() if k not in DERIVED}
+    return parse_config(values, str(directory.path / "model.json"))
+
+
+def _learn_all(
+    resolved: Plan,
+    directory: ModelDirectory,
+    stream: Sequence[TaskData],
+    watcher: Watcher,
+    extend: bool = False,
+) -> dict[str, Any]:
+    """Train the stages that are not committed yet, under the directory's lock."""
+    config = resolved.config
+    tasks = [data.name for data in stream]
+    stages = [
+        Stage(index, name, data, seed=config.seed * 1000 + index)
+        for index, (name, data) in enumerate(resolved.method.stages(stream), start=1)
+    ]
+    resolved = _with_precision(resolved, directory)
+    if directory.exists():
+        _check_same(resolved, directory, tasks, extend)
+    done = directory.stages()
+    _check_stages(directory, done, stages)
+    if len(done) == len(stages):
+        watcher.message(f"{directory.path}: all {len(done)} stages are there, nothing to do")
+        return _write_results(directory, tasks, config.method)
+
+    learner = _learner(resolved, directory, stream, watcher)
+    learner.restore()
+    if not done and not extend and config.evaluate != "seen" and directory.zero_shot() is None:
+        learner.zero_shot()
+    for number, stage in enumerate(stages[len(done) :], start=len(done) + 1):
+        learner.learn(stage, _tested(config.evaluate, stages, number))
+        _write_results(directory, tasks, config.method)
+    return directory.results()
+
+
+def _learner(
+    resolved: Plan, directory: ModelDirectory, stream: Sequence[TaskData], watcher: Watcher
+) -> Any:
+    """The model loaded, and the directory begun if it is new."""
+    import torch
+
+    from nlora.models.backbone import load
+    from nlora.training.learner import Learner, versions
+
+    config = resolved.config
+    watcher.message(f"loading {config.model}")
+    fp32 = resolved.run.precision == "fp32" or resolved.method.carrier == "full"
+    backbone = load(resolve(config.model), torch.float32 if fp32 else torch.bfloat16)
+    base = {"title": backbone.title, "revision": backbone.revision}
+    if not directory.exists():
+        directory.write_config(
+            {
+                **config.model_dump(mode="json"),
+                "settings": resolved.settings(),
+                "base": base,
+                "tasks": [data.name for data in stream],
+                "versions": versions(),
+            }
+        )
+    elif directory.config().get("base") != base:
+        raise NloraError(
+            f"{directory.path} was trained on {directory.config().get('base')}, but "
+            f"'{config.model}' is {base} here"
+        )
+    return Learner(resolved, backbone, directory, stream, watcher)
+
+
+def _write_results(directory: ModelDirectory, tasks: Sequence[str], method: str) -> dict[str, Any]:
+    found = results(directory, tasks, method)
+    directory.write_results(found)
+    return found
+
+
+def _tested(evaluate: str, stages: Sequence[Stage], number: int) -> list[TaskData]:
+    last = {"seen": number, "next": number + 1, "all": len(stages)}[evaluate]
+    return [data for stage in stages[:last] for data in stage.tasks]
+
+
+def _with_precision(resolved: Plan, directory: ModelDirectory) -> Plan:
+    """The precision decided: as the directory has it, else what is faster on this machine."""
+    from nlora.models.backbone import bf16_is_faster
+
+    if resolved.run.precision != "auto":
+        return resolved
+    if directory.exists():
+        precision = directory.config().get("settings", {}).get("precision", "fp32")
+    else:
+        precision = "bf16" if bf16_is_faster() else "fp32"
+    run_settings = resolved.run.model_copy(update={"precision": precision})
+    return resolved.model_copy(update={"run": run_settings})
+
+
+def _check_same(
+    resolved: Plan, directory: ModelDirectory, tasks: Sequence[str], extend: bool
+) -> None:
+    """Raise NloraError if the directory holds another configuration."""
+    stored = directory.config()
+    asked = resolved.config.model_dump(mode="json")
+    pairs = {
+        name: (stored.get(name), asked[name])
+        for name in asked
+        if name not in (*_NOT_COMPARED, "settings")
+    }
+    if not extend:
+        pairs["tasks"] = (stored.get("tasks"), list(tasks))
+    old, new = stored.get("settings", {}), resolved.settings()
+    pairs |= {name: (old.get(name), new.get(name)) for name in {**old, **new}}
+    different = [f"{name} {a!r}, not {b!r}" for name, (a, b) in pairs.items() if a != b]
+    if different:
+        shown = "; ".join(different[:3]) + ("; …" if len(different) > 3 else "")
+        raise NloraError(
+            f"{directory.path} holds a different configuration ({shown}); choose another folder"
+        )
+
+
+def _check_stages(
+    directory: ModelDirectory, done: Sequence[StageRecord], planned: Sequence[Stage]
+) -> None:
+    """Raise NloraError if what was learned is not the beginning of what is planned."""
+    names = [record.name for record in done]
+    if names != [stage.name for stage in planned[: len(done)]]:
+        raise NloraError(
+            f"{directory.path} holds a different configuration: it has learned "
+            f"{', '.join(names)}; choose another folder"
+        )
+    for record, stage in zip(done, planned, strict=False):
+        for data in stage.tasks:
+            known = record.fingerprints.get(data.name)
+            if data.train and known is not None and known != data.fingerprint():
+                raise NloraError(
+                    f"{directory.path}: the data of task '{data.name}' is not what its stage was "
+                    "trained on; choose another folder"
+                )
+
+
+def _learned(directory: ModelDirectory) -> list[TaskData]:
+    """The tasks learned so far with their test examples, as the directory kept them."""
+    tests = directory.tests()
+    found = []
+    for record in directory.stages():
+        for value in record.tasks:
+            task = Task.from_json(value)
+            rows = tests.get(task.name, [])
+            test = tuple(Example(task, row["text"], row["label"]) for row in rows)
+            found.append(TaskData(task, (), test))
+    return found
+
+
+def _sampled(data: TaskData, config: RunConfig) -> TaskData:
+    """At most `max_train` examples by the seed and `max_eval` that do not depend on it."""
+    return replace(
+        data,
+        train=sample(data.train, config.max_train, config.seed),
+        test=sample(data.test, config.max_eval, seed=0),
+    )

@@ -1,0 +1,199 @@
+"""One stage through the Hugging Face Trainer: a loss from the method, penalties by a callback."""
+
+import math
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Sampler
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+
+from nlora.data.batches import Collator, LengthGrouped
+from nlora.data.encode import Encoded
+from nlora.errors import NloraError
+from nlora.methods.base import Method, Penalty, Stage, Step, per_stage
+from nlora.training.config import RunSettings
+from nlora.training.progress import Watcher
+
+
+class PenaltyCallback(TrainerCallback):
+    """Adds the gradients of penalties once per optimiser step, before clipping.
+
+    The Trainer clips before it calls any callback, so this one takes clipping over while it
+    trains: `max_grad_norm` of the arguments is 0 meanwhile. Exact under gradient accumulation and
+    DDP; it needs gradients in `.grad`, which DeepSpeed does not leave there.
+    """
+
+    def __init__(self, penalties: Sequence[Penalty], terms: dict[str, float]) -> None:
+        self.penalties = penalties
+        self.terms = terms
+        """Where the value of each term at this step is left, by name."""
+        self.max_grad_norm = 0.0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Take clipping over."""
+        self.max_grad_norm, args.max_grad_norm = args.max_grad_norm, 0.0
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Hand clipping back."""
+        args.max_grad_norm = self.max_grad_norm
+
+    @torch.no_grad()
+    def on_pre_optimizer_step(
+        self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any
+    ) -> None:
+        """Add every penalty's gradient to the task's, then clip their sum."""
+        trained = [p for p in model.parameters() if p.grad is not None]
+        step = Step(state.global_step, state.max_steps, {p: p.grad for p in trained})
+        computed = {penalty.name: penalty(step) for penalty in self.penalties}
+        for name, term in computed.items():
+            self.terms[name] = 0.0 if term is None else term.value
+            for parameter, gradient in [] if term is None else term.gradients:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                parameter.grad.add_(gradient.to(parameter.grad.dtype))
+        if self.max_grad_norm > 0:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), self.max_grad_norm)
+
+
+class StageTrainer(Trainer):
+    """The Trainer of one stage. Every loss term of every step ends up in `losses`."""
+
+    def __init__(
+        self,
+        method: Method,
+        stage: Stage,
+        sampler: Sampler[int],
+        watcher: Watcher,
+        penalties: Sequence[Penalty],
+        **trainer: Any,
+    ) -> None:
+        super().__init__(**trainer)
+        # Count the answer tokens of the whole optimiser step and divide nothing here: the method's
+        # sums are divided by that count. (Left to itself the Trainer multiplies T5's gradients by
+        # the number of micro-batches.)
+        self.model_accepts_loss_kwargs = True
+        self.loss_is_scaled_for_ga = True
+        self.method = method
+        self.stage = stage
+        self.sampler = sampler
+        self.watcher = watcher
+        self.terms: dict[str, float] = {}
+        self.losses: list[dict[str, float]] = []
+        self.remove_callback(PrinterCallback)
+        if penalties:
+            self.add_callback(PenaltyCallback(penalties, self.terms))
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+        return self.sampler
+
+    def compute_loss(  # type: ignore[override]
+        self,
+        model: Any,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | None = None,
+    ) -> Tensor:
+        """The sum of the method's terms for one micro-batch, a share of the step's mean."""
+        assert num_items_in_batch is not None
+        terms = self.method.loss(model, inputs, num_items_in_batch)
+        for name, value in terms.items():
+            self.terms[name] = self.terms.get(name, 0.0) + float(value.detach())
+        # DDP averages gradients over processes, and each counted all processes' tokens.
+        return sum(terms.values(), start=torch.zeros(())) * self.accelerator.num_processes
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Called after every step: keep its terms, and stop at a loss that is not a number."""
+        if "loss" in logs:
+            step = {
+                "step": self.state.global_step,
+                "epoch": round(self.state.epoch or 0.0, 4),
+                "learning_rate": logs["learning_rate"],
+                "gradient_norm": float(logs["grad_norm"]),
+                **self.terms,
+            }
+            for name, value in step.items():
+                if not math.isfinite(value):
+                    raise NloraError(
+                        f"stage '{self.stage.name}', step {step['step']}: {name} is {value}; "
+                        "training stopped (a smaller learning_rate may help), earlier stages stand"
+                    )
+            self.losses.append(step)
+            self.watcher.advance(1, loss=sum(self.terms.values()))
+            logs = {**logs, **{f"loss/{name}": value for name, value in self.terms.items()}}
+            self.terms.clear()
+        super().log(logs, start_time)
+
+
+def count_steps(examples: int, settings: RunSettings, stage: int) -> int:
+    """Optimiser steps of a stage."""
+    epochs = int(per_stage(settings.epochs, stage, "epochs"))
+    return epochs * math.ceil(examples / settings.batch_size)
+
+
+def train(
+    method: Method,
+    model: Any,
+    stage: Stage,
+    examples: Sequence[Encoded],
+    penalties: Sequence[Penalty],
+    settings: RunSettings,
+    collator: Collator,
+    autocast: bool,
+    watcher: Watcher,
+    logs: Path,
+) -> list[dict[str, float]]:
+    """Train one stage; the loss terms of each step. Trackers' files go below `logs`."""
+    world = max(int(torch.distributed.get_world_size()), 1) if _distributed() else 1
+    rows, uneven = divmod(settings.batch_size, settings.accumulation * world)
+    if uneven:
+        raise NloraError(
+            f"batch_size {settings.batch_size} cannot be split evenly into "
+            f"{settings.accumulation} micro-batches on {world} processes"
+        )
+    with tempfile.TemporaryDirectory() as scratch:
+        tracked = settings.report_to != "none"
+        arguments = TrainingArguments(
+            output_dir=str(logs / f"{stage.index:03d}-{stage.name}") if tracked else scratch,
+            run_name=f"{method.name} {stage.index:03d}-{stage.name}",
+            num_train_epochs=per_stage(settings.epochs, stage.index, "epochs"),
+            per_device_train_batch_size=rows,
+            gradient_accumulation_steps=settings.accumulation,
+            learning_rate=per_stage(settings.learning_rate, stage.index, "learning_rate"),
+            lr_scheduler_type=settings.schedule,
+            optim=settings.optimizer,
+            weight_decay=settings.weight_decay,
+            max_grad_norm=settings.max_grad_norm,
+            gradient_checkpointing=settings.gradient_checkpointing,
+            bf16=autocast,
+            use_cpu=not torch.cuda.is_available(),
+            seed=stage.seed,
+            logging_steps=1,
+            logging_nan_inf_filter=False,
+            save_strategy="no",
+            report_to=settings.report_to,
+            disable_tqdm=True,
+            remove_unused_columns=False,
+            dataloader_pin_memory=torch.cuda.is_available(),
+            ddp_find_unused_parameters=False,
+        )
+        trainer = StageTrainer(
+            method=method,
+            stage=stage,
+            sampler=LengthGrouped([len(e) for e in examples], settings.batch_size, stage.seed),
+            watcher=watcher,
+            penalties=penalties,
+            model=model,
+            args=arguments,
+            train_dataset=list(examples),  # type: ignore[arg-type]
+            data_collator=collator,
+        )
+        trainer.train()
+        return trainer.losses
+
+
+def _distributed() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()

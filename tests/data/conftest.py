@@ -1,0 +1,35 @@
+"""Small data folders in the benchmark's layout, with made-up texts."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+WriteDataset = Callable[..., Path]
+
+
+@pytest.fixture
+def write_dataset(tmp_path: Path) -> WriteDataset:
+    """Writes `<tmp_path>/data/<folder>`; None: a part is not written; text goes as it is."""
+
+    def write(folder: str = "SC/Shop", **parts: Any) -> Path:
+        content = {
+            "labels": ["good", "bad"],
+            "train": [
+                {"label": "good", "sentence": "A fine kettle."},
+                {"label": "bad", "sentence": "The lid fell off."},
+            ],
+            "dev": [{"label": "good", "sentence": "It boils fast."}],
+            "test": [{"label": "bad", "sentence": "It leaks."}],
+        } | parts
+        path = tmp_path / "data" / folder
+        path.mkdir(parents=True)
+        for part, value in content.items():
+            if value is not None:
+                text = value if isinstance(value, str) else json.dumps(value, indent=1)
+                (path / f"{part}.json").write_text(text, encoding="utf-8")
+        return tmp_path / "data"
+
+    return write

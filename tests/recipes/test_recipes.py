@@ -1,0 +1,155 @@
+"""The recipes have the published numbers."""
+
+import pytest
+
+from nlora.errors import NloraError
+from nlora.recipes import recipe, recipes
+
+# Section 7.5 of the N-LoRA paper: order -> epochs, batch size, learning rate, λ.
+T5_LARGE = {
+    1: (10, 32, 1e-3, 0.4),
+    2: (10, 32, 1e-3, 0.4),
+    3: (10, 32, 1e-3, 0.4),
+    4: (
+        10,
+        32,
+        5e-4,
+        {
+            "mnli": 0.4,
+            "cb": 0.4,
+            "wic": 1.2,
+            "copa": 0.4,
+            "qqp": 0.4,
+            "boolqa": 0.4,
+            "rte": 1.2,
+            "imdb": 1.2,
+            "yelp": 1.2,
+            "amazon": 0.4,
+            "sst-2": 1.2,
+            "dbpedia": 1.2,
+            "agnews": 0.4,
+            "multirc": 0.4,
+            "yahoo": 1.2,
+        },
+    ),
+    5: (10, 32, 8e-4, 0.55),
+    6: (10, 32, 1e-3, 1.8),
+}
+LLAMA_7B = {
+    1: ([1, 10, 1, 1], 4, [1e-3, 1e-4, 1e-4, 1e-4], 0.46),
+    2: ([1, 5, 1, 1], 4, [1e-4, 5e-5, 5e-5, 5e-5], 0.38),
+    3: ([5, 10, 1, 1], 4, 1e-4, 0.4),
+}
+PUBLISHED = {
+    f"n-lora-{model}-order-{order}": values
+    for model, rows in (("t5-large", T5_LARGE), ("llama-7b", LLAMA_7B))
+    for order, values in rows.items()
+}
+# Of O-LoRA's code: order 6 (λ₁, λ₂ by task).
+LONG = {
+    "yelp": (0, 0),
+    "amazon": (0.5, 0),
+    "mnli": (0.5, 0),
+    "cb": (0.5, 0),
+    "copa": (0.5, 0.1),
+    "qqp": (0.5, 0.1),
+    "rte": (0.5, 0.3),
+    "imdb": (0.5, 0),
+    "sst-2": (0.5, 0.1),
+    "dbpedia": (5, 0),
+    "agnews": (5, 0),
+    "yahoo": (5, 0.1),
+    "multirc": (5, 0),
+    "boolqa": (5, 0.1),
+    "wic": (5, 0.3),
+}
+LORA = {"rank": 8, "alpha": 32, "dropout": 0.1}
+MODELS = {"t5-large": "google-t5/t5-large", "llama-7b": "huggyllama/llama-7b"}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_n_lora_has_every_value_of_section_7_5_and_the_penalty_that_they_are_for(name):
+    epochs, batch_size, learning_rate, l1 = PUBLISHED[name]
+    assert recipe(name).settings == {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "weight_decay": 0,
+        **LORA,
+        "penalty": "released",
+        "l1": list(l1.values()) if isinstance(l1, dict) else l1,
+        "l1_unit": "sum",
+    }
+    assert "released r×r penalty" in recipe(name).description
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+@pytest.mark.parametrize("model", MODELS)
+def test_o_lora_has_the_released_settings(model, order):
+    assert recipe(f"o-lora-{model}-order-{order}").settings == {
+        "epochs": 1,
+        "batch_size": 8 * 8 if model == "t5-large" else 1 * 8 * 8,  # per GPU, steps, GPUs
+        "learning_rate": 1e-3 if model == "t5-large" else [1e-3, 1e-4, 1e-4, 1e-4],
+        "weight_decay": 0,
+        **LORA,
+        "orthogonality": "entrywise",
+        "orthogonality_weight": 0.5,
+        "norm_weight": 0,
+    }
+
+
+def test_o_lora_on_order_6_has_a_weight_for_each_task():
+    assert recipe("o-lora-t5-large-order-6").settings == {
+        "epochs": [2 if task == "mnli" else 1 for task in LONG],
+        "batch_size": 8 * 8,
+        "learning_rate": 1e-3,
+        "weight_decay": 0,
+        **LORA,
+        "orthogonality": "entrywise",
+        "orthogonality_weight": [overlap for overlap, _ in LONG.values()],
+        "norm_weight": [norm for _, norm in LONG.values()],
+    }
+
+
+@pytest.mark.parametrize("order", [4, 5])
+def test_o_lora_invents_nothing_where_nothing_is_published(order):
+    found = recipe(f"o-lora-t5-large-order-{order}")
+    assert found.settings == {**LORA, "orthogonality": "entrywise"}
+    assert "not given" in found.description
+
+
+def test_values_per_task_stand_in_the_order_of_the_stream():
+    from nlora.data.streams import ORDERS
+
+    assert list(T5_LARGE[4][3]) == list(ORDERS["order-4"])
+    assert list(LONG) == list(ORDERS["order-6"])
+    for found in recipes().values():
+        for key, value in found.settings.items():
+            if isinstance(value, list):
+                assert len(value) == len(ORDERS[found.stream]), (found.name, key)
+
+
+def test_a_name_tells_method_model_and_order():
+    assert len(recipes()) == 18
+    for name, found in recipes().items():
+        model = next(m for m in MODELS if m in name)
+        assert found.name == name == f"{found.method}-{model}-{found.stream}"
+        assert found.paper_model == MODELS[model]
+        assert found.source
+
+
+def test_every_setting_is_one_that_the_method_or_the_run_has():
+    from nlora.methods.registry import methods
+    from nlora.training.config import RunSettings
+
+    for found in recipes().values():
+        settings = methods()[found.method].Settings
+        known = {*settings.model_fields, *RunSettings.model_fields}
+        assert set(found.settings) <= known, found.name
+        own = {k: v for k, v in found.settings.items() if k in settings.model_fields}
+        settings.model_validate(own)
+
+
+def test_an_unknown_recipe_gives_the_nearest():
+    with pytest.raises(NloraError, match="unknown recipe.*'n-lora-t5-large-order-1'"):
+        recipe("n-lora-t5-large-order1")
