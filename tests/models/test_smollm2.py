@@ -187,6 +187,7 @@ def test_pip_without_a_network_says_what_failed(tmp_path, local_pip):
 @pytest.fixture
 def hub(httpserver: HTTPServer, tmp_path, monkeypatch):
     """A Hub that has a random Llama under the repository's name and revision."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(

@@ -37,7 +37,7 @@ def recipes() -> dict[str, Recipe]:
     from omegaconf import OmegaConf
 
     found = {}
-    for file in sorted(files(__package__).iterdir(), key=lambda f: f.name):
+    for file in sorted(files("nlora.recipes").iterdir(), key=lambda f: f.name):
         if file.name.endswith(".yaml"):
             name = file.name.removesuffix(".yaml")
             content = OmegaConf.to_container(OmegaConf.create(file.read_text(encoding="utf-8")))

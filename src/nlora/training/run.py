@@ -19,30 +19,40 @@ _NOT_COMPARED = ("data", "plugin", "stream")
 """Paths and names: the tasks and the fingerprints of their data are compared instead."""
 
 
-def prepare(config: RunConfig) -> tuple[Plan, list[TaskData]]:
+def prepare(
+    config: RunConfig, stream: Sequence[TaskData] | None = None
+) -> tuple[Plan, list[TaskData]]:
     """The plan and the sampled stream of a configuration, without loading the model.
 
-    Raises NloraError for anything in either that is wrong.
+    `stream` stands in for the one that the configuration names. Raises NloraError for anything in
+    either that is wrong.
     """
-    if config.stream is None:
-        raise NloraError("which stream? give --stream NAME (`nlora streams` lists them)")
     plan(config)  # a misspelt setting should not wait for a download
-    stream = load_stream(config.stream, Path(config.data) if config.data else None)
+    if stream is None:
+        if config.stream is None:
+            raise NloraError("which stream? give --stream NAME (`nlora streams` lists them)")
+        stream = load_stream(config.stream, Path(config.data) if config.data else None)
     resolved = plan(config, resolve(config.model).recommended)
     return resolved, [_sampled(data, config) for data in stream]
 
 
-def run(config: RunConfig, out: Path, watcher: Watcher | None = None) -> dict[str, Any]:
+def run(
+    config: RunConfig,
+    out: Path,
+    watcher: Watcher | None = None,
+    stream: Sequence[TaskData] | None = None,
+) -> dict[str, Any]:
     """Learn a stream, going on after the last committed stage; the results.
 
-    Raises NloraError if `out` holds another configuration or something else.
+    `stream` gives the tasks themselves instead of the name in `config`. Raises NloraError if `out`
+    holds another configuration or something else.
     """
     watcher = watcher or Silent()
     directory = ModelDirectory(out)
     directory.exists()
-    resolved, stream = prepare(config)
+    resolved, sampled = prepare(config, stream)
     with directory.locked():
-        return _learn_all(resolved, directory, stream, watcher)
+        return _learn_all(resolved, directory, sampled, watcher)
 
 
 def learn(

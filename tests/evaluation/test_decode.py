@@ -1,0 +1,98 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nlora.data.encode import Encoder
+from nlora.data.prompts import Prompter
+from nlora.data.task import Example, Task
+from nlora.evaluation.decode import Prediction, accuracy, predict
+from nlora.evaluation.normalise import Options, normalise
+from tests.tiny import ENCODER_DECODER, SHAPES, model, task, tokenizer
+
+LABELS = ("Science or Technology", "World", "Worldly", "C-3PO", "ΑΣ")
+WORDS = [*LABELS, "Sc", "ience", " or", "  ", ".", "!", "wor", "ld", "ly", "x", "Σ", "Α", "\n", "-"]
+
+
+@given(st.lists(st.sampled_from(WORDS), max_size=6))
+def test_a_text_that_becomes_a_label_was_never_called_hopeless(pieces):
+    whole = "".join(pieces)
+    if normalise(whole) in {normalise(label) for label in LABELS}:
+        options = Options(LABELS)
+        assert all(options.reachable(whole[:end]) for end in range(len(whole) + 1))
+
+
+def test_a_text_that_cannot_become_a_label_is_hopeless():
+    options = Options(LABELS)
+    assert not options.reachable("World War")
+    assert not options.reachable("The answer")
+    assert options.reachable("World.")
+    assert options.reachable("")
+
+
+def test_a_character_whose_bytes_are_incomplete_is_not_hopeless():
+    assert Options(("caf\u00e9",)).reachable("caf\ufffd")
+
+
+def test_accuracy_is_exact_match_after_normalisation():
+    rows = [Prediction("world ", "World"), Prediction("World War", "World"), Prediction("", "C")]
+    assert [p.correct for p in rows] == [True, False, False]
+    assert accuracy(rows) == pytest.approx(100 / 3)
+
+
+def overfitted(shape):
+    """A model that has learned some answers, so that right, wrong and endless answers occur."""
+    from nlora.data.batches import Collator
+    from nlora.models.logits import answer_logits
+
+    net = model(shape)
+    seq2seq = shape in ENCODER_DECODER
+    encode = Encoder(tokenizer(seq2seq), Prompter(), seq2seq)
+    examples = task(count=9).train
+    batch = Collator(0, seq2seq)([encode(e) for e in examples[:6]])
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-2)
+    for _ in range(150):
+        logits, targets = answer_logits(net, batch)
+        torch.nn.functional.cross_entropy(logits, targets).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return net, encode, examples
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_early_stop_and_length_sorting_change_no_verdict(shape):
+    net, encode, examples = overfitted(shape)
+    quick = predict(net, encode, examples, batch_tokens=300)
+    plain = [predict(net, encode, [e], early_stop=False)[0] for e in examples]
+    assert [p.correct for p in quick] == [p.correct for p in plain]
+    assert any(p.correct for p in quick)
+    # what was right has the same text, too
+    assert [q.text for q, p in zip(quick, plain, strict=True) if p.correct] == [
+        p.text for p in plain if p.correct
+    ]
+
+
+def test_rows_stop_as_soon_as_they_are_hopeless():
+    net = model("llama")
+    encode = Encoder(tokenizer(False), Prompter(), False)
+    lengths = []
+    original = net.forward
+
+    def counting(*args, **kwargs):
+        lengths.append(1)
+        return original(*args, **kwargs)
+
+    net.forward = counting
+    predict(net, encode, task().test)
+    stopped = len(lengths)
+    lengths.clear()
+    free = Task("free", "Say.", None)
+    predict(net, encode, [Example(free, e.text, e.label) for e in task().test])
+    assert stopped < 10 < len(lengths)  # free text is decoded to the end
+
+
+def test_answers_come_back_in_the_order_of_the_examples():
+    encode = Encoder(tokenizer(False), Prompter(), False)
+    examples = task().test
+    found = predict(model("llama"), encode, examples, max_new_tokens=2, batch_tokens=256)
+    assert [p.label for p in found] == [e.label for e in examples]
