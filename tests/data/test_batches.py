@@ -22,24 +22,37 @@ def test_encoder_decoder_batches_are_padded_on_the_right():
     assert batch["labels"].tolist() == [[8, 1, IGNORED], [4, 4, 1]]
 
 
+def rows_of(lengths, task="a"):
+    return [Encoded([2] * n, [1], False, task) for n in lengths]
+
+
 def test_the_order_depends_on_seed_and_epoch_alone():
-    lengths = [i % 17 for i in range(200)]
-    first = LengthGrouped(lengths, 8, seed=3)
+    rows = rows_of([i % 17 for i in range(200)])
+    first = LengthGrouped(rows, 8, seed=3)
     first.set_epoch(1)
     order = list(first)
     torch.manual_seed(99)
-    again = LengthGrouped(lengths, 8, seed=3)
+    again = LengthGrouped(rows, 8, seed=3)
     again.set_epoch(1)
     assert list(again) == order
     assert sorted(order) == list(range(200))
     again.set_epoch(2)
     assert list(again) != order
-    assert list(LengthGrouped(lengths, 8, seed=4)) != list(LengthGrouped(lengths, 8, seed=3))
+    assert list(LengthGrouped(rows, 8, seed=4)) != list(LengthGrouped(rows, 8, seed=3))
 
 
 def test_examples_of_like_length_share_a_batch():
     lengths = torch.randint(5, 200, (512,), generator=torch.Generator().manual_seed(0)).tolist()
-    order = list(LengthGrouped(lengths, 16, seed=0))
+    order = list(LengthGrouped(rows_of(lengths), 16, seed=0))
     rows = [[lengths[i] for i in order[b : b + 16]] for b in range(0, 512, 16)]
     padded = sum(max(row) * len(row) for row in rows)
     assert padded < 1.15 * sum(lengths)
+
+
+def test_examples_of_one_task_share_a_batch_and_tasks_take_turns():
+    rows = [*rows_of(range(1, 43), "a"), *rows_of(range(1, 30), "b")]
+    order = list(LengthGrouped(rows, 8, seed=0))
+    assert sorted(order) == list(range(71))
+    batches = [{rows[i].task for i in order[b : b + 8]} for b in range(0, 64, 8)]
+    assert all(len(tasks) == 1 for tasks in batches)
+    assert batches != sorted(batches, key=str)

@@ -4,7 +4,8 @@ from torch.nn.functional import cross_entropy
 
 from nlora.data.batches import IGNORED, Collator
 from nlora.data.encode import Encoded
-from nlora.models.logits import answer_logits, base_model
+from nlora.models.inside import base_model
+from nlora.models.logits import answer_logits
 from tests.tiny import ENCODER_DECODER, SHAPES, model
 
 ROWS = [

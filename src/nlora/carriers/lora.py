@@ -10,6 +10,8 @@ branch   bf16 or quantised models, where rounding to the weight's grid would los
          that passes `history_rank`, recompressed from the exact factors; the error is recorded.
 """
 
+import re
+import textwrap
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -56,9 +58,10 @@ class Lora:
         )
         try:
             self.model = get_peft_model(model, config)
-        except ValueError as error:
+        except (ValueError, re.error) as error:
+            reason = textwrap.shorten(str(error), 300, placeholder=" …")
             raise NloraError(
-                f"cannot put LoRA adapters into this model: {error} (setting target_modules)"
+                f"cannot put LoRA adapters into this model: {reason} (setting target_modules)"
             ) from error
         self.layers = _layers(self.model)
         self.past: list[dict[str, Factors]] = []
@@ -141,16 +144,19 @@ class Lora:
     @torch.no_grad()
     def _fold(self, together: dict[str, Factors]) -> None:
         for name, layer in self.layers.items():
-            weight = layer.get_base_layer().weight
-            original = self._original.setdefault(name, weight.detach().clone())
+            base = layer.get_base_layer()
+            if name not in self._original:
+                # W₀ may be shared with the embeddings, which must not change.
+                self._original[name] = base.weight.detach()
+                base.weight = Parameter(base.weight.clone(), requires_grad=False)
             delta = together[name].delta()
-            weight.copy_(original + (delta.T if layer.fan_in_fan_out else delta))
+            base.weight.copy_(self._original[name] + (delta.T if layer.fan_in_fan_out else delta))
 
     @torch.no_grad()
     def _branch(self, together: dict[str, Factors]) -> None:
         small = {name: recompress(f, self.history_rank) for name, f in together.items()}
         self._history_error = max(error for _, error in small.values())
-        rank = next(iter(small.values()))[0].A.shape[0]
+        rank = max(f.A.shape[0] for f, _ in small.values())
         if HISTORY in self.model.peft_config:
             self.model.delete_adapter(HISTORY)
         old = self.model.peft_config[ADAPTER]
@@ -159,8 +165,10 @@ class Lora:
         )
         self.model.add_adapter(HISTORY, config)
         for name, layer in self.layers.items():
-            layer.lora_A[HISTORY].weight.copy_(small[name][0].A)
-            layer.lora_B[HISTORY].weight.copy_(small[name][0].B)
+            (small_A, small_B, _), _ = small[name]
+            rows = small_A.shape[0]  # fewer than `rank` where the matrix itself is smaller
+            layer.lora_A[HISTORY].weight.zero_()[:rows].copy_(small_A)
+            layer.lora_B[HISTORY].weight.zero_()[:, :rows].copy_(small_B)
         self.model.base_model.set_adapter([ADAPTER, HISTORY])
         self.model.set_requires_grad([HISTORY], False)
 

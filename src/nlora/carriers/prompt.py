@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 
 from nlora.carriers.base import snapshot, swapped
-from nlora.models.logits import positions
+from nlora.models.inside import positions
 
 
 class PromptedModel(nn.Module):
     """A frozen model that reads soft prompts before its input; called and generating like it."""
+
+    prepends = True
 
     def __init__(self, model: Any) -> None:
         super().__init__()

@@ -1,6 +1,7 @@
 """From encoded examples to padded tensors, in an order that a resumed run repeats."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,18 +22,41 @@ def pad(rows: Sequence[Sequence[int]], value: int, left: bool) -> Tensor:
     return pad_sequence(tensors, batch_first=True, padding_value=value, padding_side=side)
 
 
+SHORTEST_PREFIX = 8
+"""Tokens below which reading a shared prefix once is not worth a pass of its own."""
+
+
+def common_prefix(rows: Sequence[Sequence[int]]) -> int:
+    """How many tokens all rows begin with, short of the last token of the shortest.
+
+    That last token stays out because it predicts what follows it, which may differ.
+    """
+    first, last = min(rows), max(rows)
+    shortest = min(len(row) for row in rows)
+    same = 0
+    while same < shortest - 1 and first[same] == last[same]:
+        same += 1
+    return same
+
+
 class Collator:
     """Pads encoded examples into one batch for training.
 
     Decoder-only: `input_ids`, `attention_mask`, `labels`, each (B, S), padded on the left; `labels`
     is IGNORED everywhere but at the answer and its end token, so that a padding token equal to the
-    end token does no harm. Encoder-decoder: `input_ids`, `attention_mask` (B, S) hold the prompt,
-    padded on the right, and `labels` (B, T) the answer.
+    end token does no harm. With `share_prefix` the batch says how many tokens all its prompts begin
+    with (`shared_prefix`, an int), so that they can be read once.
+
+    Encoder-decoder: `input_ids`, `attention_mask` (B, S) hold the prompt, padded on the right, and
+    `labels` (B, T) the answer.
     """
 
-    def __init__(self, pad_token_id: int, encoder_decoder: bool) -> None:
+    def __init__(
+        self, pad_token_id: int, encoder_decoder: bool, share_prefix: bool = False
+    ) -> None:
         self.pad_token_id = pad_token_id
         self.encoder_decoder = encoder_decoder
+        self.share_prefix = share_prefix and not encoder_decoder
 
     def prompts(self, rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:
         """`input_ids` and `attention_mask`, (B, S), of prompts alone, as decoding needs them."""
@@ -42,8 +66,9 @@ class Collator:
             "attention_mask": pad([[1] * len(row) for row in rows], 0, left),
         }
 
-    def __call__(self, examples: Sequence[Encoded]) -> dict[str, Tensor]:
+    def __call__(self, examples: Sequence[Encoded]) -> dict[str, Any]:
         """The batch of these examples."""
+        batch: dict[str, Any]
         if self.encoder_decoder:
             batch = self.prompts([e.prompt for e in examples])
             batch["labels"] = pad([e.answer for e in examples], IGNORED, left=False)
@@ -51,18 +76,27 @@ class Collator:
         batch = self.prompts([e.prompt + e.answer for e in examples])
         labels = [[IGNORED] * len(e.prompt) + e.answer for e in examples]
         batch["labels"] = pad(labels, IGNORED, left=True)
+        if self.share_prefix and len(examples) > 1:
+            length = common_prefix([e.prompt for e in examples])
+            if length >= SHORTEST_PREFIX:
+                batch["shared_prefix"] = length
         return batch
 
 
 class LengthGrouped(Sampler[int]):
-    """Random order in which examples of like length share a batch, the same for (seed, epoch).
+    """Random order in which examples of one task and like length share a batch.
 
-    Transformers' own sampler of this kind draws from the global generator, so its order after a
-    restart differs; this one is told the epoch by accelerate (`set_epoch`).
+    The same for (seed, epoch): Transformers' own sampler of this kind draws from the global
+    generator, so its order after a restart differs; this one is told the epoch by accelerate
+    (`set_epoch`). Batches of one task have a prefix to share; what is left of each task after its
+    last full batch comes at the end.
     """
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
-        self.lengths = list(lengths)
+    def __init__(self, examples: Sequence[Encoded], batch_size: int, seed: int) -> None:
+        self.lengths = [len(e) for e in examples]
+        self.tasks: dict[str, list[int]] = {}
+        for i, example in enumerate(examples):
+            self.tasks.setdefault(example.task, []).append(i)
         self.batch_size = batch_size
         self.seed = seed
         self.epoch = 0
@@ -76,4 +110,17 @@ class LengthGrouped(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        return iter(get_length_grouped_indices(self.lengths, self.batch_size, generator=generator))
+        batches: list[list[int]] = []
+        rest: list[int] = []
+        for rows in self.tasks.values():
+            lengths = [self.lengths[i] for i in rows]
+            order = get_length_grouped_indices(lengths, self.batch_size, generator=generator)
+            full = len(rows) // self.batch_size * self.batch_size
+            batches += [
+                [rows[i] for i in order[start : start + self.batch_size]]
+                for start in range(0, full, self.batch_size)
+            ]
+            rest += [rows[i] for i in order[full:]]
+        if len(self.tasks) > 1:
+            batches = [batches[i] for i in torch.randperm(len(batches), generator=generator)]
+        return iter([i for batch in batches for i in batch] + rest)

@@ -39,6 +39,7 @@ MAX_MEMBERS = 20_000
 
 _TIMEOUT = 60  # seconds without a byte
 _CHUNK = 2**20
+_TOO_LONG = NloraError("the archive unpacks to more than the benchmark could: not taken")
 # tarfile reads a header's extension at once, however long it says it is; real ones are short.
 _MAX_READ = 2**20
 
@@ -201,15 +202,15 @@ class _Unpacked(gzip.GzipFile):
     """The archive as tar, bounded in its length and in what one read returns."""
 
     def read(self, size: int | None = -1) -> bytes:
-        """At most `size` bytes. Raises NloraError past a bound."""
+        """At most `size` bytes from here. Raises NloraError past a bound."""
         if size is None or not 0 <= size <= _MAX_READ or self.tell() > MAX_UNPACKED:
-            raise NloraError(f"{self.name}: unpacks to more than its files: not the benchmark")
+            raise _TOO_LONG
         return super().read(size)
 
     def seek(self, offset: int, whence: int = 0) -> int:
         """Go to the offset from the start. Raises NloraError past the bound."""
         if offset > MAX_UNPACKED:
-            raise NloraError(f"{self.name}: unpacks to more than {MAX_UNPACKED:,} bytes")
+            raise _TOO_LONG
         return super().seek(offset, whence)
 
 

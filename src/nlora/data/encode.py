@@ -18,12 +18,13 @@ class Encoded:
     """Token ids of one example.
 
     `prompt` is what the model reads; `answer` is the answer with its end token, the only tokens
-    that count in the loss. `truncated` tells whether the text had to be cut.
+    that count in the loss. `truncated` tells whether the text had to be cut. `task` is its name.
     """
 
     prompt: list[int]
     answer: list[int]
     truncated: bool
+    task: str = ""
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.answer)
@@ -76,7 +77,7 @@ class Encoder:
     def __call__(self, example: Example) -> Encoded:
         """The example's token ids. Raises NloraError if the instruction alone is too long."""
         ids, truncated = self.prompt_ids(example.task, example.text)
-        return Encoded(ids, list(self.answer_ids(example.label)), truncated)
+        return Encoded(ids, list(self.answer_ids(example.label)), truncated, example.task.name)
 
     def prompt_ids(self, task: Task, text: str) -> tuple[list[int], bool]:
         """Token ids of the prompt, at most `max_length`, and whether the text was cut for it."""

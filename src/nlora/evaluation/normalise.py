@@ -1,18 +1,10 @@
 """Exact match after normalisation, and when a growing answer can no longer become a label."""
 
-import string
 from collections.abc import Iterable
 
-_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+from nlora.data.examples import normalise
 
-
-def normalise(text: str) -> str:
-    """Lower case, no (ASCII) punctuation, single spaces: the published protocol.
-
-    >>> normalise(" Science or  Technology.")
-    'science or technology'
-    """
-    return " ".join(text.lower().translate(_NO_PUNCTUATION).split())
+__all__ = ["Options", "normalise"]
 
 
 class Options:

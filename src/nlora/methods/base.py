@@ -29,7 +29,10 @@ def _at_least_zero(value: float | list[float]) -> float | list[float]:
     return value
 
 
-PerStage = Annotated[float | list[float], AfterValidator(_at_least_zero)]
+ONE_PER_STAGE = "one per stage"
+"""Marks, in `Annotated`, a setting that may be a list of one value per stage."""
+
+PerStage = Annotated[float | list[float], AfterValidator(_at_least_zero), ONE_PER_STAGE]
 """A setting of at least 0 with one value, or one per stage."""
 
 

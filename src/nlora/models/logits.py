@@ -5,14 +5,14 @@ SmolLM2-135M the vocabulary projection is 21 % of the weights; projecting the pr
 too would compute about thirty times as many logits as count.
 """
 
-import inspect
 from collections.abc import Mapping
-from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from nlora.data.batches import IGNORED
+from nlora.models.inside import accepts, base_model, positions
+from nlora.models.prefix import continuing, read_prefix, without_prefix
 
 
 class Answers(NamedTuple):
@@ -22,45 +22,34 @@ class Answers(NamedTuple):
     targets: Tensor
 
 
-def answer_logits(model: nn.Module, batch: Mapping[str, Tensor]) -> Answers:
-    """The logits that predict each answer token of a batch (`data.batches.Collator`)."""
+def answer_logits(model: nn.Module, batch: Mapping[str, Any]) -> Answers:
+    """The logits that predict each answer token of a batch (`data.batches.Collator`).
+
+    Where the batch says that its rows begin with the same tokens (`shared_prefix`), these are read
+    once (`models.prefix`).
+    """
+    base: Any = base_model(model)
+    labels: Tensor = batch["labels"]
     inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
-    labels = batch["labels"]
-    base = base_model(model)
     if base.config.is_encoder_decoder:
         keep = labels != IGNORED
         decoder_input_ids = base.prepare_decoder_input_ids_from_labels(labels=labels)
         logits = model(**inputs, decoder_input_ids=decoder_input_ids, use_cache=False).logits
         return Answers(logits[keep], labels[keep])
     # Position s predicts token s + 1.
-    next_labels = nn.functional.pad(labels, (0, 1), value=IGNORED)[:, 1:]
-    keep = next_labels != IGNORED
+    targets = nn.functional.pad(labels, (0, 1), value=IGNORED)[:, 1:]
     if accepts(type(base), "position_ids"):
         inputs["position_ids"] = positions(batch["attention_mask"])
+    past: dict[str, Any] = {"use_cache": False}
+    if shared := batch.get("shared_prefix", 0):
+        longest = int(batch["attention_mask"].sum(1).argmax())
+        cache = read_prefix(model, batch["input_ids"][longest, :shared], len(labels))
+        if cache is not None:
+            past = continuing(model, cache)
+            inputs, targets = without_prefix(inputs, shared), targets[:, shared:]
+    keep = targets != IGNORED
     if accepts(type(base), "logits_to_keep"):
-        logits = model(**inputs, logits_to_keep=keep, use_cache=False).logits
+        logits = model(**inputs, **past, logits_to_keep=keep).logits
     else:
-        logits = model(**inputs, use_cache=False).logits[:, -keep.shape[1] :][keep]
-    return Answers(logits, next_labels[keep])
-
-
-def positions(attention_mask: Tensor) -> Tensor:
-    """Position of each token (B, S), counted from the first that is not padding."""
-    return (attention_mask.cumsum(-1) - 1).clamp(min=0)
-
-
-def base_model(model: nn.Module) -> nn.Module:
-    """The Transformers model inside whatever wraps it (DDP, PEFT, soft prompts)."""
-    while True:
-        if hasattr(model, "module"):
-            model = model.module  # type: ignore[assignment]
-        elif hasattr(model, "get_base_model"):
-            model = model.get_base_model()  # type: ignore[operator]
-        else:
-            return model
-
-
-@cache
-def accepts(kind: type[nn.Module], argument: str) -> bool:
-    """Whether models of this class take the argument by name."""
-    return argument in inspect.signature(kind.forward).parameters
+        logits = model(**inputs, **past).logits[keep]
+    return Answers(logits, targets[keep])

@@ -15,6 +15,7 @@ A stage is written beside its place and appears by one rename; `000-zero-shot` h
 answers before any training, where they were asked for. One process at a time may write.
 """
 
+import contextlib
 import hashlib
 import json
 import re
@@ -26,13 +27,16 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, Field, ValidationError
+from safetensors import SafetensorError
 
 from nlora.errors import NloraError
 from nlora.store.atomic import sync, sync_tree, write_json
 
 FORMAT = 1
 _OURS = {"model.json", "results.json", "stages", "logs", ".lock"}
-_DRAFTS = (".model.json-", ".results.json-")
+# What a killed process may leave: half a file (with its process's number), half a stage.
+_FILE_DRAFT = re.compile(r"\.(model|results)\.json-\d+")
+_STAGE_DRAFT = re.compile(r"\.\d{3,}-.*")
 
 
 class StageRecord(BaseModel):
@@ -65,7 +69,16 @@ class StageRecord(BaseModel):
     @property
     def folder(self) -> str:
         """The name of the stage's folder: number and name, in characters fit for a file."""
-        return f"{self.index:03d}-{re.sub(r'[^A-Za-z0-9._+-]+', '-', self.name)}"
+        return stage_folder(self.index, self.name)
+
+
+def stage_folder(index: int, name: str) -> str:
+    """A stage's number and name, in characters fit for a file.
+
+    >>> stage_folder(1, "../sst 2")
+    '001-..-sst-2'
+    """
+    return f"{index:03d}-{re.sub(r'[^A-Za-z0-9._+-]+', '-', name)}"
 
 
 class ModelDirectory:
@@ -92,8 +105,13 @@ class ModelDirectory:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Be the only process that writes here; leftovers of a killed one are removed."""
-        self.exists()
+        """Be the only process that writes here; leftovers of a killed one are removed.
+
+        Raises NloraError if another process is, or if the place holds something else.
+        """
+        if self.exists():
+            self.config()
+        new = not self.path.exists()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError) as error:
@@ -101,18 +119,38 @@ class ModelDirectory:
         lock = FileLock(self.path / ".lock", timeout=0)
         try:
             with lock:
-                for draft in self._stages.glob(".*"):
-                    shutil.rmtree(draft)
-                for prefix in _DRAFTS:
-                    for draft in self.path.glob(prefix + "*"):
-                        draft.unlink()
-                yield
+                self._remove_leftovers()
+                try:
+                    yield
+                finally:
+                    if new and [p.name for p in self.path.iterdir()] == [".lock"]:
+                        self._remove_empty()
         except Timeout as error:
             raise NloraError(f"{self.path} is in use by another process") from error
 
+    def _remove_leftovers(self) -> None:
+        for path in self.path.iterdir():
+            if _FILE_DRAFT.fullmatch(path.name):
+                path.unlink()
+        for path in self._stages.iterdir() if self._stages.is_dir() else ():
+            if _STAGE_DRAFT.fullmatch(path.name) and path.is_dir():
+                shutil.rmtree(path)
+
+    def _remove_empty(self) -> None:
+        with contextlib.suppress(OSError):  # Windows keeps a file that is open
+            (self.path / ".lock").unlink()
+            self.path.rmdir()
+
     def config(self) -> dict[str, Any]:
-        """`model.json`. Raises NloraError if it cannot be read."""
-        return _read_json(self.path / "model.json")
+        """`model.json`. Raises NloraError if it cannot be read, or is something else."""
+        path = self.path / "model.json"
+        value = _read_json(path)
+        if value.get("format") != FORMAT:
+            raise NloraError(
+                f"{path} is not a model directory's: its 'format' is {value.get('format')!r}, "
+                f"not {FORMAT}; choose another folder"
+            )
+        return value
 
     def write_config(self, config: dict[str, Any]) -> None:
         """Write `model.json`."""
@@ -127,13 +165,13 @@ class ModelDirectory:
         return next((r for r in self._records() if r.index == 0), None)
 
     def _records(self) -> list[StageRecord]:
-        folders = sorted(p for p in self._stages.glob("[0-9]*") if p.is_dir())
         records = []
-        for folder in folders:
+        for folder in [p for p in self._stages.glob("[0-9]*") if p.is_dir()]:
             try:
                 records.append(StageRecord.model_validate(_read_json(folder / "stage.json")))
             except ValidationError as error:
                 raise NloraError(f"{folder / 'stage.json'}: {error.errors()[0]['msg']}") from error
+        records.sort(key=lambda r: r.index)
         numbers = [r.index for r in records if r.index > 0]
         if numbers != list(range(1, len(numbers) + 1)):
             raise NloraError(f"{self._stages}: stages are missing, found {numbers}")
@@ -144,10 +182,16 @@ class ModelDirectory:
         return self._stages / record.folder
 
     def tests(self) -> dict[str, list[dict[str, str]]]:
-        """The test examples (`text`, `label`) of every task learned, by task."""
+        """The test examples (`text`, `label`) of every task learned, by task.
+
+        Raises NloraError if a file was changed or is missing.
+        """
         found: dict[str, list[dict[str, str]]] = {}
         for record in self.stages():
-            for line in _read(self.stage_path(record) / "test.jsonl").splitlines():
+            self._verify(record, "test.jsonl")
+            text = _read(self.stage_path(record) / "test.jsonl")
+            # Only "\n" ends a line: str.splitlines would also cut at U+2028 inside a text.
+            for line in text.removesuffix("\n").split("\n"):
                 row = json.loads(line)
                 found.setdefault(row["task"], []).append(row)
         return found
@@ -167,13 +211,15 @@ class ModelDirectory:
 
     def verify(self, record: StageRecord) -> None:
         """Compare a stage's files with their hashes. Raises NloraError naming the first bad one."""
-        folder = self.stage_path(record)
-        for name, expected in record.files.items():
-            path = folder / name
-            if not path.is_file():
-                raise NloraError(f"{path} is missing")
-            if sha256(path) != expected:
-                raise NloraError(f"{path} was changed or damaged: its hash is not the recorded one")
+        for name in record.files:
+            self._verify(record, name)
+
+    def _verify(self, record: StageRecord, name: str) -> None:
+        path = self.stage_path(record) / name
+        if not path.is_file():
+            raise NloraError(f"{path} is missing")
+        if sha256(path) != record.files.get(name):
+            raise NloraError(f"{path} was changed or damaged: its hash is not the recorded one")
 
     def commit(self, record: StageRecord, write: Callable[[Path], None]) -> None:
         """Write a stage (`write` fills its folder) and let it appear by one rename."""
@@ -186,10 +232,16 @@ class ModelDirectory:
             files = sorted(p for p in draft.rglob("*") if p.is_file())
             record.files = {p.relative_to(draft).as_posix(): sha256(p) for p in files}
             write_json(draft / "stage.json", record.model_dump())
+            for path in files:  # safetensors are written for their owner alone
+                path.chmod((draft / "stage.json").stat().st_mode)
             sync_tree(draft)
             draft.rename(place)
-        except BaseException:
+        except BaseException as error:
             shutil.rmtree(draft, ignore_errors=True)
+            if isinstance(error, SafetensorError):  # a full disk, in safetensors' words
+                raise NloraError(
+                    f"{place} could not be written: {error}; earlier stages stand"
+                ) from error
             raise
         sync(self._stages)
 
@@ -209,7 +261,7 @@ def sha256(path: Path) -> str:
 
 
 def _ours(name: str) -> bool:
-    return name in _OURS or name.startswith(_DRAFTS)
+    return name in _OURS or _FILE_DRAFT.fullmatch(name) is not None
 
 
 def _read_json(path: Path) -> dict[str, Any]:

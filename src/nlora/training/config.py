@@ -12,10 +12,15 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, 
 
 from nlora.data.prompts import PromptForm
 from nlora.errors import NloraError, unknown
-from nlora.methods.base import Method, PerStage
+from nlora.methods.base import ONE_PER_STAGE, Method, PerStage
 from nlora.methods.registry import Entry, method, setting_error
 
 Evaluate = Literal["seen", "next", "all"]
+
+Schedule = Literal[
+    "constant", "linear", "cosine", "cosine_with_restarts", "polynomial", "inverse_sqrt"
+]
+"""Transformers' schedules that need no arguments of their own."""
 
 
 def _positive(value: Any) -> Any:
@@ -30,7 +35,7 @@ class RunSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    epochs: Annotated[int | list[int], AfterValidator(_positive)] = Field(
+    epochs: Annotated[int | list[int], AfterValidator(_positive), ONE_PER_STAGE] = Field(
         1, description="passes over a stage's examples, one value or one per stage"
     )
     batch_size: PositiveInt = Field(16, description="examples per optimiser step")
@@ -38,7 +43,7 @@ class RunSettings(BaseModel):
         1, description="micro-batches that a step's batch is split into, to save memory"
     )
     learning_rate: PerStage = Field(1e-3, description="one value or one per stage")
-    schedule: str = Field("constant", description="learning-rate schedule (Transformers' names)")
+    schedule: Schedule = Field("constant", description="of the learning rate within a stage")
     optimizer: str = Field("adamw_torch", description="optimiser (Transformers' names)")
     weight_decay: float = Field(0.0, ge=0, description="of the optimiser")
     max_grad_norm: float = Field(1.0, ge=0, description="clip gradients at this norm; 0 for not")
@@ -63,6 +68,9 @@ class RunSettings(BaseModel):
     chat: bool = Field(False, description="wrap prompts in the model's chat template")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="auto is bf16 where the hardware is faster with it"
+    )
+    shared_prefix: Literal["auto", "off"] = Field(
+        "auto", description="auto reads what all prompts of a batch begin with only once"
     )
     gradient_checkpointing: bool = Field(False, description="save memory, take longer")
     report_to: str = Field("none", description="a tracker that Transformers knows (tensorboard, …)")
@@ -104,6 +112,22 @@ class Plan(BaseModel):
         """All settings as resolved, flat, as `model.json` holds them."""
         own = self.method.settings.model_dump(mode="json")
         return {**self.run.model_dump(mode="json"), **own}
+
+    def check_lists(self, stages: int, exactly: bool = True) -> None:
+        """Raise NloraError if a setting lists values for another number of stages.
+
+        Without `exactly`, for fewer.
+        """
+        for settings in (self.run, self.method.settings):
+            for name, field in type(settings).model_fields.items():
+                value = getattr(settings, name)
+                if ONE_PER_STAGE not in field.metadata or not isinstance(value, list):
+                    continue
+                if len(value) < stages or (exactly and len(value) > stages):
+                    raise NloraError(
+                        f"setting '{name}' lists {len(value)} values for {stages} stages; "
+                        "give one value for all, or one per stage"
+                    )
 
 
 def plan(config: RunConfig, recommended: dict[str, dict] | None = None) -> Plan:

@@ -12,7 +12,7 @@ from nlora.models.backbone import load
 from nlora.models.catalog import resolve
 from nlora.training.config import Plan
 from nlora.training.learner import make_carrier, make_encoder
-from nlora.training.trainer import count_steps
+from nlora.training.trainer import check_available, count_steps
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,11 @@ class Preview:
 
 
 def preview(plan: Plan, stream: Sequence[TaskData]) -> Preview:
-    """Look ahead. Only the model's configuration and tokenizer are read, not its weights."""
+    """Look ahead. Only the model's configuration and tokenizer are read, not its weights.
+
+    Raises NloraError for all that would stop the run before its first step.
+    """
+    check_available(plan.run)
     backbone = load(resolve(plan.config.model), torch.float32, weights=False)
     total = sum(p.numel() for p in backbone.model.parameters())
     encoder = make_encoder(plan, backbone)

@@ -97,7 +97,11 @@ class Learner:
                 examples,
                 penalties,
                 run,
-                Collator(self.backbone.tokenizer.pad_token_id, self.backbone.encoder_decoder),
+                Collator(
+                    self.backbone.tokenizer.pad_token_id,
+                    self.backbone.encoder_decoder,
+                    share_prefix=run.shared_prefix == "auto",
+                ),
                 self.mixed,
                 self.watcher,
                 self.directory.path / "logs",

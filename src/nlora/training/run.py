@@ -63,20 +63,17 @@ def learn(
 ) -> dict[str, Any]:
     """Add one task to a model directory; the results.
 
-    `config` starts a new directory; an existing one goes on as its `model.json` says. A task that
-    was learned already, from the same data, is not learned again.
+    `config` starts a new directory; an existing one goes on as its `model.json` says, which a
+    `config` must equal. A task that was learned already, from the same data, is not learned again.
     """
     watcher = watcher or Silent()
     directory = ModelDirectory(out)
-    if directory.exists():
-        if config is not None:
-            raise NloraError(
-                f"{out} is a model directory already; it goes on as its model.json says, so leave "
-                "--model, --method and settings out"
-            )
+    exists = directory.exists()
+    if config is None:
+        if not exists:
+            raise NloraError(f"{out} holds no model; a new one needs --model and --method")
         config = stored_config(directory)
-    elif config is None:
-        raise NloraError(f"{out} holds no model; a new one needs --model and --method")
+    plan(config)
     resolved = plan(config, resolve(config.model).recommended)
     with directory.locked():
         data = _sampled(task, config)
@@ -84,6 +81,7 @@ def learn(
         names = [known.name for known in earlier]
         if task.name not in names:
             return _learn_all(resolved, directory, [*earlier, data], watcher, extend=True)
+        _settle(resolved, directory, None)
         fingerprints = [r.fingerprints.get(task.name) for r in directory.stages()]
         if data.fingerprint() not in fingerprints:
             raise NloraError(
@@ -110,19 +108,24 @@ def _learn_all(
     config = resolved.config
     tasks = [data.name for data in stream]
     stages = [
-        Stage(index, name, data, seed=config.seed * 1000 + index)
+        Stage(index, name, data, seed=(config.seed * 1000 + index) % 2**32)  # NumPy's bound
         for index, (name, data) in enumerate(resolved.method.stages(stream), start=1)
     ]
-    resolved = _with_precision(resolved, directory)
-    if directory.exists():
-        _check_same(resolved, directory, tasks, extend)
+    resolved, begun = _settle(resolved, directory, None if extend else tasks)
     done = directory.stages()
     _check_stages(directory, done, stages)
+    if extend:
+        if len(done) == len(stages):
+            raise NloraError(
+                f"{config.method} trains all its tasks in one stage, so {directory.path} cannot "
+                "learn one more"
+            )
+        resolved.check_lists(len(stages), exactly=False)
     if len(done) == len(stages):
         watcher.message(f"{directory.path}: all {len(done)} stages are there, nothing to do")
         return _write_results(directory, tasks, config.method)
 
-    learner = _learner(resolved, directory, stream, watcher)
+    learner = _learner(resolved, directory, stream, watcher, begun)
     learner.restore()
     if not done and not extend and config.evaluate != "seen" and directory.zero_shot() is None:
         learner.zero_shot()
@@ -133,20 +136,26 @@ def _learn_all(
 
 
 def _learner(
-    resolved: Plan, directory: ModelDirectory, stream: Sequence[TaskData], watcher: Watcher
+    resolved: Plan,
+    directory: ModelDirectory,
+    stream: Sequence[TaskData],
+    watcher: Watcher,
+    begun: bool,
 ) -> Any:
     """The model loaded, and the directory begun if it is new."""
     import torch
 
     from nlora.models.backbone import load
     from nlora.training.learner import Learner, versions
+    from nlora.training.trainer import check_available
 
+    check_available(resolved.run)
     config = resolved.config
     watcher.message(f"loading {config.model}")
     fp32 = resolved.run.precision == "fp32" or resolved.method.carrier == "full"
     backbone = load(resolve(config.model), torch.float32 if fp32 else torch.bfloat16)
     base = {"title": backbone.title, "revision": backbone.revision}
-    if not directory.exists():
+    if not begun:
         directory.write_config(
             {
                 **config.model_dump(mode="json"),
@@ -175,23 +184,30 @@ def _tested(evaluate: str, stages: Sequence[Stage], number: int) -> list[TaskDat
     return [data for stage in stages[:last] for data in stage.tasks]
 
 
-def _with_precision(resolved: Plan, directory: ModelDirectory) -> Plan:
-    """The precision decided: as the directory has it, else what is faster on this machine."""
+def _settle(
+    resolved: Plan, directory: ModelDirectory, tasks: Sequence[str] | None
+) -> tuple[Plan, bool]:
+    """The plan with its precision decided, and whether the directory has begun with it.
+
+    Raises NloraError if it has begun with another plan or other tasks (None: any). Where nothing
+    is committed yet nothing can be lost, and any plan may begin.
+    """
     from nlora.models.backbone import bf16_is_faster
 
-    if resolved.run.precision != "auto":
-        return resolved
-    if directory.exists():
-        precision = directory.config().get("settings", {}).get("precision", "fp32")
-    else:
-        precision = "bf16" if bf16_is_faster() else "fp32"
-    run_settings = resolved.run.model_copy(update={"precision": precision})
-    return resolved.model_copy(update={"run": run_settings})
+    begun = bool(directory.stages()) or directory.zero_shot() is not None
+    if resolved.run.precision == "auto":
+        if begun:
+            precision = directory.config().get("settings", {}).get("precision", "fp32")
+        else:
+            precision = "bf16" if bf16_is_faster() else "fp32"
+        run_settings = resolved.run.model_copy(update={"precision": precision})
+        resolved = resolved.model_copy(update={"run": run_settings})
+    if begun:
+        _check_same(resolved, directory, tasks)
+    return resolved, begun
 
 
-def _check_same(
-    resolved: Plan, directory: ModelDirectory, tasks: Sequence[str], extend: bool
-) -> None:
+def _check_same(resolved: Plan, directory: ModelDirectory, tasks: Sequence[str] | None) -> None:
     """Raise NloraError if the directory holds another configuration."""
     stored = directory.config()
     asked = resolved.config.model_dump(mode="json")
@@ -200,7 +216,7 @@ def _check_same(
         for name in asked
         if name not in (*_NOT_COMPARED, "settings")
     }
-    if not extend:
+    if tasks is not None:
         pairs["tasks"] = (stored.get("tasks"), list(tasks))
     old, new = stored.get("settings", {}), resolved.settings()
     pairs |= {name: (old.get(name), new.get(name)) for name in {**old, **new}}

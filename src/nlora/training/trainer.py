@@ -10,11 +10,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.integrations import get_reporting_integration_callbacks
+from transformers.training_args import OptimizerNames
 
 from nlora.data.batches import Collator, LengthGrouped
 from nlora.data.encode import Encoded
-from nlora.errors import NloraError
+from nlora.errors import NloraError, unknown
 from nlora.methods.base import Method, Penalty, Stage, Step, per_stage
+from nlora.store.directory import stage_folder
 from nlora.training.config import RunSettings
 from nlora.training.progress import Watcher
 
@@ -134,6 +137,21 @@ def count_steps(examples: int, settings: RunSettings, stage: int) -> int:
     return epochs * math.ceil(examples / settings.batch_size)
 
 
+def check_available(settings: RunSettings) -> None:
+    """Raise NloraError for an optimiser or a tracker that this machine does not have."""
+    name = "optimizer"
+    if settings.optimizer not in list(OptimizerNames):
+        raise unknown(name, settings.optimizer, [known.value for known in OptimizerNames])
+    try:
+        Trainer.get_optimizer_cls_and_kwargs(TrainingArguments(optim=settings.optimizer))
+        name = "report_to"
+        for tracker in get_reporting_integration_callbacks(settings.report_to):
+            tracker()
+    except (ValueError, ImportError, RuntimeError) as error:
+        reason = (str(error).strip().splitlines() or [repr(error)])[0]
+        raise NloraError(f"setting '{name}': {reason}") from error
+
+
 def train(
     method: Method,
     model: Any,
@@ -156,9 +174,10 @@ def train(
         )
     with tempfile.TemporaryDirectory() as scratch:
         tracked = settings.report_to != "none"
+        folder = stage_folder(stage.index, stage.name)
         arguments = TrainingArguments(
-            output_dir=str(logs / f"{stage.index:03d}-{stage.name}") if tracked else scratch,
-            run_name=f"{method.name} {stage.index:03d}-{stage.name}",
+            output_dir=str(logs / folder) if tracked else scratch,
+            run_name=f"{method.name} {folder}",
             num_train_epochs=per_stage(settings.epochs, stage.index, "epochs"),
             per_device_train_batch_size=rows,
             gradient_accumulation_steps=settings.accumulation,
@@ -167,7 +186,7 @@ def train(
             optim=settings.optimizer,
             weight_decay=settings.weight_decay,
             max_grad_norm=settings.max_grad_norm,
-            gradient_checkpointing=settings.gradient_checkpointing,
+            activation_checkpointing=settings.gradient_checkpointing,
             bf16=autocast,
             use_cpu=not torch.cuda.is_available(),
             seed=stage.seed,
@@ -183,7 +202,7 @@ def train(
         trainer = StageTrainer(
             method=method,
             stage=stage,
-            sampler=LengthGrouped([len(e) for e in examples], settings.batch_size, stage.seed),
+            sampler=LengthGrouped(examples, settings.batch_size, stage.seed),
             watcher=watcher,
             penalties=penalties,
             model=model,

@@ -1,0 +1,43 @@
+"""What is inside a wrapped model, and what it takes."""
+
+import inspect
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+from torch import Tensor, nn
+
+
+def wrappers(model: nn.Module) -> Iterator[nn.Module]:
+    """The model and what it wraps (DDP, PEFT, soft prompts), down to the Transformers model."""
+    inner: Any = model
+    while True:
+        yield inner
+        if hasattr(inner, "module"):
+            inner = inner.module
+        elif hasattr(inner, "get_base_model"):
+            inner = inner.get_base_model()
+        else:
+            return
+
+
+def base_model(model: nn.Module) -> nn.Module:
+    """The Transformers model inside whatever wraps it."""
+    *_, base = wrappers(model)
+    return base
+
+
+@cache
+def accepts(kind: type[nn.Module], argument: str) -> bool:
+    """Whether models of this class take the argument by name."""
+    return argument in inspect.signature(kind.forward).parameters
+
+
+def cache_argument(kind: type[nn.Module]) -> str | None:
+    """What models of this class call their keys and values: renamed in Transformers 5."""
+    return next((name for name in ("cache", "past_key_values") if accepts(kind, name)), None)
+
+
+def positions(attention_mask: Tensor) -> Tensor:
+    """Position of each token (B, S), counted from the first that is not padding."""
+    return (attention_mask.cumsum(-1) - 1).clamp(min=0)
