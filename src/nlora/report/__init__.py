@@ -1,0 +1,1 @@
+"""What is made from model directories and ledgers. Reads the store only."""
