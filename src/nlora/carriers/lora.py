@@ -159,7 +159,7 @@ class Lora:
         rank = max(f.A.shape[0] for f, _ in small.values())
         if HISTORY in self.model.peft_config:
             self.model.delete_adapter(HISTORY)
-        old = self.model.peft_config[ADAPTER]
+        old: Any = self.model.peft_config[ADAPTER]
         config = LoraConfig(
             task_type=old.task_type, r=rank, lora_alpha=rank, target_modules=old.target_modules
         )
@@ -173,7 +173,7 @@ class Lora:
         self.model.set_requires_grad([HISTORY], False)
 
 
-def _layers(model: Any) -> dict[str, Linear]:
+def _layers(model: Any) -> dict[str, Any]:
     """The adapted matrices by name. Raises NloraError for kinds that have no one ΔW."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 

@@ -1,18 +1,33 @@
 """The command `nlora`. Each command is a file beside this one."""
 
 import errno
+import sys
+import warnings
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
+from typer.exceptions import TyperException
 
 from nlora import NloraError, __version__
-from nlora.cli import data, demo, env, learn, methods, models, run, streams
+from nlora.cli import analyze, data, demo, env, learn, methods, models, run, streams
 from nlora.cli.console import err
 
 
 class FriendlyGroup(TyperGroup):
     """Turns what a user can mend into one line and exit status 2."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Parse the command line and run it."""
+        try:
+            status = super().main(*args, **{**kwargs, "standalone_mode": False})
+        except TyperException as error:  # an unknown command or option, a bad value
+            if type(error).__name__ != "NoArgsIsHelpError":  # which has printed the help
+                context = getattr(error, "ctx", None)
+                hint = f" (see `{context.command_path} --help`)" if context else ""
+                _fail(f"{error.format_message()}{hint}")
+            status = 2
+        sys.exit(status)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
@@ -64,6 +79,7 @@ def _root(
 app.command("demo")(demo.demo)
 app.command("run")(run.run)
 app.command("learn")(learn.learn)
+app.command("analyze")(analyze.analyze)
 app.command("methods")(methods.methods)
 app.command("streams")(streams.streams)
 app.add_typer(models.app, name="models")
@@ -73,4 +89,7 @@ app.command("env")(env.env)
 
 def main() -> None:
     """The entry point."""
+    if not sys.warnoptions:  # what the libraries will rename one day is nothing a user can mend
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.filterwarnings("ignore", "fan_in_fan_out is set")  # PEFT mends it by itself
     app()

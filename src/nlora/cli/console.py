@@ -107,22 +107,22 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=1, ensure_ascii=False))
 
 
-def show(title: str, columns: list[str], rows: list[list[Any]]) -> None:
-    """A table; None is shown as a dash, numbers stand on the right."""
+def show(title: str, columns: list[str], rows: list[list[Any]], form: str = ".1f") -> None:
+    """A table; None is shown as a dash, numbers stand on the right, fractions as `form` says."""
     table = Table(title=title or None, title_justify="left", show_edge=False, pad_edge=False)
     for i, name in enumerate(columns):
         numeric = all(isinstance(row[i], int | float | None) for row in rows) and bool(rows)
         table.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(_cell(value) for value in row))
+        table.add_row(*(_cell(value, form) for value in row))
     out.print(table)
     out.print()
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any, form: str) -> str:
     if value is None:
         return "–"
-    return f"{value:.1f}" if isinstance(value, float) else str(value).replace("[", "\\[")
+    return format(value, form) if isinstance(value, float) else str(value).replace("[", "\\[")
 
 
 def show_results(results: dict[str, Any], title: str = "") -> None:

@@ -17,12 +17,25 @@ def download_data(
     folder: Annotated[Path, typer.Argument(help="Where to; must not exist yet.")],
 ) -> None:
     """Download the benchmark of the paper, check it and unpack it."""
-    from nlora.data.download import download
+    from nlora.data.download import COMMIT, download
 
-    done = download(folder, progress=watcher().message)
-    for warning in done.warnings:
-        out.print(warning, markup=False, highlight=False)
-    out.print(f"the benchmark is in {folder}; set NLORA_DATA to it, or give --data", markup=False)
+    watch = watcher()
+    watch.message(f"cmnfriend/O-LoRA at {COMMIT[:12]}")
+    done = 0
+
+    def progress(now: int, total: int | None) -> None:
+        nonlocal done
+        if not done:
+            watch.start("download (bytes)", total or 0)
+        watch.advance(now - done)
+        done = now
+
+    made, fresh = download(folder, progress=progress)
+    watch.finish()
+    for path, count in made.dropped.items():
+        out.print(f"{path}: {count} rows left out, which no reader could use", markup=False)
+    state = "is in" if fresh else "was already in"
+    out.print(f"the benchmark {state} {folder}; set NLORA_DATA to it, or give --data", markup=False)
 
 
 @app.command("check")

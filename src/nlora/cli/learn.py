@@ -1,5 +1,6 @@
 """`nlora learn`: one more task for a model that keeps what it knows."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -49,6 +50,8 @@ def learn(
     }
     exists = ModelDirectory(model_dir).exists()
     if config is not None or overrides or any(v is not None for v in flags.values()) or not exists:
+        if config is None and exists and not (model and method):
+            config = model_dir / "model.json"
         values = o.configuration(None, config, overrides, data=data, **flags)
         new = parse_config(values, str(config or "a new model directory"))
     results = learn_task(model_dir, _task(task, test, data), new, watcher())
@@ -62,7 +65,7 @@ def _task(task: str, test: Path | None, data: Path | None):  # type: ignore[no-u
     from nlora.data.files import read_entry, task_from_files
     from nlora.data.streams import load_stream
 
-    path = Path(task).expanduser()
+    path = Path(os.path.expanduser(task))
     if path.suffix.lower() in (".yaml", ".yml"):
         return read_entry(path)
     if path.suffix.lower() in (".jsonl", ".csv"):

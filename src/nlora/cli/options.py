@@ -61,13 +61,13 @@ def configuration(
             raise NloraError(f"{config}: 'settings' must be a mapping")
         values |= document
         settings |= given
-    values |= {name: _plain(value) for name, value in flags.items() if value is not None}
+    values |= {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in flags.items()
+        if value is not None
+    }
     settings |= parse_overrides(overrides or [])
     return {**values, "settings": settings}
-
-
-def _plain(value: Any) -> Any:
-    return str(value.expanduser().absolute()) if isinstance(value, Path) else value
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -39,7 +39,7 @@ MAX_MEMBERS = 20_000
 
 _TIMEOUT = 60  # seconds without a byte
 _CHUNK = 2**20
-_TOO_LONG = NloraError("the archive unpacks to more than the benchmark could: not taken")
+_TOO_LONG = "the archive unpacks to more than the benchmark can be; nothing was taken from it"
 # tarfile reads a header's extension at once, however long it says it is; real ones are short.
 _MAX_READ = 2**20
 
@@ -108,7 +108,9 @@ def download(
         work.mkdir(parents=True, exist_ok=True)
         with _alone(work / "lock", folder):
             try:
-                data = _fresh(work / "data")
+                data = work / "data"
+                shutil.rmtree(data, ignore_errors=True)  # an interrupted download left it
+                data.mkdir()
                 _fetch(url, work / "archive.tar.gz", progress)
                 _unpack(work / "archive.tar.gz", data, url)
                 made = Download(url, COMMIT, _verify(data), _sums(data))
@@ -204,13 +206,13 @@ class _Unpacked(gzip.GzipFile):
     def read(self, size: int | None = -1) -> bytes:
         """At most `size` bytes from here. Raises NloraError past a bound."""
         if size is None or not 0 <= size <= _MAX_READ or self.tell() > MAX_UNPACKED:
-            raise _TOO_LONG
+            raise NloraError(_TOO_LONG)
         return super().read(size)
 
     def seek(self, offset: int, whence: int = 0) -> int:
         """Go to the offset from the start. Raises NloraError past the bound."""
         if offset > MAX_UNPACKED:
-            raise _TOO_LONG
+            raise NloraError(_TOO_LONG)
         return super().seek(offset, whence)
 
 
@@ -264,14 +266,6 @@ def _sums(data: Path) -> dict[str, str]:
         path.relative_to(data).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(data.glob("*/*/*.json"))
     }
-
-
-def _fresh(data: Path) -> Path:
-    """An empty folder: what an interrupted download left there is removed."""
-    if data.exists():
-        shutil.rmtree(data)
-    data.mkdir()
-    return data
 
 
 @contextmanager

@@ -1,7 +1,9 @@
 """Penalties on factor pairs: their value and, in closed form, their gradient.
 
 Each function takes the trainable factors of all adapted matrices and returns the value, summed over
-the matrices, and a gradient for every factor, in order: (value, [(∂/∂A, ∂/∂B), …]).
+the matrices, and a gradient for every factor, in order: (value, [(∂/∂A, ∂/∂B), …]), fp32 where the
+factors are of half precision. None makes an autograd graph or forms ΔW. `lowrank.l1` has the
+penalty of the paper. Factors that are no pairs, not floating or not finite are an NloraError.
 """
 
 from collections.abc import Sequence
@@ -11,33 +13,21 @@ import torch
 from torch import Tensor
 
 from nlora.errors import NloraError
+from nlora.lowrank.checks import Gradients, check_all, check_weight, checked
 from nlora.lowrank.factors import Factors
 
-Gradients = list[tuple[Tensor, Tensor]]
 Orthogonality = Literal["entrywise", "squared"]
+Rate = Tensor | float
 
 
-def l1_norm_and_grads(factors: Sequence[Factors]) -> tuple[Tensor, Gradients]:
-    """Σ ‖ΔW‖₁ over the matrices (Eq. 3), scaling included, and its gradient.
-
-    ∂/∂B = s·sign(BA)·Aᵀ and ∂/∂A = s·Bᵀ·sign(BA).
-    """
-    value, grads = _zero(factors), []
-    for A, B, scaling in factors:
-        product = B @ A  # (out, r) @ (r, in)
-        sign = product.sign()
-        value = value + abs(scaling) * product.abs().sum()
-        grads.append((abs(scaling) * (B.T @ sign), abs(scaling) * (sign @ A.T)))
-    return value, grads
-
-
+@checked
 def released_norm_and_grads(factors: Sequence[Factors]) -> tuple[Tensor, Gradients]:
     """What the released code penalises: Σ ‖A @ B‖₁, an r×r product without the scaling.
 
     It is no norm of ΔW, exists only where in = out, and is kept because the published weights
     belong to it. Raises NloraError where in ≠ out (grouped-query attention, for example).
     """
-    value, grads = _zero(factors), []
+    value, grads = factors[0].A.new_zeros(()), []
     for A, B, _ in factors:
         if A.shape[1] != B.shape[0]:
             raise NloraError(
@@ -52,6 +42,7 @@ def released_norm_and_grads(factors: Sequence[Factors]) -> tuple[Tensor, Gradien
     return value, grads
 
 
+@checked
 def overlap_and_grads(
     factors: Sequence[Factors], past: Sequence[Tensor], form: Orthogonality
 ) -> tuple[Tensor, Gradients]:
@@ -60,8 +51,9 @@ def overlap_and_grads(
     `past[j]` is the A of all earlier tasks at matrix j, stacked: (R, in). With G = A_past @ Aᵀ,
     (R, r): Σ|G| ("entrywise", the released code) or ‖G‖²_F ("squared", Eq. 1).
     """
-    value, grads = _zero(factors), []
+    value, grads = factors[0].A.new_zeros(()), []
     for (A, B, _), A_past in zip(factors, past, strict=True):
+        A_past = A_past.to(A.dtype)
         overlap = A_past @ A.T  # (R, in) @ (in, r)
         if form == "entrywise":
             value = value + overlap.abs().sum()
@@ -73,9 +65,10 @@ def overlap_and_grads(
     return value, grads
 
 
+@checked
 def factor_norms_and_grads(factors: Sequence[Factors]) -> tuple[Tensor, Gradients]:
     """Σ ‖A‖_F + ‖B‖_F, the second penalty of O-LoRA's released code, and its gradient."""
-    value, grads = _zero(factors), []
+    value, grads = factors[0].A.new_zeros(()), []
     for A, B, _ in factors:
         norms = A.norm(), B.norm()
         value = value + norms[0] + norms[1]
@@ -84,7 +77,71 @@ def factor_norms_and_grads(factors: Sequence[Factors]) -> tuple[Tensor, Gradient
     return value, grads
 
 
-def _zero(factors: Sequence[Factors]) -> Tensor:
-    if not factors:
-        raise NloraError("a penalty needs at least one adapted matrix")
-    return factors[0].A.new_zeros(())
+@checked
+def factor_l1_and_grads(
+    factors: Sequence[Factors], which: Literal["a", "b", "ab"]
+) -> tuple[Tensor, Gradients]:
+    """Σ ‖A‖₁, Σ ‖B‖₁ or both together, without the scaling: the paper's SA, SB and SAB (Figure 6).
+
+    The paper's A and B are the transposes of these.
+    """
+    value, grads = factors[0].A.new_zeros(()), []
+    for A, B, _ in factors:
+        parts = [("a" in which) * A, ("b" in which) * B]
+        value = value + parts[0].abs().sum() + parts[1].abs().sum()
+        grads.append((parts[0].sign(), parts[1].sign()))
+    return value, grads
+
+
+@checked
+def frobenius_and_grads(factors: Sequence[Factors]) -> tuple[Tensor, Gradients]:
+    """Σ ‖ΔW‖²_F = Σ s²·tr(BᵀB·AAᵀ), scaling included: shrinks ΔW without making it sparse.
+
+    ∂/∂B = 2s²·B @ (AAᵀ) and ∂/∂A = 2s²·(BᵀB) @ A, through r×r matrices alone.
+    """
+    value, grads = factors[0].A.new_zeros(()), []
+    for A, B, scaling in factors:
+        inputs, outputs = A @ A.T, B.T @ B  # (r, r)
+        value = value + scaling**2 * (outputs * inputs).sum()
+        twice = 2 * scaling**2
+        grads.append((twice * (outputs @ A), twice * (B @ inputs)))
+    return value, grads
+
+
+@checked
+def column_row_and_grads(factors: Sequence[Factors]) -> tuple[Tensor, Gradients]:
+    """Σ |s|·Σ_k ‖b_k‖₁‖a_k‖₁ ≥ Σ ‖ΔW‖₁, b_k the columns of B and a_k the rows of A, at O(r(in + out)).
+
+    Equal to it at rank 1. The gradient is the subgradient that is 0 at zero entries;
+    `column_row_shrink` takes the step that a gradient cannot, onto exact zeros.
+    """
+    value, grads = factors[0].A.new_zeros(()), []
+    for A, B, scaling in factors:
+        a, b = A.abs().sum(1), B.abs().sum(0)  # (r,)
+        value = value + abs(scaling) * (a * b).sum()
+        grads.append((abs(scaling) * b[:, None] * A.sign(), abs(scaling) * a * B.sign()))
+    return value, grads
+
+
+@torch.no_grad()
+def column_row_shrink(
+    factors: Sequence[Factors], weight: float, rates: Sequence[tuple[Rate, Rate]]
+) -> None:
+    """The proximal step of weight·(the column-row bound), in place: exact zeros in B and A.
+
+    With A held the bound is a weighted ℓ₁ norm of B, whose proximal step is soft-thresholding in
+    closed form; then the same for A with the new B. A rate is the size of the step that goes with
+    it: entry (i, k) of B moves towards 0 by up to weight·|s|·‖a_k‖₁·rate_B and stops there, entry
+    (k, j) of A by weight·|s|·‖b_k‖₁·rate_A. `rates` holds (rate_A, rate_B) per matrix, each one
+    number or a tensor of the factor's shape. Raises NloraError for a negative weight.
+    """
+    check_all(factors)
+    check_weight(weight)
+    for (A, B, scaling), (rate_a, rate_b) in zip(factors, rates, strict=True):
+        size = weight * abs(scaling)
+        _soft_threshold(B, size * rate_b * A.abs().sum(1))  # (out, r) by (r,)
+        _soft_threshold(A, size * rate_a * B.abs().sum(0)[:, None])  # (r, in) by (r, 1)
+
+
+def _soft_threshold(entries: Tensor, threshold: Tensor) -> None:
+    entries.sub_(entries.clamp(-threshold, threshold))

@@ -5,11 +5,11 @@ these hooks, whose defaults make plain incremental LoRA. A new method overrides 
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, NamedTuple, Protocol
+from typing import Annotated, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 from torch import Tensor, nn
@@ -84,6 +84,11 @@ class Term(NamedTuple):
     gradients: Sequence[tuple[Parameter, Tensor]]
 
 
+Rates = Callable[[Parameter], Tensor | float]
+"""How far the optimiser's last step moved each entry of a parameter per unit of its gradient before
+clipping: a number, or a tensor of the parameter's shape."""
+
+
 class Penalty(Protocol):
     """A loss term that depends on parameters only, added once per optimiser step.
 
@@ -101,13 +106,22 @@ class Penalty(Protocol):
         ...
 
 
+@runtime_checkable
+class Proximal(Protocol):
+    """What a penalty also is if it acts on parameters after the optimiser's step."""
+
+    def after(self, rates: Rates) -> None:
+        """Take the proximal step that belongs to the optimiser's last step."""
+        ...
+
+
 class Method:
     """A continual-learning method. Class attributes describe it, hooks are its rule."""
 
     name: ClassVar[str]
     summary: ClassVar[str]
     paper: ClassVar[str] = ""
-    Settings: ClassVar[type[Settings]] = Settings
+    Settings: ClassVar[type[BaseModel]] = Settings
     needs_task_id: ClassVar[bool] = False
     """Prediction must be told which task an example belongs to; tables mark such methods."""
     needs_old_data: ClassVar[bool] = False
@@ -177,12 +191,12 @@ class Method:
         """Read what `save` wrote after the last committed stage."""
 
 
-def per_stage(value: float | list[float], stage: int, name: str) -> float:
+def per_stage(value: float | Sequence[float], stage: int, name: str) -> float:
     """The value of a setting at stage 1, 2, …: one for all, or one per stage.
 
     Raises NloraError if a list is too short.
     """
-    if not isinstance(value, list):
+    if not isinstance(value, Sequence):
         return value
     if stage > len(value):
         raise NloraError(

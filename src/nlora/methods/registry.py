@@ -5,6 +5,7 @@ A package offers methods through the entry point group `nlora.methods`; a single
 """
 
 import importlib.util
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
@@ -45,7 +46,21 @@ class Entry:
 
 
 VARIANTS = (
-    Entry("ns", NLora, "N-LoRA without its penalty (the paper's NS): IncLoRA", {"l1": 0.0}),
+    Entry(
+        "ns",
+        NLora,
+        "N-LoRA without its penalty (the paper's NS): IncLoRA",
+        {"penalty": "none", "l1": 0.0},
+    ),
+    Entry("sa", NLora, "N-LoRA with ‖A‖₁ for its penalty (the paper's SA)", {"penalty": "l1-a"}),
+    Entry("sb", NLora, "N-LoRA with ‖B‖₁ for its penalty (the paper's SB)", {"penalty": "l1-b"}),
+    Entry("sab", NLora, "N-LoRA with ‖A‖₁ + ‖B‖₁ for its penalty (SAB)", {"penalty": "l1-ab"}),
+    Entry(
+        "released",
+        NLora,
+        "N-LoRA as released: λ = 0.4 (T5-large, orders 1 to 3) times the r×r product of A and B",
+        {"penalty": "released", "l1": 0.4, "l1_unit": "sum"},
+    ),
     Entry(
         "o-lora+n-lora",
         OLora,
@@ -60,7 +75,12 @@ def methods(plugin: Path | None = None) -> dict[str, Entry]:
     found = [Entry(kind.name, kind, kind.summary) for kind in BUILT_IN]
     found += VARIANTS
     for point in entry_points(group="nlora.methods"):
-        found += _entries([point.load()])
+        try:
+            found += _entries([point.load()])
+        except Exception as error:
+            raise NloraError(
+                f"the installed methods of '{point.value}' fail: {_brief(error)}"
+            ) from error
     if plugin is not None:
         found += _entries(vars(_import(plugin)).values())
     return {entry.name: entry for entry in found}
@@ -97,10 +117,15 @@ def _import(path: Path) -> Any:
     if spec is None or spec.loader is None:
         raise NloraError(f"plugin file {path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses and pydantic look annotations up there
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
-        raise NloraError(f"plugin file {path} fails: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise NloraError(f"plugin file {path} fails: {_brief(error)}") from error
     if not _entries(vars(module).values()):
         raise NloraError(f"plugin file {path} defines no method (a subclass of Method with a name)")
     return module
+
+
+def _brief(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

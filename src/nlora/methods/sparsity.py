@@ -1,19 +1,36 @@
-"""The penalty on the size of ΔW's entries, and its units: an option of every LoRA method.
+"""The penalty on an update's entries, and its units: an option of every LoRA method.
 
-N-LoRA (Eq. 4): L = L_task + λ‖ΔW‖₁. A constant λ does not carry over between models, ranks and
-data, so by default the setting `l1` is a ratio ρ of gradient norms, over all adapted matrices
-jointly:
+N-LoRA (Eq. 4): L = L_task + λ‖ΔW‖₁. The setting `penalty` says what stands in that place, summed
+over the adapted matrices, with ΔW = s·B·A in PEFT's layout:
+
+    none         nothing (the paper's NS)
+    l1           ‖ΔW‖₁ (Eq. 3; N-LoRA)
+    l1-a         ‖A‖₁ (SA)
+    l1-b         ‖B‖₁ (SB)
+    l1-ab        ‖A‖₁ + ‖B‖₁ (SAB)
+    released     the entries of the r×r product of A and B, as in the released code; needs in = out
+    frobenius    ‖ΔW‖²_F: a control that shrinks without making sparse
+    column-row   |s|·Σ_k ‖b_k‖₁‖a_k‖₁ ≥ ‖ΔW‖₁ over the columns of B and rows of A, by proximal steps
+                 that leave exact zeros in both
+
+A constant λ does not carry over between models, ranks and data, so by default the setting `l1` is a
+ratio ρ of gradient norms, over all adapted matrices jointly:
 
     λ = ρ·‖g‖ / ‖h‖
 
 g is the moving average of the task's gradient before clipping over a warm-up (the first tenth of
-the stage's steps, at least 4) in which λ is 0; h is the gradient of Σ‖ΔW‖₁ at its end. λ is
-measured once per stage and then constant.
+the stage's steps, at least 4) in which λ is 0; h is the gradient of the penalty at its end. λ is
+measured once per stage and then constant. So the same ρ pulls equally hard whichever the penalty,
+at first: the gradient of an ℓ₁ norm of one factor stays as it is, that of `l1` and `column-row`
+grows with the other factor, and that of `frobenius`, which is quadratic, with ΔW itself. Measured
+where ΔW is still small, λ is then too strong for `frobenius` later: to compare it with `l1` choose
+its weight such that both end at the same ‖ΔW‖_F.
 """
 
 import math
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field
@@ -21,12 +38,22 @@ from torch import Tensor
 
 from nlora.carriers.lora import Lora
 from nlora.errors import NloraError
-from nlora.lowrank.penalties import l1_norm_and_grads, released_norm_and_grads
+from nlora.lowrank.checks import Gradients
+from nlora.lowrank.factors import Factors
+from nlora.lowrank.l1 import entries, l1_norm_and_grads
+from nlora.lowrank.penalties import (
+    column_row_and_grads,
+    column_row_shrink,
+    factor_l1_and_grads,
+    frobenius_and_grads,
+    released_norm_and_grads,
+)
 from nlora.methods.base import (
     Learner,
     Method,
     Penalty,
     PerStage,
+    Rates,
     Settings,
     Stage,
     Step,
@@ -34,10 +61,30 @@ from nlora.methods.base import (
     per_stage,
 )
 
-SparsityKind = Literal["none", "l1", "released"]
+SparsityKind = Literal["none", "l1", "l1-a", "l1-b", "l1-ab", "released", "frobenius", "column-row"]
 Unit = Literal["relative", "sum", "mean"]
 
-NORMS = {"l1": l1_norm_and_grads, "released": released_norm_and_grads}
+
+class Norm(NamedTuple):
+    """What is penalised."""
+
+    value_and_grads: Callable[[Sequence[Factors]], tuple[Tensor, Gradients]]
+    entries: Callable[[Sequence[Factors]], int]
+    """The number of terms in its sum, which the unit `mean` divides by."""
+
+
+NORMS: dict[str, Norm] = {
+    "l1": Norm(l1_norm_and_grads, entries),
+    "l1-a": Norm(partial(factor_l1_and_grads, which="a"), lambda fs: sum(f.A.numel() for f in fs)),
+    "l1-b": Norm(partial(factor_l1_and_grads, which="b"), lambda fs: sum(f.B.numel() for f in fs)),
+    "l1-ab": Norm(
+        partial(factor_l1_and_grads, which="ab"),
+        lambda fs: sum(f.A.numel() + f.B.numel() for f in fs),
+    ),
+    "released": Norm(released_norm_and_grads, lambda fs: sum(f.A.shape[0] ** 2 for f in fs)),
+    "frobenius": Norm(frobenius_and_grads, entries),
+    "column-row": Norm(column_row_and_grads, entries),
+}
 
 MOMENTUM = 0.9
 
@@ -47,8 +94,10 @@ class SparseSettings(Settings):
 
     penalty: SparsityKind = Field(
         "none",
-        description="penalty on the update's entries: l1 is ‖ΔW‖₁ (Eq. 3); released is the r×r "
-        "product of the released code, to which the published weights belong",
+        description="penalty on the update's entries: l1 is ‖ΔW‖₁ (Eq. 3); l1-a, l1-b and l1-ab are "
+        "‖A‖₁, ‖B‖₁ and both; released is the r×r product of the released code, to which the "
+        "published weights belong; frobenius is ‖ΔW‖²_F; column-row is a bound of ‖ΔW‖₁ whose "
+        "proximal steps leave exact zeros",
     )
     l1: PerStage = Field(0.0, description="weight of the penalty, one value or one per stage")
     l1_unit: Unit = Field(
@@ -77,14 +126,14 @@ class Sparsity:
 
     @torch.no_grad()
     def __call__(self, step: Step) -> Term | None:
-        """λ‖ΔW‖₁ and its gradient; None during the warm-up."""
+        """λ times the norm, and its gradient; None during the warm-up."""
         if step.number < self.warm_up:
             for mean, parameter in zip(self.average, self.parameters, strict=True):
                 gradient = step.gradients.get(parameter)  # type: ignore[call-overload]
                 if gradient is not None:
                     mean.lerp_(gradient.float(), 1 - MOMENTUM)
             return None
-        value, pairs = self.norm(self.factors)
+        value, pairs = self.norm.value_and_grads(self.factors)
         gradients = [g for pair in pairs for g in pair]
         if self.factor is None:
             self.factor = self._measure(gradients)
@@ -95,7 +144,7 @@ class Sparsity:
         if self.unit == "sum":
             return self.weight
         if self.unit == "mean":
-            return self.weight / sum(f.A.shape[1] * f.B.shape[0] for f in self.factors)
+            return self.weight / self.norm.entries(self.factors)
         correction = 1 - MOMENTUM**self.warm_up  # the average started at 0
         g = _norm(self.average) / correction
         h = _norm(gradients)
@@ -113,6 +162,25 @@ class Sparsity:
         return {"lambda": self.factor, "warm_up_steps": self.warm_up, **self.measured}
 
 
+class ProximalSparsity(Sparsity):
+    """The column-row bound, which acts after the optimiser's step instead of through the gradient.
+
+    The step's size is the optimiser's own (`Rates`), entry by entry: with plain gradient descent
+    the learning rate, with Adam what Adam would make of the penalty's gradient.
+    """
+
+    def __call__(self, step: Step) -> Term | None:
+        """λ times the bound, without a gradient; None during the warm-up."""
+        term = super().__call__(step)
+        return None if term is None else Term(term.value, [])
+
+    def after(self, rates: Rates) -> None:
+        """Shrink B and then A, entries to exact zeros."""
+        if self.factor is not None:
+            sizes = [(rates(f.A), rates(f.B)) for f in self.factors]  # type: ignore[arg-type]
+            column_row_shrink(self.factors, self.factor, sizes)
+
+
 def _norm(tensors: Sequence[Tensor]) -> float:
     return float(torch.stack([t.float().norm() for t in tensors]).norm())
 
@@ -124,11 +192,12 @@ class LoraMethod(Method):
     settings: SparseSettings
 
     def penalties(self, learner: Learner, stage: Stage) -> list[Penalty]:
-        """The penalty on ΔW where one is asked for; with weight 0 there is none."""
+        """The penalty that is asked for; with weight 0 there is none."""
         s = self.settings
         weight = per_stage(s.l1, stage.index, "l1")
         if s.penalty == "none" or weight == 0:
             return []
         if self.carrier != "lora":
             raise NloraError(f"penalty '{s.penalty}' needs LoRA adapters; set carrier=lora")
-        return [Sparsity(learner.carrier, s.penalty, weight, s.l1_unit, stage.steps)]
+        kind = ProximalSparsity if s.penalty == "column-row" else Sparsity
+        return [kind(learner.carrier, s.penalty, weight, s.l1_unit, stage.steps)]

@@ -34,20 +34,21 @@ class Download:
     """One source of a model.
 
     `write` puts a folder that `from_pretrained` reads into the empty folder that it is given, and
-    raises `Unreachable` if another source may be tried. `folder` is its name in the cache; models
-    whose weights differ have different folders, titles and revisions.
+    raises `Unreachable` if another source may be tried; None says that the model is part of the
+    package and lies beside this file. `folder` is its name in the cache, or there; models whose
+    weights differ have different folders, titles and revisions.
     """
 
     source: str
     folder: str
     title: str
     revision: str
-    write: Callable[[Path, Progress], None]
+    write: Callable[[Path, Progress], None] | None
 
     @property
     def path(self) -> Path:
         """Where it is, or will be, on this machine."""
-        return cache_dir() / self.folder
+        return (cache_dir() if self.write else Path(__file__).parent) / self.folder
 
 
 def cache_dir() -> Path:
@@ -61,11 +62,15 @@ def ensure(download: Download, progress: Progress) -> None:
     """Fetch a model into the cache unless it is there whole.
 
     A folder with a file missing, or of another size, is written anew. Raises `Unreachable`, and
-    NloraError for a wrong checksum, a full disk, and a folder that nlora did not write.
+    NloraError for a wrong checksum, a full disk, a folder that nlora did not write, and a model of
+    the package that is not whole.
     """
     folder = download.path
-    if problem(download) is None:
+    wrong = problem(download)
+    if wrong is None:
         return  # without the lock: a shared cache may be read-only
+    if download.write is None:
+        raise NloraError(f"{folder} is part of nlora, but {wrong}; install nlora again")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _lock(folder, progress):
@@ -108,6 +113,25 @@ def problem(download: Download, hashes: bool = False) -> str | None:
     return None
 
 
+def write_record(folder: Path, title: str, source: str, revision: str) -> None:
+    """Say in a model's folder what it is, what wrote it, and what its files are."""
+    record = {
+        "title": title,
+        "source": source,
+        "revision": revision,
+        "versions": {
+            package: importlib.metadata.version(package)
+            for package in ("nlora", "torch", "transformers", "huggingface_hub", "gguf")
+        },
+        "files": {
+            path.name: {"size": path.stat().st_size, "sha256": sha256(path)}
+            for path in sorted(folder.iterdir())
+            if path.name != RECORD
+        },
+    }
+    (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
 def sha256(path: Path) -> str:
     """The SHA-256 of a file."""
     with path.open("rb") as file:
@@ -116,26 +140,14 @@ def sha256(path: Path) -> str:
 
 def _write(download: Download, progress: Progress) -> None:
     """Write a download beside its place, and rename it there when it is complete."""
+    assert download.write is not None
     folder = download.path
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # a killed process may have left one
     partial.mkdir()
     try:
         download.write(partial, progress)
-        record = {
-            "title": download.title,
-            "source": download.source,
-            "revision": download.revision,
-            "versions": {
-                package: importlib.metadata.version(package)
-                for package in ("nlora", "torch", "transformers", "huggingface_hub", "gguf")
-            },
-            "files": {
-                path.name: {"size": path.stat().st_size, "sha256": sha256(path)}
-                for path in sorted(partial.iterdir())
-            },
-        }
-        (partial / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        write_record(partial, download.title, download.source, download.revision)
         if folder.exists():
             shutil.rmtree(folder)
         partial.rename(folder)

@@ -27,11 +27,12 @@ def prepare(
     `stream` stands in for the one that the configuration names. Raises NloraError for anything in
     either that is wrong.
     """
-    plan(config)  # a misspelt setting should not wait for a download
+    asked = plan(config)  # a misspelt setting should not wait for a download
     if stream is None:
         if config.stream is None:
             raise NloraError("which stream? give --stream NAME (`nlora streams` lists them)")
         stream = load_stream(config.stream, Path(config.data) if config.data else None)
+    asked.check_lists(len(asked.method.stages(stream)))
     resolved = plan(config, resolve(config.model).recommended)
     return resolved, [_sampled(data, config) for data in stream]
 
@@ -219,7 +220,7 @@ def _check_same(resolved: Plan, directory: ModelDirectory, tasks: Sequence[str] 
     if tasks is not None:
         pairs["tasks"] = (stored.get("tasks"), list(tasks))
     old, new = stored.get("settings", {}), resolved.settings()
-    pairs |= {name: (old.get(name), new.get(name)) for name in {**old, **new}}
+    pairs |= {name: (old[name], new.get(name)) for name in old}  # newer settings: their default
     different = [f"{name} {a!r}, not {b!r}" for name, (a, b) in pairs.items() if a != b]
     if different:
         shown = "; ".join(different[:3]) + ("; …" if len(different) > 3 else "")

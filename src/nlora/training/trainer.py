@@ -10,16 +10,17 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
-from transformers.integrations import get_reporting_integration_callbacks
+from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 from transformers.training_args import OptimizerNames
 
 from nlora.data.batches import Collator, LengthGrouped
 from nlora.data.encode import Encoded
 from nlora.errors import NloraError, unknown
-from nlora.methods.base import Method, Penalty, Stage, Step, per_stage
+from nlora.methods.base import Method, Penalty, Proximal, Stage, Step, per_stage
 from nlora.store.directory import stage_folder
 from nlora.training.config import RunSettings
 from nlora.training.progress import Watcher
+from nlora.training.rates import step_rates
 
 
 class PenaltyCallback(TrainerCallback):
@@ -35,6 +36,8 @@ class PenaltyCallback(TrainerCallback):
         self.terms = terms
         """Where the value of each term at this step is left, by name."""
         self.max_grad_norm = 0.0
+        self.clipped: Tensor | float = 1.0
+        """What clipping left of the gradient of this step: a factor of at most 1."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Take clipping over."""
@@ -59,7 +62,16 @@ class PenaltyCallback(TrainerCallback):
                     parameter.grad = torch.zeros_like(parameter)
                 parameter.grad.add_(gradient.to(parameter.grad.dtype))
         if self.max_grad_norm > 0:
-            torch.nn.utils.clip_grad_norm_(model.parameters(), self.max_grad_norm)
+            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), self.max_grad_norm)
+            self.clipped = (self.max_grad_norm / norm).clamp(max=1.0)
+
+    def on_optimizer_step(
+        self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any
+    ) -> None:
+        """Let proximal penalties take their step, at the rates of the optimiser's."""
+        for penalty in self.penalties:
+            if isinstance(penalty, Proximal):
+                penalty.after(step_rates(optimizer, self.clipped))
 
 
 class StageTrainer(Trainer):

@@ -1,0 +1,40 @@
+"""Adapters by their Hub name: two files each, into Hugging Face's own cache."""
+
+import re
+from pathlib import Path
+
+from nlora.analysis.config import CONFIG
+from nlora.errors import NloraError
+
+
+def download(name: str, weights: str, endpoint: str | None = None) -> Path:
+    """The folder with configuration and weights of an adapter on the Hub.
+
+    What is in the cache serves where the Hub cannot be reached. `endpoint` is the address of a
+    mirror (default: `HF_ENDPOINT`, or the Hub itself). Raises NloraError.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name, re.ASCII) or ".." in name:
+        raise NloraError(f"'{name}' is neither a folder that exists nor a Hub name (owner/name)")
+    from huggingface_hub import hf_hub_download, hf_hub_url
+    from huggingface_hub.utils import get_session
+
+    try:
+        # One short try: a download alone repeats a failed connection for 20 seconds.
+        get_session().head(hf_hub_url(name, CONFIG, endpoint=endpoint), timeout=10)
+        reachable = True
+    except Exception:  # HTTP, offline mode and the Hub's own errors have no common class
+        reachable = False
+    try:
+        files = [
+            hf_hub_download(name, file, endpoint=endpoint, local_files_only=not reachable)
+            for file in (CONFIG, weights)
+        ]
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # of the disk, not of the network
+        reason = (str(error).strip().splitlines() or [repr(error)])[0]
+        where = "got from the Hub" if reachable else "found: the Hub cannot be reached"
+        raise NloraError(
+            f"'{name}' is no folder here, and could not be {where} ({reason})"
+        ) from error
+    return Path(files[0]).parent

@@ -1,0 +1,146 @@
+"""‖ΔW‖₁ of all adapters of a model (Eq. 3) and its gradient, without ever storing ΔW.
+
+With P = B @ A and S = sign(P), both (out, in), and the scaling s:
+
+    ∂/∂B = |s|·S @ Aᵀ        ∂/∂A = |s|·Bᵀ @ S        ‖s·P‖₁ = ⟨B, ∂/∂B⟩
+
+The last holds because the norm is homogeneous of degree 1 in B. So value and gradient come from S
+alone, which is made and used up a block of rows at a time: done plainly (product, abs, sum,
+autograd) every product stays in memory until the backward pass. Where ΔW has an entry 0, sign(0) = 0
+is the subgradient. `benchmarks/penalty.py` measures time, memory and the choice of the block.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from nlora.errors import unknown
+from nlora.lowrank.checks import Gradients, checked
+from nlora.lowrank.factors import Factors
+
+Reduction = Literal["sum", "mean"]
+
+BLOCK = {"cpu": 2**18, "cuda": 2**24}
+"""Entries of a block. On CPU it stays in the cache; on a GPU it outweighs the start of a kernel."""
+
+COLUMNS = 1024
+"""Columns of a block. Sums over longer rows would lose digits."""
+
+TOGETHER = {"cpu": 2**15, "cuda": 2**24}
+"""Matrices of one shape are taken together up to so many entries (on CPU: very small ones)."""
+
+
+@torch.compiler.disable
+def l1_norm(factors: Sequence[Factors], reduction: Reduction = "sum") -> Tensor:
+    """‖ΔW‖₁ over all matrices, scaling included: a scalar to put into a loss.
+
+    `factors` are (A (r, in), B (out, r), scaling); ranks, shapes and devices may differ. "mean" is
+    over the entries of all matrices together. Half-precision factors are computed in fp32.
+    Differentiable once: a second derivative, 0 almost everywhere, is refused. `torch.compile`
+    leaves the graph here and goes on behind it. Raises NloraError for factors that are no pairs,
+    not floating or not finite.
+
+    >>> A, B = torch.ones(1, 3, requires_grad=True), torch.tensor([[1.0], [-2.0]])
+    >>> penalty = l1_norm([Factors(A, B, 2.0)])
+    >>> penalty.backward()
+    >>> penalty.item(), A.grad.tolist()
+    (18.0, [[6.0, 6.0, 6.0]])
+    """
+    if reduction not in ("sum", "mean"):
+        raise unknown("reduction", reduction, ("sum", "mean"))
+    total: Tensor = _L1Norm.apply(
+        [f[2] for f in factors], *[f[0] for f in factors], *[f[1] for f in factors]
+    )  # type: ignore[assignment]
+    return total / entries(factors) if reduction == "mean" else total
+
+
+@checked
+def l1_norm_and_grads(factors: Sequence[Factors]) -> tuple[Tensor, Gradients]:
+    """Σ ‖ΔW‖₁ over the matrices, scaling included, and [(∂/∂A, ∂/∂B), …] in their order.
+
+    No autograd graph is made. Memory: one block, and the gradients. Of half-precision factors value
+    and gradients are fp32. Raises NloraError as `l1_norm` does.
+    """
+    value = torch.zeros((), dtype=torch.float64, device=factors[0].A.device)
+    grads: Gradients = [(f.A, f.B) for f in factors]
+    for indices in _together(factors):
+        A = _stack([factors[j].A for j in indices])
+        B = _stack([factors[j].B for j in indices])
+        dA, dB = _blocked(A, B, BLOCK.get(A.device.type, BLOCK["cuda"]))
+        pairs = [(dA, dB)] if len(indices) == 1 else zip(dA, dB, strict=True)
+        for j, (a, b) in zip(indices, pairs, strict=True):
+            size = abs(factors[j].scaling)
+            grads[j] = a.mul_(size), b.mul_(size)
+            value += (factors[j].B * b).sum(dtype=torch.float64).to(value.device)
+    return value.to(factors[0].A.dtype), grads
+
+
+def entries(factors: Sequence[Factors]) -> int:
+    """How many entries the updates of all matrices have together."""
+    return sum(A.shape[1] * B.shape[0] for A, B, _ in factors)
+
+
+def _blocked(A: Tensor, B: Tensor, block: int) -> tuple[Tensor, Tensor]:
+    """Bᵀ @ S and S @ Aᵀ for A (…, r, in), B (…, out, r), S = sign(B @ A).
+
+    A block is Sᵀ, (…, columns, rows): that way no product has the rank as its contiguous dimension,
+    which is about twice as fast on CPU.
+    """
+    *many, _, width = A.shape
+    columns = min(width, COLUMNS)
+    rows = max(1, min(B.shape[-2], block // (math.prod(many) * columns)))
+    buffer = A.new_empty(*many, columns, rows)
+    dA, dB = torch.zeros_like(A), torch.zeros_like(B)
+    for i in range(0, B.shape[-2], rows):
+        Bt, dBt = B[..., i : i + rows, :].mT, dB[..., i : i + rows, :].mT
+        for j in range(0, width, columns):
+            Aj = A[..., j : j + columns]
+            St = buffer[..., : Aj.shape[-1], : Bt.shape[-1]]
+            torch.matmul(Aj.mT, Bt, out=St).sign_()  # (columns, r) @ (r, rows)
+            dA[..., j : j + columns] += Bt @ St.mT  # (r, rows) @ (rows, columns)
+            dBt += Aj @ St  # (r, columns) @ (columns, rows)
+    return dA, dB
+
+
+def _together(factors: Sequence[Factors]) -> Iterator[list[int]]:
+    """The matrices that are computed at once: of one kind, as many as `TOGETHER` allows."""
+    kinds: dict[Any, list[int]] = {}
+    for j, (A, B, _) in enumerate(factors):
+        kinds.setdefault((A.shape, B.shape, A.dtype, A.device), []).append(j)
+    for (_, _, _, device), members in kinds.items():
+        most = TOGETHER.get(device.type, TOGETHER["cuda"])
+        count = max(1, most // entries([factors[members[0]]]))
+        for start in range(0, len(members), count):
+            yield members[start : start + count]
+
+
+def _stack(factors: list[Tensor]) -> Tensor:
+    return factors[0] if len(factors) == 1 else torch.stack(factors)
+
+
+class _L1Norm(torch.autograd.Function):
+    """The forward pass computes the gradient too; the backward pass only scales it."""
+
+    @staticmethod
+    def forward(ctx: Any, scalings: list[float], *tensors: Tensor) -> Tensor:
+        """The norm of factors given as all A, then all B."""
+        As, Bs = tensors[: len(scalings)], tensors[len(scalings) :]
+        factors = [Factors(*parts) for parts in zip(As, Bs, scalings, strict=True)]
+        value, grads = l1_norm_and_grads(factors)
+        ctx.save_for_backward(*[g for g, _ in grads], *[g for _, g in grads])
+        ctx.dtypes = [t.dtype for t in tensors]
+        return value
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *upstream: Tensor) -> Any:
+        """The gradient of each factor, in its dtype."""
+        scaled = [
+            (g * upstream[0].to(g.device)).to(dtype)
+            for g, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+        ]
+        return None, *scaled

@@ -1,0 +1,85 @@
+"""inc-lora, seq-lora, mtl, and what every method keeps for its next stage."""
+
+import pytest
+import torch
+from peft import PeftModel
+
+from nlora.training.learner import Learner
+from tests import tiny
+from tests.methods.helpers import TASKS, learn, losses, same_bits, stages, update
+
+ALL = ["001-colour", "002-size", "003-shape"]
+
+
+@pytest.mark.parametrize(
+    ("method", "manifest"),
+    [
+        ("inc-lora", ALL),
+        ("n-lora", ALL),
+        ("o-lora", ALL),
+        ("prog-prompt", ALL),
+        ("seq-lora", ALL[-1:]),
+        ("replay", ALL[-1:]),
+    ],
+)
+def test_the_manifest_says_which_updates_make_up_the_model(method, manifest, llama, tmp_path):
+    learn(llama, tmp_path, method)
+    records = stages(tmp_path)
+    assert records[-1].updates == manifest
+    assert [len(r.updates) for r in records] == ([1, 2, 3] if manifest == ALL else [1, 1, 1])
+
+
+def test_seq_lora_goes_on_with_the_adapter_and_inc_lora_takes_a_fresh_one(llama, tmp_path):
+    for method in ("seq-lora", "inc-lora"):
+        # nothing moves in the second stage
+        learn(llama, tmp_path / method, method, TASKS[:2], learning_rate=[1e-2, 0.0])
+    first, second = (update(tmp_path / "seq-lora", k) for k in (1, 2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    first, second = (update(tmp_path / "inc-lora", k) for k in (1, 2))
+    for name in first:
+        assert not torch.equal(first[name], second[name])
+        assert second[name].any() == ("lora_A" in name)
+
+
+def test_the_adapter_of_seq_lora_is_the_whole_model(llama, tmp_path):
+    learn(llama, tmp_path, "seq-lora", learning_rate=1e-2)
+    path = tmp_path / "stages" / "003-shape" / "update"
+    plain = PeftModel.from_pretrained(tiny.model("llama"), str(path))
+    found = {n.replace(".default", ""): p for n, p in plain.named_parameters() if "lora_" in n}
+    assert all(torch.equal(found[name], value) for name, value in update(tmp_path, 3).items())
+
+
+@pytest.mark.parametrize("carrier", ["lora", "full"])
+def test_mtl_is_one_stage_of_all_tasks_without_metrics_of_order(carrier, llama, tmp_path):
+    results = learn(llama, tmp_path, "mtl", carrier=carrier, epochs=2)
+    [record] = stages(tmp_path)
+    assert record.name == "mtl"
+    assert [task["name"] for task in record.tasks] == list(TASKS)
+    assert record.examples == 36
+    assert len(losses(tmp_path, 1)) == record.steps == 2 * 5  # 36 examples in batches of 8
+    [row] = results["accuracy_matrix"]
+    assert results["average_accuracy"] == pytest.approx(sum(row) / 3)
+    for metric in ("learning_accuracy", "forgetting", "backward_transfer", "forward_transfer"):
+        assert results[metric] is None
+
+
+@pytest.mark.parametrize(
+    "method", ["inc-lora", "seq-lora", "o-lora+n-lora", "replay", "prog-prompt"]
+)
+def test_what_a_method_keeps_survives_a_restart(method, llama, tmp_path, monkeypatch):
+    settings = {"l1": 0.1} if "n-lora" in method else {}
+    settings |= {"buffer": 0.5} if method == "replay" else {}
+    learn(llama, tmp_path / "whole", method, **settings)
+    original = Learner.learn
+
+    def stop_after_two(self, stage, tested):
+        if stage.index == 3:
+            raise KeyboardInterrupt
+        return original(self, stage, tested)
+
+    monkeypatch.setattr(Learner, "learn", stop_after_two)
+    with pytest.raises(KeyboardInterrupt):
+        learn(llama, tmp_path / "broken", method, **settings)
+    monkeypatch.undo()
+    learn(llama, tmp_path / "broken", method, **settings)
+    assert same_bits(tmp_path / "broken", tmp_path / "whole")

@@ -1,0 +1,245 @@
+import json
+import stat
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+from nlora.errors import NloraError
+from nlora.store.directory import ModelDirectory, StageRecord
+from tests.runs import tree
+
+
+@pytest.fixture
+def directory(tmp_path):
+    """A directory with two stages."""
+    made = ModelDirectory(tmp_path / "out")
+    with made.locked():
+        made.write_config({"model": "m"})
+        commit(made, 1, "first")
+        commit(made, 2, "second", updates=["001-first", "002-second"])
+    return made
+
+
+def commit(directory, index, name, text="a text", **values):
+    record = StageRecord(index=index, name=name, **{"updates": [f"{index:03d}-{name}"], **values})
+
+    def write(folder):
+        row = {"task": name, "text": text, "label": "x"}
+        line = json.dumps(row, ensure_ascii=False) + "\n"
+        (folder / "test.jsonl").write_text(line, encoding="utf-8")
+        (folder / "update").mkdir()
+        save_file({"w": torch.ones(2) * index}, folder / "update" / "w.safetensors")
+
+    directory.commit(record, write)
+    return record
+
+
+def one_line(error):
+    return "\n" not in str(error.value)
+
+
+def test_a_stage_is_there_whole_or_not_at_all(directory):
+    def fails(folder):
+        (folder / "half.jsonl").write_text("half")
+        raise RuntimeError("the power went")
+
+    before = tree(directory.path)
+    with directory.locked(), pytest.raises(RuntimeError):
+        directory.commit(StageRecord(index=3, name="third"), fails)
+    assert tree(directory.path) == before
+    assert [r.name for r in directory.stages()] == ["first", "second"]
+
+
+def test_a_full_disk_under_safetensors_is_one_line_and_leaves_no_stage(directory):
+    def fails(folder):
+        raise SafetensorError("Error while serializing: No space left on device (os error 28)")
+
+    before = tree(directory.path)
+    with directory.locked(), pytest.raises(NloraError, match="003-third.*No space left") as error:
+        directory.commit(StageRecord(index=3, name="third"), fails)
+    assert one_line(error)
+    assert tree(directory.path) == before
+
+
+def test_what_was_committed_is_read_back(directory):
+    first, second = directory.stages()
+    assert (first.index, first.name) == (1, "first")
+    assert sorted(second.files) == ["test.jsonl", "update/w.safetensors"]
+    assert [p.parent.name for p in directory.update_paths()] == ["001-first", "002-second"]
+    assert directory.zero_shot() is None
+
+
+def test_stages_are_in_the_order_of_their_numbers(tmp_path):
+    made = ModelDirectory(tmp_path / "out")
+    with made.locked():
+        for index in (*range(1, 12), 0):
+            commit(made, index, "x")
+    for index in (5, 11):  # as if there were a thousand and more
+        old = tmp_path / "out" / "stages" / f"{index:03d}-x"
+        old.rename(old.with_name(f"{index:04d}-x"))
+    assert [r.index for r in made.stages()] == list(range(1, 12))
+    assert made.zero_shot().index == 0
+
+
+def test_a_line_separator_inside_a_text_is_no_end_of_line(tmp_path):
+    made = ModelDirectory(tmp_path / "out")
+    text = "one\u2028two\u0085three\x0cfour"
+    with made.locked():
+        commit(made, 1, "a", text=text)
+    assert made.tests()["a"] == [{"task": "a", "text": text, "label": "x"}]
+
+
+def test_leftovers_of_a_killed_process_are_removed_and_nothing_else(directory):
+    stages = directory.path / "stages"
+    (stages / ".003-third" / "update").mkdir(parents=True)
+    (directory.path / ".model.json-4711").write_text("{")
+    (directory.path / ".results.json-4711").write_text("{")
+    (stages / ".DS_Store").write_text("a file manager's")
+    (stages / ".git").mkdir()
+    (stages / ".003-a-file").write_text("not a folder")
+    (directory.path / ".model.json-backup").write_text("mine")
+    (directory.path / "notes.txt").write_text("mine")
+    with directory.locked():
+        pass
+    assert {p.name for p in stages.iterdir() if p.name.startswith(".")} == {
+        *(".DS_Store", ".git", ".003-a-file")
+    }
+    assert {p.name for p in directory.path.iterdir()} == {
+        *(".lock", ".model.json-backup", "model.json", "notes.txt", "stages")
+    }
+
+
+def test_only_one_process_may_write(directory):
+    code = (
+        "import sys; from pathlib import Path; from nlora.store.directory import ModelDirectory\n"
+        "with ModelDirectory(Path(sys.argv[1])).locked():\n"
+        "    print('locked', flush=True); sys.stdin.read()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(directory.path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert other.stdout.readline() == b"locked\n"
+        with pytest.raises(NloraError, match="in use by another process") as error:
+            with directory.locked():
+                pass
+        assert one_line(error)
+    finally:
+        other.kill()
+        other.communicate()
+    with directory.locked():  # a killed process holds no lock
+        pass
+
+
+def test_a_folder_that_holds_something_else_is_refused_and_left_alone(tmp_path):
+    (tmp_path / "photo.jpg").write_text("mine")
+    with pytest.raises(NloraError, match="not a model directory"):
+        ModelDirectory(tmp_path).exists()
+    with pytest.raises(NloraError), ModelDirectory(tmp_path).locked():
+        pass
+    assert [p.name for p in tmp_path.iterdir()] == ["photo.jpg"]
+
+
+def test_stages_without_a_model_json_are_refused(tmp_path):
+    (tmp_path / "stages").mkdir()
+    with pytest.raises(NloraError, match=r"no model\.json"):
+        ModelDirectory(tmp_path).exists()
+
+
+@pytest.mark.parametrize("content", ["{", '{"name": "another program"}', "[]", b"\xff\xfe"])
+def test_a_model_json_that_is_malformed_or_foreign_is_named_in_one_line(tmp_path, content):
+    path = tmp_path / "model.json"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    (tmp_path / "stages" / ".001-mine").mkdir(parents=True)
+    before = sorted(tmp_path.rglob("*"))
+    with (
+        pytest.raises(NloraError, match=r"model\.json") as error,
+        ModelDirectory(tmp_path).locked(),
+    ):
+        pass
+    assert one_line(error)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_file_in_the_place_of_the_directory_is_refused(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(NloraError, match="is a file") as error, ModelDirectory(path).locked():
+            pass
+        assert one_line(error)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_start_that_failed_leaves_no_folder(tmp_path):
+    made = ModelDirectory(tmp_path / "out")
+    with pytest.raises(RuntimeError), made.locked():
+        raise RuntimeError("no such model")
+    assert not made.path.exists()
+
+
+@pytest.mark.parametrize("name", ["update/w.safetensors", "test.jsonl"])
+def test_a_damaged_or_missing_file_is_named(directory, name):
+    path = directory.path / "stages" / "001-first" / name
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + b"!")
+    with pytest.raises(NloraError, match=f"{name} was changed or damaged") as error:
+        directory.update_paths()
+    assert one_line(error)
+    path.unlink()
+    with pytest.raises(NloraError, match=f"{name} is missing"):
+        directory.update_paths()
+
+
+def test_test_examples_that_were_changed_are_not_measured_on(directory):
+    path = directory.path / "stages" / "001-first" / "test.jsonl"
+    path.write_text('{"task": "first", "text": "easier", "label": "x"}\n')
+    with pytest.raises(NloraError, match=r"test\.jsonl was changed"):
+        directory.tests()
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"index": "one"}'])
+def test_a_malformed_stage_json_is_named(directory, content):
+    path = directory.path / "stages" / "002-second" / "stage.json"
+    path.write_text(content)
+    with pytest.raises(NloraError, match=r"002-second.stage\.json") as error:
+        directory.stages()
+    assert one_line(error)
+
+
+def test_a_malformed_results_json_is_named(directory):
+    (directory.path / "results.json").write_text("{")
+    with pytest.raises(NloraError, match=r"results\.json is not valid JSON") as error:
+        directory.results()
+    assert one_line(error)
+
+
+def test_a_missing_stage_is_noticed(directory):
+    (directory.path / "stages" / "001-first").rename(directory.path / "moved")
+    with pytest.raises(NloraError, match="stages are missing"):
+        directory.stages()
+
+
+@pytest.mark.parametrize("name", ["../../x", "/etc/x", "a b/c\\d:e", "日本", "..", "x\ny"])
+def test_a_stage_stays_inside_whatever_its_name(tmp_path, name):
+    made = ModelDirectory(tmp_path / "out")
+    with made.locked():
+        made.write_config({})
+        commit(made, 1, "x").folder  # noqa: B018
+        record = StageRecord(index=2, name=name)
+        made.commit(record, lambda folder: None)
+    assert made.stage_path(record).parent == made.path / "stages"
+    assert {p.name for p in tmp_path.iterdir()} == {"out"}
+    assert made.stages()[1].name == name
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has other permissions")
+def test_every_file_of_a_stage_can_be_read_by_whom_can_read_its_record(directory):
+    stage = directory.path / "stages" / "001-first"
+    modes = {stat.S_IMODE(p.stat().st_mode) for p in stage.rglob("*") if p.is_file()}
+    assert len(modes) == 1
