@@ -28,7 +28,7 @@ lint: install
 	$(BIN)/lint-imports
 
 types: install
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 unit: install
 	$(BIN)/pytest

@@ -213,10 +213,15 @@ def main() -> None:
     if options.data is None:
         parser.error("--data or NLORA_DATA is needed")
     warnings.filterwarnings("ignore")
-    for rows in ([startup(options)], measure("agnews", options), measure("dbpedia", options)):
-        for row in rows:
-            rounded = {k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()}
-            print(json.dumps(rounded), flush=True)
+    show(startup(options))
+    for name in ("agnews", "dbpedia"):
+        for row in measure(name, options):
+            show(row)
+
+
+def show(row: dict[str, Any]) -> None:
+    rounded = {k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()}
+    print(json.dumps(rounded), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Small runs: a stream of made-up tasks as files, quick settings, and a look at what was written."""
+"""Small runs: made-up tasks as files, quick settings, and a look at what was written."""
 
 import json
 from collections.abc import Mapping

@@ -1,5 +1,6 @@
 """What the documentation shows works as shown."""
 
+import json
 import re
 from pathlib import Path
 
@@ -38,8 +39,10 @@ def test_the_stream_of_the_readme_is_one(tmp_path):
         label = entry.get("labels", ["a sentence"])[0]
         for split in ("train", "test"):
             csv = entry[split].endswith(".csv")
-            row = f"text,label\nhello,{label}\n" if csv else f'{{"text": "a", "label": "{label}"}}\n'
-            (tmp_path / entry[split]).write_text(row)
+            rows = f"text,label\nhello,{label}\n"
+            if not csv:
+                rows = json.dumps({"text": "hello", "label": label})
+            (tmp_path / entry[split]).write_text(rows)
     assert [data.name for data in read_stream(tmp_path / "stream.yaml")] == ["tickets", "summaries"]
 
 

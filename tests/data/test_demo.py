@@ -184,8 +184,12 @@ def test_inference_labels_follow_from_the_events(large):
         assert example.label == expected
         denials[example.label, denied] += 1
     for label in large["inference"].task.labels:
-        share = denials[label, True] / (denials[label, True] + denials[label, False])
-        assert 0.3 < share < 0.5
+        assert min(denials[label, True], denials[label, False]) > 20
+    best = sum(
+        max(denials[label, denied] for label in large["inference"].task.labels)
+        for denied in (True, False)
+    )
+    assert best / denials.total() < 0.6  # whoever looks for "not" alone
 
 
 def deal_told(sentence: str) -> tuple[object, ...]:

@@ -5,9 +5,9 @@ from hypothesis import strategies as st
 
 from nlora.errors import NloraError
 from nlora.lowrank.factors import Factors
+from nlora.lowrank.l1 import l1_norm_and_grads
 from nlora.lowrank.penalties import (
     factor_norms_and_grads,
-    l1_norm_and_grads,
     overlap_and_grads,
     released_norm_and_grads,
 )

@@ -112,7 +112,7 @@ def test_a_users_loss_term_and_penalty_are_trained_and_logged_by_name(llama, tmp
     assert all({"task", "entropy", "ridge"} <= step.keys() for step in both)
     assert both[0]["ridge"] == 0.0
     assert both[1]["ridge"] > 0
-    assert both[0]["entropy"] == pytest.approx(0.5 * 5.55, rel=0.05)  # nearly ln 259 at first
+    assert 0 < both[0]["entropy"] < 0.5 * 5.56  # ln 259 if the model knows nothing
     assert losses(tmp_path / "no-entropy", 2)[-1]["entropy"] == 0.0
     assert stages(tmp_path / "both")[1].notes["ridge"] == {"steps_seen": list(range(8))}
 
@@ -139,8 +139,8 @@ def test_the_model_before_the_stage_can_teach_while_it_trains(model, where, requ
     )
     for stage in (1, 2):
         terms = [step["distillation"] for step in losses(tmp_path, stage)]
-        assert terms[0] == 0.0  # nothing has moved yet
-        assert min(terms[1:]) > 0
+        assert terms[0] == pytest.approx(0, abs=1e-9)  # nothing has moved yet
+        assert min(terms[1:]) > 1e-7
 
 
 def test_a_method_may_route_each_example_to_a_stage(llama, tmp_path):

@@ -12,10 +12,10 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from nlora.analysis.config import CONFIG, AdapterConfig, read_config
+from nlora.analysis.config import CONFIG, AdapterConfig, printable, read_config
 from nlora.errors import NloraError
 from nlora.lowrank.factors import Factors, check
-from nlora.store.directory import ModelDirectory, StageRecord
+from nlora.store.directory import ModelDirectory
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -41,6 +41,8 @@ class Adapter:
 
     _keys: dict[str, dict[str, str]] = field(repr=False)
     _file: Any = field(repr=False)
+    continues: str | None = None
+    """The adapter that this one went on from, and whose change its ΔW holds too."""
 
     def factors(self, module: str) -> Factors:
         """The update of one module. Raises NloraError for a damaged file, NaN, infinite entries."""
@@ -101,7 +103,7 @@ def read_adapter(folder: Path, name: str | None = None) -> Adapter:
     if left_out and not notes:
         more = f" and {len(left_out) - 1} more" if len(left_out) > 1 else ""
         notes.append(f"tensors that are no LoRA factors are left out: {left_out[0]!r}{more}")
-    notes += [f"{CONFIG} targets '{t}', which has no factors" for t in _absent(config, shapes)]
+    notes += [f"{CONFIG} targets {t!r}, which has no factors" for t in _absent(config, shapes)]
     return Adapter(name or folder.name, path, config, shapes, notes, keys, file)
 
 
@@ -127,19 +129,11 @@ def read_stages(path: Path) -> list[Adapter]:
             raise NloraError(
                 f"{folder} is no LoRA adapter; `nlora analyze` reads models trained with LoRA"
             )
-        adapter = read_adapter(folder, record.name if unique else record.folder)
-        if before is not None and _continues(before, record):
-            adapter.notes.append(
-                f"continues the adapter of '{adapters[-1].name}': its ΔW is the change by both stages "
-                "together, so this pair compares two states of one adapter, not two tasks"
-            )
+        adapter = read_adapter(folder, printable(record.name) if unique else record.folder)
+        if before is not None and before.folder not in record.updates:
+            adapter.continues = adapters[-1].name  # the manifest leaves out what it stands for
         adapters.append(adapter)
     return adapters
-
-
-def _continues(before: StageRecord, record: StageRecord) -> bool:
-    """Whether a stage's update stands for the one before it too: the manifest leaves that out."""
-    return before.folder not in record.updates
 
 
 def _factor_keys(path: Path, names: list[str]) -> tuple[dict[str, dict[str, str]], list[str]]:

@@ -59,7 +59,7 @@ class AdapterConfig(BaseModel):
         """The base model's name without the place where it lay: two copies are one model."""
         if not self.base_model_name_or_path:
             return None
-        path = self.base_model_name_or_path.replace("\\", "/").rstrip("/")
+        path = printable(self.base_model_name_or_path).replace("\\", "/").rstrip("/")
         cached = re.search(r"models--[^/]*--([^/]+)/snapshots/[0-9a-f]+$", path)
         return cached[1] if cached else path.rsplit("/", 1)[-1]
 
@@ -89,8 +89,8 @@ class AdapterConfig(BaseModel):
         if start.startswith(_MOVED_BASE):
             found.append(
                 f"initialised with {self.init_lora_weights}, which moves a part of the base "
-                "weights into B·A: s·B·A is not the change against the published base model (PEFT's "
-                "path_initial_model_for_weight_conversion turns it into a plain LoRA adapter)"
+                "weights into B·A: s·B·A is not the change against the published base model "
+                "(PEFT's path_initial_model_for_weight_conversion makes a plain adapter of it)"
             )
         return found
 
@@ -135,6 +135,11 @@ def _matching(patterns: dict[str, Any], module: str) -> str:
     return next((p for p in patterns if re.match(rf"(.*\.)?({p})$", module)), module)
 
 
+def printable(text: str) -> str:
+    """A stranger's text without what would steer a terminal."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
 def _short(value: Any) -> str:
-    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    text = printable(", ".join(map(str, value)) if isinstance(value, list) else str(value))
     return text if len(text) <= 60 else text[:57] + "…"

@@ -7,11 +7,10 @@ from nlora.analysis.config import CONFIG
 from nlora.errors import NloraError
 
 
-def download(name: str, weights: str, endpoint: str | None = None) -> Path:
+def download(name: str, weights: str) -> Path:
     """The folder with configuration and weights of an adapter on the Hub.
 
-    What is in the cache serves where the Hub cannot be reached. `endpoint` is the address of a
-    mirror (default: `HF_ENDPOINT`, or the Hub itself). Raises NloraError.
+    What is in the cache serves where the Hub cannot be reached. Raises NloraError.
     """
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name, re.ASCII) or ".." in name:
         raise NloraError(f"'{name}' is neither a folder that exists nor a Hub name (owner/name)")
@@ -20,13 +19,13 @@ def download(name: str, weights: str, endpoint: str | None = None) -> Path:
 
     try:
         # One short try: a download alone repeats a failed connection for 20 seconds.
-        get_session().head(hf_hub_url(name, CONFIG, endpoint=endpoint), timeout=10)
+        get_session().head(hf_hub_url(name, CONFIG), timeout=10)
         reachable = True
     except Exception:  # HTTP, offline mode and the Hub's own errors have no common class
         reachable = False
     try:
         files = [
-            hf_hub_download(name, file, endpoint=endpoint, local_files_only=not reachable)
+            hf_hub_download(name, file, local_files_only=not reachable)
             for file in (CONFIG, weights)
         ]
     except Exception as error:

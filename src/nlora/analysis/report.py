@@ -36,6 +36,7 @@ class Update(Protocol):
     name: str
     shapes: dict[str, tuple[int, int]]
     notes: list[str]
+    continues: str | None
 
     def factors(self, module: str) -> Factors:
         """The update of one module."""
@@ -121,6 +122,7 @@ def analyse(
         "kinds": {kind: _section(names, totals) for kind, totals in by_kind.items()},
         "most_colliding": places[:SHOWN_MATRICES],
         "notes": {a.name: a.notes for a in adapters if a.notes},
+        "continues": {a.name: a.continues for a in adapters if a.continues},
     }
     return {**report, "by_matrix": by_matrix} if every_matrix else report
 
@@ -186,7 +188,7 @@ def _last(names: list[str], totals: Totals) -> Json | None:
     """Eqs. 7 and 8 as Table 3 has them: the last adapter against all before it, summed."""
     if len(names) < 2:
         return None
-    found = {"adapter": names[-1]}
+    found: Json = {"adapter": names[-1]}
     for name in PAIR_SUMS[:5]:
         value = float(totals.sums[name][:-1, -1].sum())
         found[name] = {"sum": value, "mean": value / totals.matrices}

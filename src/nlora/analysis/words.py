@@ -17,6 +17,10 @@ UNLIKE = 3.0
 SEEKING = 1.2
 """Lift from which supports are said to seek the same places."""
 
+ONLY_TESTS = (
+    "Geometry is no accuracy: how much a task loses shows only when the model is tested on it."
+)
+
 
 def explain(report: Json) -> list[str]:
     """Some paragraphs for a reader who does not know the measures."""
@@ -29,7 +33,7 @@ def explain(report: Json) -> list[str]:
     if pairs:
         sizes = {a["name"]: a["frobenius"]["mean"] for a in adapters}
         said += [_sizes(sizes, empty), _directions(pairs), _collisions(report, sizes)]
-        said.append(_keeping(report, pairs))
+        said.append(_states(report) if report["continues"] else _keeping(report, pairs))
     said += [f"{name}: {'; '.join(notes)}." for name, notes in report["notes"].items()]
     return [text for text in said if text]
 
@@ -53,9 +57,9 @@ def _sizes(sizes: dict[str, float], empty: list[str]) -> str:
     if high < UNLIKE * low:
         return ""
     return (
-        f"Sizes: ‖ΔW‖_F of {large} is {high / low:.1f} times that of {small}. OO, AWOM, nuclear norm, "
-        "‖ΔW‖₁ and collisions at an absolute threshold are small for a small update whatever its "
-        "shape: compare these two by cosine, GSR and relative thresholds only."
+        f"Sizes: ‖ΔW‖_F of {large} is {high / low:.1f} times that of {small}. OO, AWOM, nuclear "
+        "norm, ‖ΔW‖₁ and collisions at an absolute threshold are small for a small update whatever "
+        "its shape: compare these two by cosine, GSR and relative thresholds only."
     )
 
 
@@ -85,8 +89,8 @@ def _collisions(report: Json, sizes: dict[str, float]) -> str:
         return f"Collisions: none at threshold {at['threshold']}."
     norms = ", ".join(f"{sizes[worst[side]]:.3g}" for side in "ab")
     text = (
-        f"Collisions (threshold {at['threshold']}): {_pair(worst)} meet most, at {_percent(rate)} of "
-        f"all positions (‖ΔW‖_F {norms}); by chance it would be "
+        f"Collisions (threshold {at['threshold']}): {_pair(worst)} meet most, at {_percent(rate)} "
+        f"of all positions (‖ΔW‖_F {norms}); by chance it would be "
         f"{_percent(worst['expected']['mean'])}, and at {_percent(worst['opposing'])} of these "
         "positions they pull in opposite directions (chance: 50 %)."
     )
@@ -118,9 +122,15 @@ def _keeping(report: Json, pairs: list[Json]) -> str:
             "in a sum no update cancels or doubles another"
             + ("" if at["acr"] < 0.5 else ", but they share most of the weights that they change")
         )
+    return f"Keeping all of them in one model: {'; '.join(parts)}. {ONLY_TESTS}"
+
+
+def _states(report: Json) -> str:
+    chain = _several([f"{name} continues {other}" for name, other in report["continues"].items()])
     return (
-        f"Keeping all of them in one model: {'; '.join(parts)}. Geometry is no accuracy: how much a "
-        "task loses shows only when the combined model is tested on it."
+        f"States of one adapter: {chain}. The ΔW of each holds the change of the one before it "
+        "too, so these pairs compare states, not tasks, and the last stands for all: nothing is "
+        f"added up. {ONLY_TESTS}"
     )
 
 

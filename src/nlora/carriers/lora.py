@@ -57,7 +57,7 @@ class Lora:
             target_modules=target_modules,
         )
         try:
-            self.model = get_peft_model(model, config)
+            self.model: Any = get_peft_model(model, config)
         except (ValueError, re.error) as error:
             reason = textwrap.shorten(str(error), 300, placeholder=" …")
             raise NloraError(
@@ -105,6 +105,9 @@ class Lora:
 
     def save(self, folder: Path) -> None:
         """A PEFT adapter that plain `PeftModel.from_pretrained` loads on the base model."""
+        config = self.model.peft_config[ADAPTER]
+        if isinstance(config.target_modules, set):  # or every process would write another order
+            config.target_modules = sorted(config.target_modules)
         self.model.save_pretrained(
             str(folder), selected_adapters=[ADAPTER], save_embedding_layers=False
         )

@@ -43,15 +43,13 @@ def analyze(
     from nlora.analysis.adapters import read_adapters
     from nlora.analysis.report import analyse
     from nlora.lowrank.supports import Threshold
+    from nlora.training.progress import watched
 
     parsed = [Threshold.parse(text) for text in thresholds or ["0.1rms"]]
     adapters = read_adapters(sources, same_base)
     watch = watcher()
-    watch.start("analysis", len(adapters[0].shapes))
-    try:
+    with watched(watch, "analysis", len(adapters[0].shapes)):
         report = analyse(adapters, parsed, matrices, watch.advance)
-    finally:
-        watch.finish()
     if json:
         print_json(report)
     else:
@@ -70,12 +68,15 @@ def _print(report: dict[str, Any]) -> None:
     )
     if report["pairs"]:
         for at in report["collisions"]:
-            _pairs(report, at)
-    _parts("kind", report["kinds"])
-    if "by_matrix" in report:
-        _parts("matrix", report["by_matrix"])
+            _collisions(report, at)
+        _overlaps(report)
+    measures = ["‖ΔW‖_F", "GSR", "eff. rank", "ACR (%)", "cosine", "OO", "AWOM in"]
+    show("", ["kind", "n", *measures], [[k, *_part(v)] for k, v in report["kinds"].items()], ".3g")
+    if "by_matrix" in report:  # long names: the rest is in the JSON
+        rows = [[name, *_part(part)[1:5]] for name, part in report["by_matrix"].items()]
+        show("", ["matrix", *measures[:4]], rows, ".3g")
     for paragraph in explain(report):
-        out.print(paragraph, markup=False, highlight=False)
+        out.print(paragraph, markup=False, highlight=False, soft_wrap=False)
 
 
 def _adapter(a: dict[str, Any]) -> list[Any]:
@@ -84,41 +85,55 @@ def _adapter(a: dict[str, Any]) -> list[Any]:
     return [a["name"], *measures, density, a["effective_rank"]["mean"], a["nuclear_norm"]["mean"]]
 
 
-def _pairs(report: dict[str, Any], at: dict[str, Any]) -> None:
-    """The pairs that collide most, with both sizes beside."""
-    norms = {a["name"]: a["frobenius"]["mean"] for a in report["per_adapter"]}
-    rows = []
-    for pair, met in zip(report["pairs"], at["pairs"], strict=True):
-        rate, opposing = met["collision_rate"]["mean"], met["opposing"]
-        rows.append(
-            [
-                *(pair["a"], pair["b"], norms[pair["a"]], norms[pair["b"]]),
-                *(100 * rate, 100 * met["expected"]["mean"], met["lift"]),
-                None if opposing is None else 100 * opposing,
-                *(pair[key]["mean"] for key in ("cosine", "oo", "awom_input_fro")),
-                pair["awom_output_fro"]["mean"],
-            ]
-        )
-    rows.sort(key=lambda row: -row[4])
-    columns = ["", "", "‖ΔW‖_F", "‖ΔW‖_F", "collide (%)", "by chance", "lift", "opposing (%)"]
-    columns += ["cosine", "OO", "AWOM in", "AWOM out"]
-    first = (
-        f", the {SHOWN_PAIRS} of {len(rows)} that collide most" if len(rows) > SHOWN_PAIRS else ""
+def _collisions(report: dict[str, Any], at: dict[str, Any]) -> None:
+    """The pairs that collide most."""
+    pairs = sorted(at["pairs"], key=lambda p: -p["collision_rate"]["mean"])
+    rows = [
+        [
+            *_pair(report, pair),
+            100 * pair["collision_rate"]["mean"],
+            100 * pair["expected"]["mean"],
+            pair["lift"],
+            None if pair["opposing"] is None else 100 * pair["opposing"],
+        ]
+        for pair in pairs[:SHOWN_PAIRS]
+    ]
+    show(
+        f"collisions above {at['threshold']}: ACR {100 * at['acr']:.3g} %{_first(pairs)}",
+        ["pair", "‖ΔW‖_F", "collide (%)", "chance (%)", "lift", "oppose (%)"],
+        rows,
+        ".3g",
     )
-    title = f"pairs{first}; threshold {at['threshold']}, ACR {100 * at['acr']:.3g} %"
-    show(title, columns, rows[:SHOWN_PAIRS], ".3g")
 
 
-def _parts(what: str, parts: dict[str, Any]) -> None:
-    """Layer kinds or matrices, each as the mean over adapters and over pairs."""
-    rows = []
-    for name, part in parts.items():
-        sizes = [_mean(part["per_adapter"], key) for key in ("frobenius", "gsr", "effective_rank")]
-        acr = None if part["acr"] is None else 100 * part["acr"]
-        overlaps = [_mean(part["pairs"], key) for key in ("cosine", "oo", "awom_input_fro")]
-        rows.append([name, part["matrices"], *sizes, acr, *overlaps])
-    columns = [what, "matrices", "‖ΔW‖_F", "GSR", "effective rank", "ACR (%)"]
-    show("", [*columns, "cosine", "OO", "AWOM in"], rows, ".3g")
+def _overlaps(report: dict[str, Any]) -> None:
+    """The pairs that are least orthogonal."""
+    pairs = sorted(report["pairs"], key=lambda p: -abs(p["cosine"]["mean"]))
+    keys = ("cosine", "oo", "awom_input_fro", "awom_output_fro")
+    show(
+        f"directions{_first(pairs)}",
+        ["pair", "‖ΔW‖_F", "cosine", "OO", "AWOM in", "AWOM out"],
+        [[*_pair(report, p), *(p[key]["mean"] for key in keys)] for p in pairs[:SHOWN_PAIRS]],
+        ".3g",
+    )
+
+
+def _pair(report: dict[str, Any], pair: dict[str, Any]) -> list[str]:
+    """Both names, and the sizes without which no overlap can be read."""
+    norms = {a["name"]: a["frobenius"]["mean"] for a in report["per_adapter"]}
+    return [f"{pair['a']} × {pair['b']}", f"{norms[pair['a']]:.3g}, {norms[pair['b']]:.3g}"]
+
+
+def _first(pairs: list[Any]) -> str:
+    return f" (the first {SHOWN_PAIRS} of {len(pairs)} pairs)" if len(pairs) > SHOWN_PAIRS else ""
+
+
+def _part(part: dict[str, Any]) -> list[Any]:
+    """A kind of layers or a matrix: how many, then means over adapters and over pairs."""
+    sizes = [_mean(part["per_adapter"], key) for key in ("frobenius", "gsr", "effective_rank")]
+    acr = None if part["acr"] is None else 100 * part["acr"]
+    overlaps = [_mean(part["pairs"], key) for key in ("cosine", "oo", "awom_input_fro")]
+    return [part["matrices"], *sizes, acr, *overlaps]
 
 
 def _mean(rows: list[dict[str, Any]], key: str) -> float | None:

@@ -19,23 +19,45 @@ def download_data(
     """Download the benchmark of the paper, check it and unpack it."""
     from nlora.data.download import COMMIT, download
 
-    watch = watcher()
-    watch.message(f"cmnfriend/O-LoRA at {COMMIT[:12]}")
-    done = 0
-
-    def progress(now: int, total: int | None) -> None:
-        nonlocal done
-        if not done:
-            watch.start("download (bytes)", total or 0)
-        watch.advance(now - done)
-        done = now
-
-    made, fresh = download(folder, progress=progress)
-    watch.finish()
+    with _Megabytes() as progress:
+        progress.watch.message(f"cmnfriend/O-LoRA at {COMMIT[:12]}")
+        made, fresh = download(folder, progress=progress)
     for path, count in made.dropped.items():
-        out.print(f"{path}: {count} rows left out, which no reader could use", markup=False)
+        line = f"{path}: {count} rows left out, which no reader could use"
+        out.print(line, markup=False, highlight=False)
     state = "is in" if fresh else "was already in"
-    out.print(f"the benchmark {state} {folder}; set NLORA_DATA to it, or give --data", markup=False)
+    line = f"the benchmark {state} {folder}; set NLORA_DATA to it, or give --data"
+    out.print(line, markup=False, highlight=False)
+
+
+class _Megabytes:
+    """Shows a download: as a bar, or as lines where the server does not say how long it is."""
+
+    def __init__(self) -> None:
+        self.watch = watcher()
+        self.shown = 0
+        self.open = False
+
+    def __enter__(self) -> "_Megabytes":
+        return self
+
+    def __call__(self, done: int, total: int | None) -> None:
+        """So many bytes have come."""
+        megabytes = done // 1_000_000
+        if total is None:
+            if megabytes >= self.shown + 10:
+                self.shown = megabytes
+                self.watch.message(f"{megabytes} MB")
+            return
+        if not self.open:
+            self.open = True
+            self.watch.start("download (MB)", total // 1_000_000)
+        self.watch.advance(megabytes - self.shown)
+        self.shown = megabytes
+
+    def __exit__(self, *error: object) -> None:
+        if self.open:
+            self.watch.finish()
 
 
 @app.command("check")

@@ -26,7 +26,7 @@ SHORTEST_PREFIX = 8
 """Tokens below which reading a shared prefix once is not worth a pass of its own."""
 
 
-def common_prefix(rows: Sequence[Sequence[int]]) -> int:
+def common_prefix(rows: Sequence[list[int]]) -> int:
     """How many tokens all rows begin with, short of the last token of the shortest.
 
     That last token stays out because it predicts what follows it, which may differ.

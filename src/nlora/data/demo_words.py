@@ -174,39 +174,15 @@ EVENTS = (
     "sold every loaf of bread before noon | ran/run out of bread by lunchtime"
     " | went home with unsold bread in the evening"
     " | kept/keep some of the bread until the evening | made/make the bread from rye",
-    "finished the report without any help | completed/complete the report alone"
-    " | got a colleague to write half of the report | shared/share the work on the report"
-    " | printed/print the report on blue paper",
     "slept through the whole concert | spent/spend the concert asleep"
     " | listened to every song of the concert | stayed/stay awake during the concert"
     " | paid/pay a lot for the concert ticket",
-    "planted three apple trees in the garden | put/put some trees into the garden"
-    " | kept the garden free of trees | left/leave the garden without trees"
-    " | watered/water the roses afterwards",
-    "arrived at the meeting an hour early | reached/reach the meeting before it began"
-    " | turned up when the meeting was nearly over | came/come late to the meeting"
-    " | brought/bring a cake to the meeting",
-    "gave all the old books to the library | donated/donate the old books"
-    " | refused to part with a single old book | kept/keep the old books"
-    " | found/find the old books in Paris",
     "repaired the broken radio with a new cable | got/get the radio to work again"
     " | threw the broken radio into the bin | gave/give up on the broken radio"
     " | bought/buy the radio at a flea market",
-    "ate only vegetables during the trip | stayed/stay away from meat while travelling"
-    " | ordered steak on every day of the trip | had/have a lot of meat while travelling"
-    " | took/take a cook along on the trip",
     "kept the shop open all night | let/let customers in after midnight"
     " | locked the shop at six and went to bed | closed/close the shop for the night"
     " | earned/earn more than the day before",
-    "swam across the cold lake | got/get to the other side of the lake"
-    " | sat by the lake and never went in | stayed/stay out of the water"
-    " | met/meet two fishermen at the lake",
-    "hid the present in the cellar | took/take the present down to the cellar"
-    " | placed the present on the kitchen table | left/leave the present where everybody saw it"
-    " | wrapped/wrap the present in silver paper",
-    "failed the driving test again | remained/remain without a driving licence"
-    " | passed the driving test at last | got/get a driving licence"
-    " | prepared/prepare for the test with a friend",
     "cycled to the coast with two friends | went/go to the sea by bicycle"
     " | drove to the coast in a small car | went/go to the sea by car"
     " | had/have lunch at the coast",

@@ -5,9 +5,9 @@ With P = B @ A and S = sign(P), both (out, in), and the scaling s:
     ∂/∂B = |s|·S @ Aᵀ        ∂/∂A = |s|·Bᵀ @ S        ‖s·P‖₁ = ⟨B, ∂/∂B⟩
 
 The last holds because the norm is homogeneous of degree 1 in B. So value and gradient come from S
-alone, which is made and used up a block of rows at a time: done plainly (product, abs, sum,
-autograd) every product stays in memory until the backward pass. Where ΔW has an entry 0, sign(0) = 0
-is the subgradient. `benchmarks/penalty.py` measures time, memory and the choice of the block.
+alone, which is made and used up block by block. (Done plainly, by product, abs, sum and autograd,
+every product stays in memory until the backward pass.) Where ΔW is 0, sign(0) = 0 is a subgradient.
+`benchmarks/penalty.py` measures time, memory and the choice of the block.
 """
 
 import math
@@ -16,9 +16,8 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from nlora.errors import unknown
+from nlora.errors import NloraError, unknown
 from nlora.lowrank.checks import Gradients, checked
 from nlora.lowrank.factors import Factors
 
@@ -40,9 +39,8 @@ def l1_norm(factors: Sequence[Factors], reduction: Reduction = "sum") -> Tensor:
 
     `factors` are (A (r, in), B (out, r), scaling); ranks, shapes and devices may differ. "mean" is
     over the entries of all matrices together. Half-precision factors are computed in fp32.
-    Differentiable once: a second derivative, 0 almost everywhere, is refused. `torch.compile`
-    leaves the graph here and goes on behind it. Raises NloraError for factors that are no pairs,
-    not floating or not finite.
+    `torch.compile` leaves the graph here and goes on behind it. Raises NloraError for factors that
+    are no pairs, not floating or not finite, and for a second derivative (`create_graph=True`).
 
     >>> A, B = torch.ones(1, 3, requires_grad=True), torch.tensor([[1.0], [-2.0]])
     >>> penalty = l1_norm([Factors(A, B, 2.0)])
@@ -136,9 +134,10 @@ class _L1Norm(torch.autograd.Function):
         return value
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *upstream: Tensor) -> Any:
         """The gradient of each factor, in its dtype."""
+        if torch.is_grad_enabled():
+            raise NloraError("l1_norm can be differentiated once only (create_graph=True)")
         scaled = [
             (g * upstream[0].to(g.device)).to(dtype)
             for g, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)

@@ -110,9 +110,9 @@ def frobenius_and_grads(factors: Sequence[Factors]) -> tuple[Tensor, Gradients]:
 
 @checked
 def column_row_and_grads(factors: Sequence[Factors]) -> tuple[Tensor, Gradients]:
-    """Σ |s|·Σ_k ‖b_k‖₁‖a_k‖₁ ≥ Σ ‖ΔW‖₁, b_k the columns of B and a_k the rows of A, at O(r(in + out)).
+    """Σ |s|·Σ_k ‖b_k‖₁‖a_k‖₁ ≥ Σ ‖ΔW‖₁ with b_k the columns of B and a_k the rows of A.
 
-    Equal to it at rank 1. The gradient is the subgradient that is 0 at zero entries;
+    Equal to it at rank 1; costs O(r(in + out)). At zero entries the gradient is 0;
     `column_row_shrink` takes the step that a gradient cannot, onto exact zeros.
     """
     value, grads = factors[0].A.new_zeros(()), []

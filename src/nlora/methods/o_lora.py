@@ -42,7 +42,8 @@ class Overlap:
 
     def __init__(self, learner: Learner, form: Orthogonality, weight: float) -> None:
         carrier = learner.carrier
-        self.form, self.weight = form, weight
+        self.form: Orthogonality = form
+        self.weight = weight
         self.factors = list(carrier.factors().values())
         self.past = [
             concatenate([update[name] for update in carrier.past]).A for name in carrier.factors()

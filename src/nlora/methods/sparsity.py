@@ -94,8 +94,8 @@ class SparseSettings(Settings):
 
     penalty: SparsityKind = Field(
         "none",
-        description="penalty on the update's entries: l1 is ‖ΔW‖₁ (Eq. 3); l1-a, l1-b and l1-ab are "
-        "‖A‖₁, ‖B‖₁ and both; released is the r×r product of the released code, to which the "
+        description="penalty on the update's entries: l1 is ‖ΔW‖₁ (Eq. 3); l1-a, l1-b and l1-ab "
+        "are ‖A‖₁, ‖B‖₁ and both; released is the r×r product of the released code, to which the "
         "published weights belong; frobenius is ‖ΔW‖²_F; column-row is a bound of ‖ΔW‖₁ whose "
         "proximal steps leave exact zeros",
     )

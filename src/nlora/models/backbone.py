@@ -60,7 +60,8 @@ def load(resolved: Resolved, dtype: torch.dtype, weights: bool = True) -> Backbo
         config = AutoConfig.from_pretrained(resolved.target, **where)
         kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         if weights:
-            model = kind.from_pretrained(resolved.target, dtype=dtype, **where).to(device())
+            model: Any = kind.from_pretrained(resolved.target, dtype=dtype, **where)
+            model = model.to(device())
         else:
             with torch.device("meta"):
                 model = kind.from_config(config, dtype=dtype)

@@ -1,5 +1,6 @@
 """Models by name: the built-in ones, a folder, or any name on the Hugging Face Hub."""
 
+import os
 import re
 import sys
 from dataclasses import dataclass, field
@@ -49,7 +50,7 @@ BUILT_IN: dict[str, BuiltIn] = {
         ),
     ),
     "tiny-t5": BuiltIn(
-        description="encoder-decoder (T5 v1.1), 12 million parameters, for demos and tests, English",
+        description="encoder-decoder (T5 v1.1), 12 million parameters, for demo and tests, English",
         licence="Apache-2.0",
         downloads=(
             Download(
@@ -122,7 +123,7 @@ def resolve(model: str, progress: Progress = say) -> Resolved:
         found = _obtain(model, "auto", progress)
         recommended = BUILT_IN[model].recommended
         return Resolved(model, str(found.path), found.title, found.revision, recommended)
-    folder = Path(model).expanduser()
+    folder = Path(os.path.expanduser(model))  # leaves "~stranger" as it is
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise NloraError(

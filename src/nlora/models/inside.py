@@ -21,7 +21,7 @@ def wrappers(model: nn.Module) -> Iterator[nn.Module]:
             return
 
 
-def base_model(model: nn.Module) -> nn.Module:
+def base_model(model: nn.Module) -> Any:
     """The Transformers model inside whatever wraps it."""
     *_, base = wrappers(model)
     return base

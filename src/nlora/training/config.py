@@ -56,7 +56,7 @@ class RunSettings(BaseModel):
     max_new_tokens: PositiveInt = Field(50, description="longest answer in evaluation")
     eval_tokens: PositiveInt = Field(2048, description="tokens in a batch of evaluation")
     rank: PositiveInt = Field(8, description="of LoRA")
-    alpha: float = Field(32, gt=0, description="LoRA's α: ΔW = (α/rank)·B·A")
+    alpha: float = Field(32.0, gt=0, description="LoRA's α: ΔW = (α/rank)·B·A")
     dropout: float = Field(0.1, ge=0, lt=1, description="LoRA's dropout")
     target_modules: str | list[str] | None = Field(
         None, description="matrices that LoRA adapts; PEFT's choice for the model by default"
@@ -102,7 +102,7 @@ class RunConfig(BaseModel):
     method: str
     stream: Annotated[str, AfterValidator(_absolute_file)] | None = None
     data: Annotated[str, AfterValidator(absolute)] | None = None
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     max_train: PositiveInt | None = None
     max_eval: PositiveInt | None = None
     evaluate: Evaluate = "seen"

@@ -1,0 +1,103 @@
+import subprocess
+import sys
+
+import pytest
+from typer.main import get_command
+
+from nlora import __version__
+from nlora.cli.app import app
+
+
+def commands(group, path=()):
+    yield path
+    for name, command in getattr(group, "commands", {}).items():
+        yield from commands(command, (*path, name))
+
+
+@pytest.mark.parametrize("path", commands(get_command(app)), ids=" ".join)
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_every_command_has_help(nlora, path, option):
+    result = nlora(*path, option)
+    assert result.exit_code == 0
+    assert "Usage: nlora" in result.stdout
+    assert result.stderr == ""
+
+
+def test_version(nlora):
+    result = nlora("--version")
+    assert (result.exit_code, result.stdout) == (0, f"nlora {__version__}\n")
+
+
+def test_python_m_nlora_is_the_command():
+    done = subprocess.run(
+        [sys.executable, "-m", "nlora", "--version"], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"nlora {__version__}\n", "")
+
+
+def test_light_commands_do_not_wait_for_torch():
+    code = (
+        "import sys; from nlora.cli.app import app\n"
+        "try: app(['streams', '--json'])\n"
+        "except SystemExit: pass\n"
+        "assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["rn"], "Did you mean 'run'"),
+        (["data", "chek"], "Did you mean 'check'"),
+        (["run", "--sed", "1"], "--seed"),
+        (["run", "--seed", "one"], "--seed"),
+        (["run", "--max-train", "1.5"], "--max-train"),
+        (["--versio"], "--version"),
+        (["learn"], "model_dir"),
+        (["run", "--set"], "--set"),
+    ],
+    ids=str,
+)
+def test_a_typing_error_is_one_line_that_helps(refused, arguments, said):
+    assert said in refused(*arguments)
+
+
+@pytest.mark.parametrize("path", [(), ("data",), ("models",)], ids=str)
+def test_a_group_alone_prints_its_commands(nlora, path):
+    result = nlora(*path)
+    assert "Usage" in result.stdout
+    assert "error" not in result.stderr
+
+
+def fail_in_run(monkeypatch, error):
+    def fails(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr("nlora.training.run.prepare", fails)
+
+
+ARGUMENTS = ("run", "--stream", "demo", "--model", "m", "--method", "inc-lora", "--out", "out")
+
+
+def test_ctrl_c_is_one_line_and_status_130(nlora, monkeypatch):
+    fail_in_run(monkeypatch, KeyboardInterrupt())
+    result = nlora(*ARGUMENTS)
+    assert result.exit_code == 130
+    assert result.stdout == ""
+    assert len(result.stderr.splitlines()) == 1
+    assert "the same command goes on" in result.stderr
+
+
+@pytest.mark.parametrize("number", [28, 13, 30], ids=["full", "forbidden", "read-only"])
+def test_a_disk_that_cannot_be_written_is_one_line(refused, monkeypatch, number):
+    fail_in_run(monkeypatch, OSError(number, "the disk says no", "/some/file"))
+    line = refused(*ARGUMENTS)
+    assert "/some/file: the disk says no" in line
+    assert "committed stages stand" in line
+
+
+def test_what_is_our_own_fault_is_not_hidden(nlora, monkeypatch):
+    fail_in_run(monkeypatch, ZeroDivisionError("a bug"))
+    assert isinstance(nlora(*ARGUMENTS).exception, ZeroDivisionError)

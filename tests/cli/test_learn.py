@@ -1,0 +1,91 @@
+import json
+
+import pytest
+import yaml
+
+from tests.runs import tree, write_task
+
+QUICK = ("--set", "precision=fp32", "--set", "max_new_tokens=2", "--set", "batch_size=8")
+
+
+@pytest.fixture
+def new(llama, tmp_path):
+    """Options that begin a new directory."""
+    return (tmp_path / "out", "--model", llama, "--method", "seq-lora", *QUICK)
+
+
+def test_a_task_is_a_yaml_entry_a_jsonl_file_or_a_data_set(nlora, new, benchmark, tmp_path):
+    out = tmp_path / "out"
+    entry = write_task(tmp_path, "colour")
+    (tmp_path / "colour.yaml").write_text(yaml.safe_dump(entry))
+    first = nlora("learn", *new, "--task", tmp_path / "colour.yaml")
+    assert first.exit_code == 0, first.stderr
+    assert "after colour" in first.stdout
+
+    write_task(tmp_path, "animal")
+    files = ("--task", tmp_path / "animal-train.jsonl", "--test", tmp_path / "animal-test.jsonl")
+    second = nlora("learn", out, *files)
+    assert second.exit_code == 0, second.stderr
+
+    third = nlora("learn", out, "--task", "mail", "--data", benchmark, "--json")
+    found = json.loads(third.stdout)
+    assert found["stages"] == ["colour", "animal-train", "mail"]
+    assert None not in found["accuracy_matrix"][2]
+
+    before = tree(out)
+    again = nlora("learn", out, "--task", "mail", "--data", benchmark, "--json")
+    assert json.loads(again.stdout) == found
+    assert "nothing to do" in again.stderr
+    assert tree(out) == before
+
+
+def test_the_same_command_again_does_nothing_and_a_changed_one_is_refused(
+    nlora, refused, new, benchmark, tmp_path
+):
+    command = ("learn", *new, "--task", "mail", "--data", benchmark)
+    assert nlora(*command).exit_code == 0
+    before = tree(tmp_path / "out")
+    assert "nothing to do" in nlora(*command).stderr
+    assert "(seed 0, not 1)" in refused(*command, "--seed", "1")
+    line = refused(
+        *("learn", tmp_path / "out", "--task", "shop", "--data", benchmark, "--set", "rank=2")
+    )
+    assert "(rank 8, not 2)" in line
+    assert tree(tmp_path / "out") == before
+
+
+def test_afterwards_the_original_run_is_refused(nlora, refused, llama, benchmark, tmp_path):
+    out = tmp_path / "out"
+    run = (
+        *("run", "--stream", "mail", "--data", benchmark, "--model", llama),
+        *("--method", "seq-lora", "--out", out, *QUICK),
+    )
+    assert nlora(*run).exit_code == 0
+    assert nlora("learn", out, "--task", "shop", "--data", benchmark).exit_code == 0
+    before = tree(out)
+    assert "different configuration" in refused(*run)
+    assert tree(out) == before
+
+
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [
+        (["mail,shop"], "takes one task"),
+        (["maill"], "did you mean 'mail'"),
+        (["missing.yaml"], "no such file"),
+        (["missing.jsonl"], "--test FILE"),
+        (["missing.jsonl", "--test", "missing.jsonl"], "no such file"),
+    ],
+    ids=str,
+)
+def test_a_bad_task_is_one_line_and_begins_nothing(refused, new, benchmark, tmp_path, task, said):
+    line = refused("learn", *new, "--data", benchmark, "--task", *task)
+    assert said in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_new_directory_needs_model_and_method(refused, benchmark, tmp_path):
+    command = ("learn", tmp_path / "new", "--task", "mail", "--data", benchmark)
+    assert "'model' is needed" in refused(*command)
+    assert "'method' is needed" in refused(*command, "--model", "m")
+    assert not (tmp_path / "new").exists()

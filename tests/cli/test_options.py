@@ -1,0 +1,72 @@
+import json
+
+import pytest
+
+from nlora.cli.options import configuration
+from nlora.recipes import recipe
+from nlora.training.config import parse_config, plan
+
+RECIPE = "n-lora-t5-large-order-1"
+
+
+def test_flags_win_over_the_file_and_the_file_over_the_recipe(tmp_path):
+    published = recipe(RECIPE).settings
+    path = tmp_path / "run.yaml"
+    path.write_text("model: mine\nseed: 3\nmax_eval: 7\nsettings: {batch_size: 5, rank: 6}\n")
+    values = configuration(RECIPE, path, ["rank=2", "l1=1e-3"], seed=4, max_train=None)
+    assert values["model"] == "mine"
+    assert (values["method"], values["stream"]) == ("n-lora", "order-1")  # the recipe's
+    assert (values["seed"], values["max_eval"]) == (4, 7)
+    assert "max_train" not in values
+    assert values["settings"] == {**published, "batch_size": 5, "rank": 2, "l1": 0.001}
+
+
+def test_every_level_gives_way_to_the_next(tmp_path):
+    path = tmp_path / "run.yaml"
+    recommended = {"lora": {"learning_rate": 0.2}}
+    rates = []
+    path.write_text("model: m\n")
+    rates.append(plan(parse_config({"model": "m", "method": "n-lora"}, "")).run.learning_rate)
+    for name, text, overrides in (
+        (None, "", []),
+        (RECIPE, "", []),
+        (RECIPE, "settings: {learning_rate: 0.4}", []),
+        (RECIPE, "settings: {learning_rate: 0.4}", ["learning_rate=0.5"]),
+    ):
+        path.write_text(f"model: m\n{text}\n")
+        flags = {} if name else {"method": "n-lora"}
+        values = configuration(name, path, overrides, **flags)
+        rates.append(plan(parse_config(values, ""), recommended).run.learning_rate)
+    assert rates == [1e-3, 0.2, recipe(RECIPE).settings["learning_rate"], 0.4, 0.5]
+    assert len(set(map(str, rates))) == 5 or rates[0] == rates[2]
+
+
+@pytest.mark.parametrize("text", ["1e-3", "0.001", "1.0e-3"])
+def test_numbers_are_numbers_in_files_and_overrides(tmp_path, text):
+    path = tmp_path / "run.yaml"
+    path.write_text(f"model: m\nmethod: n-lora\nsettings:\n  l1: {text}\n")
+    assert configuration(None, path, [])["settings"]["l1"] == 0.001
+    assert configuration(None, None, [f"l1={text}"])["settings"]["l1"] == 0.001
+
+
+def test_the_model_json_of_a_run_is_a_configuration(tmp_path):
+    first = plan(
+        parse_config(
+            {"model": "m", "method": "n-lora", "stream": "demo", "settings": {"l1": [0, 1e-4]}}, ""
+        )
+    )
+    stored = {**first.config.model_dump(mode="json"), "settings": first.settings()}
+    derived = {"format": 1, "base": {}, "tasks": ["a"], "versions": {}}
+    path = tmp_path / "model.json"
+    path.write_text(json.dumps({**stored, **derived}))
+    again = plan(parse_config(configuration(None, path, []), ""))
+    assert again.settings() == first.settings()
+    assert again.config.model_copy(update={"settings": {}}) == first.config.model_copy(
+        update={"settings": {}}
+    )
+
+
+def test_text_that_looks_like_an_interpolation_stays_text(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("model: 'm'\nplugin: '/home/${USER}/p.py'\n")
+    assert configuration(None, path, [])["plugin"] == "/home/${USER}/p.py"
