@@ -1,11 +1,11 @@
 """How fast the geometry of adapters is measured, beside a dense computation of the same numbers.
 
-    python benchmarks/analysis.py [--tasks 15] [--subset 2] [--many 1000]
+    python benchmarks/analysis.py [--tasks 15] [--few 4] [--many 1000]
 
 T5-large: 144 matrices of 1024², rank 8, for 15 tasks; then all pairs of 1,000 tasks with 2 million
 adapted entries each (q and v of a model of 10 million parameters: 32 matrices of 256²). The dense
-computation forms every ΔW in float64 and follows the definitions; it is run on a few of the
-matrices, and its time is stated for all. Each row is a line of JSON. Nothing else should run.
+computation forms every ΔW in float64 and follows the definitions; it is run on a few tasks of one
+matrix, and its time is stated for all. Each row is a line of JSON. Nothing else should run.
 """
 
 import argparse
@@ -187,66 +187,52 @@ def many_tasks(tasks: int) -> None:
     )
 
 
-def against_dense(tasks: int, subset: int) -> None:
-    """The same numbers by definition on a few matrices, with the largest difference."""
-    data = [adapters(tasks, SIZE, seed) for seed in range(subset)]
-    slow, expected = seconds(lambda: [dense_norms_and_overlaps(u) for u in data])
-    fast, found = seconds(lambda: [norms_and_overlaps(u) for u in data])
+def against_dense(tasks: int, few: int) -> None:
+    """The same numbers by definition for a few tasks of one matrix, and the largest difference."""
+    updates = adapters(few, SIZE, seed=0)
+    scale = MATRICES * (tasks / few) ** 2
+    slow, expected = seconds(lambda: dense_norms_and_overlaps(updates))
+    fast, found = seconds(lambda: norms_and_overlaps(updates))
     worst = max(
-        float(((f[name] - e[name]).abs() / e[name].abs().max()).max())
-        for f, e in zip(found, expected, strict=True)
-        for name in e
+        float(((found[name] - value).abs() / value.abs().max()).max())
+        for name, value in expected.items()
     )
     row(
         "norms and overlaps, dense",
-        matrices=subset,
+        tasks=few,
         dense_per_ours=slow / fast,
-        dense_seconds_for_all=slow * MATRICES / subset,
+        dense_seconds_for_all=slow * scale,
         largest_relative_difference=worst,
     )
-    fast, ours = seconds(lambda: [counted(u) for u in data])
-    for name, other in (("dense", dense_counts), ("0/1 matrix products", product_counts)):
-        slow, theirs = seconds(lambda other=other: [other(u) for u in data])
-        row(
-            f"collisions, {name}",
-            matrices=subset,
-            theirs_per_ours=slow / fast,
-            seconds_for_all=slow * MATRICES / subset,
-            differing_counts=differing(ours, theirs),
-        )
+    against(adapters(tasks, SIZE, seed=0), MATRICES, "pair by pair", dense_counts)
+    against(adapters(tasks, SIZE, seed=0), MATRICES, "0/1 matrix products", product_counts)
 
 
-def many_against_products(tasks: int, subset: int) -> None:
-    data = [adapters(tasks, SMALL_SIZE, seed) for seed in range(subset)]
-    fast, ours = seconds(lambda: [counted(u) for u in data])
-    slow, theirs = seconds(lambda: [product_counts(u) for u in data])
+def against(updates: list[Factors], matrices: int, name: str, other: Callable[..., Any]) -> None:
+    """Collisions in one matrix by packed bits, and by another way."""
+    fast, ours = seconds(lambda: counted(updates))
+    slow, (both, opposing) = seconds(lambda: other(updates))
     row(
-        f"{tasks} tasks: 0/1 matrix products",
-        matrices=subset,
+        f"collisions, {name}",
+        tasks=len(updates),
         theirs_per_ours=slow / fast,
-        seconds_for_all=slow * SMALL_MATRICES / subset,
-        differing_counts=differing(ours, theirs),
-    )
-
-
-def differing(ours: list[Collisions], theirs: list[tuple[Tensor, Tensor]]) -> int:
-    return sum(
-        int((f.both != both).sum() + (f.opposing != opposing).sum())
-        for f, (both, opposing) in zip(ours, theirs, strict=True)
+        seconds_for_all=slow * matrices,
+        differing_counts=int((ours.both != both).sum() + (ours.opposing != opposing).sum()),
     )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tasks", type=int, default=15)
-    parser.add_argument("--subset", type=int, default=1, help="matrices of the dense computation")
+    parser.add_argument("--few", type=int, default=4, help="tasks of the dense computation")
     parser.add_argument("--many", type=int, default=1000)
     options = parser.parse_args()
     row("machine", threads=torch.get_num_threads(), torch=torch.__version__)
     t5_large(options.tasks)
     many_tasks(options.many)
-    against_dense(options.tasks, options.subset)
-    many_against_products(options.many, options.subset)
+    against_dense(options.tasks, options.few)
+    updates = adapters(options.many, SMALL_SIZE, seed=0)
+    against(updates, SMALL_MATRICES, "0/1 matrix products", product_counts)
 
 
 if __name__ == "__main__":

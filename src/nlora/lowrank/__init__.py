@@ -1,1 +1,1 @@
-"""Mathematics of factor pairs (A, B). Knows torch, nothing else."""
+"""Mathematics of factor pairs (A, B). Knows torch and numpy, nothing else."""

