@@ -24,7 +24,7 @@ config = T5Config(
     feed_forward_proj="gated-gelu",
     pad_token_id=tokenizer.pad_token_id,
     eos_token_id=tokenizer.eos_token_id,
-    decoder_start_token_id=tokenizer.pad_token_id,
+    decoder_start_token_id=tokenizer.unk_token_id,  # apart from the end token
 )
 model = T5ForConditionalGeneration(config)
 with torch.no_grad():

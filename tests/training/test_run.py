@@ -1,15 +1,11 @@
 import json
-import shutil
 from collections import Counter
-from types import SimpleNamespace
 
 import pytest
-import yaml
 
-from nlora.errors import NloraError
 from nlora.evaluation.metrics import summary
 from nlora.training.run import prepare, run
-from tests.runs import FAST, LEARNING, Listener, config, read_jsonl, tree, write_stream
+from tests.runs import FAST, Listener, config, read_jsonl, tree, write_stream
 
 METRICS = (
     "average_accuracy",
@@ -18,17 +14,6 @@ METRICS = (
     "backward_transfer",
     "forward_transfer",
 )
-
-
-@pytest.fixture(scope="module")
-def done(llama, tmp_path_factory):
-    """A finished run that learned something; every task is tested after every stage."""
-    folder = tmp_path_factory.mktemp("done")
-    stream = write_stream(folder, train=24)
-    asked = config(llama, stream, LEARNING, evaluate="all", method="replay")
-    asked = asked.model_copy(update={"settings": {**LEARNING, "carrier": "lora"}})
-    results = run(asked, folder / "out")
-    return SimpleNamespace(config=asked, stream=stream, out=folder / "out", results=results)
 
 
 def test_a_run_writes_the_documented_files_and_no_others(done):
@@ -93,64 +78,6 @@ def test_results_that_were_lost_are_derived_from_the_stages_again(done):
     (done.out / "results.json").write_text("{", encoding="utf-8")
     assert run(done.config, done.out) == done.results
     assert json.loads((done.out / "results.json").read_text()) == done.results
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"seed": 1},
-        {"max_train": 23},
-        {"max_eval": 5},
-        {"evaluate": "seen"},
-        {"method": "seq-lora"},
-        {"model": "elsewhere"},
-        {"settings": {"rank": 4}},
-        {"settings": {"epochs": [8, 8, 7]}},
-        {"settings": {"buffer": 0.2}},
-        {"settings": {"prompt": "released"}},
-    ],
-    ids=str,
-)
-def test_another_configuration_is_refused_and_nothing_is_touched(done, llama, tmp_path, change):
-    settings = dict(done.config.settings)
-    if "settings" in change:
-        change = {"settings": {**settings, **change["settings"]}}
-    if change.get("method"):
-        settings.pop("carrier")
-        change["settings"] = settings
-    if change.get("model"):
-        change = {"model": str(shutil.copytree(llama, tmp_path / "elsewhere"))}
-    before = tree(done.out)
-    with pytest.raises(NloraError, match="different configuration") as error:
-        run(done.config.model_copy(update=change), done.out)
-    assert "\n" not in str(error.value)
-    assert tree(done.out) == before
-
-
-@pytest.mark.parametrize("names", [("colour", "animal"), ("animal", "colour", "fruit")], ids=str)
-def test_another_stream_is_refused(done, tmp_path, names):
-    stream = write_stream(tmp_path, *names, train=24)
-    before = tree(done.out)
-    with pytest.raises(NloraError, match="different configuration"):
-        run(done.config.model_copy(update={"stream": str(stream)}), done.out)
-    assert tree(done.out) == before
-
-
-@pytest.mark.parametrize("split", ["train", "test"])
-def test_changed_data_of_a_learned_task_are_refused(done, tmp_path, split):
-    stream = write_stream(tmp_path, train=24)
-    with (tmp_path / f"animal-{split}.jsonl").open("a") as file:
-        file.write('{"text": "one more", "label": "d"}\n')
-    before = tree(done.out)
-    with pytest.raises(NloraError, match="data of task 'animal'") as error:
-        run(done.config.model_copy(update={"stream": str(stream)}), done.out)
-    assert "\n" not in str(error.value)
-    assert tree(done.out) == before
-
-
-def test_the_same_data_in_another_place_are_no_other_configuration(done, tmp_path):
-    stream = write_stream(tmp_path, train=24)
-    assert run(done.config.model_copy(update={"stream": str(stream)}), done.out) == done.results
 
 
 @pytest.mark.parametrize(
@@ -234,77 +161,6 @@ def test_lists_give_every_stage_its_own_value(llama, tmp_path):
         assert all(("l1" in row) == (weight > 0) for row in rows)
 
 
-@pytest.mark.parametrize("values", [[1, 1], [1, 1, 1, 1], []], ids=str)
-@pytest.mark.parametrize("name", ["learning_rate", "epochs", "l1"])
-def test_a_list_of_another_length_is_refused_before_anything_is_done(llama, tmp_path, name, values):
-    stream = write_stream(tmp_path)
-    with pytest.raises(NloraError, match=f"'{name}' lists {len(values)} values") as error:
-        run(config(llama, stream, {**FAST, name: values}), tmp_path / "out")
-    assert "\n" not in str(error.value)
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    ("setting", "near"),
-    [
-        ({"optimizer": "adamw"}, "did you mean"),
-        ({"report_to": "tensorbord"}, "tensorboard"),
-        ({"target_modules": ["no_such_layer"]}, "target_modules"),
-        ({"max_length": 8}, "max_length"),
-    ],
-    ids=str,
-)
-def test_a_setting_that_the_libraries_refuse_is_one_line(llama, tmp_path, setting, near):
-    stream = write_stream(tmp_path)
-    with pytest.raises(NloraError, match=near) as error:
-        run(config(llama, stream, {**FAST, **setting}), tmp_path / "out")
-    assert "\n" not in str(error.value)
-    assert not (tmp_path / "out" / "stages").exists()
-
-
-PLUGIN = """
-import torch
-from nlora.methods.inc_lora import IncLora
-
-class Breaks(IncLora):
-    name = "breaks"
-    summary = "its loss is not a number in stage 2"
-
-    def begin(self, learner, stage):
-        super().begin(learner, stage)
-        self.stage = stage.index
-
-    def loss(self, model, batch, tokens):
-        terms = super().loss(model, batch, tokens)
-        factor = torch.tensor(float("nan") if self.stage == 2 else 0.0)
-        return {**terms, "extra": terms["task"] * factor}
-"""
-
-
-def test_a_loss_that_is_no_number_stops_the_run_and_earlier_stages_stand(llama, tmp_path):
-    (tmp_path / "plugin.py").write_text(PLUGIN)
-    stream = write_stream(tmp_path)
-    asked = config(llama, stream, method="breaks", plugin=str(tmp_path / "plugin.py"))
-    with pytest.raises(NloraError, match=r"'animal', step 1: .*nan.*earlier stages stand") as error:
-        run(asked, tmp_path / "out")
-    assert "\n" not in str(error.value)
-    found = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert found["stages"] == ["colour"]
-    assert found["accuracy_matrix"][0][1:] == [None, None]
-    assert [p.name for p in (tmp_path / "out" / "stages").iterdir()] == ["001-colour"]
-
-
-def test_a_run_that_broke_in_its_first_stage_may_begin_anew_with_other_settings(llama, tmp_path):
-    stream = write_stream(tmp_path, "colour")
-    settings = {**FAST, "epochs": 2, "learning_rate": 1e30}
-    with pytest.raises(NloraError, match=r"'colour', step \d.*learning_rate"):
-        run(config(llama, stream, settings), tmp_path / "out")
-    found = run(config(llama, stream, {**settings, "learning_rate": 1e-3}), tmp_path / "out")
-    assert found["stages"] == ["colour"]
-    stored = json.loads((tmp_path / "out" / "model.json").read_text())
-    assert stored["settings"]["learning_rate"] == 1e-3
-
-
 def test_a_tracker_gets_every_term_and_writes_below_logs(llama, tmp_path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -327,40 +183,9 @@ def test_clipping_can_be_switched_off(llama, tmp_path):
     assert all(row["gradient_norm"] > 0 for row in rows)
 
 
-def test_an_unknown_model_leaves_no_folder(tmp_path):
-    stream = write_stream(tmp_path)
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(NloraError, match=r"no config\.json"):
-        run(config(tmp_path / "empty", stream), tmp_path / "out")
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "config.json").write_text("{}")
-    with pytest.raises(NloraError, match="could not be loaded") as error:
-        run(config(tmp_path / "broken", stream), tmp_path / "out")
-    assert "\n" not in str(error.value)
-    assert not (tmp_path / "out").exists()
-
-
 def test_the_stream_may_be_given_as_tasks(llama, tmp_path):
     from nlora.data.files import read_stream
 
     tasks = read_stream(write_stream(tmp_path, "colour"))
     found = run(config(llama, None), tmp_path / "out", stream=tasks)
     assert found["tasks"] == ["colour"]
-
-
-def test_a_stream_is_needed(llama, tmp_path):
-    with pytest.raises(NloraError, match="--stream"):
-        run(config(llama, None), tmp_path / "out")
-
-
-def test_the_resolved_configuration_of_a_run_reproduces_it(done):
-    from nlora.store.directory import ModelDirectory
-    from nlora.training.run import stored_config
-
-    stored = stored_config(ModelDirectory(done.out))
-    assert run(stored, done.out) == done.results
-
-
-def test_yaml_of_the_stream_is_what_the_guide_says(tmp_path):
-    entries = yaml.safe_load(write_stream(tmp_path).read_text())
-    assert set(entries[0]) == {"name", "train", "test", "instruction", "labels"}
