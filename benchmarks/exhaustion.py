@@ -30,6 +30,7 @@ exhaustion.jsonl and exhaustion.png. The figure needs matplotlib (`pip install '
 import argparse
 import json
 import math
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -244,7 +245,7 @@ def draw(rows: list[Row], path: Path, options: argparse.Namespace) -> None:
     )
     title = f"one matrix of {options.size}², rank {options.rank}; lines: closed form; {text}"
     figure.suptitle(title, fontsize=10)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=80)
 
 
 def main() -> None:
@@ -272,6 +273,8 @@ def main() -> None:
             for row in source:
                 rows.append(row)
                 file.write(json.dumps(rounded(row)) + "\n")
+                print(f"\r{row['kind']}: {row['tasks']} tasks", end="   ", file=sys.stderr)
+        print(file=sys.stderr)
     draw(rows, options.out / "exhaustion.png", options)
     for row in [*(r for r in rows if r["tasks"] == options.tasks), *half_used(rows)]:
         print(json.dumps(rounded(row)))

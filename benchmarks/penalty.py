@@ -166,7 +166,7 @@ def block_sizes(name: str, options: argparse.Namespace) -> Iterator[dict[str, An
             l1_norm_and_grads(factors[:1])
             times = [seconds(lambda: l1_norm_and_grads(factors)) for _ in range(options.pairs)]
             row = {"shapes": name, "matrices": len(shapes), "columns": columns}
-            yield {**row, "block": 2**power, "seconds": min(times)}
+            yield {**row, "block_per_thread": 2**power, "seconds": min(times)}
 
 
 def show(row: dict[str, Any]) -> None:

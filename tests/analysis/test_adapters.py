@@ -41,6 +41,10 @@ def saved(shape, folder, **config):
         ("llama", {"target_modules": "all-linear", "use_rslora": True}),
         (
             "llama",
+            {"target_modules": ["q_proj"], "use_rslora": True, "rank_pattern": {"q_proj": 7}},
+        ),
+        (
+            "llama",
             {
                 "target_modules": ["q_proj", "k_proj", "down_proj"],
                 "rank_pattern": {"k_proj": 5, r"layers\.1\.self_attn\.q_proj": 2},

@@ -93,6 +93,7 @@ def test_the_last_adapter_against_all_before_it_is_table_3(adapters):
     for key in ("oo", "awom_input_fro", "awom_output_spectral"):
         earlier = [p[key]["sum"] for p in report["pairs"] if p["b"] == "c"]
         assert report["last"][key]["sum"] == pytest.approx(sum(earlier))
+        assert report["last"][key]["mean"] == pytest.approx(sum(earlier) / len(MODULES))
 
 
 def test_every_threshold_has_its_own_collisions(adapters):

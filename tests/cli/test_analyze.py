@@ -54,6 +54,7 @@ def test_a_terminal_gets_tables_with_sizes_and_plain_words(folders):
         "Keeping",
     ):
         assert text in result.stdout
+    assert "films against all before it, summed over matrices: OO " in result.stdout
     assert "layers.1.self_attn.q_proj" not in result.stdout.split("Sparsity:")[0]
     every = runner.invoke(app, ["analyze", *folders, "--matrices"], env={"COLUMNS": "100"})
     assert "layers.1.self_attn.q_proj" in every.stdout.split("Sparsity:")[0]

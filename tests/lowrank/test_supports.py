@@ -110,6 +110,14 @@ def test_a_map_holds_the_shares_of_each_cell(pairs, h, w):
                 assert float(share) == pytest.approx(float(cell.mean()))
 
 
+def test_a_map_of_many_tiles_is_the_same(monkeypatch):
+    pairs = [gaussian(37, 53, 2, 0), gaussian(37, 53, 3, 1)]
+    whole = collision_map(*pairs, RMS, (10, 9))
+    monkeypatch.setattr(supports, "TILE", 50)
+    assert torch.equal(collision_map(*pairs, RMS, (10, 9)), whole)
+    assert whole.std(dim=(1, 2)).min() > 0
+
+
 def test_a_map_of_a_large_matrix_has_bounded_size_and_agrees_with_the_counts():
     pairs = [gaussian(400, 700, 2, 0), gaussian(400, 700, 2, 1)]
     threshold = Threshold(1.0, relative=True)

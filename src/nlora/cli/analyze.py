@@ -9,6 +9,9 @@ from nlora.cli.console import out, print_json, show, watcher
 
 SHOWN_PAIRS = 20
 
+PUBLISHED = (("OO", "oo"), ("AWOM", "awom_input_fro"))
+"""What Table 3 of the paper has (Eqs. 7 and 8)."""
+
 
 def analyze(
     sources: Annotated[
@@ -116,6 +119,14 @@ def _overlaps(report: dict[str, Any]) -> None:
         [[*_pair(report, p), *(p[key]["mean"] for key in keys)] for p in pairs[:SHOWN_PAIRS]],
         ".3g",
     )
+    last = report["last"]
+    sums = ", ".join(f"{name} {last[key]['sum']:.3g}" for name, key in PUBLISHED)
+    out.print(
+        f"{last['adapter']} against all before it, summed over matrices: {sums}.\n",
+        markup=False,
+        highlight=False,
+        soft_wrap=False,
+    )
 
 
 def _pair(report: dict[str, Any], pair: dict[str, Any]) -> list[str]:
@@ -132,8 +143,9 @@ def _part(part: dict[str, Any]) -> list[Any]:
     """A kind of layers or a matrix: how many, then means over adapters and over pairs."""
     sizes = [_mean(part["per_adapter"], key) for key in ("frobenius", "gsr", "effective_rank")]
     acr = None if part["acr"] is None else 100 * part["acr"]
-    overlaps = [_mean(part["pairs"], key) for key in ("cosine", "oo", "awom_input_fro")]
-    return [part["matrices"], *sizes, acr, *overlaps]
+    cosine, *overlaps = (_mean(part["pairs"], k) for k in ("cosine", "oo", "awom_input_fro"))
+    rounded = None if cosine is None else round(cosine, 4)
+    return [part["matrices"], *sizes, acr, rounded, *overlaps]
 
 
 def _mean(rows: list[dict[str, Any]], key: str) -> float | None:

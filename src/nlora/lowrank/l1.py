@@ -24,7 +24,8 @@ from nlora.lowrank.factors import Factors
 Reduction = Literal["sum", "mean"]
 
 BLOCK = {"cpu": 2**18, "cuda": 2**24}
-"""Entries of a block. On CPU it stays in the cache; on a GPU it outweighs the start of a kernel."""
+"""Entries of a block: on CPU of each thread's part, which stays in its core's cache; on a GPU so
+many that the start of a kernel does not count (reasoned, not measured)."""
 
 COLUMNS = 1024
 """Columns of a block. Sums over longer rows would lose digits."""
@@ -68,7 +69,7 @@ def l1_norm_and_grads(factors: Sequence[Factors]) -> tuple[Tensor, Gradients]:
     for indices in _together(factors):
         A = _stack([factors[j].A for j in indices])
         B = _stack([factors[j].B for j in indices])
-        dA, dB = _blocked(A, B, BLOCK.get(A.device.type, BLOCK["cuda"]))
+        dA, dB = _blocked(A, B, _block(A.device))
         pairs = [(dA, dB)] if len(indices) == 1 else zip(dA, dB, strict=True)
         for j, (a, b) in zip(indices, pairs, strict=True):
             size = abs(factors[j].scaling)
@@ -80,6 +81,12 @@ def l1_norm_and_grads(factors: Sequence[Factors]) -> tuple[Tensor, Gradients]:
 def entries(factors: Sequence[Factors]) -> int:
     """How many entries the updates of all matrices have together."""
     return sum(A.shape[1] * B.shape[0] for A, B, _ in factors)
+
+
+def _block(device: torch.device) -> int:
+    if device.type == "cpu":
+        return BLOCK["cpu"] * torch.get_num_threads()
+    return BLOCK["cuda"]
 
 
 def _blocked(A: Tensor, B: Tensor, block: int) -> tuple[Tensor, Tensor]:
@@ -110,7 +117,7 @@ def _together(factors: Sequence[Factors]) -> Iterator[list[int]]:
     for j, (A, B, _) in enumerate(factors):
         kinds.setdefault((A.shape, B.shape, A.dtype, A.device), []).append(j)
     for (_, _, _, device), members in kinds.items():
-        most = TOGETHER.get(device.type, TOGETHER["cuda"])
+        most = TOGETHER["cpu" if device.type == "cpu" else "cuda"]
         count = max(1, most // entries([factors[members[0]]]))
         for start in range(0, len(members), count):
             yield members[start : start + count]

@@ -4,7 +4,8 @@ Entries of B·A are hardly ever exactly 0, so the support of an update is where 
 threshold: absolute, or relative to the root mean square of its matrix. At an absolute threshold
 supports shrink when the update does; at a relative one they do not.
 
-Supports are kept as packed bits, tile by tile; a pair is an AND and a count of bits.
+Supports are kept as packed bits, tile by tile; a pair is an AND and a count of bits. Products
+of 0/1 matrices take three to five times as long (`benchmarks/analysis.py`).
 """
 
 import math
@@ -155,7 +156,7 @@ def collision_map(
     across = torch.arange(shape[1]) * w // shape[1]
     limit = _limits(pair, [threshold])[0][:, :, None]  # (2, 1, 1)
     shares = torch.zeros(4, h, w, dtype=torch.float64)
-    for rows, columns, values in tiles(pair):
+    for rows, columns, values in tiles(pair, TILE):
         above, below = (values > limit).cpu(), (values < -limit).cpu()
         a, b = above | below  # (rows, columns) each
         oppose = (above[0] & below[1]) | (below[0] & above[1])
