@@ -29,7 +29,7 @@ from training_tools.tiny_t5.teacher import HIDDEN, Teacher, teacher_vocabulary
 from training_tools.tiny_t5.tokenizer import build, vocabulary
 
 ROWS = 64
-WINDOWS = 32_000
+WINDOWS = 64_000
 RATE = {"distil": 2e-3, "choose": 1e-3}
 WARMUP = 50
 DECAY = 0.3
