@@ -1,11 +1,16 @@
 """How fast one stage is, as ratios to a minimal Transformers + PEFT script, measured in one run.
 
     python benchmarks/end_to_end.py [--model smollm2-135m] [--data DIR] [--pairs 3] [--steps 8]
+                                    [--tests 128] [--only training,evaluation,memory,…]
 
-The minimal script is a Transformers `Trainer` over a PEFT model with the full vocabulary
-projection, on the same batches in the same order and the same dtype; its evaluation is
+The minimal script (`sides.Minimal`) is a Transformers `Trainer` over a PEFT model with the full
+vocabulary projection, on the same batches in the same order and the same dtype; its evaluation is
 `generate(max_new_tokens=50)` in file order, padded to the longest prompt. Each ratio is the median
-over interleaved pairs, so that a machine that slows down slows both. Nothing else should run.
+over interleaved pairs, so that a machine that slows down slows both; n-lora against inc-lora and
+stage 15 against stage 1 likewise. Peak memory is that of processes that do nothing else. The floor
+is the arithmetic of the matrix products (each token through every weight but the embeddings, twice
+in training, and each answer token through the vocabulary) at the rate that this machine multiplies
+matrices of that shape. Nothing else should run.
 """
 
 import argparse
@@ -17,27 +22,19 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, PrinterCallback, Trainer, TrainingArguments
 
-from nlora.data.batches import Collator, LengthGrouped
+from nlora.data.batches import LengthGrouped, common_prefix
 from nlora.data.streams import load_stream
 from nlora.data.task import TaskData, sample
-from nlora.evaluation.decode import predict
-from nlora.methods.base import Stage
-from nlora.models.backbone import bf16_is_faster, load
-from nlora.models.catalog import resolve
-from nlora.training.config import RunConfig, RunSettings, plan
-from nlora.training.learner import make_carrier, make_encoder
-from nlora.training.progress import Silent
-from nlora.training.trainer import train
+from nlora.models.backbone import bf16_is_faster
+from sides import BATCH, Minimal, Ours
 
-BATCH = 16
+TASKS = ("agnews", "dbpedia")
 
 
 def seconds(work: Callable[[], Any]) -> float:
@@ -46,133 +43,122 @@ def seconds(work: Callable[[], Any]) -> float:
     return time.perf_counter() - started
 
 
-class Ours:
-    """One stage of a method, as `nlora run` trains it."""
-
-    def __init__(self, method: str, model: str, dtype: torch.dtype, data: TaskData, steps: int):
-        precision = "bf16" if dtype == torch.bfloat16 else "fp32"
-        config = RunConfig(model=model, method=method, settings={"precision": precision})
-        self.plan = plan(config)
-        self.backbone = load(resolve(model), dtype)
-        self.carrier = make_carrier(self.plan, self.backbone)
-        self.encoder = make_encoder(self.plan, self.backbone)
-        self.carrier.begin()
-        self.rows = [self.encoder(e) for e in data.train[: BATCH * steps]]
-        self.stage = Stage(1, data.name, (data,), seed=1, steps=steps)
-
-    def train(self) -> None:
-        run: RunSettings = self.plan.run
-        penalties = self.plan.method.penalties(self, self.stage)  # type: ignore[arg-type]
-        pad_id = self.backbone.tokenizer.pad_token_id
-        collator = Collator(pad_id, self.backbone.encoder_decoder, share_prefix=True)
-        train(
-            self.plan.method,
-            self.carrier.model,
-            self.stage,
-            self.rows,
-            penalties,
-            run,
-            collator,
-            False,
-            Silent(),
-            Path("unused"),
-        )
+def interleaved(pairs: int, *works: Callable[[], Any]) -> list[tuple[float, ...]]:
+    """Seconds of each work, in turns; the first turn warms up and does not count."""
+    for work in works:
+        work()
+    return [tuple(seconds(work) for work in works) for _ in range(pairs)]
 
 
-class Minimal:
-    """What a user of Transformers and PEFT would write, on the batches of `Ours`."""
-
-    def __init__(self, ours: Ours, model: str, dtype: torch.dtype):
-        base = AutoModelForCausalLM.from_pretrained(resolve(model).target, dtype=dtype)
-        config = LoraConfig(task_type="CAUSAL_LM", r=8, lora_alpha=32, lora_dropout=0.1)
-        self.model = get_peft_model(base, config)
-        self.rows = [ours.rows[i] for i in LengthGrouped(ours.rows, BATCH, seed=1)]
-        self.pad_id = ours.backbone.tokenizer.pad_token_id
-        self.tokenizer = ours.backbone.tokenizer
-
-    def train(self) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            arguments = TrainingArguments(
-                output_dir=folder,
-                per_device_train_batch_size=BATCH,
-                learning_rate=1e-3,
-                lr_scheduler_type="constant",
-                train_sampling_strategy="sequential",
-                use_cpu=not torch.cuda.is_available(),
-                save_strategy="no",
-                logging_steps=1,
-                disable_tqdm=True,
-                remove_unused_columns=False,
-                num_train_epochs=1,
-            )
-            trainer = Trainer(
-                model=self.model,
-                args=arguments,
-                train_dataset=self.rows,  # type: ignore[arg-type]
-                data_collator=Collator(self.pad_id, encoder_decoder=False),
-            )
-            trainer.remove_callback(PrinterCallback)
-            trainer.train()
-
-    @torch.inference_mode()
-    def evaluate(self, prompts: list[list[int]]) -> list[str]:
-        self.model.eval()
-        longest = max(len(p) for p in prompts)
-        texts: list[str] = []
-        for start in range(0, len(prompts), BATCH):
-            rows = prompts[start : start + BATCH]
-            missing = [longest - len(p) for p in rows]
-            ids = [[self.pad_id] * n + p for n, p in zip(missing, rows, strict=True)]
-            mask = [[0] * n + [1] * len(p) for n, p in zip(missing, rows, strict=True)]
-            out = self.model.generate(
-                input_ids=torch.tensor(ids),
-                attention_mask=torch.tensor(mask),
-                max_new_tokens=50,
-                do_sample=False,
-                pad_token_id=self.pad_id,
-            )
-            texts += self.tokenizer.batch_decode(out[:, longest:], skip_special_tokens=True)
-        return texts
+def median_ratio(times: list[tuple[float, ...]], one: int, other: int) -> float:
+    return statistics.median(t[one] / t[other] for t in times)
 
 
-def measure(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """The rows of one task."""
-    dtype = torch.bfloat16 if bf16_is_faster() else torch.float32
-    data = load_stream(name, Path(options.data))[0]
-    tests = sample(data.test, options.tests, seed=0)
-    ours = Ours("inc-lora", options.model, dtype, data, options.steps)
-    sparse = Ours("n-lora", options.model, dtype, data, options.steps)
-    minimal = Minimal(ours, options.model, dtype)
-    prompts = [ours.encoder.prompt_ids(e.task, e.text)[0] for e in tests]
+def median(times: list[tuple[float, ...]], which: int) -> float:
+    return statistics.median(t[which] for t in times)
 
-    def evaluation(kind: str) -> dict[str, Any]:
-        mine = seconds(lambda: predict(ours.carrier.model, ours.encoder, tests))
-        plain = seconds(lambda: minimal.evaluate(prompts))
-        return {
-            "task": name,
-            "what": f"evaluation, {kind} model",
-            "minimal_per_ours": plain / mine,
-            "ours_seconds": mine,
-            "minimal_seconds": plain,
-        }
 
-    untrained = evaluation("untrained")
-    ours.train()  # warm up; the adapters go on from here
-    minimal.train()
-    times = [
-        (seconds(ours.train), seconds(minimal.train), seconds(sparse.train))
-        for _ in range(options.pairs)
-    ]
+class Floor:
+    """Seconds that the matrix products alone must take."""
+
+    def __init__(self, ours: Ours) -> None:
+        model = ours.backbone.model
+        embeddings = model.get_input_embeddings().weight
+        self.vocabulary = embeddings.numel()
+        self.inner = sum(p.numel() for n, p in model.named_parameters() if p.ndim == 2)
+        tied = model.config.tie_word_embeddings
+        self.inner -= self.vocabulary * (1 if tied else 2)
+        width = embeddings.shape[1]
+        x = torch.randn(1024, width, dtype=embeddings.dtype, device=embeddings.device)
+        w = torch.randn(4 * width, width, dtype=embeddings.dtype, device=embeddings.device)
+        times = interleaved(50, lambda: torch.nn.functional.linear(x, w))
+        self.rate = 2 * 1024 * w.numel() / median(times, 0)
+
+    def training(self, ours: Ours) -> float:
+        rows = [ours.rows[i] for i in LengthGrouped(ours.rows, BATCH, seed=1)]
+        total = 0
+        for start in range(0, len(rows), BATCH):
+            batch = rows[start : start + BATCH]
+            shared = common_prefix([row.prompt for row in batch])
+            tokens = shared + sum(len(row) - shared for row in batch)
+            answers = sum(len(row.answer) for row in batch)
+            total += 4 * (tokens * self.inner + answers * self.vocabulary)
+        return total / self.rate
+
+    def evaluation(self, prompts: list[list[int]]) -> float:
+        shared = common_prefix(prompts)
+        tokens = shared + sum(len(p) - shared for p in prompts)
+        return 2 * (tokens * self.inner + len(prompts) * self.vocabulary) / self.rate
+
+
+def training(name: str, data: TaskData, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    ours, sparse = (
+        Ours(method, options.model, options.dtype, data, options.steps)
+        for method in ("inc-lora", "n-lora")
+    )
+    minimal = Minimal(options.model, options.dtype, data, options.steps)
+    times = interleaved(options.pairs, ours.train, minimal.train, sparse.train)
     examples = BATCH * options.steps
-    training = {
+    yield {
         "task": name,
         "what": "training",
-        "minimal_per_ours": statistics.median(plain / mine for mine, plain, _ in times),
-        "inc_lora_per_n_lora": statistics.median(mine / l1 for mine, _, l1 in times),
-        "ours_examples_per_second": examples / statistics.median(mine for mine, _, _ in times),
-        "minimal_examples_per_second": examples / statistics.median(plain for _, plain, _ in times),
+        "minimal_per_ours": median_ratio(times, 1, 0),
+        "inc_lora_per_n_lora": median_ratio(times, 0, 2),
+        "ours_examples_per_second": examples / median(times, 0),
+        "minimal_examples_per_second": examples / median(times, 1),
+        "floor_seconds_per_step": Floor(ours).training(ours) / options.steps,
+        "ours_seconds_per_step": median(times, 0) / options.steps,
     }
-    return [untrained, training, evaluation("trained")]
+
+
+def evaluation(name: str, data: TaskData, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    tests = sample(data.test, options.tests, seed=0)
+    ours = Ours("inc-lora", options.model, options.dtype, data, options.steps)
+    minimal = Minimal(options.model, options.dtype, data, options.steps)
+    prompts = [ours.encoder.prompt_ids(e.task, e.text)[0] for e in tests]
+    floor = Floor(ours).evaluation(prompts)
+    for kind in ("untrained", "trained"):
+        if kind == "trained":
+            for _ in range(2):
+                ours.train()
+                minimal.train()
+        works = (lambda: ours.evaluate(tests), lambda: minimal.evaluate(tests))
+        times = interleaved(options.pairs, *works)
+        yield {
+            "task": name,
+            "what": f"evaluation, {kind} model",
+            "minimal_per_ours": median_ratio(times, 1, 0),
+            "ours_seconds": median(times, 0),
+            "minimal_seconds": median(times, 1),
+            "floor_seconds": floor,
+        }
+
+
+def stages(name: str, data: TaskData, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Steps at stage 15 against steps at stage 1, on an fp32 base."""
+    first, last = (
+        Ours("inc-lora", options.model, torch.float32, data, options.steps) for _ in range(2)
+    )
+    for _ in range(14):
+        with torch.no_grad():
+            for factors in last.carrier.factors().values():
+                factors.B.normal_(std=0.01)
+        last.carrier.begin()
+    times = interleaved(options.pairs, first.train, last.train)
+    yield {"task": name, "what": "stage 15 per stage 1, fp32", "ratio": median_ratio(times, 1, 0)}
+
+
+def memory(name: str, data: TaskData, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Peak memory of a process that trains, and of one that evaluates, for both sides."""
+    peaks = {}
+    for phase in ("train", "evaluate"):
+        for side in ("ours", "minimal"):
+            command = [sys.executable, str(Path(__file__).with_name("sides.py")), side, phase]
+            command += [options.model, str(options.data), name, str(options.steps)]
+            command += [str(options.tests)]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            peaks[f"{side}_{phase}_gigabytes"] = float(done.stdout.splitlines()[-1])
+    yield {"task": name, "what": "peak memory", **peaks}
 
 
 STARTUP = """
@@ -187,41 +173,48 @@ class UntilTraining(Silent):
         print(time.time())
         sys.exit()
 
-model, data, out = sys.argv[1:]
-config = RunConfig(model=model, method="n-lora", stream="agnews", data=data)
+model, data, task, out = sys.argv[1:]
+config = RunConfig(model=model, method="n-lora", stream=task, data=data)
 run(config, Path(out), UntilTraining())
 """
 
 
-def startup(options: argparse.Namespace) -> dict[str, Any]:
-    """Seconds from starting Python to the first training step, all of agnews encoded."""
+def start_up(name: str, data: TaskData, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Seconds from starting Python to the first training step, all examples encoded."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-c", STARTUP, options.model, str(options.data), folder + "/m"]
+        command = [sys.executable, "-c", STARTUP, options.model, str(options.data), name]
         started = time.time()
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return {"task": "agnews", "what": "start-up", "seconds": float(done.stdout) - started}
+        done = subprocess.run([*command, folder + "/m"], check=True, capture_output=True, text=True)
+    yield {"task": name, "what": "start-up", "seconds": float(done.stdout) - started}
+
+
+PARTS = {
+    "start-up": start_up,
+    "training": training,
+    "evaluation": evaluation,
+    "stages": stages,
+    "memory": memory,
+}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--data", type=Path, default=os.environ.get("NLORA_DATA"))
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--tests", type=int, default=48)
+    parser.add_argument("--tests", type=int, default=128)
+    parser.add_argument("--only", default=",".join(PARTS), help=", ".join(PARTS))
     options = parser.parse_args()
     if options.data is None:
         parser.error("--data or NLORA_DATA is needed")
+    options.dtype = torch.bfloat16 if bf16_is_faster() else torch.float32
     warnings.filterwarnings("ignore")
-    show(startup(options))
-    for name in ("agnews", "dbpedia"):
-        for row in measure(name, options):
-            show(row)
-
-
-def show(row: dict[str, Any]) -> None:
-    rounded = {k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()}
-    print(json.dumps(rounded), flush=True)
+    for part in options.only.split(","):
+        for name in TASKS:
+            for row in PARTS[part](name, load_stream(name, Path(options.data))[0], options):
+                rounded = {k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()}
+                print(json.dumps(rounded), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """What the carriers' tests share: a batch, the logits on it, and a stand-in for training."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -34,3 +36,21 @@ def train(carrier: Any, seed: int, size: float = 0.1) -> None:
         for parameter in carrier.trainable():
             noise = torch.randn(parameter.shape, generator=generator)
             parameter.add_(size * noise.to(parameter.dtype))
+
+
+@contextmanager
+def seen(carrier: Any) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """What reaches the model inside a prompt carrier: embeddings and mask, a pair per call."""
+    calls: list[tuple[Tensor, Tensor]] = []
+
+    def hook(module: Any, args: Any, kwargs: Any) -> None:
+        if kwargs.get("inputs_embeds") is not None:
+            calls.append((kwargs["inputs_embeds"].detach(), kwargs["attention_mask"]))
+
+    inside = carrier.model.model
+    reader = inside.encoder if inside.config.is_encoder_decoder else inside
+    handle = reader.register_forward_pre_hook(hook, with_kwargs=True)
+    try:
+        yield calls
+    finally:
+        handle.remove()

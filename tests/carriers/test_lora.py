@@ -5,7 +5,8 @@ import pytest
 import torch
 from peft import PeftModel
 
-from nlora.carriers.lora import HISTORY, Lora
+from nlora.carriers.lora import Lora
+from nlora.carriers.past import HISTORY
 from nlora.errors import NloraError
 from nlora.models.logits import answer_logits
 from tests import tiny

@@ -1,23 +1,29 @@
-from contextlib import contextmanager
-
 import pytest
 import torch
-from torch.nn.functional import pad
-from transformers import LogitsProcessorList
+from transformers import LlamaForCausalLM, LogitsProcessorList
 
-from nlora.carriers.prompt import Prompt
+from nlora.carriers.layouts import Appended, Concatenated, Selected
+from nlora.carriers.prompt import Prompt, PromptedModel
 from nlora.data.batches import Collator
 from nlora.data.encode import Encoded
+from nlora.errors import NloraError
 from nlora.models.logits import answer_logits
 from tests import tiny
-from tests.carriers.helpers import batch, logits, train
+from tests.carriers.helpers import batch, logits, seen, train
 
 LENGTH = 3
 SHAPES = ("llama", "gpt2", "neox", "t5")
+LAYOUTS = {
+    "concatenated": lambda: Concatenated(LENGTH),
+    "appended": lambda: Appended(LENGTH),
+    "selected": lambda: Selected(pool=6, length=LENGTH, top_k=2, query="hidden"),
+}
+
+every_layout = pytest.mark.parametrize("layout", LAYOUTS)
 
 
-def learned(shape: str, stages: int, folder=None):
-    carrier, folders = Prompt(tiny.model(shape), LENGTH), []
+def learned(shape: str, stages: int, folder=None, layout="concatenated"):
+    carrier, folders = Prompt(tiny.model(shape), LAYOUTS[layout]()), []
     for stage in range(1, stages + 1):
         torch.manual_seed(stage)
         carrier.begin()
@@ -28,45 +34,14 @@ def learned(shape: str, stages: int, folder=None):
     return carrier, folders
 
 
-@contextmanager
-def seen(carrier):
-    """What reaches the model inside: its embeddings and its mask, one pair per call."""
-    calls = []
-
-    def hook(module, args, kwargs):
-        calls.append((kwargs["inputs_embeds"].detach(), kwargs["attention_mask"]))
-
-    handle = carrier.model.model.register_forward_pre_hook(hook, with_kwargs=True)
-    try:
-        yield calls
-    finally:
-        handle.remove()
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-def test_prompts_stand_before_the_text_the_newest_first(shape):
-    carrier, _ = learned(shape, 3)
-    rows = batch(shape)
-    with seen(carrier) as calls:
-        logits(carrier.model, shape)
-    embeds, mask = calls[0]
-    one, two, three = carrier.model.prompts
-    text = carrier.model.model.get_input_embeddings()(rows["input_ids"])
-    for row in range(len(text)):
-        assert torch.equal(embeds[row], torch.cat([three, two, one, text[row]]))
-    assert torch.equal(mask, pad(rows["attention_mask"], (3 * LENGTH, 0), value=1))
-
-
 @pytest.mark.parametrize("shape", ["llama", "t5"])
 def test_a_method_may_choose_which_prompts_are_read(shape):
     carrier, _ = learned(shape, 3)
     everything = logits(carrier.model, shape)
     with seen(carrier) as calls, carrier.reading([0, 2]):
         chosen = logits(carrier.model, shape)
-    assert torch.equal(
-        calls[0][0][0, : 2 * LENGTH],
-        torch.cat([carrier.model.prompts[0], carrier.model.prompts[2]]),
-    )
+    one, _, three = (update["prompt"] for update in carrier.model.updates)
+    assert torch.equal(calls[0][0][0, : 2 * LENGTH], torch.cat([one, three]))
     assert not torch.equal(chosen, everything)
     with carrier.reading([]):  # no prompt at all is the model itself
         expected = logits(tiny.model(shape), shape)
@@ -76,9 +51,10 @@ def test_a_method_may_choose_which_prompts_are_read(shape):
     assert torch.equal(logits(carrier.model, shape), everything)
 
 
+@every_layout
 @pytest.mark.parametrize("shape", SHAPES)
-def test_padding_changes_no_logits(shape):
-    carrier, _ = learned(shape, 2)
+def test_padding_and_the_rest_of_the_batch_change_no_logits(shape, layout):
+    carrier, _ = learned(shape, 2, layout=layout)
     rows = [Encoded([11, 12], [21, 1], False), Encoded(list(range(30, 60)), [41, 42, 1], False)]
     collate = Collator(0, shape in tiny.ENCODER_DECODER)
     together, _ = answer_logits(carrier.model.eval(), collate(rows))
@@ -86,8 +62,9 @@ def test_padding_changes_no_logits(shape):
     torch.testing.assert_close(together, torch.cat(alone), rtol=0, atol=1e-5)
 
 
+@every_layout
 @pytest.mark.parametrize("shape", SHAPES)
-def test_generation_reads_the_prompts_and_ignores_padding(shape):
+def test_generation_reads_the_prompts_and_ignores_padding(shape, layout):
     def generate(prompts):
         scores = []
 
@@ -107,7 +84,7 @@ def test_generation_reads_the_prompts_and_ignores_padding(shape):
         return out, torch.stack(scores, dim=1)[..., 2:]
 
     decoder_only = shape not in tiny.ENCODER_DECODER
-    carrier, _ = learned(shape, 2)
+    carrier, _ = learned(shape, 2, layout=layout)
     carrier.model.eval()
     collate = Collator(0, not decoder_only)
     prompts = [[11, 12], list(range(30, 50))]
@@ -126,23 +103,26 @@ def test_generation_reads_the_prompts_and_ignores_padding(shape):
         assert (generate(prompts)[1][:, 0] - scores[:, 0]).abs().max() > 1e-3
 
 
+@every_layout
 @pytest.mark.parametrize("shape", ["llama", "t5"])
-def test_a_loaded_model_is_bit_for_bit_the_one_that_was_trained(shape, tmp_path):
-    live, folders = learned(shape, 3, tmp_path)
-    loaded = Prompt(tiny.model(shape), LENGTH)
+def test_a_loaded_model_is_bit_for_bit_the_one_that_was_trained(shape, layout, tmp_path):
+    live, folders = learned(shape, 3, tmp_path, layout)
+    loaded = Prompt(tiny.model(shape), LAYOUTS[layout]())
     loaded.load(folders)
     assert torch.equal(logits(loaded.model, shape), logits(live.model, shape))
     for carrier in (live, loaded):
         torch.manual_seed(9)
         carrier.begin()
-    assert torch.equal(loaded.model.prompts[-1], live.model.prompts[-1])
+    for one, other in zip(live.trainable(), loaded.trainable(), strict=True):
+        assert torch.equal(one, other)
     assert loaded.model.reading == live.model.reading == [3, 2, 1, 0]
 
 
+@every_layout
 @pytest.mark.parametrize("shape", ["llama", "t5"])
 @pytest.mark.parametrize("continued", [False, True], ids=["fresh", "continued"])
-def test_previous_is_the_model_from_before_the_stage(shape, continued):
-    carrier, _ = learned(shape, 2)
+def test_previous_is_the_model_from_before_the_stage(shape, continued, layout):
+    carrier, _ = learned(shape, 2, layout=layout)
     before = logits(carrier.model, shape)
     carrier.begin(continued=continued, keep_previous=True)
     assert carrier.replaces == continued
@@ -155,15 +135,55 @@ def test_previous_is_the_model_from_before_the_stage(shape, continued):
 
 
 @pytest.mark.parametrize("shape", ["llama", "t5"])
-def test_only_the_newest_prompt_is_trained(shape):
-    carrier, _ = learned(shape, 2)
+def test_the_model_as_it_stood_after_any_stage_comes_back_from_files(shape, tmp_path):
+    stood = [logits(tiny.model(shape), shape)]
+    for stages in (1, 2, 3):
+        carrier, folders = learned(shape, stages, tmp_path / str(stages))
+        stood.append(logits(carrier.model, shape))
+    for stages in (2, 0, 3, 1):
+        with carrier.standing(folders[:stages]):
+            torch.testing.assert_close(logits(carrier.model, shape), stood[stages])
+    assert torch.equal(logits(carrier.model, shape), stood[3])
+    assert carrier.trainable() == [carrier.model.updates[2]["prompt"]]
+
+
+@every_layout
+@pytest.mark.parametrize("shape", ["llama", "t5"])
+def test_only_the_newest_update_is_trained(shape, layout):
+    carrier, _ = learned(shape, 2, layout=layout)
     carrier.begin()
-    newest = carrier.model.prompts[-1]
-    assert carrier.trainable() == [newest]
-    assert [p for p in carrier.model.parameters() if p.requires_grad] == [newest]
+    newest = list(carrier.model.updates[-1].values())
+    assert carrier.trainable() == newest
+    assert [p for p in carrier.model.parameters() if p.requires_grad] == newest
+    prompt = carrier.model.updates[-1]["prompt"]
     loss = answer_logits(carrier.model, batch(shape)).logits.square().mean()
     loss.backward()
-    assert newest.grad.abs().max() > 0
+    assert prompt.grad.abs().max() > 0
     vocabulary = carrier.model.model.get_input_embeddings().weight
-    for row in newest.detach():  # it started at the embedding of some token
+    for row in prompt.detach().flatten(0, -2):  # it started at the embedding of some token
         assert (vocabulary == row).all(dim=1).any()
+
+
+def test_a_prompt_may_start_at_words():
+    carrier = Prompt(tiny.model("llama"), Appended(3))
+    torch.manual_seed(0)
+    carrier.begin()
+    third = carrier.trainable()[0][2].clone()
+    carrier.start_at([[7], [8, 9, 12]])
+    vocabulary = carrier.model.model.get_input_embeddings().weight
+    prompt = carrier.trainable()[0]
+    assert torch.equal(prompt[0], vocabulary[7])
+    torch.testing.assert_close(prompt[1], (vocabulary[8] + vocabulary[9] + vocabulary[12]) / 3)
+    assert torch.equal(prompt[2], third)
+    carrier.start_at([[5]] * 10)  # more than there is room for
+    assert torch.equal(prompt, vocabulary[5].expand(3, -1))
+
+
+def test_a_model_that_cannot_say_where_answers_begin_is_refused_in_one_line():
+    class Whole(LlamaForCausalLM):
+        def forward(self, input_ids=None, attention_mask=None, inputs_embeds=None):
+            raise NotImplementedError
+
+    with pytest.raises(NloraError, match="Whole cannot be given soft prompts") as error:
+        PromptedModel(Whole(tiny.model("llama").config), Appended(3))
+    assert "\n" not in str(error.value)

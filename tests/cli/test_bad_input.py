@@ -169,7 +169,15 @@ def test_another_configuration_leaves_the_directory_as_it_was(nlora, refused, co
 
 
 def test_a_loss_that_is_no_number(refused, command, tmp_path):
-    line = refused(*command("--set", "epochs=3", "--set", "learning_rate=1e30"))
+    line = refused(
+        *command(
+            "--set",
+            "epochs=3",
+            "--set",
+            "learning_rate=1e30",
+            *("--set", "target_modules=all-linear"),
+        )
+    )
     assert re.search("stage 'colour', step 2: .* is (nan|inf)", line), line
     assert list((tmp_path / "out").glob("stages/*")) == []
 

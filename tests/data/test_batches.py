@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import torch
 
 from nlora.data.batches import IGNORED, Collator, LengthGrouped
@@ -20,6 +22,12 @@ def test_encoder_decoder_batches_are_padded_on_the_right():
     assert batch["input_ids"].tolist() == [[5, 6, 7], [9, 0, 0]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
     assert batch["labels"].tolist() == [[8, 1, IGNORED], [4, 4, 1]]
+
+
+def test_a_batch_says_which_examples_of_the_stage_its_rows_are():
+    rows = [replace(row, index=index) for row, index in zip(ROWS, (7, 3), strict=True)]
+    for encoder_decoder in (False, True):
+        assert Collator(0, encoder_decoder)(rows)["index"].tolist() == [7, 3]
 
 
 def rows_of(lengths, task="a"):

@@ -104,3 +104,16 @@ def test_the_chat_template_wraps_the_prompt_and_the_answer_follows_without_a_spa
     assert prompt.startswith("<user>What is the topic")
     assert prompt.endswith("a goal\nAnswer:<assistant>")
     assert own.decode(ids.answer[:-1]) == "Sports"
+
+
+def test_many_examples_are_encoded_as_each_alone_and_only_once():
+    texts = [f"text: {'word ' * (i * 7 % 60)}\nquestion: {i} or {'x' * i}?" for i in range(30)]
+    examples = [Example(task, text, "True") for text in texts for task in (TASK, READING)]
+    encode = encoder(max_length=200, max_text_tokens=90)
+    together = encode.all(examples)
+    assert together == [encoder(max_length=200, max_text_tokens=90)(e) for e in examples]
+    assert {e.truncated for e in together} == {True, False}
+    together[0].prompt.clear()  # what is known stays as it is
+    encode.tokenizer = None
+    assert [e.prompt for e in encode.all(examples)][1:] == [e.prompt for e in together][1:]
+    assert encode.all(examples[:1])[0].prompt

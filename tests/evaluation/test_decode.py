@@ -40,7 +40,7 @@ def test_accuracy_is_exact_match_after_normalisation():
     assert accuracy(rows) == pytest.approx(100 / 3)
 
 
-def overfitted(shape):
+def overfitted(shape, examples=None):
     """A model that has learned some answers, so that right, wrong and endless answers occur."""
     from nlora.data.batches import Collator
     from nlora.models.logits import answer_logits
@@ -48,7 +48,7 @@ def overfitted(shape):
     net = model(shape)
     seq2seq = shape in ENCODER_DECODER
     encode = Encoder(tokenizer(seq2seq), Prompter(), seq2seq)
-    examples = task(count=9).train
+    examples = examples or task(count=9).train
     batch = Collator(0, seq2seq)([encode(e) for e in examples[:6]])
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-2)
     for _ in range(150):
@@ -57,6 +57,19 @@ def overfitted(shape):
         optimizer.step()
         optimizer.zero_grad()
     return net, encode, examples
+
+
+def passes(net):
+    """How long the inputs of each forward pass are, from now on."""
+    lengths = []
+    original = net.forward
+
+    def counting(input_ids=None, **kwargs):
+        lengths.append(input_ids.shape[1])
+        return original(input_ids=input_ids, **kwargs)
+
+    net.forward = counting
+    return lengths
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -75,14 +88,7 @@ def test_early_stop_and_length_sorting_change_no_verdict(shape):
 def test_rows_stop_as_soon_as_they_are_hopeless():
     net = model("llama")
     encode = Encoder(tokenizer(False), Prompter(), False)
-    lengths = []
-    original = net.forward
-
-    def counting(*args, **kwargs):
-        lengths.append(1)
-        return original(*args, **kwargs)
-
-    net.forward = counting
+    lengths = passes(net)
     predict(net, encode, task().test)
     stopped = len(lengths)
     lengths.clear()
@@ -96,3 +102,23 @@ def test_answers_come_back_in_the_order_of_the_examples():
     examples = task().test
     found = predict(model("llama"), encode, examples, max_new_tokens=2, batch_tokens=256)
     assert [p.label for p in found] == [e.label for e in examples]
+
+
+@pytest.mark.parametrize("shape", ["llama", "neox"])
+def test_a_label_that_was_learned_takes_few_passes_however_long_it_is(shape):
+    net, encode, examples = overfitted(shape)
+    lengths = passes(net)
+    found = predict(net, encode, examples[:6])
+    assert all(p.correct for p in found)
+    # The shared prefix; the rest of the prompts, which says " ", with which every label begins
+    # where tokens are bytes; the first label as a draft; the label that the next letter tells.
+    assert lengths[2:] == [len(" red"), len("blue or grey")]
+
+
+@pytest.mark.parametrize("shape", ["llama", "gpt2"])
+def test_labels_that_begin_alike_are_told_apart(shape):
+    described = Task("mood", "How?", ("very good", "very bad", "so-so", "very"))
+    labels = ("very good", "very bad", "very", "so-so", "very bad", "very good")
+    examples = [Example(described, f"{i} says it {i}", x) for i, x in enumerate(labels)]
+    net, encode, examples = overfitted(shape, examples)
+    assert [p.text.strip() for p in predict(net, encode, examples)] == list(labels)

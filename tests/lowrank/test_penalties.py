@@ -4,9 +4,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nlora.errors import NloraError
+from nlora.lowrank import l1
 from nlora.lowrank.factors import Factors
 from nlora.lowrank.l1 import l1_norm_and_grads
 from nlora.lowrank.penalties import (
+    entrywise_overlap_and_grads,
     factor_norms_and_grads,
     overlap_and_grads,
     released_norm_and_grads,
@@ -69,6 +71,28 @@ def test_the_released_penalty_refuses_a_matrix_that_is_not_square():
     square = Factors(torch.ones(2, 4), torch.ones(4, 2), 1.0)
     with pytest.raises(NloraError, match=r"in 4 and out 3: use penalty 'l1'"):
         released_norm_and_grads([square, Factors(torch.ones(2, 4), torch.ones(3, 2), 1.0)])
+
+
+@given(matrices(), st.integers(1, 4), st.sampled_from([2.0, -0.5]), st.sampled_from([1, 3, 100]))
+def test_the_overlap_with_the_past_is_entry_by_entry_whatever_the_blocks(
+    factors, rank, scaling, columns
+):
+    generator = torch.Generator().manual_seed(rank)
+    past = [
+        Factors(
+            torch.randn(rank, A.shape[1], generator=generator, dtype=A.dtype),
+            torch.randn(B.shape[0], rank, generator=generator, dtype=B.dtype),
+            scaling,
+        )
+        for A, B, _ in factors
+    ]
+    expected = reference(
+        factors, lambda j, A, B, s: (s * (B @ A) * past[j].delta()).square().sum()
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(l1, "COLUMNS", columns)
+        patch.setitem(l1.BLOCK, "cpu", 2 * columns)
+        agree(entrywise_overlap_and_grads(factors, past), expected)
 
 
 @given(matrices(), st.sampled_from(["entrywise", "squared"]), st.integers(1, 5), st.booleans())

@@ -64,11 +64,21 @@ def test_mtl_is_one_stage_of_all_tasks_without_metrics_of_order(carrier, llama, 
 
 
 @pytest.mark.parametrize(
-    "method", ["inc-lora", "seq-lora", "o-lora+n-lora", "replay", "prog-prompt"]
+    ("method", "settings"),
+    [
+        ("inc-lora", {}),
+        ("seq-lora", {}),
+        ("o-lora+n-lora", {"l1": 0.1}),
+        ("inc-lora", {"routing": "input", "consolidation": "largest"}),
+        ("replay", {"buffer": 0.5}),
+        ("replay", {"buffer": 0.5, "carrier": "lora", "routing": "input"}),
+        ("lwf", {"carrier": "full"}),
+        ("prog-prompt", {}),
+        ("de-lora", {}),
+        ("per-task", {"carrier": "full"}),
+    ],
 )
-def test_what_a_method_keeps_survives_a_restart(method, llama, tmp_path, monkeypatch):
-    settings = {"l1": 0.1} if "n-lora" in method else {}
-    settings |= {"buffer": 0.5} if method == "replay" else {}
+def test_what_a_method_keeps_survives_a_restart(method, settings, llama, tmp_path, monkeypatch):
     learn(llama, tmp_path / "whole", method, **settings)
     original = Learner.learn
 

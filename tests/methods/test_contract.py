@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from nlora.carriers.layouts import Concatenated
 from nlora.methods.base import Method, Settings, Stage, Step, Term
 from nlora.models.logits import answer_logits
 from tests.methods.helpers import TASKS, answers, learn, losses, stages, update
@@ -92,10 +93,10 @@ class Routed(Method):
         return "prompt"
 
     def carrier_options(self):
-        return {"length": 4}
+        return {"layout": Concatenated(4)}
 
     def route(self, learner, examples):
-        learned = len(learner.carrier.model.prompts)
+        learned = len(learner.carrier.model.updates)
         return [min(1 + int(e.text.rsplit(" ", 1)[1]) % 3, learned) for e in examples]
 
     def at(self, learner, stage: int):

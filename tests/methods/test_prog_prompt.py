@@ -1,12 +1,13 @@
 import pytest
 import torch
+from transformers import LlamaForCausalLM
 
 from nlora.methods.registry import method
 from nlora.training.config import RunConfig, plan
 from nlora.training.learner import Learner
 from nlora.training.run import run
 from tests import runs
-from tests.methods.helpers import answers, learn, stages, update
+from tests.methods.helpers import answers, learn, same_bits, stages, update
 
 
 @pytest.mark.parametrize("model", ["llama", "t5"])
@@ -50,8 +51,8 @@ def test_only_a_prompt_is_trained_and_saved(llama, tmp_path):
 
 
 def test_tables_can_say_that_it_is_told_the_task():
-    assert method("prog-prompt").kind.needs_task_id
-    assert not method("n-lora").kind.needs_task_id
+    assert method("prog-prompt").build({}).needs_task_id
+    assert not method("n-lora").build({}).needs_task_id
 
 
 def test_its_papers_optimiser_is_the_default_and_a_user_may_change_it():
@@ -60,3 +61,23 @@ def test_its_papers_optimiser_is_the_default_and_a_user_may_change_it():
 
     assert (resolved().learning_rate, resolved().weight_decay) == (0.3, 1e-5)
     assert resolved(learning_rate=0.1).learning_rate == 0.1
+
+
+def test_gradient_checkpointing_saves_memory_and_changes_nothing(llama, tmp_path, monkeypatch):
+    asked = []
+    original = LlamaForCausalLM.activation_checkpointing_enable
+    monkeypatch.setattr(
+        LlamaForCausalLM,
+        "activation_checkpointing_enable",
+        lambda self, **how: [asked.append(how), original(self, **how)],
+    )
+    for checkpointing in (True, False):
+        learn(
+            llama,
+            tmp_path / str(checkpointing),
+            "prog-prompt",
+            ("colour",),
+            gradient_checkpointing=checkpointing,
+        )
+    assert len(asked) == 1
+    assert same_bits(tmp_path / "True", tmp_path / "False")

@@ -7,13 +7,18 @@ from nlora.methods.registry import method, methods
 from nlora.training.config import RunConfig, plan
 
 NAMES = {
+    "seq-ft",
     "seq-lora",
     "inc-lora",
     "o-lora",
     "n-lora",
     "mtl",
     "replay",
+    "ewc",
+    "lwf",
     "prog-prompt",
+    "l2p",
+    "lfpt5",
     "ns",
     "o-lora+n-lora",
 }
@@ -108,7 +113,16 @@ def test_an_unknown_setting_is_answered_with_the_nearest(name, setting, nearest)
         ("o-lora", "orthogonality_weight", float("inf")),
         ("replay", "buffer", 0),
         ("replay", "carrier", "prompt"),
+        ("ewc", "ewc_lambda", -1),
+        ("ewc", "mode", "both"),
+        ("ewc", "decay", 1.5),
+        ("ewc", "fisher_examples", 0),
+        ("lwf", "temperature", 0),
+        ("lwf", "distillation_weight", -1),
         ("prog-prompt", "prompt_length", 0),
+        ("l2p", "top_k", 11),
+        ("l2p", "query", "cls"),
+        ("lfpt5", "kl_weight", 1.5),
         ("prog-prompt", "learning_rate", -1),
     ],
 )

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from pytest_httpserver import HTTPServer
 
+from nlora.checksum import sha256
 from nlora.errors import NloraError
 from nlora.models import smollm2
-from nlora.models.cache import Unreachable, sha256
+from nlora.models.cache import Unreachable
 
 WIDTH, LAYERS, HEADS, KV_HEADS, FFN = 32, 2, 4, 2, 64
 

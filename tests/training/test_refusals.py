@@ -1,7 +1,6 @@
 """What a run refuses, in one line, and what it leaves as it was."""
 
 import json
-import shutil
 
 import pytest
 
@@ -19,7 +18,6 @@ from tests.runs import FAST, config, tree, write_stream
         {"max_eval": 5},
         {"evaluate": "seen"},
         {"method": "seq-lora"},
-        {"model": "elsewhere"},
         {"settings": {"rank": 4}},
         {"settings": {"epochs": [8, 8, 7]}},
         {"settings": {"buffer": 0.2}},
@@ -27,15 +25,13 @@ from tests.runs import FAST, config, tree, write_stream
     ],
     ids=str,
 )
-def test_another_configuration_is_refused_and_nothing_is_touched(done, llama, tmp_path, change):
+def test_another_configuration_is_refused_and_nothing_is_touched(done, change):
     settings = dict(done.config.settings)
     if "settings" in change:
         change = {"settings": {**settings, **change["settings"]}}
     if change.get("method"):
         settings.pop("carrier")
         change["settings"] = settings
-    if change.get("model"):
-        change = {"model": str(shutil.copytree(llama, tmp_path / "elsewhere"))}
     before = tree(done.out)
     with pytest.raises(NloraError, match="different configuration") as error:
         run(done.config.model_copy(update=change), done.out)
@@ -131,13 +127,50 @@ def test_a_loss_that_is_no_number_stops_the_run_and_earlier_stages_stand(llama, 
 
 def test_a_run_that_broke_in_its_first_stage_may_begin_anew_with_other_settings(llama, tmp_path):
     stream = write_stream(tmp_path, "colour")
-    settings = {**FAST, "epochs": 2, "learning_rate": 1e30}
+    settings = {**FAST, "epochs": 2, "learning_rate": 1e30, "target_modules": "all-linear"}
     with pytest.raises(NloraError, match=r"'colour', step \d.*learning_rate"):
         run(config(llama, stream, settings), tmp_path / "out")
     found = run(config(llama, stream, {**settings, "learning_rate": 1e-3}), tmp_path / "out")
     assert found["stages"] == ["colour"]
     stored = json.loads((tmp_path / "out" / "model.json").read_text())
     assert stored["settings"]["learning_rate"] == 1e-3
+
+
+EXPLODES = """
+import torch
+from nlora.methods.base import Term
+from nlora.methods.inc_lora import IncLora
+
+class Infinite:
+    name = "extra"
+
+    def __init__(self, carrier):
+        self.parameters = carrier.trainable()
+
+    def __call__(self, step):
+        at = float("inf") if step.number == step.total - 1 else 0.0
+        return Term(1.0, [(p, torch.full_like(p, at)) for p in self.parameters])
+
+    def notes(self):
+        return {}
+
+class Explodes(IncLora):
+    name = "explodes"
+    summary = "its last step is infinite"
+
+    def penalties(self, learner, stage):
+        return [Infinite(learner.carrier)]
+"""
+
+
+def test_a_last_step_that_leaves_no_numbers_is_not_committed(llama, tmp_path):
+    (tmp_path / "plugin.py").write_text(EXPLODES)
+    stream = write_stream(tmp_path, "colour")
+    asked = config(llama, stream, method="explodes", plugin=str(tmp_path / "plugin.py"))
+    with pytest.raises(NloraError, match=r"'colour', step 2: .*lora_\w.* not finite") as error:
+        run(asked, tmp_path / "out")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "out" / "stages").exists()
 
 
 def test_an_unknown_model_leaves_no_folder(tmp_path):

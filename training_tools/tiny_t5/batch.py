@@ -1,4 +1,4 @@
-"""From prompts to tensors: ids, segments of text and options, and spans to restore."""
+"""From prompts to tensors: ids, segments of text and options, and texts to repeat."""
 
 import random
 from collections.abc import Sequence
@@ -11,19 +11,23 @@ from torch import Tensor
 
 from training_tools.tiny_t5.options import Prompt
 
+LONGEST_PIECE = 40
+
 
 @dataclass(frozen=True)
 class Batch:
     """Rows of one forward pass.
 
-    `segments` marks tokens of the text with 1 and of option j with j + 2, others with 0;
-    `labels` are the answer's ids, −100 after their end.
+    `segments` marks tokens of the text with 1 and of option j with j + 2, others with 0; `labels`
+    are the answer's ids, −100 after their end; `copied` tells where in the prompt each of them
+    stands, −1 for the end and where the answer is tokenised otherwise than the option.
     """
 
     prompts: tuple[Prompt, ...]
     ids: Tensor
     segments: Tensor
     labels: Tensor
+    copied: Tensor
 
     @property
     def mask(self) -> Tensor:
@@ -55,6 +59,10 @@ def encode(
         _segments(np.array(offsets), prompt)
         for offsets, prompt in zip(found.offset_mapping, prompts, strict=True)
     ]
+    copied = [
+        _copied(answer, marks, prompt.right)
+        for answer, marks, prompt in zip(answers, segments, prompts, strict=True)
+    ]
     order = sorted(range(len(prompts)), key=lambda i: len(found.input_ids[i]))
     size = -(-len(order) // parts)
     return [
@@ -63,6 +71,7 @@ def encode(
             padded([found.input_ids[i] for i in part]),
             padded([segments[i] for i in part]),
             padded([answers[i] for i in part], -100),
+            padded([copied[i] for i in part], -1),
         )
         for part in (order[start : start + size] for start in range(0, len(order), size))
     ]
@@ -77,20 +86,26 @@ def _segments(offsets: np.ndarray, prompt: Prompt) -> np.ndarray:
     return marks
 
 
-def corrupted(tokenizer: Any, texts: Sequence[str], rng: random.Random) -> tuple[Tensor, Tensor]:
-    """Texts with short spans replaced by sentinels, and the spans to restore (T5's way)."""
-    first = tokenizer.convert_tokens_to_ids("<extra_id_0>")
-    inputs, targets = [], []
-    for ids in tokenizer(list(texts), truncation=True, max_length=64).input_ids:
-        ids, source, target, place = ids[:-1], [], [], 0
-        spans = min(8, max(1, len(ids) // 8))
-        starts = sorted(rng.sample(range(len(ids)), spans))
-        for number, start in enumerate(starts):
-            if start < place:
-                continue
-            source += [*ids[place:start], first + number]
-            place = min(len(ids), start + rng.randint(1, 2))
-            target += [first + number, *ids[start:place]]
-        inputs.append([*source, *ids[place:], tokenizer.eos_token_id])
-        targets.append([*target, tokenizer.eos_token_id])
-    return padded(inputs), padded(targets, -100)
+def _copied(answer: Sequence[int], segments: np.ndarray, right: int) -> list[int]:
+    places = np.flatnonzero(segments == right + 2)
+    same = len(places) == len(answer) - 1
+    return [*(places.tolist() if same else [-1] * (len(answer) - 1)), -1]
+
+
+def repeated(
+    tokenizer: Any, texts: Sequence[str], wordings: Sequence[str], rng: random.Random
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Prompts to repeat a piece of each text: ids, labels, and where each label stands."""
+    inputs, targets, copied = [], [], []
+    for text in texts:
+        before, after = (
+            tokenizer(part, add_special_tokens=False).input_ids if part else []
+            for part in rng.choice(wordings).split("{text}")
+        )
+        ids = tokenizer(text, add_special_tokens=False).input_ids
+        start = rng.randrange(max(1, len(ids) - LONGEST_PIECE))
+        ids = ids[start : start + rng.randint(2, LONGEST_PIECE)]
+        inputs.append([*before, *ids, *after, tokenizer.eos_token_id])
+        targets.append([*ids, tokenizer.eos_token_id])
+        copied.append([*range(len(before), len(before) + len(ids)), -1])
+    return padded(inputs), padded(targets, -100), padded(copied, -1)

@@ -8,7 +8,8 @@ import json
 import shutil
 from pathlib import Path
 
-from nlora.models.cache import RECORD, sha256
+from nlora.checksum import sha256
+from nlora.models.cache import RECORD
 
 REVISION = "1"
 FILES = (
@@ -43,8 +44,8 @@ Two stages, seed {seed}, {tokens:.1f} million tokens read by the encoder, bf16 a
 
 1. *distil* ({distil} steps of 64 sequences): its encoder's token states, and their means over a
    text and over each option, become those of the teacher all-MiniLM-L6-v2 (cosine).
-2. *choose* ({choose} steps of 64 prompts and 12 texts with gaps): it answers prompts of
-   changing wording with 2 to 20 options, and restores short spans. The right option is the one
+2. *choose* ({choose} steps of 64 prompts and 24 texts to repeat): it answers prompts of
+   changing wording with 2 to 20 options, and repeats pieces of text. The right option is the one
    nearest to the text by the teacher's vectors, a phrase of the text, the words that follow it,
    or the mood that a generated review was made from.
 
@@ -85,7 +86,7 @@ def card(run: Path, parameters: int, vocabulary: int) -> str:
     total = settings["distil_steps"] + settings["choose_steps"]
     if state["step"] < total:
         raise SystemExit(f"{run} is at step {state['step']} of {total}")
-    columns = ("token", "mean", "option", "choose", "fit", "restore", "held_out")
+    columns = ("token", "mean", "option", "choose", "point", "fit", "repeat", "held_out")
     every = max(1, total // 20)
     kept = [r for r in rows if r["step"] % every < 20 or r["step"] == total]
     curve = "\n".join(

@@ -33,6 +33,7 @@ def student(embeddings: Tensor | None, vocabulary: int, seed: int) -> T5ForCondi
         decoder_start_token_id=0,
     )
     model = T5ForConditionalGeneration(config)
+    model.set_attn_implementation("eager")  # training looks at the attention's weights
     model.generation_config = GenerationConfig(
         pad_token_id=0, eos_token_id=1, decoder_start_token_id=0, max_new_tokens=50
     )

@@ -12,7 +12,6 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import PreTrainedTokenizerFast
 
 PAD, EOS, UNK = "<pad>", "</s>", "<unk>"
-SENTINELS = tuple(f"<extra_id_{i}>" for i in range(8))
 SIZE = 24_576
 _SPACE = "▁"
 _MARK = "[!-/:-@\\[-`{-~]"  # ASCII punctuation
@@ -26,7 +25,6 @@ def vocabulary(teacher: dict[str, int]) -> dict[str, int]:
     vocabulary is sorted by frequency, and `SIZE` cuts off the rarest.
     """
     tokens = {PAD: "[PAD]", EOS: "[SEP]", UNK: "[UNK]"}
-    tokens |= dict.fromkeys(SENTINELS, "[MASK]")
     for mark in string.punctuation:
         for token in (mark, _SPACE + mark, mark + _SPACE, _SPACE + mark + _SPACE):
             tokens[token] = mark
@@ -69,7 +67,6 @@ def build(teacher: dict[str, int]) -> PreTrainedTokenizerFast:
         pad_token=PAD,
         eos_token=EOS,
         unk_token=UNK,
-        extra_special_tokens=list(SENTINELS),
         model_max_length=512,
     )
 

@@ -101,6 +101,12 @@ FORMS = (
 )
 """The first is the form of the paper's Table 6 and is drawn as often as all others together."""
 
+REPEAT_FORMS = (
+    "Repeat the text.\n{text}\nAnswer:",
+    "Copy the words: {text}",
+    "{text}\nSay that again:",
+)
+
 MOODS = {
     "bad": """terrible; awful; angry; disappointed; poor; a complaint; very unhappy; one star;
 hated it""",

@@ -3,10 +3,12 @@
     python -m training_tools.tiny_t5.train --corpus DIR --out DIR --seed 0 [--minutes N]
 
 Two stages. `distil`: the encoder's token states, and its mean over the text and over each option,
-become the teacher's (cosine). `choose`: the whole model answers prompts that list options and
-restores short spans, while the means stay the teacher's. Steps are drawn from (seed, step) alone,
-so a run that was stopped, after --minutes or by Ctrl-C, goes on with the same command and ends with
-the same weights. `--out`/model is the finished model; `--out`/log.jsonl its losses.
+become the teacher's (cosine). `choose`: the whole model answers prompts that list options, and
+repeats texts, while the means stay the teacher's; the last cross-attention is told where in the
+prompt the answer stands, without which a model this small does not learn to copy. Steps are drawn
+from (seed, step) alone, so a run that was stopped, after --minutes or by Ctrl-C, goes on with the
+same command and ends with the same weights. `--out`/model is the finished model; `--out`/log.jsonl
+its losses.
 """
 
 import argparse
@@ -36,6 +38,9 @@ DECAY = 0.3
 """Share of the last stage's steps in which its learning rate falls to a tenth."""
 EASE = 0.5
 """Share of the last stage's steps in which its prompts grow from easy to full difficulty."""
+REPEATED = 24
+"""Texts to repeat in a step of the last stage."""
+POINTING_HEADS = 4
 
 
 class Run:
@@ -193,7 +198,8 @@ class Run:
         rows = rng.sample(self._known(), ROWS)
         ease = max(0.0, 1 - place / (EASE * self.steps["choose"]))
         prompts = self.writer.write(rows, self.windows, self.vectors[rows].float(), rng, ease)
-        total = {"choose": 0.0, "fit": 0.0, "mean": 0.0, "option": 0.0, "restore": 0.0}
+        names = ("choose", "point", "fit", "mean", "option")
+        total = dict.fromkeys(names, 0.0)
         batches = b.encode(self.tokenizer, prompts, parts=2)
         for batch in batches:
             known = torch.tensor([p.window >= 0 for p in batch.prompts])
@@ -202,7 +208,7 @@ class Run:
                 states, means = self._encode(batch)
                 segments = self.trainee.to_teacher(means)
                 fits = self.trainee.fits(means[:, 1:])[..., 0].float()
-                answer = self._answer(states, batch.mask, batch.labels)
+                answer, point = self._answer(states, batch.mask, batch.labels, batch.copied)
             absent = torch.arange(fits.shape[1]) >= torch.tensor(
                 [[len(p.options)] for p in batch.prompts]
             )
@@ -210,6 +216,7 @@ class Run:
             near = 1 - cosine_similarity(segments[:, 0].float(), vectors, dim=-1)
             losses = {
                 "choose": answer,
+                "point": point,
                 "fit": cross_entropy(fits.masked_fill(absent, -1e4), right),
                 "mean": (near * known).sum() / known.sum().clamp(min=1),
                 "option": self._option_loss(segments, batch),
@@ -217,30 +224,39 @@ class Run:
             (sum(losses.values()) / len(batches)).backward()  # type: ignore[union-attr]
             for name, loss in losses.items():
                 total[name] += loss.item() / len(batches)
-        texts = [self.windows[row]["text"] for row in rng.sample(range(len(self.windows)), 12)]
-        ids, labels = b.corrupted(self.tokenizer, texts, rng)
-        self.tokens += int((ids != 0).sum())
+        return {**total, **self._repeat(rng)}
+
+    def _repeat(self, rng: random.Random) -> dict[str, float]:
+        rows = rng.sample(range(len(self.windows)), REPEATED)
+        texts = [self.windows[row]["text"] for row in rows]
+        ids, labels, copied = b.repeated(self.tokenizer, texts, topics.REPEAT_FORMS, rng)
+        mask = (ids != 0).long()
+        self.tokens += int(mask.sum())
         with torch.autocast("cpu", torch.bfloat16):
-            states = self.trainee.model.encoder(
-                input_ids=ids, attention_mask=(ids != 0).long()
-            ).last_hidden_state
-            loss = self._answer(states, (ids != 0).long(), labels)
-        (0.2 * loss).backward()
-        return {**total, "restore": loss.item()}
+            states = self.trainee.model.encoder(ids, attention_mask=mask).last_hidden_state
+            answer, point = self._answer(states, mask, labels, copied)
+        (answer + point).backward()
+        return {"repeat": answer.item(), "repeat_point": point.item()}
 
     def _known(self) -> list[int]:
         """The windows whose vectors the teacher gave while the encoder was distilled."""
         return self.vectors.any(dim=1).nonzero()[:, 0].tolist()
 
-    def _answer(self, states: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
-        """The decoder's cross-entropy, mean over tokens."""
+    def _answer(
+        self, states: Tensor, mask: Tensor, labels: Tensor, copied: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The decoder's cross-entropy, and that of where it looks, each the mean over tokens."""
         out = self.trainee.model(
             encoder_outputs=(states,),
             attention_mask=mask,
             decoder_input_ids=self.trainee.model.prepare_decoder_input_ids_from_labels(labels),
+            output_attentions=True,
         )
         logits = out.logits.float().flatten(0, 1)
-        return cross_entropy(logits, labels.flatten(), ignore_index=-100)
+        looks = out.cross_attentions[-1][:, :POINTING_HEADS].float().mean(1)  # (rows, T, S)
+        there = looks.gather(2, copied.clamp(min=0)[..., None])[..., 0]
+        point = -(there[copied >= 0] + 1e-6).log().mean()
+        return cross_entropy(logits, labels.flatten(), ignore_index=-100), point
 
     @torch.inference_mode()
     def examine(self, count: int = 192) -> float:

@@ -40,6 +40,10 @@ class Carrier(Protocol):
         """The parameters that training may change."""
         ...
 
+    def consolidate(self) -> None:
+        """The update in hand is trained: let it join the earlier ones."""
+        ...
+
     def previous(self) -> AbstractContextManager[None]:
         """The model as it was when this stage began (the teacher of distillation)."""
         ...
@@ -50,6 +54,10 @@ class Carrier(Protocol):
 
     def load(self, folders: Sequence[Path]) -> None:
         """Put saved updates in force, as if they had been trained here one after another."""
+        ...
+
+    def standing(self, folders: Sequence[Path]) -> AbstractContextManager[None]:
+        """The model that these saved updates make, instead of the one in hand; not in training."""
         ...
 
     def notes(self) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """The update as a change of all parameters. The newest state replaces the one before."""
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,18 @@ from nlora.carriers.base import snapshot, swapped
 
 
 class Full:
-    """All parameters are trained, and are saved as they stand after the stage."""
+    """All parameters are trained, and are saved as they stand after the stage.
+
+    `isolated` lets every stage begin at the base model, of which a copy is kept for that.
+    """
 
     name = "full"
     replaces = True
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, isolated: bool = False) -> None:
         self.model = model
         model.requires_grad_(True)
+        self._base = snapshot(self.trainable()) if isolated else []
         self._start: list[Tensor] = []
 
     def trainable(self) -> list[Parameter]:
@@ -31,11 +35,26 @@ class Full:
     def begin(self, continued: bool = False, keep_previous: bool = False) -> None:
         """Go on from the model as it stands. `keep_previous` costs a copy of the model."""
         del continued  # there is only one model to go on from
+        with torch.no_grad():
+            for parameter, value in zip(self.trainable(), self._base, strict=False):
+                parameter.copy_(value)
         self._start = snapshot(self.trainable()) if keep_previous else []
 
     def previous(self) -> AbstractContextManager[None]:
         """The model as it was when this stage began."""
         return swapped(self.trainable(), self._start)
+
+    def consolidate(self) -> None:
+        """Nothing: there is one model."""
+
+    @contextmanager
+    def standing(self, folders: Sequence[Path]) -> Iterator[None]:
+        """The model of the last of these saved states, as read from its file."""
+        parameters = dict(self.model.named_parameters())
+        tensors = load_file(folders[-1] / "parameters.safetensors")
+        values = [tensors[name].to(p.device) for name, p in parameters.items()]
+        with swapped(parameters.values(), values):
+            yield
 
     def save(self, folder: Path) -> None:
         """All parameters by name, in `parameters.safetensors`."""

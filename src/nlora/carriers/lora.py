@@ -1,21 +1,21 @@
 """The update as a LoRA adapter (PEFT): ΔW = (α/r)·B @ A at every adapted matrix.
 
-The newest update is PEFT's adapter "default". Earlier ones are kept as factors and are in force in
-one of two ways, at a cost that does not grow with their number:
+The newest update is PEFT's adapter "default". Earlier ones are kept as factors; `consolidation`
+says what model they make together, at a cost that does not grow with their number (`past`):
 
-fold     fp32 models. Each adapted weight is W₀ + ΣΔW, rebuilt from W₀ so that errors do not pile
-         up.
-branch   bf16 or quantised models, where rounding to the weight's grid would lose most of a small
-         update. One frozen adapter "history" holds their sum, concatenated along the rank and, once
-         that passes `history_rank`, recompressed from the exact factors; the error is recorded.
+sum       W₀ + ΣΔW_i (the paper's)
+largest   W₀ + per entry the ΔW_i of largest magnitude. A task is trained on top of what the tasks
+          before it make together, and joins them afterwards
+none      each update is trained and stands alone on W₀; a method that asks for this chooses among
+          them (routing)
 """
 
 import re
 import textwrap
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from peft import LoraConfig, TaskType, get_peft_model, set_peft_model_state_dict
@@ -25,10 +25,15 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from nlora.carriers.base import snapshot, swapped
+from nlora.carriers.dropout import Dropout
+from nlora.carriers.past import Branch, Dense, Folded, Past
 from nlora.errors import NloraError
-from nlora.lowrank.factors import Factors, concatenate, recompress
+from nlora.lowrank.consolidate import largest
+from nlora.lowrank.factors import Factors, concatenate
 
-ADAPTER, HISTORY = "default", "history"
+ADAPTER = "default"
+
+Consolidation = Literal["sum", "largest", "none"]
 
 
 class Lora:
@@ -45,9 +50,8 @@ class Lora:
         target_modules: str | list[str] | None = None,
         fold: bool = True,
         history_rank: int = 128,
+        consolidation: Consolidation = "sum",
     ) -> None:
-        self.fold = fold
-        self.history_rank = history_rank
         kind = TaskType.SEQ_2_SEQ_LM if model.config.is_encoder_decoder else TaskType.CAUSAL_LM
         config = LoraConfig(
             task_type=kind,
@@ -64,13 +68,21 @@ class Lora:
                 f"cannot put LoRA adapters into this model: {reason} (setting target_modules)"
             ) from error
         self.layers = _layers(self.model)
+        for layer in self.layers.values() if dropout > 0 else ():
+            layer.lora_dropout[ADAPTER] = Dropout(dropout)
         self.past: list[dict[str, Factors]] = []
         """The factors of every earlier update, by matrix, oldest first."""
         self.replaces = False
         self._trained = False
         self._start: list[Tensor] = []
-        self._original: dict[str, Tensor] = {}
-        self._history_error = 0.0
+        self.consolidation = consolidation
+        self._consolidated = False
+        """Whether the update in hand has joined the past, as `largest` needs it to."""
+        self._in_force: Past = Folded(self.layers)
+        if not fold and consolidation == "largest":
+            self._in_force = Dense(self.layers, model.dtype)
+        elif not fold:
+            self._in_force = Branch(self.model, self.layers, ADAPTER, history_rank)
 
     def factors(self) -> dict[str, Factors]:
         """The trainable factors of this stage's update, by matrix."""
@@ -96,9 +108,13 @@ class Lora:
             # First, since the history branch draws random numbers that it does not keep.
             for layer in self.layers.values():
                 layer.reset_lora_parameters(ADAPTER, init_lora_weights=True)
-            self._put_past_in_force()
+            self._put_past_in_force(consolidated=False)
         self._start = snapshot(self.trainable()) if keep_previous else []
         self._trained = True
+
+    def consolidate(self) -> None:
+        """The update in hand is trained: let it join the earlier ones."""
+        self._put_past_in_force(consolidated=True)
 
     def previous(self) -> AbstractContextManager[None]:
         """The model as it was when this stage began."""
@@ -116,19 +132,40 @@ class Lora:
 
     def load(self, folders: Sequence[Path]) -> None:
         """Put saved adapters in force; the last stays the one that `begin` may continue."""
-        if not folders:
-            return
-        updates = [load_file(folder / "adapter_model.safetensors") for folder in folders]
-        for tensors in updates[:-1]:
+        if folders:
+            self._read(folders)
+            self._trained = True
+
+    @contextmanager
+    def standing(self, folders: Sequence[Path]) -> Iterator[None]:
+        """The model that these saved adapters make, W₀ if none, instead of the one in hand."""
+        past, values, consolidated = self.past, snapshot(self.trainable()), self._consolidated
+        self.past = []
+        try:
+            self._read(folders)
+            yield
+        finally:
+            self.past = past
+            with torch.no_grad():
+                for parameter, value in zip(self.trainable(), values, strict=True):
+                    parameter.copy_(value)
+            self._put_past_in_force(consolidated)
+
+    def _read(self, folders: Sequence[Path]) -> None:
+        *earlier, newest = [load_file(f / "adapter_model.safetensors") for f in folders] or [None]
+        for tensors in earlier:
             set_peft_model_state_dict(self.model, tensors, adapter_name=ADAPTER)
             self.past.append(self._copy())
-        self._put_past_in_force()
-        set_peft_model_state_dict(self.model, updates[-1], adapter_name=ADAPTER)
-        self._trained = True
+        if newest is None:
+            for layer in self.layers.values():
+                layer.reset_lora_parameters(ADAPTER, init_lora_weights=True)
+        else:
+            set_peft_model_state_dict(self.model, newest, adapter_name=ADAPTER)
+        self._put_past_in_force(consolidated=True)
 
     def notes(self) -> dict[str, float]:
-        """The relative error with which the history branch stands for the earlier updates."""
-        return {} if self.fold else {"history_error": self._history_error}
+        """The relative error with which a frozen branch stands for the earlier updates."""
+        return {} if isinstance(self._in_force, Folded) else {"history_error": self._in_force.error}
 
     def _copy(self) -> dict[str, Factors]:
         return {
@@ -136,45 +173,19 @@ class Lora:
             for name, f in self.factors().items()
         }
 
-    def _put_past_in_force(self) -> None:
-        if not self.past:
-            return
-        together = {name: concatenate([u[name] for u in self.past]) for name in self.layers}
-        if self.fold:
-            self._fold(together)
-        else:
-            self._branch(together)
-
-    @torch.no_grad()
-    def _fold(self, together: dict[str, Factors]) -> None:
-        for name, layer in self.layers.items():
-            base = layer.get_base_layer()
-            if name not in self._original:
-                # W₀ may be shared with the embeddings, which must not change.
-                self._original[name] = base.weight.detach()
-                base.weight = Parameter(base.weight.clone(), requires_grad=False)
-            delta = together[name].delta()
-            base.weight.copy_(self._original[name] + (delta.T if layer.fan_in_fan_out else delta))
-
-    @torch.no_grad()
-    def _branch(self, together: dict[str, Factors]) -> None:
-        small = {name: recompress(f, self.history_rank) for name, f in together.items()}
-        self._history_error = max(error for _, error in small.values())
-        rank = max(f.A.shape[0] for f, _ in small.values())
-        if HISTORY in self.model.peft_config:
-            self.model.delete_adapter(HISTORY)
-        old: Any = self.model.peft_config[ADAPTER]
-        config = LoraConfig(
-            task_type=old.task_type, r=rank, lora_alpha=rank, target_modules=old.target_modules
-        )
-        self.model.add_adapter(HISTORY, config)
-        for name, layer in self.layers.items():
-            (small_A, small_B, _), _ = small[name]
-            rows = small_A.shape[0]  # fewer than `rank` where the matrix itself is smaller
-            layer.lora_A[HISTORY].weight.zero_()[:rows].copy_(small_A)
-            layer.lora_B[HISTORY].weight.zero_()[:, :rows].copy_(small_B)
-        self.model.base_model.set_adapter([ADAPTER, HISTORY])
-        self.model.set_requires_grad([HISTORY], False)
+    def _put_past_in_force(self, consolidated: bool) -> None:
+        self._consolidated = consolidated
+        if not self.past or self.consolidation == "none":
+            self._in_force.clear()
+        elif self.consolidation == "sum":
+            self._in_force.put(lambda name: concatenate([u[name] for u in self.past]))
+        elif not consolidated:
+            self._in_force.put(lambda name: largest([u[name] for u in self.past]))
+        else:  # the newest stays the adapter, so what is in force beside it is the difference
+            new = self._copy()
+            self._in_force.put(
+                lambda name: largest([*(u[name] for u in self.past), new[name]]) - new[name].delta()
+            )
 
 
 def _layers(model: Any) -> dict[str, Any]:

@@ -1,10 +1,11 @@
-"""The update as a soft prompt: trained vectors before the text; the model itself stays frozen.
+"""The update as a soft prompt: trained vectors beside the text; the model itself stays frozen.
 
-Prompts of earlier stages are kept, frozen. Which ones are read, and in which order, is a list of
-stage indices that a method may set; the default is all, the newest first (Progressive Prompts).
+Prompts of earlier stages are kept, frozen. Which ones are read is a list of stage indices that a
+method may set; the default is all, the newest first. Which of their vectors stand where is a
+`Layout` (`carriers.layouts`), which the method gives.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,18 +16,27 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 
 from nlora.carriers.base import snapshot, swapped
-from nlora.models.inside import positions
+from nlora.carriers.layouts import Layout, Text
+from nlora.errors import NloraError
+from nlora.models.inside import accepts, positions
 
 
 class PromptedModel(nn.Module):
-    """A frozen model that reads soft prompts before its input; called and generating like it."""
+    """A frozen model that reads soft prompts with its input; called and generating like it."""
 
-    prepends = True
+    prompted = True
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, layout: Layout) -> None:
         super().__init__()
+        if not (model.config.is_encoder_decoder or accepts(type(model), "logits_to_keep")):
+            # It is how a training example tells where its answer begins.
+            raise NloraError(
+                f"{type(model).__name__} cannot be given soft prompts, since it does not take "
+                "`logits_to_keep`; choose a method over LoRA adapters or all parameters"
+            )
         self.model = model.requires_grad_(False)
-        self.prompts = nn.ParameterList()
+        self.layout = layout
+        self.updates: Any = nn.ModuleList()
         self.reading: list[int] = []
 
     @property
@@ -43,66 +53,101 @@ class PromptedModel(nn.Module):
         """The Transformers model inside."""
         return self.model
 
+    def activation_checkpointing_enable(self, **kwargs: Any) -> None:
+        """Save memory in training; the Trainer asks for it."""
+        self.model.activation_checkpointing_enable(**kwargs)
+
     def forward(self, input_ids: Tensor, attention_mask: Tensor, **kwargs: Any) -> Any:
         """The model's output for (B, S) ids; its logits do not count the prompts' positions.
 
-        A boolean `logits_to_keep` of shape (B, S) is understood, as the models understand it.
+        A boolean `logits_to_keep` of shape (B, S) is understood, as the models understand it. The
+        tokens that it has predicted are the answer; what stands before them is the text.
         """
-        inputs = self._prepend(input_ids, attention_mask)
         keep = kwargs.get("logits_to_keep")
+        answers = torch.zeros_like(input_ids, dtype=torch.bool)
+        if isinstance(keep, Tensor):  # position s predicts token s + 1
+            answers[:, 1:] = keep[:, :-1]
+        inputs, answers = self._read(input_ids, attention_mask, answers)
         if isinstance(keep, Tensor):
-            longer = inputs["attention_mask"].shape[1] - keep.shape[1]
-            kwargs["logits_to_keep"] = nn.functional.pad(keep, (longer, 0), value=False)
+            kwargs["logits_to_keep"] = nn.functional.pad(answers[:, 1:], (0, 1), value=False)
         if "position_ids" in kwargs:
             kwargs["position_ids"] = positions(inputs["attention_mask"])
         return self.model(**inputs, **kwargs)
 
     def generate(self, input_ids: Tensor, attention_mask: Tensor, **kwargs: Any) -> Tensor:
         """Generated ids. For decoder-only models the (B, S) prompt stands before them, as usual."""
-        inputs = self._prepend(input_ids, attention_mask)
+        nothing = torch.zeros_like(input_ids, dtype=torch.bool)
+        inputs, _ = self._read(input_ids, attention_mask, nothing)
         new = self.model.generate(**inputs, **kwargs)
         return new if self.config.is_encoder_decoder else torch.cat([input_ids, new], dim=1)
 
-    def _prepend(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
-        embeds = self.model.get_input_embeddings()(input_ids)  # (B, S, d)
-        read = [self.prompts[i].to(embeds.dtype) for i in self.reading]
-        if read:
-            # Left padding may stand between prompts and text: it is masked, and takes no position.
-            prompt = torch.cat(read)[None].expand(len(input_ids), -1, -1)  # (B, P, d)
-            embeds = torch.cat([prompt, embeds], dim=1)
-            attention_mask = nn.functional.pad(attention_mask, (prompt.shape[1], 0), value=1)
-        return {"inputs_embeds": embeds, "attention_mask": attention_mask}
+    def _read(self, ids: Tensor, mask: Tensor, answers: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Embeddings (B, P + S, d) and mask with the prompts put in, and where answers are now."""
+        embeds = self.model.get_input_embeddings()(ids)  # (B, S, d)
+        updates = [self.updates[i] for i in self.reading]
+        if updates:
+            text = Text(self.model, ids, embeds, mask.bool() & ~answers)
+            vectors, column = self.layout.place(updates, text)
+            embeds = insert(embeds, vectors.to(embeds.dtype), column)
+            mask = insert(mask, mask.new_ones(vectors.shape[:2]), column)
+            answers = insert(answers, answers.new_zeros(vectors.shape[:2]), column)
+        return {"inputs_embeds": embeds, "attention_mask": mask}, answers
+
+
+def insert(rows: Tensor, new: Tensor, column: Tensor) -> Tensor:
+    """Rows (B, S, …) with `new` (B, P, …) before a column of each (B,), where 0 ≤ column ≤ S.
+
+    >>> insert(torch.tensor([[1, 2], [3, 4]]), torch.tensor([[7], [8]]), torch.tensor([0, 1]))
+    tensor([[7, 1, 2],
+            [3, 8, 4]])
+    """
+    size, more = rows.shape[1], new.shape[1]
+    places = torch.arange(size + more, device=rows.device)  # (S + P,)
+    offset = places - column[:, None]  # (B, S + P): counted from the first new one
+    old = torch.where(offset < 0, places, places - more)
+    source = torch.where((offset >= 0) & (offset < more), size + offset, old)
+    each = torch.arange(len(rows), device=rows.device)[:, None]  # (B, 1)
+    return torch.cat([rows, new], dim=1)[each, source]
 
 
 class Prompt:
-    """A soft prompt of `length` vectors per stage, started at random rows of the vocabulary."""
+    """A soft prompt per stage, or one that is continued."""
 
     name = "prompt"
     replaces = False
 
-    def __init__(self, model: Any, length: int) -> None:
-        self.length = length
-        self.model = PromptedModel(model)
+    def __init__(self, model: Any, layout: Layout) -> None:
+        self.model = PromptedModel(model, layout)
         self._start: list[Tensor] = []
 
     def trainable(self) -> list[Parameter]:
-        """The newest prompt, (length, d)."""
-        return list(self.model.prompts)[-1:]
+        """The tensors of the newest update."""
+        return [p for update in self.model.updates[-1:] for p in update.values()]
 
     def begin(self, continued: bool = False, keep_previous: bool = False) -> None:
-        """A fresh prompt before all earlier ones, or the last one continued."""
-        self.replaces = continued and len(self.model.prompts) > 0
+        """A fresh update beside all earlier ones, or the last one continued."""
+        self.replaces = continued and len(self.model.updates) > 0
         if not self.replaces:
-            vocabulary = self.model.model.get_input_embeddings().weight
-            rows = torch.randint(len(vocabulary), (self.length,))
-            self._add(vocabulary[rows.to(vocabulary.device)].detach().float().clone())
+            self._add(self.model.layout.fresh(self._vocabulary()))
         self._start = snapshot(self.trainable()) if keep_previous else []
 
-    def _add(self, prompt: Tensor) -> None:
-        for earlier in self.model.prompts:
-            earlier.requires_grad_(False)
-        self.model.prompts.append(Parameter(prompt))
-        self.model.reading = list(reversed(range(len(self.model.prompts))))
+    @torch.no_grad()
+    def start_at(self, words: Sequence[Sequence[int]]) -> None:
+        """Let a fresh prompt begin with words: each vector the mean of a word's token embeddings.
+
+        Words beyond the prompt's length are left out.
+        """
+        vocabulary = self._vocabulary()
+        for vector, ids in zip(self.model.updates[-1]["prompt"], words, strict=False):
+            vector.copy_(vocabulary[list(ids)].float().mean(0))
+
+    def _vocabulary(self) -> Tensor:
+        return self.model.model.get_input_embeddings().weight
+
+    def _add(self, tensors: Mapping[str, Tensor]) -> None:
+        self.model.updates.requires_grad_(False)
+        self.model.updates.append(nn.ParameterDict(dict(sorted(tensors.items()))))
+        self.model.reading = list(reversed(range(len(self.model.updates))))
 
     @contextmanager
     def reading(self, stages: Sequence[int]) -> Iterator[None]:
@@ -113,6 +158,20 @@ class Prompt:
         finally:
             self.model.reading = kept
 
+    def consolidate(self) -> None:
+        """Nothing: prompts stand side by side."""
+
+    @contextmanager
+    def standing(self, folders: Sequence[Path]) -> Iterator[None]:
+        """The model that reads these saved prompts, the last first."""
+        updates, reading = self.model.updates, self.model.reading
+        self.model.updates, self.model.reading = nn.ModuleList(), []
+        try:
+            self.load(folders)
+            yield
+        finally:
+            self.model.updates, self.model.reading = updates, reading
+
     def previous(self) -> AbstractContextManager[None]:
         """The model as it was when this stage began: a continued prompt as it was, or none."""
         if self.replaces:
@@ -120,16 +179,18 @@ class Prompt:
         return self.reading(self.model.reading[1:])
 
     def save(self, folder: Path) -> None:
-        """The newest prompt, in `prompt.safetensors`."""
+        """The newest update, in `prompt.safetensors`."""
         folder.mkdir(parents=True, exist_ok=True)
-        prompt = self.trainable()[0].detach().contiguous()
-        save_file({"prompt": prompt}, folder / "prompt.safetensors")
+        [*_, newest] = self.model.updates
+        tensors = {name: p.detach().contiguous() for name, p in newest.items()}
+        save_file(tensors, folder / "prompt.safetensors")
 
     def load(self, folders: Sequence[Path]) -> None:
         """Put saved prompts in force, oldest first."""
-        device = self.model.model.get_input_embeddings().weight.device
+        device = self._vocabulary().device
         for folder in folders:
-            self._add(load_file(folder / "prompt.safetensors")["prompt"].to(device))
+            tensors = load_file(folder / "prompt.safetensors")
+            self._add({name: tensor.to(device) for name, tensor in tensors.items()})
 
     def notes(self) -> dict[str, float]:
         """Nothing to record."""

@@ -2,16 +2,28 @@
 
 import errno
 import sys
-import warnings
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from nlora import NloraError, __version__
-from nlora.cli import analyze, data, demo, env, learn, methods, models, run, streams
+from nlora import NloraError, __version__, processes
+from nlora.cli import (
+    analyze,
+    compare,
+    data,
+    demo,
+    env,
+    learn,
+    methods,
+    models,
+    run,
+    streams,
+    table,
+)
 from nlora.cli.console import err
+from nlora.models.quiet import quiet
 
 
 class FriendlyGroup(TyperGroup):
@@ -27,6 +39,8 @@ class FriendlyGroup(TyperGroup):
                 hint = f" (see `{context.command_path} --help`)" if context else ""
                 _fail(f"{error.format_message()}{hint}")
             status = 2
+        if not status:
+            processes.stop()
         sys.exit(status)
 
     def invoke(self, ctx: Any) -> Any:
@@ -47,7 +61,8 @@ class FriendlyGroup(TyperGroup):
 
 
 def _fail(message: str) -> None:
-    err.print(f"error: {message}", style="red", markup=False, highlight=False)
+    if processes.first_to_fail():
+        err.print(f"error: {message}", style="red", markup=False, highlight=False)
 
 
 app = typer.Typer(
@@ -79,6 +94,8 @@ def _root(
 app.command("demo")(demo.demo)
 app.command("run")(run.run)
 app.command("learn")(learn.learn)
+app.command("compare")(compare.compare)
+app.command("table")(table.table)
 app.command("analyze")(analyze.analyze)
 app.command("methods")(methods.methods)
 app.command("streams")(streams.streams)
@@ -89,7 +106,12 @@ app.command("env")(env.env)
 
 def main() -> None:
     """The entry point."""
-    if not sys.warnoptions:  # what the libraries will rename one day is nothing a user can mend
-        warnings.simplefilter("ignore", FutureWarning)
-        warnings.filterwarnings("ignore", "fan_in_fan_out is set")  # PEFT mends it by itself
+    quiet()
+    try:
+        processes.start()
+    except NloraError as error:
+        _fail(str(error))
+        sys.exit(2)
+    if not processes.is_main():
+        processes.quieten()
     app()

@@ -41,7 +41,7 @@ def _describe(entry: Any) -> dict[str, Any]:
         "summary": entry.summary,
         "paper": entry.kind.paper,
         "carrier": built.carrier,
-        "needs_task_id": entry.kind.needs_task_id,
+        "needs_task_id": built.needs_task_id,
         "needs_old_data": entry.kind.needs_old_data,
         "settings": [
             {

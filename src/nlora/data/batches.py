@@ -39,6 +39,18 @@ def common_prefix(rows: Sequence[list[int]]) -> int:
     return same
 
 
+def by_budget(lengths: Sequence[int], tokens: int) -> list[list[int]]:
+    """Indices of rows by length, the longest first, as many in a batch as fit padded."""
+    batches: list[list[int]] = []
+    widest = 0
+    for i in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
+        if not batches or (len(batches[-1]) + 1) * widest > tokens:
+            batches.append([])
+            widest = max(lengths[i], 1)
+        batches[-1].append(i)
+    return batches
+
+
 class Collator:
     """Pads encoded examples into one batch for training.
 
@@ -49,6 +61,9 @@ class Collator:
 
     Encoder-decoder: `input_ids`, `attention_mask` (B, S) hold the prompt, padded on the right, and
     `labels` (B, T) the answer.
+
+    Both: `index` (B,), which of its stage's examples each row is, for a method that knows more of
+    an example than its tokens.
     """
 
     def __init__(
@@ -72,10 +87,12 @@ class Collator:
         if self.encoder_decoder:
             batch = self.prompts([e.prompt for e in examples])
             batch["labels"] = pad([e.answer for e in examples], IGNORED, left=False)
+            batch["index"] = torch.tensor([e.index for e in examples])
             return batch
         batch = self.prompts([e.prompt + e.answer for e in examples])
         labels = [[IGNORED] * len(e.prompt) + e.answer for e in examples]
         batch["labels"] = pad(labels, IGNORED, left=True)
+        batch["index"] = torch.tensor([e.index for e in examples])
         if self.share_prefix and len(examples) > 1:
             length = common_prefix([e.prompt for e in examples])
             if length >= SHORTEST_PREFIX:

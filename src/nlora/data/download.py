@@ -7,7 +7,6 @@ rename after every data set in it has been read.
 
 import errno
 import gzip
-import hashlib
 import http.client
 import json
 import shutil
@@ -22,6 +21,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from nlora.checksum import sha256
 from nlora.data.benchmark import DATASETS, SPLITS, read_labels, read_split
 from nlora.data.check import check
 from nlora.data.task import Task
@@ -263,8 +263,7 @@ def _drop_unreadable(data: Path) -> dict[str, int]:
 
 def _sums(data: Path) -> dict[str, str]:
     return {
-        path.relative_to(data).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(data.glob("*/*/*.json"))
+        path.relative_to(data).as_posix(): sha256(path) for path in sorted(data.glob("*/*/*.json"))
     }
 
 

@@ -1,6 +1,7 @@
 """From an example to token ids: the prompt, cut where it must be, and the answer."""
 
 import re
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,6 +11,11 @@ from nlora.data.prompts import ANSWER, Prompter
 from nlora.data.task import Example, Task
 from nlora.errors import NloraError
 
+TOGETHER = 256
+"""Texts that are tokenised at once."""
+MOST_KNOWN = 200_000
+"""Prompts that are kept: about 200 MB with 150 tokens each."""
+
 _FIELD = re.compile(r"^[A-Za-z][\w ]{0,30}:", re.MULTILINE)
 
 
@@ -18,13 +24,15 @@ class Encoded:
     """Token ids of one example.
 
     `prompt` is what the model reads; `answer` is the answer with its end token, the only tokens
-    that count in the loss. `truncated` tells whether the text had to be cut. `task` is its name.
+    that count in the loss. `truncated` tells whether the text had to be cut. `task` is its name,
+    `index` the example's place among those of its stage.
     """
 
     prompt: list[int]
     answer: list[int]
     truncated: bool
     task: str = ""
+    index: int = 0
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.answer)
@@ -48,6 +56,27 @@ def share_out(lengths: Sequence[int], budget: int) -> list[int]:
     return kept
 
 
+def cut_fields(text: str, offsets: Sequence[tuple[int, int]], budget: int) -> str:
+    """At most `budget` of the tokens that lie at these offsets, the longest field shortened."""
+    if len(offsets) <= budget:
+        return text
+    starts = [m.start() for m in _FIELD.finditer(text)]
+    starts = starts if starts and starts[0] == 0 else [0, *starts]
+    stops = [*starts[1:], len(text)]
+    fields = [
+        [end for begin, end in offsets if start <= begin < stop]
+        for start, stop in zip(starts, stops, strict=True)
+    ]
+    kept = share_out([len(ends) for ends in fields], budget)
+    parts = []
+    for start, stop, ends, count in zip(starts, stops, fields, kept, strict=True):
+        if count == len(ends):
+            parts.append(text[start:stop])
+        else:
+            parts.append(text[start : ends[count - 1]] + "\n" if count else "")
+    return "".join(parts).rstrip("\n")
+
+
 class Encoder:
     """Encodes examples for one tokenizer and one prompt form.
 
@@ -69,6 +98,7 @@ class Encoder:
         self.encoder_decoder = encoder_decoder
         self.max_length = max_length
         self.max_text_tokens = max_text_tokens
+        self._known: dict[tuple[Task, str], tuple[array, bool]] = {}
         self.answer_ids = lru_cache(maxsize=4096)(self._answer_ids)
         self._overhead = lru_cache(maxsize=None)(self._count_overhead)
         if tokenizer.eos_token_id is None:
@@ -76,64 +106,90 @@ class Encoder:
 
     def __call__(self, example: Example) -> Encoded:
         """The example's token ids. Raises NloraError if the instruction alone is too long."""
-        ids, truncated = self.prompt_ids(example.task, example.text)
-        return Encoded(ids, list(self.answer_ids(example.label)), truncated, example.task.name)
+        return self.all([example])[0]
+
+    def all(self, examples: Sequence[Example]) -> list[Encoded]:
+        """The token ids of many examples, tokenised together."""
+        prompts = self.prompts(examples)
+        return [
+            Encoded(ids, list(self.answer_ids(e.label)), truncated, e.task.name)
+            for e, (ids, truncated) in zip(examples, prompts, strict=True)
+        ]
+
+    def prompts(self, examples: Sequence[Example]) -> list[tuple[list[int], bool]]:
+        """As `prompt_ids`, of many examples. They are kept, since a stage tests what others did."""
+        asked = [(e.task, e.text) for e in examples]
+        if len(self._known) > MOST_KNOWN:
+            self._known.clear()
+        new = list(dict.fromkeys(pair for pair in asked if pair not in self._known))
+        for start in range(0, len(new), TOGETHER):
+            pairs = new[start : start + TOGETHER]
+            for (task, text), (ids, cut) in zip(pairs, self._fit(pairs), strict=True):
+                self._known[task, text] = (array("i", ids), cut != text)
+        return [(ids.tolist(), cut) for ids, cut in map(self._known.__getitem__, asked)]
+
+    def text(self, ids: Any) -> str:
+        """The text of ids, without special tokens and without tidying of spaces."""
+        return self.tokenizer.decode(
+            ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
 
     def prompt_ids(self, task: Task, text: str) -> tuple[list[int], bool]:
         """Token ids of the prompt, at most `max_length`, and whether the text was cut for it."""
-        prompt, truncated = self.fit(task, text)
-        return self._tokenize(prompt), truncated
+        [(ids, cut)] = self._fit([(task, text)])
+        return ids, cut != text
 
-    def fit(self, task: Task, text: str) -> tuple[str, bool]:
-        """The prompt as text, at most `max_length` tokens, and whether the text was cut."""
+    def cut(self, task: Task, text: str) -> str:
+        """As much of the text as the prompt has room for."""
+        return self._fit([(task, text)])[0][1]
+
+    def _fit(self, pairs: Sequence[tuple[Task, str]]) -> list[tuple[list[int], str]]:
+        """Token ids of the prompts, and as much of each text as there is room for."""
+        budgets = [self._room(task) for task, _ in pairs]
+        encoding = self.tokenizer(
+            [text for _, text in pairs], add_special_tokens=False, return_offsets_mapping=True
+        )
+        offsets: list[list[tuple[int, int]]] = encoding["offset_mapping"]
+        cuts = [
+            cut_fields(text, ends, budget)
+            for (_, text), ends, budget in zip(pairs, offsets, budgets, strict=True)
+        ]
+        prompts = [
+            self.prompter.prompt(task, cut) for (task, _), cut in zip(pairs, cuts, strict=True)
+        ]
+        fitted = []
+        for (task, text), ends, budget, cut, ids in zip(
+            pairs, offsets, budgets, cuts, self._tokenize(prompts), strict=True
+        ):
+            # Tokens can merge differently at the seams, so the count is checked and not assumed.
+            while (excess := len(ids) - self.max_length) > 0 and budget > 0:
+                budget -= excess
+                cut = cut_fields(text, ends, max(budget, 0))
+                [ids] = self._tokenize([self.prompter.prompt(task, cut)])
+            fitted.append((ids, cut))
+        return fitted
+
+    def _room(self, task: Task) -> int:
+        """How many tokens a text of the task may have."""
         room = self.max_length - self._overhead(task)
         if room <= 0:
             raise NloraError(
                 f"task '{task.name}': instruction and options alone take {self._overhead(task)} "
                 f"tokens, max_length is {self.max_length}; set a larger max_length"
             )
-        budget = room if self.max_text_tokens is None else min(room, self.max_text_tokens)
-        cut = self._cut(text, budget)
-        # Tokens can merge differently at the seams, so the count is checked and not assumed.
-        while (excess := self._excess(task, cut)) > 0 and budget > 0:
-            budget -= excess
-            cut = self._cut(text, max(budget, 0))
-        return self.prompter.prompt(task, cut), cut != text
-
-    def _excess(self, task: Task, text: str) -> int:
-        return len(self._tokenize(self.prompter.prompt(task, text))) - self.max_length
+        return room if self.max_text_tokens is None else min(room, self.max_text_tokens)
 
     def _count_overhead(self, task: Task) -> int:
-        return len(self._tokenize(self.prompter.prompt(task, "")))
+        return len(self._tokenize([self.prompter.prompt(task, "")])[0])
 
-    def _tokenize(self, prompt: str) -> list[int]:
-        ids = list(self.tokenizer(prompt, add_special_tokens=not self.prompter.chat).input_ids)
-        if not self.encoder_decoder and ids and ids[-1] == self.tokenizer.eos_token_id:
+    def _tokenize(self, prompts: list[str]) -> list[list[int]]:
+        rows = self.tokenizer(prompts, add_special_tokens=not self.prompter.chat).input_ids
+        if not self.encoder_decoder:
             # Some tokenizers of decoder-only models end every text; a prompt is to be continued.
             # A chat template's own last token is never the end token of the answer's turn.
-            ids.pop()
-        return ids
-
-    def _cut(self, text: str, budget: int) -> str:
-        encoding = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        offsets: list[tuple[int, int]] = encoding["offset_mapping"]
-        if len(offsets) <= budget:
-            return text
-        starts = [m.start() for m in _FIELD.finditer(text)]
-        starts = starts if starts and starts[0] == 0 else [0, *starts]
-        stops = [*starts[1:], len(text)]
-        fields = [
-            [end for begin, end in offsets if start <= begin < stop]
-            for start, stop in zip(starts, stops, strict=True)
-        ]
-        kept = share_out([len(ends) for ends in fields], budget)
-        parts = []
-        for start, stop, ends, count in zip(starts, stops, fields, kept, strict=True):
-            if count == len(ends):
-                parts.append(text[start:stop])
-            else:
-                parts.append(text[start : ends[count - 1]] + "\n" if count else "")
-        return "".join(parts).rstrip("\n")
+            end = self.tokenizer.eos_token_id
+            rows = [row[:-1] if row and row[-1] == end else row for row in rows]
+        return rows
 
     def _answer_ids(self, label: str) -> tuple[int, ...]:
         if self.encoder_decoder:

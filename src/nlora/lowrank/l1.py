@@ -11,7 +11,7 @@ every product stays in memory until the backward pass.) Where ΔW is 0, sign(0) 
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import torch
@@ -69,7 +69,7 @@ def l1_norm_and_grads(factors: Sequence[Factors]) -> tuple[Tensor, Gradients]:
     for indices in _together(factors):
         A = _stack([factors[j].A for j in indices])
         B = _stack([factors[j].B for j in indices])
-        dA, dB = _blocked(A, B, _block(A.device))
+        dA, dB = blocked(A, B, lambda block, columns, rows: block.sign_())
         pairs = [(dA, dB)] if len(indices) == 1 else zip(dA, dB, strict=True)
         for j, (a, b) in zip(indices, pairs, strict=True):
             size = abs(factors[j].scaling)
@@ -83,32 +83,37 @@ def entries(factors: Sequence[Factors]) -> int:
     return sum(A.shape[1] * B.shape[0] for A, B, _ in factors)
 
 
+def blocked(
+    A: Tensor, B: Tensor, change: Callable[[Tensor, slice, slice], object]
+) -> tuple[Tensor, Tensor]:
+    """Bᵀ @ G and G @ Aᵀ for A (…, r, in), B (…, out, r), where G is made of P = B @ A by blocks.
+
+    `change(block, columns, rows)` gets Pᵀ[…, columns, rows] and leaves Gᵀ there. The transpose,
+    since that way no product has the rank as its contiguous dimension, which is about twice as fast
+    on CPU. For G = sign(P) that is the gradient of ‖P‖₁.
+    """
+    *many, _, width = A.shape
+    across = min(width, COLUMNS)
+    down = max(1, min(B.shape[-2], _block(A.device) // (math.prod(many) * across)))
+    buffer = A.new_empty(*many, across, down)
+    dA, dB = torch.zeros_like(A), torch.zeros_like(B)
+    for i in range(0, B.shape[-2], down):
+        rows = slice(i, min(i + down, B.shape[-2]))
+        Bt, dBt = B[..., rows, :].mT, dB[..., rows, :].mT
+        for j in range(0, width, across):
+            columns = slice(j, min(j + across, width))
+            Aj = A[..., columns]
+            Gt = buffer[..., : Aj.shape[-1], : Bt.shape[-1]]
+            change(torch.matmul(Aj.mT, Bt, out=Gt), columns, rows)  # (columns, r) @ (r, rows)
+            dA[..., columns] += Bt @ Gt.mT  # (r, rows) @ (rows, columns)
+            dBt += Aj @ Gt  # (r, columns) @ (columns, rows)
+    return dA, dB
+
+
 def _block(device: torch.device) -> int:
     if device.type == "cpu":
         return BLOCK["cpu"] * torch.get_num_threads()
     return BLOCK["cuda"]
-
-
-def _blocked(A: Tensor, B: Tensor, block: int) -> tuple[Tensor, Tensor]:
-    """Bᵀ @ S and S @ Aᵀ for A (…, r, in), B (…, out, r), S = sign(B @ A).
-
-    A block is Sᵀ, (…, columns, rows): that way no product has the rank as its contiguous dimension,
-    which is about twice as fast on CPU.
-    """
-    *many, _, width = A.shape
-    columns = min(width, COLUMNS)
-    rows = max(1, min(B.shape[-2], block // (math.prod(many) * columns)))
-    buffer = A.new_empty(*many, columns, rows)
-    dA, dB = torch.zeros_like(A), torch.zeros_like(B)
-    for i in range(0, B.shape[-2], rows):
-        Bt, dBt = B[..., i : i + rows, :].mT, dB[..., i : i + rows, :].mT
-        for j in range(0, width, columns):
-            Aj = A[..., j : j + columns]
-            St = buffer[..., : Aj.shape[-1], : Bt.shape[-1]]
-            torch.matmul(Aj.mT, Bt, out=St).sign_()  # (columns, r) @ (r, rows)
-            dA[..., j : j + columns] += Bt @ St.mT  # (r, rows) @ (rows, columns)
-            dBt += Aj @ St  # (r, columns) @ (columns, rows)
-    return dA, dB
 
 
 def _together(factors: Sequence[Factors]) -> Iterator[list[int]]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from nlora.errors import NloraError
 from nlora.lowrank.checks import Gradients, check_all, check_weight, checked
 from nlora.lowrank.factors import Factors
+from nlora.lowrank.l1 import blocked
 
 Orthogonality = Literal["entrywise", "squared"]
 Rate = Tensor | float
@@ -63,6 +64,31 @@ def overlap_and_grads(
             grad = 2 * overlap.T @ A_past
         grads.append((grad, torch.zeros_like(B)))
     return value, grads
+
+
+@checked
+def entrywise_overlap_and_grads(
+    factors: Sequence[Factors], past: Sequence[Factors]
+) -> tuple[Tensor, Gradients]:
+    """ELLA's Σ ‖ΔW ⊙ W_past‖²_F, scalings included, and its gradient, block by block.
+
+    `past[j]` is what earlier updates add up to at matrix j, of any rank. G = 2·ΔW ⊙ W_past² gives
+    ∂/∂B = s·G @ Aᵀ and ∂/∂A = s·Bᵀ @ G; of degree 2 in B, the value is ½⟨B, ∂/∂B⟩.
+    """
+    value, grads = factors[0].A.new_zeros((), dtype=torch.float64), []
+    for (A, B, scaling), whole in zip(factors, past, strict=True):
+        A_past, B_past = whole.A.to(A.dtype), whole.B.to(A.dtype)
+
+        def weigh(
+            block: Tensor, columns: slice, rows: slice, A: Tensor = A_past, B: Tensor = B_past
+        ) -> None:
+            block.mul_((A[:, columns].T @ B[rows].T).square_())  # (columns, R) @ (R, rows)
+
+        twice = 2 * (scaling * whole.scaling) ** 2
+        dA, dB = (twice * grad for grad in blocked(A, B, weigh))
+        value += 0.5 * (B * dB).sum(dtype=torch.float64).to(value.device)
+        grads.append((dA, dB))
+    return value.to(factors[0].A.dtype), grads
 
 
 @checked

@@ -6,7 +6,7 @@ these hooks, whose defaults make plain incremental LoRA. A new method overrides 
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
@@ -61,9 +61,15 @@ class Learner(Protocol):
 
     carrier: Any
     encoder: Encoder
+    watcher: Any
+    """Whom to tell how far long work is (`training.progress.Watcher`)."""
 
     def stage_index(self, task: str) -> int | None:
         """The stage in which a task was learned, or None."""
+        ...
+
+    def standing(self, stage: int) -> AbstractContextManager[None]:
+        """The model as it stood after a stage; the base model after stage 0. Not in training."""
         ...
 
 
@@ -122,8 +128,8 @@ class Method:
     summary: ClassVar[str]
     paper: ClassVar[str] = ""
     Settings: ClassVar[type[BaseModel]] = Settings
-    needs_task_id: ClassVar[bool] = False
-    """Prediction must be told which task an example belongs to; tables mark such methods."""
+    continues: ClassVar[bool] = False
+    """A stage goes on with the update of the one before it instead of a fresh one."""
     needs_old_data: ClassVar[bool] = False
     """Training reads examples of earlier tasks; tables mark such methods."""
     needs_previous: ClassVar[bool] = False
@@ -136,6 +142,28 @@ class Method:
     def carrier(self) -> str:
         """Where the update lives: "lora", "full" or "prompt". May follow a setting."""
         return "lora"
+
+    @property
+    def needs_task_id(self) -> bool:
+        """Prediction must be told which task an example belongs to; tables mark such methods."""
+        return False
+
+    @property
+    def storage_grows(self) -> bool:
+        """What answers are made from grows with the tasks; tables mark such methods."""
+        return False
+
+    def own_weight(self) -> str | None:
+        """The setting that tuning varies beside the learning rate. Default: there is none."""
+        return None
+
+    def first_stage(self) -> dict[str, Any] | None:
+        """What decides the first stage beside data, seed and run settings; None: not to be shared.
+
+        `nlora compare` trains it once for all methods that give the same. Only the definition in a
+        method's own class counts, since a subclass may change what happens in the stage.
+        """
+        return None
 
     def run_defaults(self) -> dict[str, Any]:
         """Run settings that the method's paper fixes, such as its optimiser's learning rate."""
@@ -150,8 +178,8 @@ class Method:
         return [(data.name, (data,)) for data in stream]
 
     def begin(self, learner: Learner, stage: Stage) -> None:
-        """Make the update ready. Default: a fresh one on top of all earlier updates."""
-        learner.carrier.begin(keep_previous=self.needs_previous)
+        """Make the update ready: a fresh one on top of all earlier ones, or the last continued."""
+        learner.carrier.begin(continued=self.continues, keep_previous=self.needs_previous)
 
     def examples(self, learner: Learner, stage: Stage) -> Sequence[Example]:
         """What is trained on. Default: the training examples of the stage's tasks."""
@@ -177,8 +205,12 @@ class Method:
 
     @contextmanager
     def at(self, learner: Learner, stage: int) -> Iterator[None]:
-        """The model as it answers for a stage it was told (`needs_task_id`) or routed to."""
-        yield
+        """The model as it answers for a stage it was told (`needs_task_id`) or routed to.
+
+        Default: as it stood after that stage.
+        """
+        with learner.standing(stage):
+            yield
 
     def route(self, learner: Learner, examples: Sequence[Example]) -> list[int] | None:
         """The stage to answer each example with. Default None: one model for all."""

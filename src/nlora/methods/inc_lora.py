@@ -4,7 +4,9 @@ The baseline of the paper's Table 1, and what N-LoRA and O-LoRA add a penalty to
 their defaults.
 """
 
-from nlora.methods.sparsity import LoraMethod
+from typing import Any
+
+from nlora.methods.lora import LoraMethod
 
 
 class IncLora(LoraMethod):
@@ -13,3 +15,7 @@ class IncLora(LoraMethod):
     name = "inc-lora"
     summary = "a new LoRA adapter per task on top of the earlier ones"
     paper = "arXiv:2410.10179, Table 1 (IncLoRA)"
+
+    def first_stage(self) -> dict[str, Any]:
+        """The settings of every LoRA method alone."""
+        return self.lora_first_stage()

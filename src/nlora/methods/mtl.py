@@ -9,10 +9,10 @@ from typing import Literal
 from pydantic import Field
 
 from nlora.data.task import TaskData
-from nlora.methods.sparsity import LoraMethod, SparseSettings
+from nlora.methods.lora import LoraMethod, LoraSettings
 
 
-class MtlSettings(SparseSettings):
+class MtlSettings(LoraSettings):
     """Where the one update lives."""
 
     carrier: Literal["full", "lora"] = Field("lora", description="what is trained")

@@ -9,19 +9,22 @@ for the transpose. The earlier updates are frozen and in force. `methods.sparsit
 and its units; with `l1` 0 this is IncLoRA, bit for bit.
 """
 
+from typing import Any
+
 from pydantic import Field
 
 from nlora.methods.base import PerStage
-from nlora.methods.sparsity import LoraMethod, SparseSettings, SparsityKind
+from nlora.methods.lora import LoraMethod, LoraSettings
+from nlora.methods.sparsity import SparsityKind
 
 
-class NLoraSettings(SparseSettings):
+class NLoraSettings(LoraSettings):
     """N-LoRA's defaults of the penalty."""
 
     penalty: SparsityKind = Field(
-        "l1", description=SparseSettings.model_fields["penalty"].description
+        "l1", description=LoraSettings.model_fields["penalty"].description
     )
-    l1: PerStage = Field(0.05, description=SparseSettings.model_fields["l1"].description)
+    l1: PerStage = Field(0.05, description=LoraSettings.model_fields["l1"].description)
 
 
 class NLora(LoraMethod):
@@ -31,3 +34,7 @@ class NLora(LoraMethod):
     summary = "a new LoRA adapter per task with an ℓ₁ penalty on ΔW (the paper's method)"
     paper = "arXiv:2410.10179, Eq. 4"
     Settings = NLoraSettings
+
+    def first_stage(self) -> dict[str, Any]:
+        """The settings of every LoRA method alone."""
+        return self.lora_first_stage()

@@ -18,10 +18,10 @@ from pydantic import Field
 from nlora.lowrank.factors import concatenate
 from nlora.lowrank.penalties import Orthogonality, factor_norms_and_grads, overlap_and_grads
 from nlora.methods.base import Learner, Penalty, PerStage, Stage, Step, Term, per_stage
-from nlora.methods.sparsity import LoraMethod, SparseSettings
+from nlora.methods.lora import LoraMethod, LoraSettings
 
 
-class OLoraSettings(SparseSettings):
+class OLoraSettings(LoraSettings):
     """O-LoRA's published defaults."""
 
     orthogonality: Orthogonality = Field(
@@ -94,6 +94,15 @@ class OLora(LoraMethod):
     paper = "arXiv:2310.14152"
     Settings = OLoraSettings
     settings: OLoraSettings
+
+    def own_weight(self) -> str:
+        """The penalty's weight where there is one, else the overlap's."""
+        return super().own_weight() or "orthogonality_weight"
+
+    def first_stage(self) -> dict[str, Any]:
+        """There is nothing to overlap with yet; the norms count where they are asked for."""
+        norms = per_stage(self.settings.norm_weight, 1, "norm_weight")
+        return {**self.lora_first_stage(), **({"norm_weight": norms} if norms else {})}
 
     def penalties(self, learner: Learner, stage: Stage) -> list[Penalty]:
         """The overlap from the second task on, the norms where asked for, and ‖ΔW‖₁ likewise."""

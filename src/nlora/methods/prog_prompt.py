@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import Field
 
+from nlora.carriers.layouts import Concatenated
 from nlora.methods.base import Learner, Method, Settings
 
 
@@ -30,7 +31,16 @@ class ProgPrompt(Method):
     paper = "arXiv:2301.12314"
     Settings = ProgPromptSettings
     settings: ProgPromptSettings
-    needs_task_id = True
+
+    @property
+    def needs_task_id(self) -> bool:
+        """Which prompts are read depends on it."""
+        return True
+
+    @property
+    def storage_grows(self) -> bool:
+        """By a prompt per task."""
+        return True
 
     @property
     def carrier(self) -> str:
@@ -42,8 +52,8 @@ class ProgPrompt(Method):
         return {"learning_rate": 0.3, "weight_decay": 1e-5}
 
     def carrier_options(self) -> dict[str, Any]:
-        """Vectors per prompt."""
-        return {"length": self.settings.prompt_length}
+        """The prompts stand one behind the other."""
+        return {"layout": Concatenated(self.settings.prompt_length)}
 
     @contextmanager
     def at(self, learner: Learner, stage: int) -> Iterator[None]:

@@ -16,15 +16,39 @@ from pydantic import ValidationError
 
 from nlora.errors import NloraError, unknown
 from nlora.methods.base import Method
+from nlora.methods.ella import Ella
+from nlora.methods.ewc import Ewc
 from nlora.methods.inc_lora import IncLora
+from nlora.methods.l2p import L2p
+from nlora.methods.lfpt5 import Lfpt5
+from nlora.methods.lwf import Lwf
 from nlora.methods.mtl import Mtl
 from nlora.methods.n_lora import NLora
 from nlora.methods.o_lora import OLora
+from nlora.methods.per_task import PerTask
 from nlora.methods.prog_prompt import ProgPrompt
 from nlora.methods.replay import Replay
+from nlora.methods.seq_ft import SeqFt
 from nlora.methods.seq_lora import SeqLora
+from nlora.methods.zero_shot import ZeroShot
 
-BUILT_IN: tuple[type[Method], ...] = (SeqLora, IncLora, OLora, NLora, Replay, ProgPrompt, Mtl)
+BUILT_IN: tuple[type[Method], ...] = (
+    SeqFt,
+    SeqLora,
+    IncLora,
+    OLora,
+    NLora,
+    Ella,
+    Replay,
+    Ewc,
+    Lwf,
+    ProgPrompt,
+    L2p,
+    Lfpt5,
+    PerTask,
+    Mtl,
+    ZeroShot,
+)
 
 
 @dataclass(frozen=True)
@@ -46,6 +70,12 @@ class Entry:
 
 
 VARIANTS = (
+    Entry(
+        "de-lora",
+        IncLora,
+        "an adapter per task, each on the bare base model, and a closed-form router by the input",
+        {"consolidation": "none", "routing": "input"},
+    ),
     Entry(
         "ns",
         NLora,

@@ -15,10 +15,10 @@ from pydantic import Field
 
 from nlora.data.task import Example, Task, sample
 from nlora.methods.base import Learner, Stage
-from nlora.methods.sparsity import LoraMethod, SparseSettings
+from nlora.methods.lora import LoraMethod, LoraSettings
 
 
-class ReplaySettings(SparseSettings):
+class ReplaySettings(LoraSettings):
     """How much is kept of each task, and what is trained."""
 
     carrier: Literal["full", "lora"] = Field("full", description="what is trained")
@@ -33,6 +33,7 @@ class Replay(LoraMethod):
     name = "replay"
     summary = "the task's examples mixed with a buffer of each earlier task's"
     paper = "arXiv:2410.10179, Table 1 (Replay)"
+    continues = True
     Settings = ReplaySettings
     settings: ReplaySettings
     needs_old_data = True
@@ -46,27 +47,26 @@ class Replay(LoraMethod):
         """All parameters or LoRA, as set."""
         return self.settings.carrier
 
-    def begin(self, learner: Learner, stage: Stage) -> None:
-        """Go on from the model as it stands, as sequential training does."""
-        learner.carrier.begin(continued=True, keep_previous=self.needs_previous)
-
     def examples(self, learner: Learner, stage: Stage) -> Sequence[Example]:
         """The task's examples and every kept one of earlier tasks."""
         return [*super().examples(learner, stage), *self.kept]
 
     def end(self, learner: Learner, stage: Stage) -> None:
         """Keep a label-stratified sample of the task."""
+        super().end(learner, stage)
         size = self.settings.buffer
         for data in stage.tasks:
             count = math.ceil(size * len(data.train)) if size < 1 else int(size)
             self.kept.extend(sample(data.train, count, stage.seed))
 
     def save(self, folder: Path) -> None:
-        """The kept examples with their tasks."""
+        """The kept examples with their tasks, and what every LoRA method keeps."""
+        super().save(folder)
         rows = [{"task": e.task.to_json(), "text": e.text, "label": e.label} for e in self.kept]
         (folder / "buffer.json").write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
 
     def load(self, folder: Path) -> None:
         """The kept examples of every stage so far."""
+        super().load(folder)
         rows = json.loads((folder / "buffer.json").read_text(encoding="utf-8"))
         self.kept = [Example(Task.from_json(r["task"]), r["text"], r["label"]) for r in rows]

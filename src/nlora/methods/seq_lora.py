@@ -3,8 +3,9 @@
 The baseline of the paper's Table 1 that keeps nothing of the earlier tasks on purpose.
 """
 
-from nlora.methods.base import Learner, Stage
-from nlora.methods.sparsity import LoraMethod
+from typing import Any
+
+from nlora.methods.lora import LoraMethod
 
 
 class SeqLora(LoraMethod):
@@ -13,7 +14,8 @@ class SeqLora(LoraMethod):
     name = "seq-lora"
     summary = "one LoRA adapter, continued from task to task"
     paper = "arXiv:2410.10179, Table 1 (SeqLoRA)"
+    continues = True
 
-    def begin(self, learner: Learner, stage: Stage) -> None:
-        """Go on with the adapter of the task before."""
-        learner.carrier.begin(continued=True, keep_previous=self.needs_previous)
+    def first_stage(self) -> dict[str, Any]:
+        """The settings of every LoRA method alone."""
+        return self.lora_first_stage()

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from nlora.errors import NloraError
+from nlora.models.attention import use_plain_attention
 from nlora.models.catalog import Resolved, nearest_hint
 
 
@@ -62,6 +63,8 @@ def load(resolved: Resolved, dtype: torch.dtype, weights: bool = True) -> Backbo
         if weights:
             model: Any = kind.from_pretrained(resolved.target, dtype=dtype, **where)
             model = model.to(device())
+            if model.device.type == "cpu":
+                use_plain_attention(model)
         else:
             with torch.device("meta"):
                 model = kind.from_config(config, dtype=dtype)

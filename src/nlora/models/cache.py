@@ -5,7 +5,6 @@ wrote it, and every file's size and SHA-256. The weights are large and can be fe
 loading checks sizes; checksums are for `nlora models list --verify`.
 """
 
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from nlora.checksum import sha256
 from nlora.errors import NloraError
 
 RECORD = "SOURCE.json"
@@ -130,12 +130,6 @@ def write_record(folder: Path, title: str, source: str, revision: str) -> None:
         },
     }
     (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-
-
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write(download: Download, progress: Progress) -> None:

@@ -8,9 +8,11 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
+from nlora import processes
 from nlora.errors import NloraError, unknown
 from nlora.models import smollm2
 from nlora.models.cache import Download, Progress, Unreachable, cache_dir, ensure, problem
+from nlora.models.local import fingerprint
 
 Source = Literal["auto", "hub", "wheel"]
 
@@ -57,8 +59,8 @@ class Resolved:
     """What a user's model name stands for.
 
     `target` goes to `from_pretrained`: a folder or a Hub name. `revision` tells which weights a
-    built-in name stands for on this machine (None for folders and Hub names), so that a run is not
-    continued with others. `title` is the name for reports.
+    built-in name stands for on this machine, or is the fingerprint of a folder (None for Hub
+    names), so that a run is not continued with others. `title` is the name for reports.
     """
 
     name: str
@@ -86,8 +88,9 @@ class Entry:
 
 
 def say(line: str) -> None:
-    """Progress as plain lines on stderr."""
-    print(line, file=sys.stderr, flush=True)
+    """Progress as plain lines on stderr, of one process."""
+    if processes.is_main():
+        print(line, file=sys.stderr, flush=True)
 
 
 def fetch(name: str, source: Source = "auto", progress: Progress = say) -> Path:
@@ -116,7 +119,7 @@ def resolve(model: str, progress: Progress = say) -> Resolved:
                 f"{folder} is not a model: it has no config.json; give a folder that "
                 "`save_pretrained` wrote, a Hub name or a built-in name"
             )
-        return Resolved(model, str(folder), folder.resolve().name)
+        return Resolved(model, str(folder), folder.resolve().name, fingerprint(folder))
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", model, re.ASCII):
         raise NloraError(
             f"model '{model}' is neither a folder that exists nor a Hub name; built-in: "

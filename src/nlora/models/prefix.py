@@ -31,7 +31,9 @@ def read_prefix(model: nn.Module, prefix: Tensor, rows: int) -> DynamicCache | N
         return None
     base = base_model(model)
     cache = DynamicCache(config=base.config)
-    few = {"logits_to_keep": 1} if accepts(type(base), "logits_to_keep") else {}
+    few = {}
+    if accepts(type(base), "logits_to_keep"):  # an index: a slice is not contiguous, so `matmul`
+        few["logits_to_keep"] = torch.zeros(1, dtype=torch.long, device=prefix.device)  # copies
     inputs = {"input_ids": prefix[None], "attention_mask": torch.ones_like(prefix)[None]}
     model(**inputs, **few, **continuing(model, cache))
     cache.batch_repeat_interleave(rows)
@@ -64,8 +66,8 @@ def why_not(model: nn.Module) -> str | None:
     base: Any = base_model(model)
     if base.config.is_encoder_decoder:
         return "encoder-decoder models read each prompt whole"
-    if any(getattr(wrapper, "prepends", False) for wrapper in wrappers(model)):
-        return "a soft prompt stands before the text"
+    if any(getattr(wrapper, "prompted", False) for wrapper in wrappers(model)):
+        return "soft prompts are read with the text"
     if base.training and base.is_gradient_checkpointing:
         return "gradient checkpointing keeps no keys and values"
     if getattr(base, "_is_stateful", False) or cache_argument(type(base)) is None:

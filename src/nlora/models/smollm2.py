@@ -15,8 +15,9 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from nlora.checksum import sha256
 from nlora.errors import NloraError
-from nlora.models.cache import Progress, Unreachable, sha256
+from nlora.models.cache import Progress, Unreachable
 
 REPO = "HuggingFaceTB/SmolLM2-135M-Instruct"
 REVISION = "12fd25f77366fa6b3b4b768ec3050bf629380bac"

@@ -24,7 +24,17 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """`write_text` of indented JSON."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+    write_text(path, indented(value))
+
+
+def indented(value: Any) -> str:
+    """A value as the text of a JSON file."""
+    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+
+
+def draft_text(path: Path, text: str) -> None:
+    """Write a file of a folder that is synced as a whole before it takes its place."""
+    path.write_text(text, encoding="utf-8", newline="\n")
 
 
 def sync(folder: Path) -> None:

@@ -16,7 +16,6 @@ answers before any training, where they were asked for. One process at a time ma
 """
 
 import contextlib
-import hashlib
 import json
 import re
 import shutil
@@ -29,8 +28,9 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, Field, ValidationError
 from safetensors import SafetensorError
 
+from nlora.checksum import sha256
 from nlora.errors import NloraError
-from nlora.store.atomic import sync, sync_tree, write_json
+from nlora.store.atomic import draft_text, indented, sync, sync_tree, write_json
 
 FORMAT = 1
 _OURS = {"model.json", "results.json", "stages", "logs", ".lock"}
@@ -196,15 +196,16 @@ class ModelDirectory:
                 found.setdefault(row["task"], []).append(row)
         return found
 
-    def update_paths(self) -> list[Path]:
-        """Folders of the updates that make up the model after the last stage, in order.
+    def update_paths(self, stage: int | None = None) -> list[Path]:
+        """Folders of the updates that make up the model after a stage, in order.
 
-        Raises NloraError if a file was changed or is missing.
+        The last stage by default; none after stage 0. Raises NloraError if a file was changed or is
+        missing.
         """
         records = {r.folder: r for r in self.stages()}
-        if not records:
+        if not records or stage == 0:
             return []
-        manifest = list(records.values())[-1].updates
+        manifest = list(records.values())[-1 if stage is None else stage - 1].updates
         for name in manifest:
             self.verify(records[name])
         return [self._stages / name / "update" for name in manifest]
@@ -231,7 +232,7 @@ class ModelDirectory:
             write(draft)
             files = sorted(p for p in draft.rglob("*") if p.is_file())
             record.files = {p.relative_to(draft).as_posix(): sha256(p) for p in files}
-            write_json(draft / "stage.json", record.model_dump())
+            draft_text(draft / "stage.json", indented(record.model_dump()))
             for path in files:  # safetensors are written for their owner alone
                 path.chmod((draft / "stage.json").stat().st_mode)
             sync_tree(draft)
@@ -245,6 +246,20 @@ class ModelDirectory:
             raise
         sync(self._stages)
 
+    def adopt(self, other: "ModelDirectory", record: StageRecord, **changes: Any) -> None:
+        """Commit a copy of a stage of another directory, these fields of its record changed.
+
+        Raises NloraError if one of its files was changed or is missing.
+        """
+        other.verify(record)
+
+        def write(folder: Path) -> None:
+            for name in record.files:
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(other.stage_path(record) / name, folder / name)
+
+        self.commit(record.model_copy(update=changes), write)
+
     def write_results(self, results: dict[str, Any]) -> None:
         """Write `results.json`."""
         write_json(self.path / "results.json", results)
@@ -252,12 +267,6 @@ class ModelDirectory:
     def results(self) -> dict[str, Any]:
         """`results.json`. Raises NloraError if it cannot be read."""
         return _read_json(self.path / "results.json")
-
-
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _ours(name: str) -> bool:

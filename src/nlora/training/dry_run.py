@@ -78,7 +78,7 @@ def preview(plan: Plan, stream: Sequence[TaskData]) -> Preview:
 
 
 def _task(encoder: Encoder, data: TaskData) -> TaskPreview:
-    encoded = [encoder(e) for e in data.train]
+    encoded = encoder.all(data.train)
     return TaskPreview(
         name=data.name,
         train=len(data.train),

@@ -4,8 +4,8 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from transformers import set_seed
 
+from nlora import processes
 from nlora.carriers.base import Carrier
 from nlora.carriers.full import Full
 from nlora.carriers.lora import Lora
@@ -23,7 +24,7 @@ from nlora.data.prompts import Prompter
 from nlora.data.task import Example, TaskData
 from nlora.evaluation.decode import Prediction, accuracy, predict
 from nlora.models.backbone import Backbone
-from nlora.store.atomic import write_text
+from nlora.store.atomic import draft_text
 from nlora.store.directory import ModelDirectory, StageRecord
 from nlora.training.config import Plan
 from nlora.training.progress import Watcher, watched
@@ -71,6 +72,15 @@ class Learner:
                 return record.index
         return None
 
+    @contextmanager
+    def standing(self, stage: int) -> Iterator[None]:
+        """The model as it stood after a stage; the base model after stage 0."""
+        if self.records and self.records[-1].index == stage:
+            yield
+            return
+        with self.carrier.standing(self.directory.update_paths(stage)):
+            yield
+
     def zero_shot(self) -> None:
         """Evaluate all tasks before any training, and commit that."""
         started = time.perf_counter()
@@ -86,7 +96,8 @@ class Learner:
         run = self.plan.run
         set_seed(stage.seed)
         self.method.begin(self, stage)
-        examples = [self.encoder(e) for e in self.method.examples(self, stage)]
+        examples = self.encoder.all(self.method.examples(self, stage))
+        examples = processes.from_main(examples)  # all must agree, also on what was generated
         stage = replace(stage, steps=count_steps(len(examples), run, stage.index))
         penalties = self.method.penalties(self, stage)
         with watched(self.watcher, f"{stage.index} {stage.name}: training", stage.steps):
@@ -106,6 +117,7 @@ class Learner:
                 self.watcher,
                 self.directory.path / "logs",
             )
+        self.carrier.consolidate()
         self.method.end(self, stage)
         trained = time.perf_counter()
         earlier = self.records[-1].updates if self.records else []
@@ -146,7 +158,7 @@ class Learner:
         if self.method.needs_task_id and learned is not None:
             routes: list[int] | None = [learned] * len(data.test)
         else:
-            routes = self.method.route(self, data.test)
+            routes = processes.from_main(self.method.route(self, data.test))
         if routes is None:
             return self._predict(data.test)
         found: dict[int, Prediction] = {}
@@ -193,20 +205,20 @@ class Learner:
                 for task, predictions in answers.items()
                 for i, p in enumerate(predictions)
             ]
-            write_text(folder / "predictions.jsonl", _jsonl(rows))
+            draft_text(folder / "predictions.jsonl", _jsonl(rows))
             if trained is None:
                 return
-            write_text(folder / "losses.jsonl", _jsonl(losses))
+            draft_text(folder / "losses.jsonl", _jsonl(losses))
             tests = [e for data in trained for e in data.test]
             rows = [{"task": e.task.name, "text": e.text, "label": e.label} for e in tests]
-            write_text(folder / "test.jsonl", _jsonl(rows))
+            draft_text(folder / "test.jsonl", _jsonl(rows))
             self.carrier.save(folder / "update")
             (folder / "state").mkdir()
             self.method.save(folder / "state")
             if not any((folder / "state").iterdir()):
                 (folder / "state").rmdir()
 
-        self.directory.commit(record, write)
+        processes.on_main(lambda: self.directory.commit(record, write))
 
 
 def make_carrier(plan: Plan, backbone: Backbone) -> Carrier:

@@ -5,11 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from nlora import processes
 from nlora.data.streams import load_stream
 from nlora.data.task import Example, Task, TaskData, sample
 from nlora.errors import NloraError
 from nlora.methods.base import Stage
 from nlora.models.catalog import resolve
+from nlora.models.local import FINGERPRINT
 from nlora.store.directory import ModelDirectory, StageRecord
 from nlora.training.config import DERIVED, Plan, RunConfig, parse_config, plan
 from nlora.training.progress import Silent, Watcher
@@ -32,11 +34,16 @@ def prepare(
         if config.stream is None:
             raise NloraError("which stream? give --stream NAME (`nlora streams` lists them)")
         stream = load_stream(config.stream, Path(config.data) if config.data else None)
-    asked.check_lists(len(asked.method.stages(stream)))
+    stages = asked.method.stages(stream)
+    if stages:
+        asked.check_lists(len(stages))
+    elif config.evaluate == "seen":
+        raise NloraError(f"{config.method} trains nothing: give --evaluate next or all")
     resolved = plan(config, resolve(config.model).recommended)
     return resolved, [_sampled(data, config) for data in stream]
 
 
+@processes.together()
 def run(
     config: RunConfig,
     out: Path,
@@ -48,14 +55,15 @@ def run(
     `stream` gives the tasks themselves instead of the name in `config`. Raises NloraError if `out`
     holds another configuration or something else.
     """
-    watcher = watcher or Silent()
+    watcher = _heard(watcher)
     directory = ModelDirectory(out)
     directory.exists()
     resolved, sampled = prepare(config, stream)
-    with directory.locked():
+    with processes.main_holds(directory.locked):
         return _learn_all(resolved, directory, sampled, watcher)
 
 
+@processes.together()
 def learn(
     out: Path,
     task: TaskData,
@@ -67,7 +75,7 @@ def learn(
     `config` starts a new directory; an existing one goes on as its `model.json` says, which a
     `config` must equal. A task that was learned already, from the same data, is not learned again.
     """
-    watcher = watcher or Silent()
+    watcher = _heard(watcher)
     directory = ModelDirectory(out)
     exists = directory.exists()
     if config is None:
@@ -76,7 +84,7 @@ def learn(
         config = stored_config(directory)
     plan(config)
     resolved = plan(config, resolve(config.model).recommended)
-    with directory.locked():
+    with processes.main_holds(directory.locked):
         data = _sampled(task, config)
         earlier = _learned(directory)
         names = [known.name for known in earlier]
@@ -90,6 +98,11 @@ def learn(
             )
         watcher.message(f"{out} has learned '{task.name}' already, nothing to do")
         return _write_results(directory, names, config.method)
+
+
+def _heard(watcher: Watcher | None) -> Watcher:
+    """The watcher where there is one, and only in the process that speaks."""
+    return watcher if watcher is not None and processes.is_main() else Silent()
 
 
 def stored_config(directory: ModelDirectory) -> RunConfig:
@@ -122,7 +135,7 @@ def _learn_all(
                 "learn one more"
             )
         resolved.check_lists(len(stages), exactly=False)
-    if len(done) == len(stages):
+    if len(done) == len(stages) and (stages or directory.zero_shot() is not None):
         watcher.message(f"{directory.path}: all {len(done)} stages are there, nothing to do")
         return _write_results(directory, tasks, config.method)
 
@@ -130,6 +143,7 @@ def _learn_all(
     learner.restore()
     if not done and not extend and config.evaluate != "seen" and directory.zero_shot() is None:
         learner.zero_shot()
+        _write_results(directory, tasks, config.method)
     for number, stage in enumerate(stages[len(done) :], start=len(done) + 1):
         learner.learn(stage, _tested(config.evaluate, stages, number))
         _write_results(directory, tasks, config.method)
@@ -155,28 +169,21 @@ def _learner(
     watcher.message(f"loading {config.model}")
     fp32 = resolved.run.precision == "fp32" or resolved.method.carrier == "full"
     backbone = load(resolve(config.model), torch.float32 if fp32 else torch.bfloat16)
-    base = {"title": backbone.title, "revision": backbone.revision}
     if not begun:
-        directory.write_config(
-            {
-                **config.model_dump(mode="json"),
-                "settings": resolved.settings(),
-                "base": base,
-                "tasks": [data.name for data in stream],
-                "versions": versions(),
-            }
-        )
-    elif directory.config().get("base") != base:
-        raise NloraError(
-            f"{directory.path} was trained on {directory.config().get('base')}, but "
-            f"'{config.model}' is {base} here"
-        )
+        begin = {
+            **config.model_dump(mode="json"),
+            "settings": resolved.settings(),
+            "base": {"title": backbone.title, "revision": backbone.revision},
+            "tasks": [data.name for data in stream],
+            "versions": versions(),
+        }
+        processes.on_main(lambda: directory.write_config(begin))
     return Learner(resolved, backbone, directory, stream, watcher)
 
 
 def _write_results(directory: ModelDirectory, tasks: Sequence[str], method: str) -> dict[str, Any]:
     found = results(directory, tasks, method)
-    directory.write_results(found)
+    processes.on_main(lambda: directory.write_results(found))
     return found
 
 
@@ -217,6 +224,8 @@ def _check_same(resolved: Plan, directory: ModelDirectory, tasks: Sequence[str] 
         for name in asked
         if name not in (*_NOT_COMPARED, "settings")
     }
+    if _same_base(stored.get("base", {}), directory, resolved.config.model):
+        del pairs["model"]
     if tasks is not None:
         pairs["tasks"] = (stored.get("tasks"), list(tasks))
     old, new = stored.get("settings", {}), resolved.settings()
@@ -227,6 +236,26 @@ def _check_same(resolved: Plan, directory: ModelDirectory, tasks: Sequence[str] 
         raise NloraError(
             f"{directory.path} holds a different configuration ({shown}); choose another folder"
         )
+
+
+def _same_base(base: dict[str, Any], directory: ModelDirectory, model: str) -> bool:
+    """Whether a model in a folder is the one that was trained on, wherever it lies.
+
+    Raises NloraError if a model has other weights than the one of that name had.
+    """
+    known, found = base.get("revision"), resolve(model)
+    folders = [str(r).startswith(FINGERPRINT) for r in (known, found.revision)]
+    if known in (None, found.revision):  # None: a Hub name, or a folder before they had one
+        return all(folders)
+    if all(folders):
+        raise NloraError(
+            f"{directory.path} holds a different configuration: it was trained on another model "
+            f"than the one in {model} (weights, config.json or tokenizer); choose another folder"
+        )
+    raise NloraError(
+        f"{directory.path} was trained on {base.get('title')} ({known}), but '{model}' is "
+        f"{found.title} ({found.revision}) here"
+    )
 
 
 def _check_stages(

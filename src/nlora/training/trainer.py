@@ -2,18 +2,21 @@
 
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.data_loader import prepare_data_loader
 from torch import Tensor
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Sampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 from transformers.training_args import OptimizerNames
 
-from nlora.data.batches import Collator, LengthGrouped
+from nlora import processes
+from nlora.data.batches import IGNORED, Collator, LengthGrouped
 from nlora.data.encode import Encoded
 from nlora.errors import NloraError, unknown
 from nlora.methods.base import Method, Penalty, Proximal, Stage, Step, per_stage
@@ -97,13 +100,27 @@ class StageTrainer(Trainer):
         self.sampler = sampler
         self.watcher = watcher
         self.terms: dict[str, float] = {}
+        self.penalties: dict[str, float] = {}
         self.losses: list[dict[str, float]] = []
         self.remove_callback(PrinterCallback)
         if penalties:
-            self.add_callback(PenaltyCallback(penalties, self.terms))
+            self.add_callback(PenaltyCallback(penalties, self.penalties))
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
-        return self.sampler
+    def get_train_dataloader(self) -> DataLoader:
+        """Every process goes through the same batches, and collates its share of each.
+
+        (Left to itself accelerate fills up the last batch with examples of the first.)
+        """
+        loader: DataLoader = DataLoader(
+            self.train_dataset,  # type: ignore[arg-type]
+            batch_size=self.args.per_device_train_batch_size * processes.count(),
+            sampler=self.sampler,
+            collate_fn=_shared(self.data_collator),
+            pin_memory=self.args.dataloader_pin_memory,
+        )
+        return prepare_data_loader(
+            loader, self.args.device, num_processes=1, process_index=0, put_on_device=True
+        )
 
     def compute_loss(  # type: ignore[override]
         self,
@@ -115,6 +132,8 @@ class StageTrainer(Trainer):
         """The sum of the method's terms for one micro-batch, a share of the step's mean."""
         assert num_items_in_batch is not None
         terms = self.method.loss(model, inputs, num_items_in_batch)
+        if processes.count() > 1 and not (inputs["labels"] != IGNORED).any():
+            terms = {name: 0.0 * value for name, value in terms.items()}  # nothing to do here
         for name, value in terms.items():
             self.terms[name] = self.terms.get(name, 0.0) + float(value.detach())
         # DDP averages gradients over processes, and each counted all processes' tokens.
@@ -123,24 +142,36 @@ class StageTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Called after every step: keep its terms, and stop at a loss that is not a number."""
         if "loss" in logs:
+            shares = processes.gathered(self.terms)
+            terms = {name: sum(share[name] for share in shares) for name in self.terms}
+            terms |= self.penalties
             step = {
                 "step": self.state.global_step,
                 "epoch": round(self.state.epoch or 0.0, 4),
                 "learning_rate": logs["learning_rate"],
                 "gradient_norm": float(logs["grad_norm"]),
-                **self.terms,
+                **terms,
             }
             for name, value in step.items():
                 if not math.isfinite(value):
-                    raise NloraError(
-                        f"stage '{self.stage.name}', step {step['step']}: {name} is {value}; "
-                        "training stopped (a smaller learning_rate may help), earlier stages stand"
-                    )
+                    raise self._diverged(f"{name} is {value}")
             self.losses.append(step)
-            self.watcher.advance(1, loss=sum(self.terms.values()))
-            logs = {**logs, **{f"loss/{name}": value for name, value in self.terms.items()}}
+            self.watcher.advance(1, loss=sum(terms.values()))
+            logs = {**logs, **{f"loss/{name}": value for name, value in terms.items()}}
             self.terms.clear()
         super().log(logs, start_time)
+
+    def check_finite(self) -> None:
+        """Raise NloraError if the last step, whose outcome no loss has seen, left no numbers."""
+        for name, parameter in self.model.named_parameters():  # type: ignore[union-attr]
+            if parameter.requires_grad and not parameter.isfinite().all():
+                raise self._diverged(f"{name} is not finite any more")
+
+    def _diverged(self, what: str) -> NloraError:
+        return NloraError(
+            f"stage '{self.stage.name}', step {self.state.global_step}: {what}; "
+            "training stopped (a smaller learning_rate may help), earlier stages stand"
+        )
 
 
 def count_steps(examples: int, settings: RunSettings, stage: int) -> int:
@@ -155,7 +186,8 @@ def check_available(settings: RunSettings) -> None:
     if settings.optimizer not in list(OptimizerNames):
         raise unknown(name, settings.optimizer, [known.value for known in OptimizerNames])
     try:
-        Trainer.get_optimizer_cls_and_kwargs(TrainingArguments(optim=settings.optimizer))
+        asked = TrainingArguments(optim=settings.optimizer, use_cpu=not torch.cuda.is_available())
+        Trainer.get_optimizer_cls_and_kwargs(asked)
         name = "report_to"
         for tracker in get_reporting_integration_callbacks(settings.report_to):
             tracker()
@@ -177,7 +209,7 @@ def train(
     logs: Path,
 ) -> list[dict[str, float]]:
     """Train one stage; the loss terms of each step. Trackers' files go below `logs`."""
-    world = max(int(torch.distributed.get_world_size()), 1) if _distributed() else 1
+    world = processes.count()
     rows, uneven = divmod(settings.batch_size, settings.accumulation * world)
     if uneven:
         raise NloraError(
@@ -210,7 +242,9 @@ def train(
             remove_unused_columns=False,
             dataloader_pin_memory=torch.cuda.is_available(),
             ddp_find_unused_parameters=False,
+            ddp_broadcast_buffers=False,  # they never change
         )
+        arguments._n_gpu = min(arguments.n_gpu, 1)  # or one process would use all GPUs (slowly)
         trainer = StageTrainer(
             method=method,
             stage=stage,
@@ -219,12 +253,28 @@ def train(
             penalties=penalties,
             model=model,
             args=arguments,
-            train_dataset=list(examples),  # type: ignore[arg-type]
+            train_dataset=[  # type: ignore[arg-type]
+                replace(example, index=i) for i, example in enumerate(examples)
+            ],
             data_collator=collator,
         )
-        trainer.train()
+        with processes.own_random_numbers(stage.seed):
+            trainer.train()
+        trainer.check_finite()
         return trainer.losses
 
 
-def _distributed() -> bool:
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
+def _shared(collate: Callable[[list[Any]], dict[str, Any]]) -> Callable[[list[Any]], Any]:
+    """Collates this process's share of a batch.
+
+    Where a last batch has none for it, an example whose answer does not count stands in.
+    """
+
+    def collated(examples: list[Any]) -> dict[str, Any]:
+        mine = processes.share(examples)
+        batch = collate(list(mine or examples[:1]))
+        if not mine:
+            pass
+        return batch
+
+    return collated

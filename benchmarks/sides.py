@@ -1,0 +1,148 @@
+"""The two sides of the speed and memory benchmarks: one stage as `nlora run` trains it, and what a
+user of Transformers and PEFT would write for the same batches.
+"""
+
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, PrinterCallback, Trainer, TrainingArguments
+
+from nlora.data.batches import Collator, LengthGrouped
+from nlora.data.streams import load_stream
+from nlora.data.task import Example, TaskData, sample
+from nlora.evaluation.decode import predict
+from nlora.methods.base import Stage
+from nlora.models.backbone import bf16_is_faster, load
+from nlora.models.catalog import resolve
+from nlora.training.config import RunConfig, RunSettings, plan
+from nlora.training.learner import make_carrier, make_encoder, peak_memory
+from nlora.training.progress import Silent
+from nlora.training.trainer import train
+
+BATCH = 16
+
+
+class Ours:
+    """One stage of a method, as `nlora run` trains it."""
+
+    def __init__(self, method: str, model: str, dtype: torch.dtype, data: TaskData, steps: int):
+        precision = "bf16" if dtype == torch.bfloat16 else "fp32"
+        config = RunConfig(model=model, method=method, settings={"precision": precision})
+        self.plan = plan(config)
+        self.backbone = load(resolve(model), dtype)
+        self.carrier = make_carrier(self.plan, self.backbone)
+        self.encoder = make_encoder(self.plan, self.backbone)
+        self.carrier.begin()
+        self.rows = [self.encoder(e) for e in data.train[: BATCH * steps]]
+        self.stage = Stage(1, data.name, (data,), seed=1, steps=steps)
+
+    def evaluate(self, tests: Sequence[Example]) -> list[str]:
+        """The answers."""
+        return [p.text for p in predict(self.carrier.model, self.encoder, tests)]
+
+    def train(self) -> None:
+        """All steps."""
+        run: RunSettings = self.plan.run
+        penalties = self.plan.method.penalties(self, self.stage)  # type: ignore[arg-type]
+        pad_id = self.backbone.tokenizer.pad_token_id
+        collator = Collator(pad_id, self.backbone.encoder_decoder, share_prefix=True)
+        train(
+            self.plan.method,
+            self.carrier.model,
+            self.stage,
+            self.rows,
+            penalties,
+            run,
+            collator,
+            False,
+            Silent(),
+            Path("unused"),
+        )
+
+
+class Minimal:
+    """A Trainer over a PEFT model with the full vocabulary projection; `generate` of 50 tokens."""
+
+    def __init__(self, model: str, dtype: torch.dtype, data: TaskData, steps: int):
+        config = RunConfig(model=model, method="inc-lora")
+        shell = load(resolve(model), dtype, weights=False)
+        self.tokenizer = shell.tokenizer
+        self.encoder = make_encoder(plan(config), shell)
+        rows = [self.encoder(e) for e in data.train[: BATCH * steps]]
+        self.rows = [rows[i] for i in LengthGrouped(rows, BATCH, seed=1)]
+        base = AutoModelForCausalLM.from_pretrained(resolve(model).target, dtype=dtype)
+        lora = LoraConfig(task_type="CAUSAL_LM", r=8, lora_alpha=32, lora_dropout=0.1)
+        self.model = get_peft_model(base, lora)
+        self.pad_id = self.tokenizer.pad_token_id
+
+    def train(self) -> None:
+        """All steps."""
+        with tempfile.TemporaryDirectory() as folder:
+            arguments = TrainingArguments(
+                output_dir=folder,
+                per_device_train_batch_size=BATCH,
+                learning_rate=1e-3,
+                lr_scheduler_type="constant",
+                train_sampling_strategy="sequential",
+                use_cpu=not torch.cuda.is_available(),
+                save_strategy="no",
+                logging_steps=1,
+                disable_tqdm=True,
+                remove_unused_columns=False,
+                num_train_epochs=1,
+            )
+            trainer = Trainer(
+                model=self.model,
+                args=arguments,
+                train_dataset=self.rows,  # type: ignore[arg-type]
+                data_collator=Collator(self.pad_id, encoder_decoder=False),
+            )
+            trainer.remove_callback(PrinterCallback)
+            trainer.train()
+
+    @torch.inference_mode()
+    def evaluate(self, tests: Sequence[Example]) -> list[str]:
+        """The answers, in file order, padded to the longest prompt of all."""
+        self.model.eval()
+        prompts = [self.encoder.prompt_ids(e.task, e.text)[0] for e in tests]
+        longest = max(len(p) for p in prompts)
+        texts: list[str] = []
+        for start in range(0, len(prompts), BATCH):
+            rows = prompts[start : start + BATCH]
+            missing = [longest - len(p) for p in rows]
+            ids = [[self.pad_id] * n + p for n, p in zip(missing, rows, strict=True)]
+            mask = [[0] * n + [1] * len(p) for n, p in zip(missing, rows, strict=True)]
+            out = self.model.generate(
+                input_ids=torch.tensor(ids),
+                attention_mask=torch.tensor(mask),
+                max_new_tokens=50,
+                do_sample=False,
+                pad_token_id=self.pad_id,
+            )
+            texts += self.tokenizer.batch_decode(out[:, longest:], skip_special_tokens=True)
+        return texts
+
+
+def main() -> None:
+    """Do one thing and print the peak memory of this process, for `end_to_end.py`."""
+    side, phase, model, folder, task, steps, tests = sys.argv[1:]
+    dtype = torch.bfloat16 if bf16_is_faster() else torch.float32
+    data = load_stream(task, Path(folder))[0]
+    started: Ours | Minimal = (
+        Ours("n-lora", model, dtype, data, int(steps))
+        if side == "ours"
+        else Minimal(model, dtype, data, int(steps))
+    )
+    if phase == "train":
+        started.train()
+    else:
+        started.evaluate(sample(data.test, int(tests), seed=0))
+    print(peak_memory() / 1e9)
+
+
+if __name__ == "__main__":
+    main()

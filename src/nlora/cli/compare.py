@@ -1,0 +1,108 @@
+"""`nlora compare`: a grid of streams, methods and seeds, and its ledger."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from nlora.cli import options as o
+from nlora.cli.console import out, print_json, show, watcher
+
+
+def compare(
+    streams: Annotated[
+        list[str],
+        typer.Option("--stream", help="As for `nlora run`; repeat for more streams."),
+    ],
+    methods: Annotated[
+        list[str],
+        typer.Option(
+            "--methods",
+            metavar="A,B:KEY=VALUE,…",
+            help="Methods, each with settings of its own after a colon if it has any "
+            "(inc-lora:routing=input); or all.",
+        ),
+    ],
+    model: Annotated[str, typer.Option(help="As for `nlora run`.")],
+    out_dir: Annotated[
+        Path, typer.Option("--out", help="The folder for ledger.jsonl and a model per cell.")
+    ],
+    seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "0",
+    data: o.Data = None,
+    max_train: o.MaxTrain = None,
+    max_eval: o.MaxEval = None,
+    evaluate: Annotated[
+        str, typer.Option(help="seen: tasks so far; next: also the next one; all.")
+    ] = "next",
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="[METHOD.]KEY=VALUE",
+            help="A setting of all methods, or of one; repeat for more.",
+        ),
+    ] = None,
+    tune: Annotated[
+        int,
+        typer.Option(
+            help="Trials for each method and stream: a grid of the learning rate and the method's "
+            "own weight, on dev, with a seed of their own."
+        ),
+    ] = 0,
+    workers: Annotated[
+        int, typer.Option(help="Runs at a time; threads are divided among them.")
+    ] = 1,
+    plugin: o.Plugin = None,
+    json: o.Json = False,
+) -> None:
+    """Run every method on every stream with every seed, and keep a ledger of it.
+
+    The same command goes on after a stop, does failed cells again, and does nothing once all are
+    finished; streams, methods and seeds may be added. Exit status 1: a cell failed.
+    `nlora table OUT/ledger.jsonl` makes the tables.
+    """
+    from nlora.study.compare import compare as run
+    from nlora.study.grid import Grid, parse_points, parse_seeds
+    from nlora.training.config import absolute, parse_overrides
+
+    plugin_path = None if plugin is None else absolute(str(plugin))
+    grid = Grid(
+        model=model,
+        streams=tuple(streams),
+        points=parse_points(methods, plugin_path),
+        seeds=parse_seeds(seeds),
+        data=None if data is None else str(data),
+        max_train=max_train,
+        max_eval=max_eval,
+        evaluate=evaluate,
+        settings=parse_overrides(overrides or []),
+        plugin=plugin_path,
+        tune=tune,
+    )
+    rows = run(grid, out_dir, workers, watcher())
+    if json:
+        print_json({"ledger": str(out_dir / "ledger.jsonl"), "cells": [_brief(r) for r in rows]})
+    else:
+        columns = ["stream", "method", "seed", "average", "learning", "forgetting", "minutes"]
+        show("cells (%)", columns, [_shown(row) for row in rows])
+        _print(f"the ledger is {out_dir / 'ledger.jsonl'}")
+    failed = [row for row in rows if "error" in row]
+    for row in failed if not json else ():
+        _print("{stream}, {method}, seed {seed} failed: ".format(**row["cell"]) + row["error"])
+    if failed:
+        raise typer.Exit(1)
+
+
+def _brief(row: dict[str, Any]) -> dict[str, Any]:
+    """What a list of cells has of a row."""
+    names = ("average_accuracy", "learning_accuracy", "forgetting", "seconds", "error")
+    return {**row["cell"], **{name: row.get(name) for name in names}}
+
+
+def _shown(row: dict[str, Any]) -> list[Any]:
+    *values, seconds, _ = _brief(row).values()
+    return [*values, None if seconds is None else seconds / 60]
+
+
+def _print(line: str) -> None:
+    out.print(line, markup=False, highlight=False)

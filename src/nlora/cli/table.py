@@ -1,0 +1,60 @@
+"""`nlora table`: tables from ledgers alone."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nlora.cli.console import out
+
+
+def table(
+    ledgers: Annotated[
+        list[Path], typer.Argument(metavar="LEDGER…", help="Files that `nlora compare` wrote.")
+    ],
+    tables: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--table",
+            help="accuracy (Tables 1, 2 and 4 of the paper), metrics, differences, orthogonality "
+            "(Table 3), ratios (Figure 1c), cost; repeat for more.  [default: all]",
+        ),
+    ] = None,
+    form: Annotated[
+        str, typer.Option("--format", help="markdown, latex, csv or json.")
+    ] = "markdown",
+    methods: Annotated[
+        str | None,
+        typer.Option(metavar="A,B,…", help="Only these, by their names in the ledger."),
+    ] = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option(help="What differences and ratios are against.  [default: inc-lora]"),
+    ] = None,
+    out_dir: Annotated[
+        Path | None, typer.Option("--out", help="A folder for one file per table.")
+    ] = None,
+) -> None:
+    """Make tables from ledgers alone: accuracy, every metric, differences, geometry and cost.
+
+    Runs of one model with one budget stand together; give several ledgers to put them side by side.
+    """
+    from nlora.errors import unknown
+    from nlora.methods.labels import split_labels
+    from nlora.report.formats import ENDINGS, render
+    from nlora.report.tables import tables as make
+
+    if form not in ENDINGS:
+        raise unknown("format", form, ENDINGS)
+    found = make(ledgers, tables or (), split_labels(methods) if methods else (), baseline)
+    if out_dir is None:
+        out.print(render(found, form), end="", markup=False, highlight=False)
+        return
+    out_dir.mkdir(parents=True, exist_ok=True)
+    seen: dict[str, int] = {}
+    for made in found:
+        seen[made.key] = number = seen.get(made.key, 0) + 1
+        name = made.key if number == 1 else f"{made.key}-{number}"
+        path = out_dir / f"{name}.{ENDINGS[form]}"
+        path.write_text(render([made], form), encoding="utf-8")
+        out.print(str(path), markup=False, highlight=False)

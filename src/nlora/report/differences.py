@@ -1,0 +1,86 @@
+"""The table of paired differences against a baseline, with bootstrap intervals."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from nlora.report.accuracy import legend, marked
+from nlora.report.ledger import unpack
+from nlora.report.runs import Run, Section
+from nlora.report.statistics import COVERAGE, SAMPLES, Differences, estimates
+from nlora.report.table import Cell, Table, Value
+
+Answers = Mapping[str, np.ndarray]
+"""By task: 1 where a test example was answered right, else 0."""
+
+
+def _at_the_end(run: Run) -> Answers:
+    """What average accuracy is the mean of."""
+    return {task: unpack(bits) for task, bits in run.row["answers"]["stages"][-1].items()}
+
+
+def _when_learned(run: Run) -> Answers | None:
+    """What learning accuracy is the mean of; None where all tasks were learned at once."""
+    tasks, stages = run.row["stages"], run.row["answers"]["stages"]
+    if tasks != run.row["tasks"]:
+        return None
+    return {task: unpack(stage[task]) for task, stage in zip(tasks, stages, strict=True)}
+
+
+PARTS: dict[str, Callable[[Run], Answers | None]] = {
+    "average": _at_the_end,
+    "learning": _when_learned,
+}
+
+
+def differences(section: Section, baseline: str, samples: int = SAMPLES) -> Table | None:
+    """Average and learning accuracy minus the baseline's, over the runs that both have."""
+    if baseline not in section.methods:
+        return None
+    compared: dict[str, Differences] = {}
+    paired: dict[str, list[tuple[Run, Run]]] = {}
+    for label in section.methods:
+        pairs = [] if label == baseline else _pairs(section, label, baseline)
+        paired[label] = pairs
+        for part, answers in PARTS.items():
+            found = {
+                (a.stream, a.seed): _minus(mine, theirs)
+                for a, b in pairs
+                if (mine := answers(a)) is not None and (theirs := answers(b)) is not None
+            }
+            if found:
+                compared[f"{part} {label}"] = found
+    found = estimates(compared, samples)
+    rows: list[list[Cell]] = []
+    for label in section.methods:
+        values = [found.get(f"{part} {label}") for part in PARTS]
+        if any(values):
+            cells = [v and Value(v.mean, low=v.low, high=v.high, form="+.1f") for v in values]
+            counts = [len({getattr(a, n) for a, _ in paired[label]}) for n in ("stream", "seed")]
+            rows.append([marked(section, label), *cells, *counts])
+    if not rows:
+        return None
+    said = (
+        f"accuracy minus that of {baseline} on the same order, seed and test examples, in points; "
+        f"in brackets the {COVERAGE:.0%} bootstrap interval over orders, seeds and examples "
+        f"({samples} samples). One order or one seed says nothing of others, and fewer than about "
+        "five make the interval too narrow"
+    )
+    title = f"Paired differences to {baseline}. {section.title}"
+    columns = ["method", *PARTS, "orders", "seeds"]
+    return Table("differences", title, columns, rows, [said, *legend(section)])
+
+
+def _pairs(section: Section, label: str, baseline: str) -> list[tuple[Run, Run]]:
+    """Runs with the same stream, seed and test examples."""
+    others = {(run.stream, run.seed): run for run in section.of(baseline) if "answers" in run.row}
+    found = []
+    for run in section.of(label):
+        other = others.get((run.stream, run.seed))
+        if other and "answers" in run.row and run.row["tests"] == other.row["tests"]:
+            found.append((run, other))
+    return found
+
+
+def _minus(mine: Answers, theirs: Answers) -> dict[str, np.ndarray]:
+    return {task: mine[task].astype(int) - theirs[task].astype(int) for task in theirs}

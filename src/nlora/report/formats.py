@@ -1,0 +1,125 @@
+"""Tables as Markdown, LaTeX, CSV and JSON."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from nlora.report.table import Cell, Table, Value, plain, text
+
+ENDINGS = {"markdown": "md", "latex": "tex", "csv": "csv", "json": "json"}
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "‖ΔW‖_F": r"$\|\Delta W\|_F$",
+    **{c: rf"\{c}" for c in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "†": r"$\dagger$",
+    "‡": r"$\ddagger$",
+    "§": r"\S{}",
+    "–": "--",
+    "Σ": r"$\Sigma$",
+    "Δ": r"$\Delta$",
+    "‖": r"$\|$",
+    "ᵀ": r"$^\top$",
+    "²": r"$^2$",
+    "·": r"$\cdot$",
+    "ℓ": r"$\ell$",
+    "₁": "$_1$",
+    "→": r"$\to$",
+}
+
+
+def render(tables: Sequence[Table], form: str) -> str:
+    """The tables one after another. JSON is one list; CSV has titles where there are several."""
+    if form == "json":
+        return json.dumps([t.to_json() for t in tables], indent=1, ensure_ascii=False) + "\n"
+    if form == "csv" and len(tables) == 1:
+        return comma_separated(tables[0])
+    write = {"markdown": markdown, "latex": latex, "csv": _titled_csv}[form]
+    return "\n".join(write(table) for table in tables)
+
+
+def markdown(table: Table) -> str:
+    """A pipe table, numbers on the right, notes below."""
+    numeric = [
+        all(isinstance(row[i], Value | int | None) for row in table.rows)
+        for i in range(len(table.columns))
+    ]
+    lines = [
+        f"**{table.title}**",
+        "",
+        _pipes(table.columns),
+        _pipes("---:" if right else "---" for right in numeric),
+        *(_pipes(text(cell) for cell in row) for row in table.rows),
+        *(f"\n{note}" for note in table.notes),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _pipes(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def latex(table: Table) -> str:
+    """A `table` with booktabs (the package), notes in the caption."""
+    caption = _latex(
+        " ".join([f"{table.title}.", *(f"{n[0].upper()}{n[1:]}." for n in table.notes)])
+    )
+    lines = [
+        r"\begin{table}",
+        rf"\caption{{{caption}}}",
+        rf"\label{{tab:{table.key}}}",
+        rf"\begin{{tabular}}{{l{'r' * (len(table.columns) - 1)}}}",
+        r"\toprule",
+        _latex_row(table.columns),
+        r"\midrule",
+        *(_latex_row([text(cell) for cell in row]) for row in table.rows),
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _latex_row(cells: Sequence[str]) -> str:
+    return " & ".join(_latex(cell) for cell in cells) + r" \\"
+
+
+def _latex(said: str) -> str:
+    out, i = [], 0
+    while i < len(said):
+        found = next((k for k in _LATEX if said.startswith(k, i)), said[i])
+        out.append(_LATEX.get(found, found))
+        i += len(found)
+    return "".join(out)
+
+
+def comma_separated(table: Table) -> str:
+    """CSV with numbers unrounded: a column more for each standard deviation or bound."""
+    columns: list[str] = []
+    rows: list[dict[str, object]] = [{} for _ in table.rows]
+    for i, name in enumerate(table.columns):
+        parts = [_parts(row[i]) for row in table.rows]
+        for key in ("mean", "sd", "low", "high"):
+            if key == "mean" or any(key in part for part in parts):
+                columns.append(name if key == "mean" else f"{name} {key}")
+                for row, part in zip(rows, parts, strict=True):
+                    row[columns[-1]] = part.get(key)
+    file = io.StringIO()
+    writer = csv.DictWriter(file, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue()
+
+
+def _parts(cell: Cell) -> dict[str, Any]:
+    return cell.to_json() if isinstance(cell, Value) else {"mean": plain(cell)}
+
+
+def _titled_csv(table: Table) -> str:
+    return f"# {table.title}\n{comma_separated(table)}"

@@ -1,0 +1,163 @@
+"""The runs of some ledgers, put side by side: by model and budget, method, stream and seed."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from textwrap import shorten
+from typing import Any
+
+from nlora.data.streams import ORDERS
+from nlora.errors import NloraError, unknown
+from nlora.report import ledger
+
+ZERO_SHOT = "zero-shot"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A row of a ledger."""
+
+    row: dict[str, Any]
+    place: str
+    """File and line, for messages."""
+    stream: str
+    label: str
+    """The method, with the settings that are part of its name."""
+    seed: int
+
+    @property
+    def error(self) -> str | None:
+        """Why there are no numbers."""
+        return self.row.get("error")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """As resolved."""
+        return self.row["configuration"]["settings"]
+
+    @property
+    def budget(self) -> tuple[Any, ...]:
+        """What must be equal for numbers to stand in one table."""
+        c = self.row["configuration"]
+        return self.row["base"]["title"], c["max_train"], c["max_eval"]
+
+
+@dataclass
+class Section:
+    """The runs of one model with one budget: what makes one set of tables."""
+
+    title: str
+    runs: list[Run]
+    cells: dict[tuple[str, str], list[Run]] = field(init=False)
+    """The finished runs of a method on a stream, by seed."""
+
+    def __post_init__(self) -> None:
+        self.cells = {}
+        for run in sorted(self.runs, key=lambda run: run.seed):
+            if run.error is None:
+                self.cells.setdefault((run.label, run.stream), []).append(run)
+
+    @property
+    def methods(self) -> list[str]:
+        """Labels in the order in which they came, without the zero-shot rows."""
+        return [
+            label
+            for label in dict.fromkeys(run.label for run in self.runs)
+            if label.split(":")[0] != ZERO_SHOT
+        ]
+
+    @property
+    def streams(self) -> list[str]:
+        """The paper's orders first."""
+        found = list(dict.fromkeys(run.stream for run in self.runs))
+        known = [name for name in ORDERS if name in found]
+        return known + [name for name in found if name not in ORDERS]
+
+    def of(self, label: str, stream: str | None = None) -> list[Run]:
+        """The finished runs of a method, on one stream or on all."""
+        streams = self.streams if stream is None else [stream]
+        return [run for s in streams for run in self.cells.get((label, s), [])]
+
+    def failures(self) -> list[str]:
+        """A line for each run that failed."""
+        failed = [run for run in self.runs if run.error]
+        return [
+            shorten(f"failed: {r.label} on {r.stream}, seed {r.seed}: {r.error}", 200)
+            for r in failed
+        ]
+
+
+def sections(paths: Sequence[Path], methods: Sequence[str] = ()) -> list[Section]:
+    """The runs of these ledgers, those of some methods if any are named.
+
+    Raises NloraError for what is no ledger, for an unknown method, and for rows that cannot stand
+    in one table: different runs of one method on one stream with one seed, or seeds and streams of
+    one method that were run with different settings.
+    """
+    runs = [run for path in paths for run in _runs(path)]
+    if not runs:
+        raise NloraError(f"{', '.join(map(str, paths))}: no runs")
+    known = {run.label for run in runs}
+    for name in methods:
+        if name not in known:
+            raise unknown("method in the ledger", name, known)
+    wanted = {*methods} or known
+    by_budget: dict[tuple[Any, ...], list[Run]] = {}
+    for run in runs:
+        if run.label in wanted or run.label.split(":")[0] == ZERO_SHOT:
+            by_budget.setdefault(run.budget, []).append(run)
+    return [Section(_title(budget), _unique(found)) for budget, found in by_budget.items()]
+
+
+def _runs(path: Path) -> Iterable[Run]:
+    for number, row in enumerate(ledger.read(path), start=1):
+        configuration = row["configuration"]
+        tasks = configuration["tasks"]
+        named = [name for name, order in ORDERS.items() if list(order) == tasks]
+        cell = row.get("cell") or {}  # a row of a single run has none
+        yield Run(
+            row=row,
+            place=f"{path}, row {number}",
+            stream=cell.get("stream") or (named or [",".join(tasks)])[0],
+            label=cell.get("method") or configuration["method"],
+            seed=configuration["seed"],
+        )
+
+
+def _title(budget: tuple[Any, ...]) -> str:
+    title, train, test = budget
+    sizes = [f"{n} {kind}" for n, kind in ((train, "training"), (test, "test")) if n is not None]
+    counted = f"at most {' and '.join(sizes)} examples a task" if sizes else "all examples"
+    return f"{title}, {counted}"
+
+
+def _unique(runs: list[Run]) -> list[Run]:
+    """Without repetitions; a failed run gives way to one that did not."""
+    kept: dict[tuple[str, str, int], Run] = {}
+    for run in runs:
+        key = (run.label, run.stream, run.seed)
+        old = kept.get(key)
+        if old is None or old.error:
+            kept[key] = run
+        elif not run.error and run.row.get("hash") != old.row.get("hash"):
+            raise NloraError(
+                f"{old.place} and {run.place} are different runs of {run.label} on {run.stream} "
+                f"with seed {run.seed}{_difference(old, run)}; make their tables separately"
+            )
+    first: dict[tuple[str, str], Run] = {}
+    for run in (run for run in kept.values() if not run.error):
+        other = first.setdefault((run.label, run.stream), run)
+        if difference := _difference(other, run):
+            raise NloraError(
+                f"{other.place} and {run.place} are seeds of {run.label} on {run.stream} with "
+                f"different settings{difference}; make their tables separately"
+            )
+    return list(kept.values())
+
+
+def _difference(a: Run, b: Run) -> str:
+    """The first setting that both have and that differs, for a message."""
+    for name in a.settings:
+        if name in b.settings and a.settings[name] != b.settings[name]:
+            return f" ({name} {a.settings[name]!r} and {b.settings[name]!r})"
+    return ""

@@ -1,0 +1,53 @@
+"""All tables that can be made from ledgers."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from nlora.errors import NloraError, unknown
+from nlora.report.accuracy import accuracy, metrics
+from nlora.report.cost import cost
+from nlora.report.differences import differences
+from nlora.report.geometry import overlaps, ratios
+from nlora.report.runs import Section, sections
+from nlora.report.table import Table
+
+KEYS = ("accuracy", "metrics", "differences", "orthogonality", "ratios", "cost")
+
+BASELINE = "inc-lora"
+
+
+def tables(
+    ledgers: Sequence[Path],
+    keys: Sequence[str] = (),
+    methods: Sequence[str] = (),
+    baseline: str | None = None,
+) -> list[Table]:
+    """The tables of some ledgers: those named by `keys`, of the methods named, else all.
+
+    A set of tables for each model and budget. Without `baseline` differences are to inc-lora, where
+    it is there. Raises NloraError for an unknown table, method or baseline, and for what is no
+    ledger.
+    """
+    for key in keys:
+        if key not in KEYS:
+            raise unknown("table", key, KEYS)
+    found = sections(ledgers, [*methods, *([baseline] if methods and baseline else [])])
+    known = {label for section in found for label in section.methods}
+    if baseline is not None and baseline not in known:
+        raise unknown("baseline", baseline, known)
+    made = [t for section in found for t in _of(section, keys or KEYS, baseline or BASELINE)]
+    if not made:
+        raise NloraError(f"the ledger has nothing for: {', '.join(keys)}")
+    return made
+
+
+def _of(section: Section, keys: Sequence[str], baseline: str) -> list[Table]:
+    make = {
+        "accuracy": lambda: accuracy(section),
+        "metrics": lambda: metrics(section),
+        "differences": lambda: differences(section, baseline),
+        "orthogonality": lambda: overlaps(section),
+        "ratios": lambda: ratios(section, baseline),
+        "cost": lambda: cost(section),
+    }
+    return [table for key in keys if (table := make[key]()) is not None]

@@ -1,0 +1,171 @@
+"""The grid of a comparison: streams × methods × seeds, each cell one run."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from nlora.data.streams import load_stream
+from nlora.data.task import TaskData
+from nlora.errors import NloraError, unknown
+from nlora.methods.labels import split_labels, split_settings
+from nlora.methods.registry import methods
+from nlora.training.config import RunConfig, parse_config, parse_overrides
+
+
+@dataclass(frozen=True)
+class Point:
+    """A method with settings of its own; `label` is its name in the ledger and in tables."""
+
+    label: str
+    method: str
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a grid."""
+
+    stream: str
+    label: str
+    seed: int
+    config: RunConfig
+
+    @property
+    def name(self) -> str:
+        """Its folder below the output folder."""
+        return f"{folder(self.stream)}/{folder(self.label)}/seed-{self.seed}"
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What it is called in the ledger."""
+        return {"stream": self.stream, "method": self.label, "seed": self.seed}
+
+
+@dataclass(frozen=True)
+class Grid:
+    """All that is asked of a comparison. Every method gets the same data, budget and settings."""
+
+    model: str
+    streams: tuple[str, ...]
+    points: tuple[Point, ...]
+    seeds: tuple[int, ...] = (0,)
+    data: str | None = None
+    max_train: int | None = None
+    max_eval: int | None = None
+    evaluate: str = "next"
+    settings: dict[str, Any] = field(default_factory=dict)
+    """For every method; a mapping is for the method of its name (`{"n-lora": {"l1": 0.1}}`)."""
+    plugin: str | None = None
+    tune: int = 0
+    """Trials of tuning for each method and stream."""
+
+    def __post_init__(self) -> None:
+        kinds = {
+            "stream": [stream_name(s) for s in self.streams],
+            "method": [p.label for p in self.points],
+            "seed": [str(s) for s in self.seeds],
+        }
+        for kind, names in kinds.items():
+            if not names:
+                raise NloraError(f"a comparison needs a {kind}")
+            folders = [folder(name) for name in names]
+            twice = [n for n, f in zip(names, folders, strict=True) if folders.count(f) > 1]
+            if twice:
+                raise NloraError(f"{kind} '{twice[-1]}' is named twice, or like another")
+        for name, value in self.settings.items():
+            known = {p.method for p in self.points}
+            if isinstance(value, dict) and name not in known:
+                raise unknown("method with settings", name, known)
+
+    @cached_property
+    def tasks(self) -> dict[str, list[TaskData]]:
+        """The tasks of every stream, by its name. Raises NloraError as `load_stream` does."""
+        data = Path(self.data) if self.data else None
+        return {stream_name(s): load_stream(s, data) for s in self.streams}
+
+    def settings_of(self, point: Point) -> dict[str, Any]:
+        """The settings that a point is run with: its own win over its method's and the common."""
+        common = {k: v for k, v in self.settings.items() if not isinstance(v, dict)}
+        return {**common, **self.settings.get(point.method, {}), **point.settings}
+
+    def cell(self, stream: str, point: Point, seed: int, **settings: Any) -> Cell:
+        """One run, with further settings (those that tuning chose)."""
+        values = {
+            "model": self.model,
+            "method": point.method,
+            "stream": stream,
+            "data": self.data,
+            "seed": seed,
+            "max_train": self.max_train,
+            "max_eval": self.max_eval,
+            "evaluate": self.evaluate,
+            "plugin": self.plugin,
+            "settings": {**self.settings_of(point), **settings},
+        }
+        config = parse_config(values, f"cell {point.label}")
+        return Cell(stream_name(stream), point.label, seed, config)
+
+    def pairs(self) -> Iterator[tuple[str, Point]]:
+        """Every stream with every point."""
+        return ((stream, point) for stream in self.streams for point in self.points)
+
+
+def stream_name(stream: str) -> str:
+    """The short name of a stream: a YAML file goes by its name without folder and ending.
+
+    >>> stream_name("Order-1"), stream_name("agnews, dbpedia"), stream_name("my/tasks.yaml")
+    ('order-1', 'agnews,dbpedia', 'tasks')
+    """
+    path = Path(stream.strip())
+    if path.suffix.lower() in (".yaml", ".yml") or path.is_file():
+        return path.stem
+    return stream.lower().replace(" ", "")
+
+
+def folder(name: str) -> str:
+    """A name in characters fit for a folder on any system.
+
+    >>> folder("inc-lora:routing=input,consolidation=largest")
+    'inc-lora,routing=input,consolidation=largest'
+    """
+    return re.sub(r"[^\w.+=,-]+", "-", name.replace(":", ","))
+
+
+def parse_points(texts: Sequence[str], plugin: str | None = None) -> tuple[Point, ...]:
+    """Methods separated by commas, each with settings after a colon if it has any; `all` is all.
+
+    >>> [p.label for p in parse_points(["n-lora,inc-lora:routing=input,rank=4,mtl"])]
+    ['n-lora', 'inc-lora:routing=input,rank=4', 'mtl']
+
+    Raises NloraError for an unknown method, with the nearest, and for what is no setting.
+    """
+    known = methods(Path(plugin) if plugin else None)
+    labels = [label for text in texts for label in split_labels(text)]
+    labels = [name for label in labels for name in (known if label == "all" else [label])]
+    for label in labels:
+        name, colon, given = label.partition(":")
+        if name not in known:
+            raise unknown("method", name, known)
+        if colon and "=" not in given:
+            raise NloraError(f"method '{label}': after the colon come settings, KEY=VALUE")
+    return tuple(_point(label) for label in labels)
+
+
+def _point(label: str) -> Point:
+    method, _, given = label.partition(":")
+    return Point(label, method, parse_overrides(split_settings(given)) if given else {})
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Seeds separated by commas. Raises NloraError for anything else.
+
+    >>> parse_seeds("0,1,2")
+    (0, 1, 2)
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() for part in parts):
+        raise NloraError(f"--seeds takes numbers such as 0,1,2, not '{text}'")
+    return tuple(int(part) for part in parts)

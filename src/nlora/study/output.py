@@ -1,0 +1,115 @@
+"""The folder of a comparison: what it was made from, its ledger, one process at a time.
+
+compare.json     the grid: model, data, budget, settings; what is added later must agree
+ledger.jsonl     a row per finished cell, or its error
+tuning.jsonl     a row per trial, where there is tuning
+STREAM/METHOD/seed-N/    the model directory of each cell
+errors/          tracebacks of cells that failed for no fault of the user's
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from nlora.errors import NloraError
+from nlora.models.catalog import resolve
+from nlora.store.atomic import write_json
+from nlora.study.grid import Grid
+
+FORMAT = 1
+LEDGER, TUNING, ERRORS = "ledger.jsonl", "tuning.jsonl", "errors"
+_FILE = "compare.json"
+_GROWS = ("data", "methods")
+"""Streams and methods may be added to a grid; what is there already must be the same."""
+
+
+@contextmanager
+def claimed(out: Path, grid: Grid) -> Iterator[None]:
+    """Be the only comparison that writes here.
+
+    Raises NloraError if another one is, if the folder holds something else, or a grid that
+    disagrees; then nothing is changed.
+    """
+    path = out / _FILE
+    new = _described(grid)
+    old = _read(out)
+    _check_agreement(out, old, new)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise NloraError(f"cannot create {out}: a part of the path is a file") from error
+    try:
+        with FileLock(out / ".lock", timeout=0):
+            old = _read(out)  # another one may have been here a moment ago
+            _check_agreement(out, old, new)
+            write_json(
+                path, {**new, **{part: {**old.get(part, {}), **new[part]} for part in _GROWS}}
+            )
+            yield
+    except Timeout as error:
+        raise NloraError(f"{out} is in use by another process") from error
+
+
+def _described(grid: Grid) -> dict[str, Any]:
+    model = resolve(grid.model)
+    common = {k: v for k, v in grid.settings.items() if not isinstance(v, dict)}
+    return {
+        "format": FORMAT,
+        "model": {"title": model.title, "revision": model.revision or grid.model},
+        "max_train": grid.max_train,
+        "max_eval": grid.max_eval,
+        "evaluate": grid.evaluate,
+        "tune": grid.tune,
+        "settings": common,
+        "data": {
+            name: {data.name: data.fingerprint() for data in tasks}
+            for name, tasks in grid.tasks.items()
+        },
+        "methods": {
+            p.label: {"method": p.method, "settings": grid.settings_of(p)} for p in grid.points
+        },
+    }
+
+
+def _read(out: Path) -> dict[str, Any]:
+    """`compare.json`, or nothing where the place is free."""
+    path = out / _FILE
+    if path.is_file():
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise NloraError(f"{path} is not valid JSON: {error}") from error
+        if not isinstance(value, dict) or value.get("format") != FORMAT:
+            raise NloraError(f"{path} is not a comparison's; choose another folder")
+        return value
+    if out.is_dir():
+        if any(p.name != ".lock" and not p.name.startswith(f".{_FILE}-") for p in out.iterdir()):
+            raise NloraError(
+                f"{out} is not a comparison's folder (no {_FILE}) but not empty; choose another"
+            )
+    elif out.exists() or out.is_symlink():
+        raise NloraError(f"{out} is a file; a folder is needed here")
+    return {}
+
+
+def _check_agreement(out: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+    """Raise NloraError if what both have is not the same."""
+    pairs = [(name, old[name], new.get(name)) for name in old if name not in _GROWS]
+    pairs += [
+        (f"{part}: {name}", old[part][name], new[part][name])
+        for part in _GROWS
+        for name in old.get(part, {}).keys() & new[part].keys()
+    ]
+    for name, a, b in sorted(pairs, key=lambda pair: pair[0]):
+        if a != b:
+            while isinstance(a, dict) and isinstance(b, dict):
+                key = next(k for k in {**a, **b} if a.get(k, ...) != b.get(k, ...))
+                name, a, b = f"{name}: {key}", a.get(key), b.get(key)
+            raise NloraError(
+                f"{out} holds a grid that disagrees with this one ({name} {a!r}, not {b!r}); "
+                "choose another folder"
+            )

@@ -1,0 +1,157 @@
+"""Runs jobs in processes, some at a time, and goes on when one fails.
+
+A job waits while another one computes what both share (`study.share`).
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing import get_all_start_methods, get_context
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from nlora.study import share
+from nlora.study.worker import Job, Order, work
+from nlora.training.progress import Watcher
+
+Outcome = dict[str, Any]
+"""A job's row; or `error`, in one line, and `traceback` where it is a bug of ours."""
+
+
+class _Running(NamedTuple):
+    job: Job
+    process: BaseProcess
+
+
+class Runner:
+    """Runs jobs below a folder. `finished` is told of each one's outcome as it ends."""
+
+    def __init__(
+        self,
+        out: Path,
+        workers: int,
+        watcher: Watcher,
+        commit: str | None,
+        finished: Callable[[Job, Outcome], None],
+    ) -> None:
+        self.out = out
+        self.workers = workers
+        self.watcher = watcher
+        self.commit = commit
+        self.finished = finished
+        self.bar = False
+        """Whether a bar is shown."""
+
+    def run(self, jobs: Sequence[Job], others: Sequence[Job] = ()) -> None:
+        """Run the jobs in order; `others` may have what they share. All end with this process."""
+        self.known = [*jobs, *others]
+        self.total, self.ended, self.started = len(jobs), 0, time.monotonic()
+        waiting = list(jobs)
+        running: dict[Connection, _Running] = {}
+        try:
+            while waiting or running:
+                while len(running) < self.workers and (job := self._next(waiting, running)):
+                    waiting.remove(job)
+                    connection, process = self._start(job)
+                    running[connection] = _Running(job, process)
+                for connection in wait(list(running)):
+                    self._listen(connection, running)  # type: ignore[arg-type]
+        finally:
+            for _, process in running.values():
+                process.terminate()
+                process.join()
+
+    def _next(self, waiting: Sequence[Job], running: dict[Connection, _Running]) -> Job | None:
+        """The first job that has nothing to wait for."""
+        making = set()
+        for job, _ in running.values():
+            for stage, key in enumerate(job.shared):
+                if key is not None and not share.has(self.out / job.name, stage):
+                    making.add(key)
+        return next((job for job in waiting if not making.intersection(job.shared)), None)
+
+    def _start(self, job: Job) -> tuple[Connection, BaseProcess]:
+        sources = [self._source(job, stage) for stage in (0, 1)]
+        order = Order(self.out, *sources, workers=self.workers, commit=self.commit)
+        self.watcher.message(f"{job.name} ({self._progress()})")
+        context = _context()
+        ours, theirs = context.Pipe(duplex=False)
+        process = context.Process(target=work, args=(job, order, theirs))
+        process.start()
+        theirs.close()
+        return ours, process
+
+    def _source(self, job: Job, stage: int) -> Path | None:
+        """A run that has what this job shares with it."""
+        key = job.shared[stage]
+        for other in self.known if key is not None else ():
+            path = self.out / other.name
+            if other.shared[stage] == key and other is not job and share.has(path, stage):
+                return path
+        return None
+
+    def _progress(self) -> str:
+        said = f"{self.ended} of {self.total} done"
+        if not self.ended:
+            return said
+        left = (time.monotonic() - self.started) / self.ended * (self.total - self.ended)
+        return f"{said}, about {_duration(left)} left"
+
+    def _listen(self, connection: Connection, running: dict[Connection, _Running]) -> None:
+        """Take one message of a worker, or its end."""
+        job, process = running[connection]
+        try:
+            kind, *values = connection.recv()
+        except (EOFError, OSError):  # it ended without a word, so somebody ended it
+            kind, values = "gone", []
+        if kind in ("row", "error", "gone"):
+            process.join()
+            del running[connection]
+            connection.close()
+            self._end(job, kind, values, process.exitcode)
+        elif self.workers > 1:
+            if kind in ("message", "start"):
+                self.watcher.message(f"{job.name}: {values[0]}")
+        elif kind == "advance":
+            self.watcher.advance(values[0], **values[1])
+        else:
+            self.bar = kind == "start" or (self.bar and kind == "message")
+            getattr(self.watcher, kind)(*values)
+
+    def _end(self, job: Job, kind: str, values: Sequence[Any], status: int | None) -> None:
+        if self.bar:
+            self.watcher.finish()
+            self.bar = False
+        self.ended += 1
+        if kind == "row":
+            self.finished(job, values[0])
+        elif kind == "error":
+            self.finished(job, {"error": values[0], "traceback": values[1]})
+        else:
+            how = f"killed by signal {-status}" if status and status < 0 else f"ended ({status})"
+            self.finished(job, {"error": f"its process was {how}; out of memory?"})
+
+
+def _context() -> Any:
+    """Forked from a process that has the libraries imported, or fresh.
+
+    CUDA cannot be used in a process forked from one that has so much as asked for devices.
+    """
+    import torch
+
+    if torch.cuda.is_available() or "forkserver" not in get_all_start_methods():
+        return get_context("spawn")
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["nlora.study.worker", "nlora.training.learner"])
+    return context
+
+
+def _duration(seconds: float) -> str:
+    """A time for people.
+
+    >>> _duration(50), _duration(3600), _duration(100_000)
+    ('1 min', '60 min', '27 h 47 min')
+    """
+    minutes = max(round(seconds / 60), 1)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,93 @@
+"""What runs of a grid have in common, so that it is computed once.
+
+The evaluation before training is the same for every method and seed, and the first stage for the
+methods whose `first_stage` says so. The run that comes first computes it; others take a copy of
+the committed stage, and are then as if they had done it themselves.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from nlora.data.task import TaskData, digest
+from nlora.models.catalog import resolve
+from nlora.store.directory import ModelDirectory
+from nlora.training.config import Plan
+
+_EVALUATION = (
+    *("prompt", "chat", "max_length", "max_text_tokens", "max_new_tokens", "eval_tokens"),
+    *("precision", "shared_prefix"),
+)
+"""Run settings that the answers of an untrained model depend on."""
+
+
+class Shared(NamedTuple):
+    """What decides the evaluation before training, and the first stage. Equal is shared."""
+
+    zero_shot: str | None = None
+    first_stage: str | None = None
+
+
+def shared(plan: Plan, stream: Sequence[TaskData]) -> Shared:
+    """What a run with this plan has in common with others; `stream` is as it is trained on."""
+    model = resolve(plan.config.model)
+    run = plan.run.model_dump(mode="json")
+    base = model.revision or model.target
+    zero = first = None
+    if plan.config.evaluate != "seen":
+        tests = sorted(replace(data, train=()).fingerprint() for data in stream)
+        zero = digest([base, {name: run[name] for name in _EVALUATION}, tests])
+    rule = _first_stage(plan)
+    if rule is not None:
+        tested = {"seen": 1, "next": 2, "all": len(stream)}[plan.config.evaluate]
+        data = [data.fingerprint() for data in stream[:tested]]
+        first = digest([base, run, plan.method.carrier, rule, plan.config.seed, data])
+    return Shared(zero, first)
+
+
+def _first_stage(plan: Plan) -> dict[str, Any] | None:
+    """The method's own word; a subclass does not inherit it, since it may change the stage."""
+    own = vars(type(plan.method)).get("first_stage")
+    return own(plan.method) if own else None
+
+
+def has(out: Path, stage: int) -> bool:
+    """Whether a run has committed its evaluation before training (0), or its first stage (1)."""
+    directory = ModelDirectory(out)
+    return bool(directory.stages() if stage else directory.zero_shot())
+
+
+def adopt(
+    plan: Plan, stream: Sequence[TaskData], out: Path, zero: Path | None, first: Path | None
+) -> None:
+    """Begin the run `out` with the zero-shot evaluation and the first stage of other runs.
+
+    What the directory has already stays as it is. Raises NloraError if a file was changed.
+    """
+    directory = ModelDirectory(out)
+    sources = [(0, zero), (1, first)]
+    wanted = [(stage, path) for stage, path in sources if path and not has(out, stage)]
+    if directory.stages() or not wanted:
+        return
+    with directory.locked():
+        for stage, path in wanted:
+            other = ModelDirectory(path)
+            document = other.config()
+            if not directory.exists():
+                directory.write_config(_document(plan, stream, document))
+            record = other.stages()[0] if stage else other.zero_shot()
+            assert record is not None
+            notes = {**record.notes, "copied_from": "/".join(path.parts[-3:])}
+            seed = record.seed if stage else plan.config.seed
+            directory.adopt(other, record, notes=notes, seed=seed)
+
+
+def _document(plan: Plan, stream: Sequence[TaskData], other: dict[str, Any]) -> dict[str, Any]:
+    """`model.json` as the run itself would write it, in the precision of the run it shares."""
+    return {
+        **other,
+        **plan.config.model_dump(mode="json"),
+        "settings": {**plan.settings(), "precision": other["settings"]["precision"]},
+        "tasks": [data.name for data in stream],
+    }

@@ -1,0 +1,131 @@
+"""One run in a process of its own: if it fails or is killed, the others go on.
+
+Its memory is then its own too, so that peaks can be compared.
+"""
+
+import os
+import threading
+import traceback
+from dataclasses import dataclass, field, replace
+from multiprocessing import parent_process
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from nlora.data.streams import load_stream
+from nlora.data.task import TaskData, sample
+from nlora.errors import NloraError
+from nlora.models.quiet import quiet
+from nlora.store.directory import ModelDirectory
+from nlora.study import rows, share
+from nlora.training.config import RunConfig
+from nlora.training.run import prepare, run
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run of a grid, or a trial of tuning."""
+
+    name: str
+    """Its folder below the output folder."""
+    key: dict[str, Any]
+    """What it is called in the ledger."""
+    config: RunConfig
+    shared: share.Shared = field(default_factory=share.Shared)
+    trial: bool = False
+    """Evaluate on dev and never on test."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a worker is told beside its job."""
+
+    out: Path
+    zero: Path | None
+    """A run whose zero-shot evaluation is taken over."""
+    first: Path | None
+    """A run whose first stage is taken over."""
+    workers: int
+    commit: str | None
+
+
+class Remote:
+    """A watcher that passes everything on."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+
+    def message(self, text: str) -> None:
+        """Pass it on."""
+        self.connection.send(("message", text))
+
+    def start(self, title: str, total: int) -> None:
+        """Pass it on."""
+        self.connection.send(("start", title, total))
+
+    def advance(self, count: int = 1, **values: float) -> None:
+        """Pass it on."""
+        self.connection.send(("advance", count, values))
+
+    def finish(self) -> None:
+        """Pass it on."""
+        self.connection.send(("finish",))
+
+
+def work(job: Job, order: Order, connection: Connection) -> None:
+    """Run the job; the last thing sent is its row, or what was wrong and the traceback of a bug."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    quiet()
+    try:
+        _divide_threads(order.workers)
+        connection.send(("row", _run(job, order, Remote(connection))))
+    except NloraError as error:
+        connection.send(("error", str(error), None))
+    except KeyboardInterrupt:  # the parent has it too, and says so
+        pass
+    except Exception as error:
+        told = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        connection.send(("error", told, traceback.format_exc()))
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _divide_threads(workers: int) -> None:
+    import torch
+
+    torch.set_num_threads(max(1, torch.get_num_threads() // workers))
+
+
+def _run(job: Job, order: Order, remote: Remote) -> dict[str, Any]:
+    config, out = job.config, order.out / job.name
+    assert config.stream is not None
+    stream = load_stream(config.stream, Path(config.data) if config.data else None)
+    if job.trial:
+        stream = [on_dev(data, config.seed) for data in stream]
+    plan, sampled = prepare(config, stream)
+    share.adopt(plan, sampled, out, order.zero, order.first)
+    results = run(config, out, remote, stream)
+    if job.trial:
+        measured = ("average_accuracy", "learning_accuracy", "seconds")
+        return {**job.key, **{name: results[name] for name in measured}}
+    return {"cell": job.key, **rows.row(ModelDirectory(out), order.commit)}
+
+
+def on_dev(data: TaskData, seed: int) -> TaskData:
+    """A task that is tested on its dev examples, so that nothing is chosen on test.
+
+    Dev examples that are in test too are left out (the published benchmark's dev is its test). If
+    none are left, a fifth of the training examples is held out instead.
+    """
+    tested = {example.text for example in data.test}
+    train, dev = data.train, tuple(e for e in data.dev if e.text not in tested)
+    if not dev:
+        dev = sample(train, max(1, len(train) // 5), seed)
+        held = set(map(id, dev))
+        train = tuple(e for e in train if id(e) not in held)
+    return replace(data, train=train, test=dev, dev=())

@@ -1,0 +1,396 @@
+import json
+import logging
+from collections import Counter
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from nlora.carriers.prompt import Prompt
+from nlora.data.batches import Collator
+from nlora.data.encode import Encoder
+from nlora.data.prompts import Prompter
+from nlora.data.task import Example, Task, TaskData
+from nlora.methods import lfpt5
+from nlora.methods.base import Stage
+from nlora.methods.registry import method
+from nlora.training.config import RunConfig, plan
+from nlora.training.progress import Silent
+from nlora.training.run import learn as learn_task
+from nlora.training.run import run
+from tests import runs, tiny
+from tests.carriers.helpers import train
+from tests.methods.helpers import TASKS, learn, losses, same_bits, stages, update
+
+FIRST = tiny.task("colour", 6)
+SECOND = tiny.task("size", 4)
+SMALL = {"prompt_length": 5}
+WEIGHTS = {"kl_weight": 0.3, "lm_weight": 0.6}
+
+
+def encoder_of(shape):
+    encoder_decoder = shape in tiny.ENCODER_DECODER
+    return Encoder(tiny.tokenizer(encoder_decoder), Prompter(), encoder_decoder)
+
+
+def learner_of(shape, built):
+    carrier = Prompt(tiny.model(shape), **built.carrier_options())
+    return SimpleNamespace(carrier=carrier, encoder=encoder_of(shape), watcher=Silent())
+
+
+def stage(number, data, seed=3):
+    return Stage(number, data.name, (data,), seed=seed)
+
+
+def says(monkeypatch, texts):
+    """Let the model write these texts, over and over; what it was asked for is returned."""
+    asked = []
+
+    def sampled(learner, known, count):
+        asked.append((known.task.name, count))
+        return [texts[i % len(texts)] for i in range(count)]
+
+    monkeypatch.setattr(lfpt5, "sampled_texts", sampled)
+    return asked
+
+
+def second_stage(shape, monkeypatch, **settings):
+    """Method, learner and examples in the middle of a second stage, with three pseudo-samples."""
+    built = method("lfpt5").build({**SMALL, **WEIGHTS, "pseudo_samples": 1, **settings})
+    learner = learner_of(shape, built)
+    torch.manual_seed(1)
+    built.begin(learner, stage(1, FIRST))
+    built.examples(learner, stage(1, FIRST))
+    train(learner.carrier, seed=1)
+    built.end(learner, stage(1, FIRST))
+    says(monkeypatch, ["one Answer: red", "two Answer: green", "three Answer: blue or grey"])
+    built.begin(learner, stage(2, SECOND))
+    examples = built.examples(learner, stage(2, SECOND))
+    old = learner.carrier.trainable()[0].detach().clone()
+    train(learner.carrier, seed=2, size=2.0)
+    learner.carrier.model.eval()
+    return built, learner, examples, old
+
+
+def log_p(model, prompt, ids, answer):
+    """log p of every token at the answer's positions, (T, V), with the prompt after the text."""
+    table = model.get_input_embeddings()
+    read = torch.cat([table(torch.tensor(ids)), prompt])
+    if model.config.is_encoder_decoder:
+        start = [model.config.decoder_start_token_id, *answer[:-1]]
+        logits = model(inputs_embeds=read[None], decoder_input_ids=torch.tensor([start])).logits
+        return logits[0].log_softmax(-1)
+    read = torch.cat([read, table(torch.tensor(answer))])
+    logits = model(inputs_embeds=read[None]).logits[0]
+    return logits[-len(answer) - 1 : -1].log_softmax(-1)
+
+
+def batch_of(learner, examples, index):
+    encoder = learner.encoder
+    rows = [encoder(examples[i]) for i in index]
+    batch = Collator(0, encoder.encoder_decoder)(rows)
+    return {**batch, "index": torch.tensor(index)}
+
+
+@pytest.mark.parametrize("shape", ["llama", "t5"])
+@torch.no_grad()
+def test_the_loss_is_made_of_answering_writing_and_the_kl_to_the_old_prompt(shape, monkeypatch):
+    built, learner, examples, old = second_stage(shape, monkeypatch)
+    assert len(examples) == len(SECOND.train) + 3
+    new = learner.carrier.trainable()[0].detach()
+    index = [1, 5, 0, 6]  # two of the task, two pseudo-samples
+    terms = built.loss(learner.carrier.model, batch_of(learner, examples, index), torch.tensor(50))
+
+    model, encoder = learner.carrier.model.model, learner.encoder
+    task = writing = divergence = 0.0
+    for i in index:
+        example = examples[i]
+        ids, answer = encoder(example).prompt, encoder(example).answer
+        now = log_p(model, new, ids, answer)
+        task += float(-now[range(len(answer)), answer].sum())
+        text = Example(
+            Task(
+                "any",
+                f'Write an example of the task "{example.task.name}": text, "Answer:" and answer.',
+            ),
+            "",
+            f"{example.text} Answer: {example.label}",
+        )
+        ids_w, text_w = encoder(text).prompt, encoder(text).answer
+        told = log_p(model, new, ids_w, text_w)[range(len(text_w)), text_w]
+        writing += len(answer) * float(-told.mean())
+        if i >= len(SECOND.train):
+            before = log_p(model, old, ids, answer)
+            divergence += float((before.exp() * (before - now)).sum())
+    answers = [len(encoder(e).answer) for e in examples]
+    share = sum(answers[-3:]) / sum(answers)
+    assert terms["task"].item() == pytest.approx(0.7 * task / 50, rel=1e-4)
+    assert terms["writing"].item() == pytest.approx(0.7 * 0.6 * writing / 50, rel=1e-4)
+    assert terms["distillation"].item() == pytest.approx(0.3 * divergence / (50 * share), rel=1e-3)
+    assert divergence > 1e-2
+
+
+@pytest.mark.parametrize("shape", ["llama", "t5"])
+@torch.no_grad()
+def test_micro_batches_add_up_to_the_batch(shape, monkeypatch):
+    built, learner, examples, _ = second_stage(shape, monkeypatch)
+    tokens = torch.tensor(50)
+
+    def terms(index):
+        return built.loss(learner.carrier.model, batch_of(learner, examples, index), tokens)
+
+    parts = [terms([5, 1]), terms([0]), terms([6, 2])]
+    for name, value in terms([1, 5, 0, 6, 2]).items():
+        together = sum(part[name] for part in parts)
+        torch.testing.assert_close(together, value, rtol=1e-4, atol=1e-6)
+
+
+def test_over_an_epoch_the_kl_is_the_mean_over_the_pseudo_samples_answer_tokens(monkeypatch):
+    built, learner, examples, old = second_stage("llama", monkeypatch)
+    new, encoder = learner.carrier.trainable()[0].detach(), learner.encoder
+    rows = range(len(examples))
+    tokens = torch.tensor(sum(len(encoder(e).answer) for e in examples))
+    batch = batch_of(learner, examples, list(rows))
+    term = built.loss(learner.carrier.model, batch, tokens)["distillation"]
+    per_token = []
+    with torch.no_grad():
+        for example in examples[-3:]:
+            ids, answer = encoder(example).prompt, encoder(example).answer
+            before, now = (log_p(learner.carrier.model.model, p, ids, answer) for p in (old, new))
+            per_token += (before.exp() * (before - now)).sum(-1).tolist()
+    assert term.item() == pytest.approx(0.3 * sum(per_token) / len(per_token), rel=1e-3)
+
+
+def test_the_old_prompt_teaches_and_is_not_taught(monkeypatch):
+    built, learner, examples, _ = second_stage("t5", monkeypatch)
+    prompt = learner.carrier.trainable()[0]
+    terms = built.loss(learner.carrier.model, batch_of(learner, examples, [5]), torch.tensor(5))
+    terms["distillation"].backward()
+    assert prompt.grad.abs().max() > 0
+    assert all(p.grad is None for p in learner.carrier.model.model.parameters())
+
+
+def test_the_old_prompt_teaches_without_dropout(monkeypatch):
+    built, learner, examples, _ = second_stage("t5", monkeypatch)
+    model, batch = learner.carrier.model.train(), batch_of(learner, examples, [5])
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.5
+    now = torch.zeros(len(learner.encoder(examples[5]).answer), 259)
+    one, other = (built._divergence(model, batch, torch.tensor([True]), now) for _ in range(2))
+    assert one.item() == other.item() > 0
+    assert model.training
+
+
+def test_an_example_is_written_as_the_model_reads_it():
+    encoder = encoder_of("llama")
+    encoder.max_text_tokens = 6
+    data = TaskData(Task("colour", "Which?", ("red",)), (), ())
+    example = lfpt5.written(encoder, Example(data.task, "a much too long text", "red"))
+    assert example.label == "a much Answer: red"
+    prompt, cut = encoder.prompt_ids(example.task, example.text)
+    assert not cut
+    assert '"colour"' in encoder.tokenizer.decode(prompt)
+
+
+@pytest.mark.parametrize(
+    ("text", "label", "expected"),
+    [
+        ("Some text Answer: red", "red", "Some text"),
+        ("two\nlines\nAnswer:  Blue or GREY. ", "blue or grey", "two\nlines"),
+        ("Question: x Answer: y Answer: green", "green", "Question: x Answer: y"),
+        ("Some text Answer: yellow", None, None),
+        ("Some text Answer: red or green", None, None),
+        ("Some text", None, None),
+        ("red", None, None),
+        (" Answer: red", None, None),
+        ("", None, None),
+    ],
+)
+def test_a_pseudo_sample_has_a_text_and_a_valid_label(text, label, expected):
+    found = lfpt5.read(FIRST.task, text)
+    assert found == (None if label is None else Example(FIRST.task, expected, label))
+
+
+def test_free_text_answers_are_all_valid_but_not_empty_ones():
+    free = Task("free")
+    assert lfpt5.read(free, "text Answer: any at all") == Example(free, "text", "any at all")
+    assert lfpt5.read(free, "text Answer: ") is None
+
+
+def rehearsed(monkeypatch, texts, *learned, **settings):
+    """The pseudo-samples of a stage after these tasks, and how often the model was asked."""
+    built = method("lfpt5").build({**SMALL, **settings})
+    built.learned = [lfpt5.Learned(data.task, 9) for data in learned]
+    asked = says(monkeypatch, texts)
+    built.begin(learner_of("llama", built), stage(len(learned) + 1, SECOND))
+    return built.pseudo, asked
+
+
+def test_so_many_per_class_of_each_earlier_task_are_kept_and_none_twice(monkeypatch):
+    texts = [f"text {i} Answer: {label}" for i in range(4) for label in ("red", "green")]
+    texts = [*texts[:2], texts[0], *texts, "last Answer: blue or grey", "bad Answer: no"]
+    other = tiny.task("shape")
+    found, asked = rehearsed(monkeypatch, texts, FIRST, other)
+    assert len(found) == len(set(found))
+    counts = Counter((e.task.name, e.label) for e in found)
+    expected = {"red": 2, "green": 2, "blue or grey": 1}
+    assert counts == {(t, label): n for t in ("colour", "shape") for label, n in expected.items()}
+    assert [e.text for e in found if e.task == FIRST.task and e.label == "red"] == [
+        "text 0",
+        "text 1",
+    ]
+    # 4 candidates for each of the 6 that were wanted
+    assert asked == [("colour", 24), ("shape", 24)]
+
+
+def test_enough_is_enough(monkeypatch):
+    texts = [f"text {i} Answer: {label}" for i in range(32) for label in FIRST.task.labels]
+    found, asked = rehearsed(monkeypatch, texts, FIRST, candidates=100)
+    assert len(found) == 6
+    assert asked == [("colour", 32)]
+    found, asked = rehearsed(monkeypatch, texts, FIRST, pseudo_samples=0)
+    assert found == asked == []
+
+
+def test_where_nothing_valid_is_written_a_warning_says_so_and_training_goes_on(
+    llama, tmp_path, monkeypatch, caplog
+):
+    says(monkeypatch, ["nothing of use"])
+    with caplog.at_level(logging.WARNING, logger="nlora"):
+        learn(llama, tmp_path, "lfpt5", TASKS[:2], **SMALL, learning_rate=0.1)
+    assert "stage 'size': only 0 of 6 pseudo-samples of task 'colour'" in caplog.text
+    assert [record.examples for record in stages(tmp_path)] == [12, 12]
+
+
+def test_texts_are_sampled_as_published(monkeypatch):
+    built = method("lfpt5").build(SMALL)
+    for shape in ("llama", "t5"):
+        learner = learner_of(shape, built)
+        learner.carrier.begin()
+        asked = {}
+        original = learner.carrier.model.generate
+
+        def generate(ids, mask, original=original, asked=asked, **how):
+            asked.update(how)
+            return original(ids, mask, **how)
+
+        monkeypatch.setattr(learner.carrier.model, "generate", generate)
+        texts = list(lfpt5.sampled_texts(learner, lfpt5.Learned(FIRST.task, 7), 8))
+        assert len(set(texts)) > 1
+        assert not any("Write an example" in text for text in texts)
+        assert all(len(learner.encoder.tokenizer(text).input_ids) <= 3 * 7 + 1 for text in texts)
+        expected = {"do_sample": True, "top_k": 64, "repetition_penalty": 2.5, "max_new_tokens": 7}
+        assert expected.items() <= asked.items()
+
+
+def test_the_stages_seed_decides_what_is_written_and_nothing_else_changes(monkeypatch):
+    def written(seed):
+        built = method("lfpt5").build({**SMALL, "pseudo_samples": 3})
+        free = Task("free")
+        built.learned = [lfpt5.Learned(free, 9)]
+        learner = learner_of("llama", built)
+        torch.manual_seed(0)
+        learner.carrier.begin()
+        monkeypatch.setattr(lfpt5, "read", lambda task, text: Example(task, text, "x"))
+        before = torch.random.get_rng_state()
+        built.begin(learner, stage(2, SECOND, seed))
+        assert torch.equal(torch.random.get_rng_state(), before)
+        return built.pseudo
+
+    assert len(written(5)) == 3
+    assert written(5) == written(5)
+    assert written(5) != written(6)
+
+
+def test_the_prompt_starts_at_the_tasks_name_its_labels_and_frequent_tokens():
+    built = method("lfpt5").build({"prompt_length": 6})
+    learner = learner_of("llama", built)
+    task = Task("ab", "Which?", ("c", "de"))
+    texts = ("zzzz", "zzyy", "yyyx")
+    data = TaskData(task, tuple(Example(task, text, "c") for text in texts), ())
+    built.begin(learner, stage(1, data))
+    table = learner.carrier.model.model.get_input_embeddings().weight
+
+    def vector(text):
+        return table[learner.encoder.tokenizer(text).input_ids].mean(0)
+
+    expected = torch.stack([vector(word) for word in ("ab", "c", "de", "z", "y", "x")])
+    torch.testing.assert_close(learner.carrier.trainable()[0].detach(), expected)
+
+
+FAKE = ("red", "green", "blue or grey", "nothing")
+
+
+@pytest.fixture
+def fluent(monkeypatch):
+    """A model that writes valid examples, by the random numbers of its stage."""
+
+    def sampled(learner, known, count):
+        for _ in range(count):
+            number, label = torch.randint(1000, (2,)).tolist()
+            yield f"invented {number} Answer: {FAKE[label % 4]}"
+
+    monkeypatch.setattr(lfpt5, "sampled_texts", sampled)
+
+
+@pytest.mark.parametrize("model", ["llama", "t5"])
+def test_pseudo_samples_are_of_earlier_tasks_and_join_the_training(
+    model, request, fluent, tmp_path
+):
+    learn(request.getfixturevalue(model), tmp_path, "lfpt5", **SMALL, learning_rate=0.1)
+    invented = []
+    for number, record in enumerate(stages(tmp_path), start=1):
+        assert record.updates == [record.folder]  # one prompt, continued
+        assert update(tmp_path, number)["prompt"].shape == (5, 32)
+        assert record.trainable_parameters == 5 * 32
+        state = json.loads((tmp_path / "stages" / record.folder / "state/lfpt5.json").read_text())
+        assert [k["task"]["name"] for k in state["learned"]] == list(TASKS[:number])
+        samples = state["pseudo_samples"]
+        invented.append(Counter(e["task"] for e in samples))
+        assert record.examples == 12 + len(samples)
+        assert all(e["text"].startswith("invented") for e in samples)
+        assert not any("text" in json.dumps(k) for k in state["learned"])  # nothing of the data
+        steps = losses(tmp_path, number)
+        assert all(step["task"] > 0 and step["writing"] > 0 for step in steps)
+        assert (sum(step["distillation"] for step in steps) > 0) == (number > 1)
+    assert [set(tasks) for tasks in invented] == [set(), {"colour"}, {"colour", "size"}]
+
+
+@pytest.mark.parametrize("model", ["llama", "t5"])
+def test_a_model_that_went_on_from_files_is_the_one_that_never_stopped(
+    model, request, fluent, tmp_path
+):
+    folder, stream = request.getfixturevalue(model), [tiny.task(name) for name in TASKS]
+    settings = {**runs.FAST, **SMALL, "learning_rate": 0.1}
+    config = runs.config(folder, None, settings, method="lfpt5")
+    run(config, tmp_path / "whole", stream=stream)
+    for task in stream:  # nothing but the directory tells it of the earlier ones
+        learn_task(tmp_path / "parts", task, config)
+    assert same_bits(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_its_papers_optimiser_and_published_settings_are_the_defaults(llama, tmp_path):
+    resolved = plan(RunConfig(model="any", method="lfpt5"))
+    run_ = resolved.run
+    assert (run_.optimizer, run_.learning_rate, run_.weight_decay) == ("adafactor", 0.5, 1e-5)
+    s = resolved.method.settings
+    assert (s.prompt_length, s.lm_weight, s.kl_weight, s.pseudo_samples) == (300, 0.25, 0.01, 2)
+    assert not resolved.method.needs_task_id
+    assert not resolved.method.needs_old_data
+
+
+def test_adafactor_steps_at_the_learning_rate(llama, tmp_path):
+    task = tiny.task("colour", 8)  # one step
+    start = method("lfpt5").build(SMALL)
+    config = runs.config(llama, None, {**runs.FAST, **SMALL}, method="lfpt5")
+    run(config, tmp_path, stream=[task])
+    learner = SimpleNamespace(
+        carrier=Prompt(tiny.model("llama"), **start.carrier_options()),
+        encoder=encoder_of("llama"),
+        watcher=Silent(),
+    )
+    start.begin(learner, stage(1, task))
+    moved = update(tmp_path, 1)["prompt"] - learner.carrier.trainable()[0].detach()
+    # a first step of Adafactor has RMS 1 times the learning rate; not one that it makes up itself
+    assert moved.square().mean().sqrt().item() == pytest.approx(0.5, rel=0.05)

@@ -1,0 +1,93 @@
+"""Ledger rows that are made up, with answers from which their accuracies follow."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nlora.data.streams import ORDERS
+from nlora.data.task import digest
+from nlora.evaluation.metrics import summary
+from nlora.report.ledger import pack
+
+
+def row(
+    method: str = "inc-lora",
+    stream: str = "order-1",
+    seed: int = 0,
+    chance: float = 0.5,
+    drop: float = 0.0,
+    count: int = 40,
+    geometry: dict[str, Any] | None = None,
+    **changes: Any,
+) -> dict[str, Any]:
+    """A row whose answers are right by chance; a task loses `drop` per later stage."""
+    tasks = list(ORDERS.get(stream, ("red", "blue")))
+    rng = np.random.default_rng(int(digest([method, stream, seed]), 16))
+    stages = [
+        {task: rng.random(count) < chance - drop * (k - t) for t, task in enumerate(tasks[: k + 2])}
+        for k in range(len(tasks))
+    ]
+    matrix = [[100 * s[t].mean() if t in s else None for t in tasks] for s in stages]
+    zero = {task: np.zeros(count, dtype=bool) for task in tasks}
+    settings = {"prompt": "paper", "chat": False, "learning_rate": 1e-3}
+    configuration = {
+        "model": "m",
+        "method": method.split(":")[0],
+        "tasks": tasks,
+        "seed": seed,
+        "max_train": 10,
+        "max_eval": count,
+        "evaluate": "next",
+        "settings": settings,
+    }
+    made = {
+        "cell": {"stream": stream, "method": method, "seed": seed},
+        "configuration": configuration,
+        "hash": digest(configuration),
+        "base": {"title": "a model", "revision": None},
+        "needs": {"task_identity": False, "old_data": False, "storage": False, "carrier": "lora"},
+        "machine": {"processor": "a processor", "cores": 2, "threads": 2, "gpu": None},
+        "tasks": tasks,
+        "stages": tasks,
+        "zero_shot": [0.0] * len(tasks),
+        "accuracy_matrix": matrix,
+        **summary(matrix, [0.0] * len(tasks)),
+        "seconds": 90.0,
+        "seconds_by": {"training": 60.0, "evaluation": 30.0},
+        "peak_memory_bytes": 2_000_000_000,
+        "trainable_parameters": [1_000_000] * len(tasks),
+        "answers": {
+            "zero_shot": {task: pack(right) for task, right in zero.items()},
+            "stages": [{task: pack(right) for task, right in s.items()} for s in stages],
+        },
+        "tests": {task: f"{task} {count}" for task in tasks},
+        "geometry": geometry,
+        "tuning": None,
+    }
+    return {**made, **changes}
+
+
+def failed(method: str, stream: str = "order-1", seed: int = 0, error: str = "no luck") -> Any:
+    """The row of a cell that failed."""
+    whole = row(method, stream, seed)
+    kept = ("cell", "configuration", "base", "tuning")
+    return {**{name: whole[name] for name in kept}, "error": error}
+
+
+def geometry(oo: float, awom: float, size: float, acr: float) -> dict[str, Any]:
+    """What tables read of the geometry of two updates."""
+    return {
+        "acr": acr,
+        "last": {"oo": {"sum": oo, "mean": 0.0}, "awom_input_fro": {"sum": awom, "mean": 0.0}},
+        "per_adapter": [{"frobenius": {"mean": size}, "gsr": {"mean": 0.5}}] * 2,
+        "continues": {},
+    }
+
+
+def write(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
+    """A ledger of these rows."""
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
+    return path

@@ -1,0 +1,249 @@
+"""Whole comparisons on a tiny model, by the command line and by the library."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+from typer.testing import CliRunner
+
+from nlora.cli.app import app
+from nlora.report.ledger import read, unpack
+from nlora.study.compare import compare
+from nlora.study.grid import Grid, parse_points
+from nlora.study.runner import Runner
+from tests.runs import LEARNING, Listener, tree, write_stream
+
+SETTINGS = {**LEARNING, "epochs": 2}
+
+BROKEN = """
+from nlora.methods.base import Method
+
+class Broken(Method):
+    name = "broken"
+    summary = "has a bug"
+
+    def end(self, learner, stage):
+        raise ZeroDivisionError("a bug")
+"""
+
+ROUTED = "inc-lora:routing=input"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """One process can be compared with another."""
+    old = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = "1"
+    yield
+    os.environ.pop("OMP_NUM_THREADS") if old is None else os.environ.update(OMP_NUM_THREADS=old)
+
+
+@pytest.fixture(scope="module")
+def place(llama, tmp_path_factory):
+    """A folder with a stream of two tasks, and a command for any methods and output folder."""
+    folder = tmp_path_factory.mktemp("compare")
+    stream = write_stream(folder, "colour", "animal", train=24)
+    (folder / "broken.py").write_text(BROKEN)
+
+    def command(methods, out, *more):
+        settings = [p for k, v in SETTINGS.items() for p in ("--set", f"{k}={v}")]
+        line = ["compare", "--stream", stream, "--methods", methods, "--model", llama]
+        plugin = ["--plugin", folder / "broken.py"]
+        return [str(part) for part in [*line, "--out", out, *plugin, *settings, *more]]
+
+    return folder, command
+
+
+def call(*arguments):
+    return CliRunner().invoke(app, [str(a) for a in arguments], prog_name="nlora")
+
+
+@pytest.fixture(scope="module")
+def done(place):
+    """A comparison in which one method fails."""
+    folder, command = place
+    methods = f"inc-lora,seq-lora,{ROUTED},broken"
+    line = command(methods, folder / "out", "--json")
+    result = call(*line)
+    return folder / "out", result, line
+
+
+def rows(out):
+    return {r["cell"]["method"]: r for r in read(out / "ledger.jsonl")}
+
+
+def comparable(out) -> dict[str, bytes]:
+    """All of a model directory but times, memory and versions."""
+    timed = ("stage.json", "results.json")
+    return {name: data for name, data in tree(out).items() if not name.endswith(timed)}
+
+
+def test_every_cell_has_a_row_and_a_failed_one_its_error(done):
+    out, result, _ = done
+    assert result.exit_code == 1, result.stderr
+    found = rows(out)
+    assert list(found) == ["inc-lora", "seq-lora", ROUTED, "broken"]
+    assert found["broken"]["error"] == "ZeroDivisionError: a bug"
+    assert found["broken"]["configuration"]["method"] == "broken"
+    (traceback,) = (out / "errors").iterdir()
+    assert "ZeroDivisionError: a bug" in traceback.read_text()
+    assert "failed: ZeroDivisionError: a bug" in result.stderr
+    cells = json.loads(result.stdout)["cells"]
+    assert [c["error"] for c in cells] == [None, None, None, "ZeroDivisionError: a bug"]
+    assert str(out.parent) not in json.dumps(found)  # rows mean the same on any machine
+
+
+def test_a_row_holds_what_tables_need(done):
+    out, _, _ = done
+    found = rows(out)["inc-lora"]
+    results = json.loads((out / "stream/inc-lora/seed-0/results.json").read_text())
+    assert {name: found[name] for name in results} == results
+    for k, stage in enumerate(found["answers"]["stages"]):
+        for t, task in enumerate(found["tasks"]):
+            right = 100 * unpack(stage[task]).mean()
+            assert right == pytest.approx(found["accuracy_matrix"][k][t])
+    assert found["zero_shot"] is not None
+    assert found["forward_transfer"] is not None  # with --evaluate next
+    assert found["seconds_by"]["training"] > 0
+    assert found["needs"] == {
+        **{"task_identity": False, "old_data": False, "storage": False},
+        "carrier": "lora",
+    }
+    assert rows(out)[ROUTED]["needs"]["storage"]
+    assert set(found["tests"]) == {"colour", "animal"}
+
+
+def test_the_geometry_of_a_row_is_that_of_analyze(done):
+    out, _, _ = done
+    shown = call("analyze", out / "stream/inc-lora/seed-0", "--json")
+    geometry, analysis = rows(out)["inc-lora"]["geometry"], json.loads(shown.stdout)
+    assert {*geometry} == {*analysis}
+    assert geometry["acr"] == pytest.approx(analysis["acr"], rel=1e-5)
+    assert geometry["last"]["oo"] == pytest.approx(analysis["last"]["oo"], rel=1e-5)
+    assert [c["threshold"] for c in geometry["collisions"]] == ["0.1rms", "0.001"]
+
+
+def test_what_is_shared_is_as_if_it_had_been_trained(done, place, tmp_path):
+    out, _, _ = done
+    _, command = place
+    assert call(*command("seq-lora", tmp_path / "out")).exit_code == 0
+    alone, shared = (o / "stream/seq-lora/seed-0" for o in (tmp_path / "out", out))
+    assert comparable(alone) == comparable(shared)
+    stages = sorted(p.name for p in (shared / "stages").iterdir())
+    assert stages == ["000-zero-shot", "001-colour", "002-animal"]
+    notes = [
+        json.loads((shared / "stages" / s / "stage.json").read_text())["notes"] for s in stages
+    ]
+    assert [n.get("copied_from") for n in notes] == [*["stream/inc-lora/seed-0"] * 2, None]
+    routed = out / "stream/inc-lora,routing=input/seed-0/stages/001-colour"
+    assert "copied_from" not in json.loads((routed / "stage.json").read_text())["notes"]
+    assert (routed / "state").is_dir()
+
+
+def test_the_same_command_again_runs_only_what_failed(done, monkeypatch):
+    out, _, line = done
+    before, started = tree(out), []
+    monkeypatch.setattr(Runner, "run", lambda self, jobs, others: started.extend(jobs))
+    assert call(*line).exit_code == 1
+    assert [job.name for job in started] == ["stream/broken/seed-0"]
+    assert tree(out) == before
+
+
+def test_a_comparison_that_is_finished_does_nothing(done, place, monkeypatch):
+    out, _, _ = done
+    _, command = place
+    before = tree(out)
+
+    def starts(*args):
+        raise AssertionError("a process was started")
+
+    monkeypatch.setattr(Runner, "_start", starts)
+    result = call(*command("inc-lora,seq-lora", out))
+    assert result.exit_code == 0, result.exception
+    assert "2 of 2 cells are finished" in result.stderr
+    ledger = "ledger.jsonl"
+    assert tree(out)[ledger] == before[ledger]
+
+
+def test_a_lost_ledger_is_made_again_from_the_model_directories(place, done, tmp_path):
+    out, _, _ = done
+    ledger = out / "ledger.jsonl"
+    old = rows(out)["inc-lora"]
+    kept = ledger.rename(tmp_path / "kept")
+    _, command = place
+    result = call(*command("inc-lora", out))
+    try:
+        assert result.exit_code == 0, result.stderr
+        assert "nothing to do" in result.stderr
+        assert rows(out)["inc-lora"] == old
+    finally:
+        kept.replace(ledger)
+
+
+def test_tables_are_made_from_the_ledger_alone(done):
+    out, _, _ = done
+    result = call("table", out / "ledger.jsonl")
+    assert result.exit_code == 0, result.stderr
+    for title in ("Average accuracy", "All metrics", "Paired differences to inc-lora"):
+        assert f"**{title}" in result.stdout
+    assert f"| {ROUTED}§ |" in result.stdout
+    assert "| broken | failed |" in result.stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+def test_killed_a_comparison_leaves_no_process_and_goes_on(done, place, tmp_path):
+    _, command = place
+    out = tmp_path / "out"
+    line = [sys.executable, "-m", "nlora", *command("inc-lora,seq-lora", out)]
+    process = subprocess.Popen(line, stderr=subprocess.PIPE, text=True)
+    stage = out / "stream/inc-lora/seed-0/stages/001-colour"
+    while not stage.is_dir():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.005)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    _, alive = psutil.wait_procs(children, timeout=60)
+    assert not alive
+    assert not (out / "ledger.jsonl").exists()
+
+    result = call(*command("inc-lora,seq-lora", out))
+    assert result.exit_code == 0, result.stderr
+    assert "1 colour: training" not in result.stderr
+    unbroken, _, _ = done
+    for method in ("inc-lora", "seq-lora"):
+        whole, broken = (o / f"stream/{method}/seed-0" for o in (unbroken, out))
+        assert comparable(whole) == comparable(broken)
+
+
+def test_tuning_gives_each_method_its_trials_on_dev_and_records_them(place, llama, tmp_path):
+    folder, _ = place
+    grid = Grid(
+        model=str(llama),
+        streams=(str(folder / "stream.yaml"),),
+        points=parse_points(["inc-lora,zero-shot"]),
+        max_train=12,
+        settings=dict(SETTINGS),
+        tune=2,
+    )
+    told = Listener()
+    inc, zero = compare(grid, tmp_path / "out", workers=2, watcher=told)
+    assert zero["tuning"] is None  # there is nothing to tune
+    assert zero["zero_shot"] == inc["zero_shot"]
+    assert zero["stages"] == []
+    trials = inc["tuning"]["trials"]
+    assert [t["settings"]["learning_rate"] for t in trials] == [3e-3, 9.5e-4]
+    best = max(trials, key=lambda t: t["average_accuracy"])
+    chosen = inc["configuration"]["settings"]["learning_rate"]
+    assert chosen == best["settings"]["learning_rate"]
+    assert inc["tuning"]["seed"] not in grid.seeds
+    assert any("hold out a fifth of train" in message for message in told.messages)
+    assert not (tmp_path / "out" / "tuning").exists()
+    before = tree(tmp_path / "out")
+    assert compare(grid, tmp_path / "out") == [inc, zero]
+    assert tree(tmp_path / "out") == before

@@ -1,0 +1,157 @@
+"""Two processes learn what one learns, and end as one."""
+
+import json
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from nlora.store.directory import ModelDirectory
+from tests.methods.helpers import losses, stages, update
+from tests.runs import LEARNING, tree, write_stream
+from tests.training.together import start
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks processes")
+
+RUNS = {
+    # accumulation 2: a step's micro-batches of 4 are split 2 and 2, the last of each epoch 1 and 0
+    "n-lora": ("llama", 21, ["accumulation=2"]),
+    "seq-lora": ("llama", 21, []),  # the same parameters in every stage
+    "replay": ("t5", 17, ["carrier=full"]),
+    "prog-prompt": ("llama", 19, []),
+    "ewc": ("llama", 18, ["carrier=lora", "ewc_lambda=0.01"]),
+    "lwf": ("t5", 18, ["carrier=full"]),
+    "l2p": ("llama", 19, []),
+    "lfpt5": ("t5", 19, ["prompt_length=5"]),
+}
+EXACT = ["dropout=0", "epochs=2", "optimizer=sgd", "learning_rate=0.1", "eval_tokens=64"]
+"""Adam would turn a rounding of a gradient near 0 into a step of full length."""
+
+
+def arguments(method, model, stream, out, *settings):
+    command = ["run", "--stream", stream, "--method", method, "--model", model, "--out", out]
+    known = [f"{name}={value}" for name, value in LEARNING.items()]
+    return command + [part for setting in [*known, *settings] for part in ("--set", setting)]
+
+
+def results(out):
+    found = json.loads((out / "results.json").read_text(encoding="utf-8"))
+    return {k: v for k, v in found.items() if k not in ("seconds", "peak_memory_bytes")}
+
+
+@pytest.mark.parametrize("method", RUNS)
+def test_two_processes_learn_what_one_learns(method, request, tmp_path):
+    shape, train, settings = RUNS[method]
+    stream = write_stream(tmp_path, "colour", "animal", train=train, test=9)
+    model = request.getfixturevalue(shape)
+    one, two = tmp_path / "one", tmp_path / "two"
+    for out, count in ((one, 1), (two, 2)):
+        told = arguments(method, model, stream, out, *EXACT, *settings)
+        for rank, (status, said) in enumerate(start(told, tmp_path, count)):
+            assert status == 0, said
+            assert rank == 0 or said == ""  # the main process speaks for all
+    assert tree(two).keys() == tree(one).keys()
+    assert results(two) == results(one)
+    for number, record in enumerate(stages(one), start=1):
+        folders = [ModelDirectory(out).stage_path(record) for out in (one, two)]
+        answers = [(folder / "predictions.jsonl").read_bytes() for folder in folders]
+        assert answers[0] == answers[1]
+        for step, expected in zip(losses(two, number), losses(one, number), strict=True):
+            assert step == pytest.approx(expected, rel=1e-4, abs=1e-7)
+        tensors = update(two, number)
+        for name, tensor in update(one, number).items():
+            torch.testing.assert_close(tensors[name], tensor, rtol=0, atol=1e-5)
+    assert losses(one, 2)[-1]["gradient_norm"] > 0
+    assert ("l1" in losses(one, 2)[-1]) == (method == "n-lora")
+
+
+def test_one_process_may_go_on_where_two_were_killed(llama, tmp_path):
+    stream = write_stream(tmp_path, "colour", "animal", train=16)
+    told = arguments("inc-lora", llama, stream, tmp_path / "out", "epochs=1")
+    ended = start(told, tmp_path, kill=("evaluate", 2))  # of the last process
+    assert [status for status, _ in ended] == [2, -signal.SIGKILL], ended
+    assert complaints(ended) == ["error: another process of this run ended, so this one stops"]
+    assert [s.name for s in stages(tmp_path / "out")] == ["colour"]
+    [(status, said)] = start(told, tmp_path, 1)
+    assert status == 0, said
+    assert [s.name for s in stages(tmp_path / "out")] == ["colour", "animal"]
+
+
+PLUGIN = """
+import os
+from nlora import NloraError
+from nlora.methods.inc_lora import IncLora
+
+class Breaks(IncLora):
+    name = "breaks"
+    summary = "one process fails in stage 2"
+
+    def begin(self, learner, stage):
+        super().begin(learner, stage)
+        self.stage = stage.index
+
+    def loss(self, model, batch, tokens):
+        if self.stage == 2 and os.environ["RANK"] == "1":
+            raise {error}
+        return super().loss(model, batch, tokens)
+"""
+
+
+def complaints(ended):
+    return [line for _, said in ended for line in said.splitlines() if line.startswith("error")]
+
+
+def test_one_process_that_fails_ends_all_and_says_why_alone(llama, tmp_path):
+    (tmp_path / "plugin.py").write_text(PLUGIN.format(error='NloraError("no luck")'))
+    told = arguments("breaks", llama, write_stream(tmp_path), tmp_path / "out", "epochs=1")
+    ended = start([*told, "--plugin", tmp_path / "plugin.py"], tmp_path)
+    assert [status for status, _ in ended] == [2, 2]
+    assert complaints(ended) == ["error: no luck"]
+    assert "Traceback" not in "".join(said for _, said in ended)
+    assert [s.name for s in stages(tmp_path / "out")] == ["colour"]
+
+
+def test_a_bug_in_one_process_shows_its_own_traceback_alone(llama, tmp_path):
+    (tmp_path / "plugin.py").write_text(PLUGIN.format(error='KeyError("bug")'))
+    told = arguments("breaks", llama, write_stream(tmp_path), tmp_path / "out", "epochs=1")
+    ended = start([*told, "--plugin", tmp_path / "plugin.py"], tmp_path)
+    assert [status for status, _ in ended] == [2, 1]
+    assert "Traceback" not in ended[0][1]
+    assert ended[1][1].endswith("KeyError: 'bug'\n")
+
+
+def test_what_is_wrong_for_all_is_said_once(llama, tmp_path):
+    stream = write_stream(tmp_path)
+    ended = start(arguments("inclora", llama, stream, tmp_path / "out"), tmp_path)
+    assert [status for status, _ in ended] == [2, 2]
+    assert len(complaints(ended)) == 1
+    assert "did you mean 'inc-lora'" in complaints(ended)[0]
+    with ModelDirectory(tmp_path / "out").locked():
+        ended = start(arguments("inc-lora", llama, stream, tmp_path / "out"), tmp_path)
+    assert [status for status, _ in ended] == [2, 2]
+    assert len(complaints(ended)) == 1
+    assert "in use" in complaints(ended)[0]
+
+
+def test_a_batch_that_cannot_be_shared_out_is_refused(llama, tmp_path):
+    stream = write_stream(tmp_path)
+    told = arguments("inc-lora", llama, stream, tmp_path / "out", "batch_size=9")
+    ended = start(told, tmp_path)
+    assert [status for status, _ in ended] == [2, 2]
+    assert len(complaints(ended)) == 1
+    assert "batch_size 9 cannot be split" in complaints(ended)[0]
+
+
+def test_torchrun_starts_the_command_line(llama, tmp_path):
+    told = arguments("inc-lora", llama, write_stream(tmp_path), tmp_path / "out", "epochs=1")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    done = subprocess.run(
+        [*launcher, "--nproc-per-node", "2", "-m", "nlora", *map(str, told), "--json"],
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == json.loads((tmp_path / "out" / "results.json").read_text())
