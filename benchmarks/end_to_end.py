@@ -92,10 +92,10 @@ class Floor:
 
 
 def training(name: str, data: TaskData, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    ours, sparse = (
-        Ours(method, options.model, options.dtype, data, options.steps)
-        for method in ("inc-lora", "n-lora")
-    )
+    ours = Ours("inc-lora", options.model, options.dtype, data, options.steps)
+    # With this unit the penalty is in force from the first step on: none is cheaper.
+    penalty = {"l1_unit": "sum", "l1": 1e-6}
+    sparse = Ours("n-lora", options.model, options.dtype, data, options.steps, **penalty)
     minimal = Minimal(options.model, options.dtype, data, options.steps)
     times = interleaved(options.pairs, ours.train, minimal.train, sparse.train)
     examples = BATCH * options.steps

@@ -6,6 +6,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -29,9 +30,17 @@ BATCH = 16
 class Ours:
     """One stage of a method, as `nlora run` trains it."""
 
-    def __init__(self, method: str, model: str, dtype: torch.dtype, data: TaskData, steps: int):
-        precision = "bf16" if dtype == torch.bfloat16 else "fp32"
-        config = RunConfig(model=model, method=method, settings={"precision": precision})
+    def __init__(
+        self,
+        method: str,
+        model: str,
+        dtype: torch.dtype,
+        data: TaskData,
+        steps: int,
+        **settings: Any,
+    ) -> None:
+        settings["precision"] = "bf16" if dtype == torch.bfloat16 else "fp32"
+        config = RunConfig(model=model, method=method, settings=settings)
         self.plan = plan(config)
         self.backbone = load(resolve(model), dtype)
         self.carrier = make_carrier(self.plan, self.backbone)

@@ -46,6 +46,17 @@ def test_the_stream_of_the_readme_is_one(tmp_path):
     assert [data.name for data in read_stream(tmp_path / "stream.yaml")] == ["tickets", "summaries"]
 
 
+def test_the_comparison_of_the_documentation_is_one(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "nlora.study.compare.compare", lambda grid, out, workers: asked.append(grid)
+    )
+    exec(blocks("docs/compare.md", "python")[0], {"__name__": "__main__"})
+    (grid,) = asked
+    assert len(list(grid.pairs())) * len(grid.seeds) == 4
+    assert list(grid.tasks) == ["demo"]
+
+
 def test_every_file_that_the_documentation_links_to_exists():
     for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):

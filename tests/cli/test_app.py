@@ -1,11 +1,14 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from typer.main import get_command
 
 from nlora import __version__
 from nlora.cli.app import app
+
+LEDGER = str(Path(__file__).parents[2] / "docs" / "results" / "order-1.jsonl")
 
 
 def commands(group, path=()):
@@ -35,10 +38,13 @@ def test_python_m_nlora_is_the_command():
     assert (done.returncode, done.stdout, done.stderr) == (0, f"nlora {__version__}\n", "")
 
 
-def test_light_commands_do_not_wait_for_torch():
+@pytest.mark.parametrize(
+    "line", [["streams", "--json"], ["table", LEDGER]], ids=["streams", "table"]
+)
+def test_light_commands_do_not_wait_for_torch(line):
     code = (
         "import sys; from nlora.cli.app import app\n"
-        "try: app(['streams', '--json'])\n"
+        f"try: app({line!r})\n"
         "except SystemExit: pass\n"
         "assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
     )

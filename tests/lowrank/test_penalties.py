@@ -86,9 +86,7 @@ def test_the_overlap_with_the_past_is_entry_by_entry_whatever_the_blocks(
         )
         for A, B, _ in factors
     ]
-    expected = reference(
-        factors, lambda j, A, B, s: (s * (B @ A) * past[j].delta()).square().sum()
-    )
+    expected = reference(factors, lambda j, A, B, s: (s * (B @ A) * past[j].delta()).square().sum())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(l1, "COLUMNS", columns)
         patch.setitem(l1.BLOCK, "cpu", 2 * columns)

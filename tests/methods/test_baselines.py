@@ -20,6 +20,7 @@ ALL = ["001-colour", "002-size", "003-shape"]
         ("prog-prompt", ALL),
         ("seq-lora", ALL[-1:]),
         ("replay", ALL[-1:]),
+        ("osf", ALL[-1:]),
     ],
 )
 def test_the_manifest_says_which_updates_make_up_the_model(method, manifest, llama, tmp_path):
@@ -76,6 +77,7 @@ def test_mtl_is_one_stage_of_all_tasks_without_metrics_of_order(carrier, llama, 
         ("prog-prompt", {}),
         ("de-lora", {}),
         ("per-task", {"carrier": "full"}),
+        ("osf", {"projection": "step"}),
     ],
 )
 def test_what_a_method_keeps_survives_a_restart(method, settings, llama, tmp_path, monkeypatch):

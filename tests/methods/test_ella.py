@@ -41,13 +41,13 @@ def defined(carrier: Lora, scaling: float):
         value = value + (scaling * (B @ A) * scaling * past).square().sum()
         leaves += [A, B]
     value.backward()
-    return float(value), [p.grad for p in leaves]
+    return float(value.detach()), [p.grad for p in leaves]
 
 
 def size(updates) -> float:
     """‖ΔW‖_F over all matrices."""
     squares = [(S * f.B.double() @ f.A.double()).square().sum() for f in updates.values()]
-    return float(sum(squares)) ** 0.5
+    return float(sum(squares).detach()) ** 0.5
 
 
 def test_the_published_weight_is_that_of_products_without_the_scaling():

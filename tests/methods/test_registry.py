@@ -16,6 +16,7 @@ NAMES = {
     "replay",
     "ewc",
     "lwf",
+    "osf",
     "prog-prompt",
     "l2p",
     "lfpt5",
@@ -65,7 +66,7 @@ def test_every_method_that_is_promised_is_there():
 @pytest.mark.parametrize("name", sorted(methods()))
 def test_every_method_builds_with_its_defaults_and_explains_them(name):
     entry = method(name)
-    assert plan(config(name)).method.carrier in ("lora", "full", "prompt")
+    assert plan(config(name)).method.carrier in ("lora", "full", "prompt", "sparse", "osf")
     assert entry.summary
     assert entry.kind.paper
     for field in entry.kind.Settings.model_fields.values():
@@ -119,6 +120,10 @@ def test_an_unknown_setting_is_answered_with_the_nearest(name, setting, nearest)
         ("ewc", "fisher_examples", 0),
         ("lwf", "temperature", 0),
         ("lwf", "distillation_weight", -1),
+        ("osf", "effective_rank", 1.0),
+        ("osf", "effective_rank", [0.5, -1]),
+        ("osf", "effective_rank", "shrinking"),
+        ("osf", "projection", "both"),
         ("prog-prompt", "prompt_length", 0),
         ("l2p", "top_k", 11),
         ("l2p", "query", "cls"),

@@ -1,1 +1,1 @@
-"""Where an update lives: all parameters, LoRA adapters, soft prompts."""
+"""Where an update lives: all parameters, LoRA adapters, soft prompts, sparse entries."""

@@ -60,7 +60,7 @@ class Carrier(Protocol):
         """The model that these saved updates make, instead of the one in hand; not in training."""
         ...
 
-    def notes(self) -> dict[str, float]:
+    def notes(self) -> dict[str, Any]:
         """What the stage should record of the carrier, such as an error of recompression."""
         ...
 

@@ -60,13 +60,7 @@ class Lora:
             lora_dropout=dropout,
             target_modules=target_modules,
         )
-        try:
-            self.model: Any = get_peft_model(model, config)
-        except (ValueError, re.error) as error:
-            reason = textwrap.shorten(str(error), 300, placeholder=" …")
-            raise NloraError(
-                f"cannot put LoRA adapters into this model: {reason} (setting target_modules)"
-            ) from error
+        self.model: Any = _wrapped(model, config)
         self.layers = _layers(self.model)
         for layer in self.layers.values() if dropout > 0 else ():
             layer.lora_dropout[ADAPTER] = Dropout(dropout)
@@ -186,6 +180,27 @@ class Lora:
             self._in_force.put(
                 lambda name: largest([*(u[name] for u in self.past), new[name]]) - new[name].delta()
             )
+
+
+def adapted(model: Any, target_modules: str | list[str] | None) -> tuple[Any, dict[str, Any]]:
+    """The model, frozen but otherwise as it was, and the matrices that LoRA would adapt, by name.
+
+    These are PEFT's layers around them (`get_base_layer`, `in_features`, `fan_in_fan_out` …), of
+    which none is in the model. Raises NloraError as `Lora` does.
+    """
+    wrapped = _wrapped(model, LoraConfig(r=1, target_modules=target_modules))
+    layers = _layers(wrapped)
+    return wrapped.unload(), layers
+
+
+def _wrapped(model: Any, config: LoraConfig) -> Any:
+    try:
+        return get_peft_model(model, config)
+    except (ValueError, re.error) as error:
+        reason = textwrap.shorten(str(error), 300, placeholder=" …")
+        raise NloraError(
+            f"cannot put LoRA adapters into this model: {reason} (setting target_modules)"
+        ) from error
 
 
 def _layers(model: Any) -> dict[str, Any]:

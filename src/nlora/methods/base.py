@@ -64,6 +64,11 @@ class Learner(Protocol):
     watcher: Any
     """Whom to tell how far long work is (`training.progress.Watcher`)."""
 
+    @property
+    def stream(self) -> Sequence[TaskData]:
+        """Every task of the run, learned or yet to be."""
+        ...
+
     def stage_index(self, task: str) -> int | None:
         """The stage in which a task was learned, or None."""
         ...
@@ -140,7 +145,7 @@ class Method:
 
     @property
     def carrier(self) -> str:
-        """Where the update lives: "lora", "full" or "prompt". May follow a setting."""
+        """Where the update lives: "lora", "full", "prompt", "sparse", "osf". A setting may say."""
         return "lora"
 
     @property

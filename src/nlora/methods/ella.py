@@ -4,8 +4,8 @@ ELLA (EACL 2026). A new LoRA adapter per task; from the second task on
 
     L = L_task + λ Σ_matrices ‖ΔW_t ⊙ W_past‖²_F,    W_past = Σ_{i<t} ΔW_i
 
-entry by entry, with the earlier updates frozen and in force. Where N-LoRA keeps every update sparse
-so that they hardly meet, this keeps the new one away from what is there, and lets it grow elsewhere.
+entry by entry, with the earlier updates frozen and in force. N-LoRA keeps every update sparse, so
+that they hardly meet; this keeps the new one from what is there, and lets it grow elsewhere.
 
 λ in public scripts runs from 3e4 to 5e7 by order, for products B·A without the scaling s = α/r;
 `ella_unit: sum` takes such a number (on the updates themselves it is λ/s⁴). By default the

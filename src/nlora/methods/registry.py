@@ -25,11 +25,13 @@ from nlora.methods.lwf import Lwf
 from nlora.methods.mtl import Mtl
 from nlora.methods.n_lora import NLora
 from nlora.methods.o_lora import OLora
+from nlora.methods.osf import Osf
 from nlora.methods.per_task import PerTask
 from nlora.methods.prog_prompt import ProgPrompt
 from nlora.methods.replay import Replay
 from nlora.methods.seq_ft import SeqFt
 from nlora.methods.seq_lora import SeqLora
+from nlora.methods.sparse_masks import SparseMasks
 from nlora.methods.zero_shot import ZeroShot
 
 BUILT_IN: tuple[type[Method], ...] = (
@@ -42,10 +44,12 @@ BUILT_IN: tuple[type[Method], ...] = (
     Replay,
     Ewc,
     Lwf,
+    Osf,
     ProgPrompt,
     L2p,
     Lfpt5,
     PerTask,
+    SparseMasks,
     Mtl,
     ZeroShot,
 )

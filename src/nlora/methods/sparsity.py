@@ -22,7 +22,7 @@ later: to compare it with `l1` choose its weight such that both end at the same 
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from pydantic import Field
 from torch import Tensor

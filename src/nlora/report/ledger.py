@@ -15,7 +15,6 @@ import numpy as np
 
 from nlora.data.task import digest
 from nlora.errors import NloraError
-from nlora.methods.registry import method
 from nlora.store.atomic import write_text
 from nlora.store.directory import ModelDirectory, StageRecord
 
@@ -62,6 +61,8 @@ def row(directory: ModelDirectory) -> dict[str, Any]:
 
 def needs(document: dict[str, Any]) -> dict[str, Any]:
     """What the method of a `model.json` needs: the marks in tables."""
+    from nlora.methods.registry import method  # which imports torch; tables do without
+
     plugin = document.get("plugin")
     entry = method(document["method"], Path(plugin) if plugin else None)
     own = {k: v for k, v in document["settings"].items() if k in entry.kind.Settings.model_fields}

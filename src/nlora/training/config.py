@@ -178,9 +178,16 @@ def plan(config: RunConfig, recommended: dict[str, dict] | None = None) -> Plan:
     return Plan(config=config, entry=entry, method=built, run=resolved)
 
 
-CARRIER_DEFAULTS: dict[str, dict[str, Any]] = {"full": {"learning_rate": 1e-4}}
-"""Over all parameters LoRA's learning rate is too large. This one was chosen on dev, with `replay`
-on agnews and dbpedia (docs/results/README.md)."""
+CARRIER_DEFAULTS: dict[str, dict[str, Any]] = {
+    "full": {"learning_rate": 1e-4},
+    "sparse": {"learning_rate": 1e-3},
+}
+"""Over all parameters LoRA's learning rate is too large. That one was chosen on dev, with `replay`
+on agnews and dbpedia (docs/results/README.md). Of sparse entries there are hundreds of times fewer;
+theirs is a first value, that of LoRA, not chosen on dev."""
+
+FP32_CARRIERS = ("full", "osf")
+"""Their weights are trained, so they stay fp32; with `precision=bf16` training is mixed."""
 
 
 def parse_config(values: dict[str, Any], source: str) -> RunConfig:

@@ -17,7 +17,9 @@ from nlora import processes
 from nlora.carriers.base import Carrier
 from nlora.carriers.full import Full
 from nlora.carriers.lora import Lora
+from nlora.carriers.osf import Osf
 from nlora.carriers.prompt import Prompt
+from nlora.carriers.sparse import Sparse
 from nlora.data.batches import Collator
 from nlora.data.encode import Encoder
 from nlora.data.prompts import Prompter
@@ -26,7 +28,7 @@ from nlora.evaluation.decode import Prediction, accuracy, predict
 from nlora.models.backbone import Backbone
 from nlora.store.atomic import draft_text
 from nlora.store.directory import ModelDirectory, StageRecord
-from nlora.training.config import Plan
+from nlora.training.config import FP32_CARRIERS, Plan
 from nlora.training.progress import Watcher, watched
 from nlora.training.trainer import count_steps, train
 
@@ -53,7 +55,7 @@ class Learner:
         self.stream = list(stream)
         self.watcher = watcher
         self.encoder = make_encoder(plan, backbone)
-        self.mixed = run.precision == "bf16" and plan.method.carrier == "full"
+        self.mixed = run.precision == "bf16" and plan.method.carrier in FP32_CARRIERS
         self.carrier: Carrier = make_carrier(plan, backbone)
         self.records = directory.stages()
 
@@ -236,8 +238,18 @@ def make_carrier(plan: Plan, backbone: Backbone) -> Carrier:
             history_rank=run.history_rank,
             **options,
         )
+    if plan.method.carrier == "sparse":
+        return Sparse(
+            backbone.model,
+            rank=run.rank,
+            target_modules=run.target_modules,
+            fold=run.precision == "fp32",
+            **options,
+        )
     if plan.method.carrier == "full":
         return Full(backbone.model, **options)
+    if plan.method.carrier == "osf":
+        return Osf(backbone.model, run.target_modules, **options)
     return Prompt(backbone.model, **options)
 
 

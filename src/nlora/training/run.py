@@ -13,7 +13,7 @@ from nlora.methods.base import Stage
 from nlora.models.catalog import resolve
 from nlora.models.local import FINGERPRINT
 from nlora.store.directory import ModelDirectory, StageRecord
-from nlora.training.config import DERIVED, Plan, RunConfig, parse_config, plan
+from nlora.training.config import DERIVED, FP32_CARRIERS, Plan, RunConfig, parse_config, plan
 from nlora.training.progress import Silent, Watcher
 from nlora.training.results import results
 
@@ -86,7 +86,7 @@ def learn(
     resolved = plan(config, resolve(config.model).recommended)
     with processes.main_holds(directory.locked):
         data = _sampled(task, config)
-        earlier = _learned(directory)
+        earlier = learned_tasks(directory)
         names = [known.name for known in earlier]
         if task.name not in names:
             return _learn_all(resolved, directory, [*earlier, data], watcher, extend=True)
@@ -167,7 +167,7 @@ def _learner(
     check_available(resolved.run)
     config = resolved.config
     watcher.message(f"loading {config.model}")
-    fp32 = resolved.run.precision == "fp32" or resolved.method.carrier == "full"
+    fp32 = resolved.run.precision == "fp32" or resolved.method.carrier in FP32_CARRIERS
     backbone = load(resolve(config.model), torch.float32 if fp32 else torch.bfloat16)
     if not begun:
         begin = {
@@ -278,7 +278,7 @@ def _check_stages(
                 )
 
 
-def _learned(directory: ModelDirectory) -> list[TaskData]:
+def learned_tasks(directory: ModelDirectory) -> list[TaskData]:
     """The tasks learned so far with their test examples, as the directory kept them."""
     tests = directory.tests()
     found = []

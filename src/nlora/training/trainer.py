@@ -274,7 +274,7 @@ def _shared(collate: Callable[[list[Any]], dict[str, Any]]) -> Callable[[list[An
         mine = processes.share(examples)
         batch = collate(list(mine or examples[:1]))
         if not mine:
-            pass
+            batch["labels"].fill_(IGNORED)
         return batch
 
     return collated
