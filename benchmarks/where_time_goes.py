@@ -73,8 +73,8 @@ def main() -> None:
     imported = time.perf_counter() - _started
     clock.watch("read data", run, "load_stream")
     clock.watch("load model", run, "_learner")
-    clock.watch("tokenise", encode.Encoder, "__call__")
-    clock.watch("tokenise", encode.Encoder, "prompt_ids")
+    clock.watch("tokenise", encode.Encoder, "all")
+    clock.watch("tokenise", encode.Encoder, "prompts")
     clock.watch("collate", batches.Collator, "__call__")
     clock.watch("set up the Trainer", learner, "train")
     clock.watch("forward", Method, "loss")

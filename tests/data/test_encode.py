@@ -117,3 +117,8 @@ def test_many_examples_are_encoded_as_each_alone_and_only_once():
     encode.tokenizer = None
     assert [e.prompt for e in encode.all(examples)][1:] == [e.prompt for e in together][1:]
     assert encode.all(examples[:1])[0].prompt
+
+
+def test_chat_without_a_template_is_one_clear_line():
+    with pytest.raises(NloraError, match="no chat template"):
+        Prompter(chat=True, tokenizer=tokenizer(False))

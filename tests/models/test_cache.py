@@ -9,7 +9,8 @@ import time
 import pytest
 
 from nlora.errors import NloraError
-from nlora.models.cache import RECORD, Download, cache_dir, ensure, problem
+from nlora.folders import cache_dir
+from nlora.models.cache import RECORD, Download, ensure, problem
 
 
 @pytest.fixture(autouse=True)

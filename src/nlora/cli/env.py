@@ -12,8 +12,8 @@ def env(json: o.Json = False) -> None:
     import psutil
     import torch
 
+    from nlora.folders import cache_dir
     from nlora.models.backbone import bf16_is_faster
-    from nlora.models.cache import cache_dir
     from nlora.training.learner import versions
 
     cuda = torch.cuda.is_available()

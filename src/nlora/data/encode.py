@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from nlora.data import tokens
 from nlora.data.prompts import ANSWER, Prompter
-from nlora.data.task import Example, Task
+from nlora.data.task import Example, Task, digest
 from nlora.errors import NloraError
 
 TOGETHER = 256
 """Texts that are tokenised at once."""
+WORTH_KEEPING = 64
+"""Texts from which on their token ids are kept on disk (`tokens`)."""
 MOST_KNOWN = 200_000
 """Prompts that are kept: about 200 MB with 150 tokens each."""
 
@@ -122,11 +125,34 @@ class Encoder:
         if len(self._known) > MOST_KNOWN:
             self._known.clear()
         new = list(dict.fromkeys(pair for pair in asked if pair not in self._known))
-        for start in range(0, len(new), TOGETHER):
-            pairs = new[start : start + TOGETHER]
-            for (task, text), (ids, cut) in zip(pairs, self._fit(pairs), strict=True):
-                self._known[task, text] = (array("i", ids), cut != text)
+        key = self._key(new) if len(new) >= WORTH_KEEPING else None
+        found = tokens.load(key) if key else None
+        if found is None or len(found) != len(new):
+            found = []
+            for start in range(0, len(new), TOGETHER):
+                pairs = new[start : start + TOGETHER]
+                for (_, text), (ids, cut) in zip(pairs, self._fit(pairs), strict=True):
+                    found.append((array("i", ids), cut != text))
+            if key:
+                tokens.save(key, found)
+        self._known.update(zip(new, found, strict=True))
         return [(ids.tolist(), cut) for ids, cut in map(self._known.__getitem__, asked)]
+
+    def _key(self, pairs: Sequence[tuple[Task, str]]) -> str | None:
+        """The hash of all that their token ids depend on; None where that cannot be known."""
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            return None
+        made_by = (
+            backend.to_str(),
+            self.tokenizer.chat_template if self.prompter.chat else None,
+            self.prompter.form,
+            self.prompter.chat,
+            self.encoder_decoder,
+            self.max_length,
+            self.max_text_tokens,
+        )
+        return digest([made_by, [(task.to_json(), text) for task, text in pairs]])
 
     def text(self, ids: Any) -> str:
         """The text of ids, without special tokens and without tidying of spaces."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from nlora.data.task import Task
+from nlora.errors import NloraError
 
 PromptForm = Literal["paper", "released"]
 
@@ -43,6 +44,10 @@ class Prompter:
     form: PromptForm = "paper"
     chat: bool = False
     tokenizer: Any = None
+
+    def __post_init__(self) -> None:
+        if self.chat and not self.tokenizer.chat_template:
+            raise NloraError("the model's tokenizer has no chat template; leave chat=false")
 
     def head(self, task: Task) -> str:
         """All that stands before the text: the same for every example of a task.

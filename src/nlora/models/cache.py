@@ -7,7 +7,6 @@ loading checks sizes; checksums are for `nlora models list --verify`.
 
 import importlib.metadata
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from nlora.checksum import sha256
 from nlora.errors import NloraError
+from nlora.folders import cache_dir
 
 RECORD = "SOURCE.json"
 
@@ -49,13 +49,6 @@ class Download:
     def path(self) -> Path:
         """Where it is, or will be, on this machine."""
         return (cache_dir() if self.write else Path(__file__).parent) / self.folder
-
-
-def cache_dir() -> Path:
-    """`NLORA_CACHE`, or `nlora` in the user's cache folder (`XDG_CACHE_HOME`, `~/.cache`)."""
-    if own := os.environ.get("NLORA_CACHE"):
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "nlora"
 
 
 def ensure(download: Download, progress: Progress) -> None:

@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 from nlora import processes
 from nlora.errors import NloraError, unknown
+from nlora.folders import cache_dir
 from nlora.models import smollm2
-from nlora.models.cache import Download, Progress, Unreachable, cache_dir, ensure, problem
+from nlora.models.cache import Download, Progress, Unreachable, ensure, problem
 from nlora.models.local import fingerprint
 
 Source = Literal["auto", "hub", "wheel"]
