@@ -1,10 +1,13 @@
 """The commands that list something: tables for people, and JSON and nothing else for programs."""
 
 import json
+from typing import get_args
 
 import pytest
 
+from nlora.carriers.lora import Consolidation
 from nlora.data.download import Download
+from nlora.methods.sparsity import SparsityKind
 
 
 def listed(result):
@@ -20,8 +23,23 @@ def test_methods(nlora):
     assert found["prog-prompt"]["needs_task_id"]
     assert found["replay"]["needs_old_data"]
     assert found["replay"]["carrier"] == "full"
+    for name, mergeable in (("n-lora", True), ("de-lora", False), ("l2p", False), ("mtl", True)):
+        assert found[name]["mergeable"] is mergeable
+    assert found["de-lora"]["storage_grows"]
     table = nlora("methods").stdout
     assert all(name in table for name in found)
+
+
+def test_the_space_of_lora_methods_is_shown_whole(nlora):
+    settings = {s["name"]: s for s in listed(nlora("methods", "inc-lora", "--json"))["settings"]}
+    table = nlora("methods").stdout
+    for name, values in (
+        ("penalty", get_args(SparsityKind)),
+        ("consolidation", get_args(Consolidation)),
+        ("routing", ("none", "input", "told")),
+    ):
+        assert name in settings
+        assert all(value in table for value in (name, *values))
 
 
 def test_one_method_has_its_settings_defaults_and_paper(nlora):

@@ -8,8 +8,7 @@ import json
 import shutil
 from pathlib import Path
 
-from nlora.checksum import sha256
-from nlora.models.cache import RECORD
+from nlora.models.cache import write_record
 
 REVISION = "1"
 FILES = (
@@ -128,19 +127,7 @@ def main() -> None:
     for name in FILES:
         shutil.copyfile(options.run / "model" / name, options.to / name)
     (options.to / "README.md").write_text(text, encoding="utf-8")
-    record = {
-        "title": "tiny-t5",
-        "source": "package",
-        "revision": REVISION,
-        "files": {
-            name: {
-                "size": (options.to / name).stat().st_size,
-                "sha256": sha256(options.to / name),
-            }
-            for name in (*FILES, "README.md")
-        },
-    }
-    (options.to / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_record(options.to, "tiny-t5", "package", REVISION)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,19 @@ import typer
 from nlora.cli import options as o
 from nlora.cli.console import out, print_json, show
 
+FREE = [
+    ["penalty", "none, l1, l1-a, l1-b, l1-ab, released, frobenius, column-row",
+     "what is added to the loss for the new update", ""],
+    ["consolidation", "sum, largest", "how updates make one model", ""],
+    ["consolidation", "none", "each update stands alone", "storage per task"],
+    ["routing", "none", "the newest model answers", ""],
+    ["routing", "input", "the model after the task that the input is taken for",
+     "storage per task"],
+    ["routing", "told", "the model after the task that is named",
+     "task identity, storage per task"],
+]  # fmt: skip
+"""The space that methods over LoRA adapters are points of (`nlora.methods.lora`)."""
+
 
 def methods(
     name: Annotated[str | None, typer.Argument(help="One method, with its settings.")] = None,
@@ -29,8 +42,17 @@ def methods(
         if json:
             print_json(found)
             return
-        rows = [[m["name"], m["carrier"], _needs(m), m["summary"]] for m in found]
-        show("methods", ["method", "carrier", "needs", "what it does"], rows)
+        one = {True: "yes", False: "no"}
+        rows = [
+            [m["name"], m["carrier"], _needs(m), one[m["mergeable"]], m["summary"]] for m in found
+        ]
+        show("methods", ["method", "carrier", "needs", "mergeable", "what it does"], rows)
+        show(
+            "settings of every LoRA method, to be combined",
+            ["setting", "values", "what it is", "needs"],
+            FREE,
+        )
+        out.print("no method needs dev data; `nlora methods NAME` shows all settings of one")
 
 
 def _describe(entry: Any) -> dict[str, Any]:
@@ -43,6 +65,8 @@ def _describe(entry: Any) -> dict[str, Any]:
         "carrier": built.carrier,
         "needs_task_id": built.needs_task_id,
         "needs_old_data": entry.kind.needs_old_data,
+        "storage_grows": built.storage_grows,
+        "mergeable": built.mergeable,
         "settings": [
             {
                 "name": key,
@@ -56,7 +80,11 @@ def _describe(entry: Any) -> dict[str, Any]:
 
 
 def _needs(described: dict[str, Any]) -> str:
-    needs = {"needs_task_id": "task identity", "needs_old_data": "old data"}
+    needs = {
+        "needs_task_id": "task identity",
+        "needs_old_data": "old data",
+        "storage_grows": "storage per task",
+    }
     return ", ".join(words for key, words in needs.items() if described[key])
 
 
@@ -69,7 +97,8 @@ def _one(described: dict[str, Any], json: bool) -> None:
     out.print(f"{described['name']}: {described['summary']}", markup=False, highlight=False)
     out.print(f"paper: {described['paper']}", markup=False, highlight=False)
     needs = _needs(described) or "nothing but the task's own data"
-    out.print(f"carrier: {described['carrier']}; needs: {needs}\n")
+    merged = "mergeable into one model" if described["mergeable"] else "not mergeable"
+    out.print(f"carrier: {described['carrier']}; needs: {needs}; {merged}\n")
     rows = [[s["name"], str(s["default"]), s["description"]] for s in described["settings"]]
     show("its own settings", ["setting", "default", "what it is"], rows)
     rows = [

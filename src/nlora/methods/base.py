@@ -158,6 +158,11 @@ class Method:
         """What answers are made from grows with the tasks; tables mark such methods."""
         return False
 
+    @property
+    def mergeable(self) -> bool:
+        """What answers can be saved as one model of the base model's kind, for any program."""
+        return self.carrier != "prompt" and not self.storage_grows
+
     def own_weight(self) -> str | None:
         """The setting that tuning varies beside the learning rate. Default: there is none."""
         return None
