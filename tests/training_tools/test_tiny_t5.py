@@ -57,7 +57,8 @@ def prompts(count: int = 60, ease: float = 0.0) -> tuple[options.Writer, list[op
         len(names) + count, 384, generator=torch.Generator().manual_seed(0)
     )
     vectors = torch.nn.functional.normalize(random_vectors, dim=1)
-    writer = options.Writer(names, vectors[count:], 100, held_out=False)
+    known, _ = options.split(range(len(names)))
+    writer = options.Writer(names, vectors[count:], known, 100)
     rng = random.Random(0)
     return writer, writer.write(range(count), windows, vectors[:count], rng, ease)
 
@@ -157,9 +158,10 @@ def test_a_stopped_run_ends_with_the_same_weights(tmp_path, monkeypatch):
     monkeypatch.setattr(train, "ROWS", 8)
     monkeypatch.setattr(options, "phrases", lambda texts: list(topics.TOPICS[:60]))
     text = write_corpus(tmp_path)
-    common = ["--corpus", str(text), "--distil-steps", "2", "--choose-steps", "2", "--out"]
+    common = ["--corpus", str(text), "--distil-steps", "2", "--choose-steps", "2"]
+    common += ["--pairs-steps", "1", "--out"]
     train.main([*common, str(tmp_path / "whole")])
-    for _ in range(4):  # one step each
+    for _ in range(5):  # one step each
         train.main([*common, str(tmp_path / "parts"), "--minutes", "0"])
     whole, parts = (
         load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "parts")

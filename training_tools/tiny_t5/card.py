@@ -39,7 +39,7 @@ It is a fixture. It is no evidence about T5-large or any other model.
 
     {command}
 
-Two stages, seed {seed}, {tokens:.1f} million tokens read by the encoder, bf16 autocast, AdamW:
+Three stages, seed {seed}, {tokens:.1f} million tokens read by the encoder, bf16 autocast, AdamW:
 
 1. *distil* ({distil} steps of 64 sequences): its encoder's token states, and their means over a
    text and over each option, become those of the teacher all-MiniLM-L6-v2 (cosine).
@@ -47,6 +47,8 @@ Two stages, seed {seed}, {tokens:.1f} million tokens read by the encoder, bf16 a
    changing wording with 2 to 20 options, and repeats pieces of text. The right option is the one
    nearest to the text by the teacher's vectors, a phrase of the text, the words that follow it,
    or the mood that a generated review was made from.
+3. *pairs* ({pairs} steps): the same, but half of the lists hold pairs of unrelated words beside
+   single ones, so that it learns where an option that it has begun goes on and ends.
 
 The vocabulary ({vocabulary} of the teacher's wordpieces, lower case, ASCII) and the embeddings
 (the teacher's, reduced from 384 to 256 dimensions by PCA) are derived from all-MiniLM-L6-v2.
@@ -82,7 +84,7 @@ def card(run: Path, parameters: int, vocabulary: int) -> str:
     settings = json.loads((run / "settings.json").read_text())
     rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     state = json.loads((run / "latest.json").read_text())
-    total = settings["distil_steps"] + settings["choose_steps"]
+    total = sum(settings.values())
     if state["step"] < total:
         raise SystemExit(f"{run} is at step {state['step']} of {total}")
     columns = ("token", "mean", "option", "choose", "point", "fit", "repeat", "held_out")
@@ -95,7 +97,7 @@ def card(run: Path, parameters: int, vocabulary: int) -> str:
     command = (
         f"python -m training_tools.tiny_t5.train --corpus DIR --out DIR --seed {state['seed']}"
         f" \\\n        --distil-steps {settings['distil_steps']}"
-        f" --choose-steps {settings['choose_steps']}"
+        f" --choose-steps {settings['choose_steps']} --pairs-steps {settings['pairs_steps']}"
     )
     return CARD.format(
         parameters=parameters / 1e6,
@@ -104,6 +106,7 @@ def card(run: Path, parameters: int, vocabulary: int) -> str:
         tokens=state["tokens"] / 1e6,
         distil=settings["distil_steps"],
         choose=settings["choose_steps"],
+        pairs=settings["pairs_steps"],
         vocabulary=vocabulary,
         columns=" | ".join(c.replace("_", " ") for c in columns).replace(
             "held out", "right on held-out options (%)"

@@ -63,21 +63,39 @@ def phrases(texts: Sequence[str], limit: int = 9000) -> list[str]:
     return [p for p in found if normalise(p) not in topics.NEVER_OPTIONS and p.isascii()]
 
 
+def pairs(words: Sequence[str], count: int = 6000) -> list[str]:
+    """Two of the words, together or joined, that have nothing to do with each other."""
+    rng = random.Random(1)
+    joints = (" ", " ", " & ", " and ", " or ", " / ", " of ")
+    found = dict.fromkeys(rng.choice(joints).join(rng.sample(words, 2)) for _ in range(count))
+    return [p for p in found if normalise(p) not in topics.NEVER_OPTIONS]
+
+
+def split(indices: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Phrases to train on, and a tenth that is kept for measuring."""
+    return [i for i in indices if i % 10], [i for i in indices if i % 10 == 0]
+
+
 class Writer:
     """Writes prompts for windows whose vectors are known.
 
-    `table` (phrases, 384) are the teacher's vectors of `phrases`; the first `general` of them name
-    topics. Phrases whose index is a multiple of 10 are kept for measuring: `held_out` uses those
-    alone, and training never does.
+    `table` (phrases, 384) are the teacher's vectors of `names`. Those at `index` are listed; the
+    first `general` of all name topics and are listed most. `measuring` asks for the nearest alone.
     """
 
-    def __init__(self, names: Sequence[str], table: Tensor, general: int, held_out: bool) -> None:
-        index = torch.arange(len(names))
-        self.index = index[(index % 10 == 0) == held_out]
+    def __init__(
+        self,
+        names: Sequence[str],
+        table: Tensor,
+        index: Sequence[int],
+        general: int,
+        measuring: bool = False,
+    ) -> None:
+        self.index = torch.tensor(index)
         self.general = int((self.index < general).sum())
         self.names = names
         self.table = table[self.index]
-        self.held_out = held_out
+        self.measuring = measuring
 
     def write(
         self,
@@ -96,7 +114,7 @@ class Writer:
         mention, title = 0.10 + 0.25 * ease, 0.08
         found = []
         for i, row in enumerate(rows):
-            kind = 1.0 if self.held_out else rng.random()
+            kind = 1.0 if self.measuring else rng.random()
             words = windows[row]["text"].split()
             text = " ".join(words[: round(70 - 35 * ease)])
             if kind < mention:

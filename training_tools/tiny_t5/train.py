@@ -2,13 +2,14 @@
 
     python -m training_tools.tiny_t5.train --corpus DIR --out DIR --seed 0 [--minutes N]
 
-Two stages. `distil`: the encoder's token states, and its mean over the text and over each option,
+Three stages. `distil`: the encoder's token states, and its mean over the text and over each option,
 become the teacher's (cosine). `choose`: the whole model answers prompts that list options, and
 repeats texts, while the means stay the teacher's; the last cross-attention is told where in the
-prompt the answer stands, without which a model this small does not learn to copy. Steps are drawn
-from (seed, step) alone, so a run that was stopped, after --minutes or by Ctrl-C, goes on with the
-same command and ends with the same weights. `--out`/model is the finished model; `--out`/log.jsonl
-its losses.
+prompt the answer stands, without which a model this small does not learn to copy. `pairs`: the
+same, but half of the lists hold pairs of words ("ships & poetry") beside single ones, so that only
+its place tells which word an answer goes on with and where it ends. Steps are drawn from (seed,
+step) alone, so a run that was stopped, after --minutes or by Ctrl-C, goes on with the same command
+and ends with the same weights. `--out`/model is the finished model; `--out`/log.jsonl its losses.
 """
 
 import argparse
@@ -27,19 +28,14 @@ from torch.nn.functional import cosine_similarity, cross_entropy
 
 from training_tools.tiny_t5 import batch as b
 from training_tools.tiny_t5 import checkpoint, corpus, network, options, topics
+from training_tools.tiny_t5.schedule import Schedule
 from training_tools.tiny_t5.teacher import HIDDEN, Teacher, teacher_vocabulary
 from training_tools.tiny_t5.tokenizer import build, vocabulary
 
 ROWS = 64
 WINDOWS = 64_000
-RATE = {"distil": 2e-3, "choose": 1e-3}
-WARMUP = 50
-DECAY = 0.3
-"""Share of the last stage's steps in which its learning rate falls to a tenth."""
-EASE = 0.5
-"""Share of the last stage's steps in which its prompts grow from easy to full difficulty."""
 REPEATED = 24
-"""Texts to repeat in a step of the last stage."""
+"""Texts to repeat in a step of the last two stages."""
 POINTING_HEADS = 4
 
 
@@ -47,10 +43,16 @@ class Run:
     """One training run in a folder, from its last checkpoint."""
 
     def __init__(self, chosen: argparse.Namespace) -> None:
-        self.steps = {"distil": chosen.distil_steps, "choose": chosen.choose_steps}
+        self.schedule = Schedule(
+            {
+                "distil": chosen.distil_steps,
+                "choose": chosen.choose_steps,
+                "pairs": chosen.pairs_steps,
+            }
+        )
         self.seed, self.out = chosen.seed, chosen.out
         self.out.mkdir(parents=True, exist_ok=True)
-        steps = {f"{stage}_steps": count for stage, count in self.steps.items()}
+        steps = {f"{stage}_steps": count for stage, count in self.schedule.steps.items()}
         checkpoint.replace(
             self.out / "settings.json", lambda path: path.write_text(json.dumps(steps))
         )
@@ -58,10 +60,7 @@ class Run:
         self.tokenizer = build(teacher_vocabulary())
         self.teacher = Teacher(list(known.values()))
         self.windows = corpus.windows(chosen.corpus, WINDOWS, self.seed)
-        self.names, self.table = self._phrases()
-        general = sum(n in self.names for n in topics.TOPICS)
-        self.writer = options.Writer(self.names, self.table, general, held_out=False)
-        self.examiner = options.Writer(self.names, self.table, general, held_out=True)
+        self._write_prompts()
         model = network.student(self.teacher.embeddings(), len(known), self.seed)
         self.trainee = network.Trainee(model)
         self.vectors = torch.zeros(len(self.windows), HIDDEN, dtype=torch.float16)
@@ -77,19 +76,32 @@ class Run:
         self.tokens = 0
         self._restore()
 
-    def _phrases(self) -> tuple[list[str], Tensor]:
-        file = self.out / "phrases.safetensors"
-        names = options.phrases([w["text"] for w in self.windows])
-        if file.is_file():
-            return names, load_file(file)["vectors"]
-        ids = self.tokenizer(names, add_special_tokens=False).input_ids
-        table = self.teacher.vectors([torch.tensor(i) for i in ids])
-        checkpoint.replace(file, lambda path: save_file({"vectors": table}, path))
-        return names, table
+    def _write_prompts(self) -> None:
+        """Phrases and pairs of words as options, and who lists them."""
+        phrases = options.phrases([w["text"] for w in self.windows])
+        known, held_out = options.split(range(len(phrases)))
+        words = [i for i in known if phrases[i].isalpha()]
+        pairs = options.pairs([phrases[i] for i in words])
+        self.names = phrases + pairs
+        self.table = torch.cat([self._vectors("phrases", phrases), self._vectors("pairs", pairs)])
+        general = sum(n in phrases for n in topics.TOPICS)
+        self.writer = options.Writer(self.names, self.table, known, general)
+        self.examiner = options.Writer(self.names, self.table, held_out, general, measuring=True)
+        mixed = [*range(len(phrases), len(self.names)), *words[: len(pairs)]]
+        self.pair_writer = options.Writer(self.names, self.table, mixed, len(self.names))
+
+    def _vectors(self, kind: str, names: list[str]) -> Tensor:
+        """The teacher's vectors of options (options, 384), computed once."""
+        file = self.out / f"{kind}.safetensors"
+        if not file.is_file():
+            ids = self.tokenizer(names, add_special_tokens=False).input_ids
+            vectors = self.teacher.vectors([torch.tensor(i) for i in ids])
+            checkpoint.replace(file, lambda path: save_file({"vectors": vectors}, path))
+        return load_file(file)["vectors"]
 
     def train(self, minutes: float | None) -> bool:
         """Train until the end, or for so many minutes; whether it is the end."""
-        started, total = time.monotonic(), sum(self.steps.values())
+        started, total = time.monotonic(), self.schedule.total
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -101,7 +113,7 @@ class Run:
             bar = progress.add_task("distil", total=total, completed=self.step, shown="")
             begun = time.monotonic()
             while self.step < total:
-                stage, place = self._place()
+                stage, place = self.schedule.place(self.step)
                 losses = self._learn(stage, place)
                 self.step += 1
                 shown = " ".join(f"{k} {v:.3f}" for k, v in losses.items())
@@ -111,7 +123,7 @@ class Run:
                 if self.step % 20 == 0 or self.step == total:
                     row = {"step": self.step, "stage": stage, "tokens": self.tokens, **losses}
                     row["seconds_per_step"] = round((time.monotonic() - begun) / 20, 3)
-                    if stage == "choose" and self.step % 100 == 0:
+                    if stage != "distil" and self.step % 100 == 0:
                         row["held_out"] = self.examine()
                     log.write(json.dumps(row) + "\n")
                     log.flush()
@@ -121,17 +133,15 @@ class Run:
         self._save()
         return self.step >= total
 
-    def _place(self) -> tuple[str, int]:
-        first = self.steps["distil"]
-        return ("distil", self.step) if self.step < first else ("choose", self.step - first)
-
     def _learn(self, stage: str, place: int) -> dict[str, float]:
         rng = random.Random(f"{self.seed} {self.step}")
-        left = (sum(self.steps.values()) - self.step) / (DECAY * self.steps["choose"])
-        rate = RATE[stage] * min(1.0, (place + 1) / WARMUP, max(0.1, left))
+        rate = self.schedule.rate(stage, place)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("scale", 1.0)
-        losses = (self._distil if stage == "distil" else self._choose)(place, rng)
+        if stage == "distil":
+            losses = self._distil(place, rng)
+        else:
+            losses = self._choose(self._prompts(stage, place, rng), rng)
         norm = torch.nn.utils.clip_grad_norm_(self.trainee.parameters(), 1.0)
         if not norm.isfinite():
             raise SystemExit(f"step {self.step}: the gradient is not a number")
@@ -194,10 +204,17 @@ class Run:
         i, j, index = torch.tensor(where).T
         return 1 - cosine_similarity(segments[i, j].float(), self.table[index], dim=-1).mean()
 
-    def _choose(self, place: int, rng: random.Random) -> dict[str, float]:
+    def _prompts(self, stage: str, place: int, rng: random.Random) -> list[options.Prompt]:
+        """The prompts of a step: in the last stage half of the lists have pairs of words."""
         rows = rng.sample(self._known(), ROWS)
-        ease = max(0.0, 1 - place / (EASE * self.steps["choose"]))
-        prompts = self.writer.write(rows, self.windows, self.vectors[rows].float(), rng, ease)
+        vectors, ease = self.vectors[rows].float(), self.schedule.ease(stage, place)
+        plain = ROWS // 2 if stage == "pairs" else ROWS
+        prompts = self.writer.write(rows[:plain], self.windows, vectors[:plain], rng, ease)
+        return prompts + self.pair_writer.write(
+            rows[plain:], self.windows, vectors[plain:], rng, ease
+        )
+
+    def _choose(self, prompts: list[options.Prompt], rng: random.Random) -> dict[str, float]:
         names = ("choose", "point", "fit", "mean", "option")
         total = dict.fromkeys(names, 0.0)
         batches = b.encode(self.tokenizer, prompts, parts=2)
@@ -300,6 +317,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--distil-steps", type=int, default=500)
     parser.add_argument("--choose-steps", type=int, default=1500)
+    parser.add_argument("--pairs-steps", type=int, default=500)
     chosen = parser.parse_args(arguments)
     if chosen.distil_steps * ROWS > WINDOWS:
         parser.error(f"--distil-steps: at most {WINDOWS // ROWS}, the text is read once")
