@@ -214,10 +214,12 @@ def table(options: argparse.Namespace) -> None:
             columns.setdefault(title, {})[row["task"]] = row["accuracy"]
             if row["kind"] == "zero-shot":
                 for key in ("chance", "listed", "same_in_any_order"):
-                    columns.setdefault(f"zero-shot: {key}", {})[row["task"]] = row[key]
+                    title = f"zero-shot: {key.replace('_', ' ')}"
+                    columns.setdefault(title, {})[row["task"]] = row[key]
     print("| | " + " | ".join(TASKS) + " |\n|-" + "|-" * len(TASKS) + "|")
     for title, found in columns.items():
-        print(f"| {title} | " + " | ".join(str(found.get(t, "")) for t in TASKS) + " |")
+        cells = (f"{found[t]:.1f}" if t in found else "" for t in TASKS)
+        print(f"| {title} | " + " | ".join(cells) + " |")
     for row in rows:
         if row["kind"] == "order-1":
             print(

@@ -182,8 +182,8 @@ CARRIER_DEFAULTS: dict[str, dict[str, Any]] = {
     "full": {"learning_rate": 1e-4},
     "sparse": {"learning_rate": 3e-3},
 }
-"""Over all parameters LoRA's learning rate is too large, for sparse entries it is too small. Both were
-chosen on dev, with agnews and dbpedia (docs/results/README.md)."""
+"""Over all parameters LoRA's learning rate is too large, for sparse entries it is too small. Both
+were chosen on dev, with agnews and dbpedia (docs/results/README.md)."""
 
 FP32_CARRIERS = ("full", "osf")
 """Their weights are trained, so they stay fp32; with `precision=bf16` training is mixed."""
