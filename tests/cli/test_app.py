@@ -8,7 +8,7 @@ from typer.main import get_command
 from nlora import __version__
 from nlora.cli.app import app
 
-LEDGER = str(Path(__file__).parents[2] / "docs" / "results" / "order-1.jsonl")
+LEDGER = str(Path(__file__).parents[2] / "docs" / "results" / "first-evidence.jsonl")
 
 
 def commands(group, path=()):

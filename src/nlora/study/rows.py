@@ -1,6 +1,6 @@
 """The ledger row of a cell: its model directory, the geometry of its updates, and what made it.
 
-python -m nlora.study.rows MODEL_DIR… >> docs/results/order-1.jsonl
+python -m nlora.study.rows MODEL_DIR… >> docs/results/ledger.jsonl
 """
 
 import json
