@@ -32,7 +32,7 @@ from nlora.models.backbone import load
 from nlora.models.catalog import resolve
 from nlora.store.directory import ModelDirectory
 from nlora.training.config import Plan, RunConfig, parse_overrides, plan
-from nlora.training.learner import make_carrier, make_encoder
+from nlora.training.learner import make_carrier, make_encoder, weights_dtype
 from nlora.training.run import run
 
 
@@ -65,8 +65,7 @@ def losses(
     resolved: Plan, updates: Sequence[Path], tasks: dict[str, Sequence[Example]]
 ) -> dict[str, float]:
     """The mean loss per answer token of each task's examples, with these updates in force."""
-    fp32 = resolved.run.precision == "fp32" or resolved.method.carrier == "full"
-    backbone = load(resolve(resolved.config.model), torch.float32 if fp32 else torch.bfloat16)
+    backbone = load(resolve(resolved.config.model), weights_dtype(resolved))
     encoder, carrier = make_encoder(resolved, backbone), make_carrier(resolved, backbone)
     carrier.load(updates)
     carrier.model.eval()

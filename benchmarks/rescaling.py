@@ -32,7 +32,7 @@ from nlora.models.backbone import load
 from nlora.models.catalog import resolve
 from nlora.store.directory import ModelDirectory
 from nlora.training.config import plan
-from nlora.training.learner import Learner
+from nlora.training.learner import Learner, weights_dtype
 from nlora.training.run import learned_tasks, stored_config
 
 FILE = "adapter_model.safetensors"
@@ -79,8 +79,7 @@ class Finished:
             raise NloraError(f"{path} has learned nothing yet")
         self.tasks = learned_tasks(self.directory)
         self.scaling = self.plan.run.alpha / self.plan.run.rank
-        dtype = torch.float32 if self.plan.run.precision == "fp32" else torch.bfloat16
-        backbone = load(resolved, dtype)
+        backbone = load(resolved, weights_dtype(self.plan))
         self.learner = Learner(self.plan, backbone, self.directory, self.tasks, Lines())
 
     def row(self, label: str, scales: Sequence[float]) -> dict[str, Any]:

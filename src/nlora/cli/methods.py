@@ -42,9 +42,9 @@ def methods(
         if json:
             print_json(found)
             return
-        one = {True: "yes", False: "no"}
         rows = [
-            [m["name"], m["carrier"], _needs(m), one[m["mergeable"]], m["summary"]] for m in found
+            [m["name"], m["carrier"], _needs(m), "yes" if m["mergeable"] else "no", m["summary"]]
+            for m in found
         ]
         show("methods", ["method", "carrier", "needs", "mergeable", "what it does"], rows)
         show(

@@ -185,9 +185,6 @@ CARRIER_DEFAULTS: dict[str, dict[str, Any]] = {
 """Over all parameters LoRA's learning rate is too large, for sparse entries it is too small. Both
 were chosen on dev, with agnews and dbpedia (docs/results/README.md)."""
 
-FP32_CARRIERS = ("full", "osf")
-"""Their weights are trained, so they stay fp32; with `precision=bf16` training is mixed."""
-
 
 def parse_config(values: dict[str, Any], source: str) -> RunConfig:
     """A configuration from a file's or the command line's values. Raises NloraError."""

@@ -28,7 +28,7 @@ from nlora.evaluation.decode import Prediction, accuracy, predict
 from nlora.models.backbone import Backbone
 from nlora.store.atomic import draft_text
 from nlora.store.directory import ModelDirectory, StageRecord
-from nlora.training.config import FP32_CARRIERS, Plan
+from nlora.training.config import Plan
 from nlora.training.progress import Watcher, watched
 from nlora.training.trainer import count_steps, train
 
@@ -55,7 +55,7 @@ class Learner:
         self.stream = list(stream)
         self.watcher = watcher
         self.encoder = make_encoder(plan, backbone)
-        self.mixed = run.precision == "bf16" and plan.method.carrier in FP32_CARRIERS
+        self.mixed = run.precision == "bf16" and weights_dtype(plan) == torch.float32
         self.carrier: Carrier = make_carrier(plan, backbone)
         self.records = directory.stages()
 
@@ -251,6 +251,15 @@ def make_carrier(plan: Plan, backbone: Backbone) -> Carrier:
     if plan.method.carrier == "osf":
         return Osf(backbone.model, run.target_modules, **options)
     return Prompt(backbone.model, **options)
+
+
+def weights_dtype(plan: Plan) -> torch.dtype:
+    """In what the model is loaded: fp32 also where its own weights are trained.
+
+    With `precision=bf16` training is then mixed.
+    """
+    trained = plan.method.carrier in ("full", "osf")
+    return torch.float32 if plan.run.precision == "fp32" or trained else torch.bfloat16
 
 
 def make_encoder(plan: Plan, backbone: Backbone) -> Encoder:

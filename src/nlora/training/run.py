@@ -13,7 +13,7 @@ from nlora.methods.base import Stage
 from nlora.models.catalog import resolve
 from nlora.models.local import FINGERPRINT
 from nlora.store.directory import ModelDirectory, StageRecord
-from nlora.training.config import DERIVED, FP32_CARRIERS, Plan, RunConfig, parse_config, plan
+from nlora.training.config import DERIVED, Plan, RunConfig, parse_config, plan
 from nlora.training.progress import Silent, Watcher
 from nlora.training.results import results
 
@@ -158,17 +158,14 @@ def _learner(
     begun: bool,
 ) -> Any:
     """The model loaded, and the directory begun if it is new."""
-    import torch
-
     from nlora.models.backbone import load
-    from nlora.training.learner import Learner, versions
+    from nlora.training.learner import Learner, versions, weights_dtype
     from nlora.training.trainer import check_available
 
     check_available(resolved.run)
     config = resolved.config
     watcher.message(f"loading {config.model}")
-    fp32 = resolved.run.precision == "fp32" or resolved.method.carrier in FP32_CARRIERS
-    backbone = load(resolve(config.model), torch.float32 if fp32 else torch.bfloat16)
+    backbone = load(resolve(config.model), weights_dtype(resolved))
     if not begun:
         begin = {
             **config.model_dump(mode="json"),
