@@ -1,3 +1,5 @@
+import logging
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -122,3 +124,16 @@ def test_many_examples_are_encoded_as_each_alone_and_only_once():
 def test_chat_without_a_template_is_one_clear_line():
     with pytest.raises(NloraError, match="no chat template"):
         Prompter(chat=True, tokenizer=tokenizer(False))
+
+
+def test_a_text_that_is_cut_is_no_cause_for_a_warning(caplog):
+    """Transformers warns of indexing errors when a text is longer than the model reads."""
+    encode = encoder(max_length=300)
+    encode.tokenizer.model_max_length = 300
+    logger = logging.getLogger("transformers")
+    logger.addHandler(caplog.handler)
+    try:
+        encode(Example(READING, f"paragraph: {'far too long ' * 60}", "True"))
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert not caplog.records

@@ -173,7 +173,10 @@ class Encoder:
         """Token ids of the prompts, and as much of each text as there is room for."""
         budgets = [self._room(task) for task, _ in pairs]
         encoding = self.tokenizer(
-            [text for _, text in pairs], add_special_tokens=False, return_offsets_mapping=True
+            [text for _, text in pairs],
+            add_special_tokens=False,
+            return_offsets_mapping=True,
+            verbose=False,  # no warning of a long text, which is cut below
         )
         offsets: list[list[tuple[int, int]]] = encoding["offset_mapping"]
         cuts = [
