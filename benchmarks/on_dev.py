@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 
+from nlora.analysis.adapters import WEIGHTS, read_adapter
 from nlora.cli.console import Lines
 from nlora.data.batches import Collator, by_budget
 from nlora.data.streams import load_stream
@@ -36,23 +36,21 @@ from nlora.training.learner import make_carrier, make_encoder, weights_dtype
 from nlora.training.run import run
 
 
-def geometry(folder: Path, scaling: float) -> dict[str, float]:
-    """Size, density and exact zeros of a saved adapter."""
-    file = folder / "adapter_model.safetensors"
-    if not file.is_file():
+def geometry(folder: Path) -> dict[str, float]:
+    """Size, density and exact zeros of a saved adapter; nothing of another update."""
+    if not (folder / WEIGHTS).is_file():
         return {}
-    tensors = load_file(file)
+    adapter = read_adapter(folder)
     squares, densities, zeros, total = 0.0, [], 0, 0
-    for name, A in tensors.items():
-        if ".lora_A." in name:
-            B = tensors[name.replace(".lora_A.", ".lora_B.")]
-            delta = Factors(A.float(), B.float(), scaling).delta()
-            norm = float(delta.norm())
-            squares += norm**2
-            zeros += int((delta == 0).sum())
-            total += delta.numel()
-            if norm > 0:
-                densities.append(float(delta.abs().sum()) / (delta.numel() ** 0.5 * norm))
+    for module in adapter.shapes:
+        A, B, scaling = adapter.factors(module)
+        delta = Factors(A.float(), B.float(), scaling).delta()
+        norm = float(delta.norm())
+        squares += norm**2
+        zeros += int((delta == 0).sum())
+        total += delta.numel()
+        if norm > 0:
+            densities.append(float(delta.abs().sum()) / (delta.numel() ** 0.5 * norm))
     return {
         "frobenius": squares**0.5,
         "gsr": sum(densities) / len(densities) if densities else 0.0,
@@ -102,7 +100,7 @@ def measure(config: RunConfig, folder: Path, stream: Sequence[TaskData]) -> list
         rows.append(
             {
                 "task": record.name,
-                **geometry(path / "update", stored["alpha"] / stored["rank"]),
+                **geometry(path / "update"),
                 "lambda": record.notes.get("l1", {}).get("lambda"),
                 "train_loss_last_quarter": sum(last) / len(last),
                 "dev_loss": losses(resolved, directory.update_paths(k), seen),

@@ -17,6 +17,7 @@ import argparse
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from shutil import copy
 from statistics import fmean
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,10 +25,12 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from nlora.analysis.adapters import WEIGHTS, read_adapter
+from nlora.analysis.config import CONFIG
 from nlora.cli.console import Lines
 from nlora.errors import NloraError
 from nlora.evaluation.decode import accuracy
-from nlora.lowrank.factors import Factors, concatenate, svd
+from nlora.lowrank.factors import concatenate, svd
 from nlora.models.backbone import load
 from nlora.models.catalog import resolve
 from nlora.store.directory import ModelDirectory
@@ -35,31 +38,26 @@ from nlora.training.config import plan
 from nlora.training.learner import Learner, weights_dtype
 from nlora.training.run import learned_tasks, stored_config
 
-FILE = "adapter_model.safetensors"
-
 
 def scaled(updates: Sequence[Path], scales: Sequence[float], folder: Path) -> list[Path]:
     """Copies of saved adapters below `folder`, the ΔW of each multiplied by its scale."""
     copies = []
     for number, (update, scale) in enumerate(zip(updates, scales, strict=True)):
-        tensors = load_file(update / FILE)
+        tensors = load_file(update / WEIGHTS)
         tensors = {n: scale * t if ".lora_B." in n else t for n, t in tensors.items()}
         copies.append(folder / str(number))
         copies[-1].mkdir()
-        save_file(tensors, copies[-1] / FILE)
+        copy(update / CONFIG, copies[-1] / CONFIG)
+        save_file(tensors, copies[-1] / WEIGHTS)
     return copies
 
 
-def sizes(updates: Sequence[Path], scaling: float) -> tuple[list[float], float]:
+def sizes(updates: Sequence[Path]) -> tuple[list[float], float]:
     """‖ΔW‖_F over all matrices, of each saved adapter and of their sum."""
-    found: dict[str, list[Factors]] = {}
-    for update in updates:
-        tensors = load_file(update / FILE)
-        for name in sorted(n for n in tensors if ".lora_A." in n):
-            B = tensors[name.replace(".lora_A.", ".lora_B.")]
-            found.setdefault(name, []).append(Factors(tensors[name], B, scaling))
-    each = [[float(svd(f).S.norm()) for f in matrix] for matrix in found.values()]
-    together = [float(svd(concatenate(matrix)).S.norm()) for matrix in found.values()]
+    adapters = [read_adapter(update) for update in updates]
+    matrices = [[a.factors(module) for a in adapters] for module in adapters[0].shapes]
+    each = [[float(svd(f).S.norm()) for f in matrix] for matrix in matrices]
+    together = [float(svd(concatenate(matrix)).S.norm()) for matrix in matrices]
     return torch.tensor(each).norm(dim=0).tolist(), float(torch.tensor(together).norm())
 
 
@@ -78,7 +76,6 @@ class Finished:
         if not self.updates:
             raise NloraError(f"{path} has learned nothing yet")
         self.tasks = learned_tasks(self.directory)
-        self.scaling = self.plan.run.alpha / self.plan.run.rank
         backbone = load(resolved, weights_dtype(self.plan))
         self.learner = Learner(self.plan, backbone, self.directory, self.tasks, Lines())
 
@@ -86,7 +83,7 @@ class Finished:
         """What the model answers with its updates scaled."""
         with TemporaryDirectory() as folder:
             copies = scaled(self.updates, scales, Path(folder))
-            each, together = sizes(copies, self.scaling)
+            each, together = sizes(copies)
             with self.learner.carrier.standing(copies):
                 answers = self.learner.evaluate(self.tasks)
         found = {task: accuracy(rows) for task, rows in answers.items()}
@@ -115,7 +112,7 @@ def rows(path: Path, scales: Sequence[float], beside: Path | None) -> Iterator[d
         yield run.row(f"{scale:g}", [scale] * len(run.updates))
     if other is not None:
         yield other.row("1", [1.0] * len(other.updates))
-        own, theirs = (sizes(r.updates, r.scaling)[0] for r in (run, other))
+        own, theirs = (sizes(r.updates)[0] for r in (run, other))
         matching = [b / a if a else 0.0 for a, b in zip(own, theirs, strict=True)]
         yield run.row(f"size of {other.path.name}", matching)
 

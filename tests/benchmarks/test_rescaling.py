@@ -45,7 +45,7 @@ def test_every_update_is_multiplied_and_measured(learned, tmp_path):
     for found, expected, scale in zip(deltas(copies), (first, second), (0.5, 0.25), strict=True):
         for name, delta in expected.items():
             torch.testing.assert_close(found[name], scale * delta, rtol=1e-6, atol=0)
-    each, together = sizes(copies, S)
+    each, together = sizes(copies)
     for size, expected, scale in zip(each, (first, second), (0.5, 0.25), strict=True):
         wanted = scale * sum(float(d.square().sum()) for d in expected.values()) ** 0.5
         assert size == pytest.approx(wanted)
