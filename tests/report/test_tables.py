@@ -218,14 +218,17 @@ def test_cost_is_a_mean_over_runs(make):
     assert any("a processor, 2 threads" in note for note in found.notes)
 
 
-def test_models_and_budgets_are_never_mixed(make, tmp_path):
+def test_models_precisions_and_budgets_are_never_mixed(make, tmp_path):
     other = row(base={"title": "another model", "revision": None})
     small = row()
     small["configuration"]["max_train"] = 5
-    ledger = write(tmp_path / "l.jsonl", [row(), other, small])
+    rounded = row()
+    rounded["configuration"]["settings"]["precision"] = "bf16"
+    ledger = write(tmp_path / "l.jsonl", [row(), other, small, rounded])
     found = tables([ledger], ["accuracy"])
-    assert len(found) == 3
+    assert len(found) == 4
     assert "another model" in found[1].title
+    assert ", bf16, " in found[3].title
 
 
 @pytest.mark.parametrize("seed", [0, 1])

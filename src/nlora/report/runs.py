@@ -1,4 +1,4 @@
-"""The runs of some ledgers, put side by side: by model and budget, method, stream and seed."""
+"""The runs of some ledgers, side by side: by model, precision and budget, method, stream, seed."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -39,12 +39,13 @@ class Run:
     def budget(self) -> tuple[Any, ...]:
         """What must be equal for numbers to stand in one table."""
         c = self.row["configuration"]
-        return self.row["base"]["title"], c["max_train"], c["max_eval"]
+        precision = c["settings"].get("precision")
+        return self.row["base"]["title"], precision, c["max_train"], c["max_eval"]
 
 
 @dataclass
 class Section:
-    """The runs of one model with one budget: what makes one set of tables."""
+    """The runs of one model in one precision with one budget: what makes one set of tables."""
 
     title: str
     runs: list[Run]
@@ -125,10 +126,10 @@ def _runs(path: Path) -> Iterable[Run]:
 
 
 def _title(budget: tuple[Any, ...]) -> str:
-    title, train, test = budget
+    title, precision, train, test = budget
     sizes = [f"{n} {kind}" for n, kind in ((train, "training"), (test, "test")) if n is not None]
     counted = f"at most {' and '.join(sizes)} examples a task" if sizes else "all examples"
-    return f"{title}, {counted}"
+    return ", ".join(filter(None, (title, precision, counted)))
 
 
 def _unique(runs: list[Run]) -> list[Run]:
