@@ -28,7 +28,7 @@ from typing import Any
 
 import torch
 
-from nlora.data.batches import LengthGrouped, common_prefix
+from nlora.data.batches import TrainingOrder, common_prefix
 from nlora.data.streams import load_stream
 from nlora.data.task import TaskData, sample
 from nlora.models.backbone import bf16_is_faster
@@ -75,7 +75,7 @@ class Floor:
         self.rate = 2 * 1024 * w.numel() / median(times, 0)
 
     def training(self, ours: Ours) -> float:
-        rows = [ours.rows[i] for i in LengthGrouped(ours.rows, BATCH, seed=1)]
+        rows = [ours.rows[i] for i in TrainingOrder(ours.rows, BATCH, seed=1)]
         total = 0
         for start in range(0, len(rows), BATCH):
             batch = rows[start : start + BATCH]

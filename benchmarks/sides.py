@@ -12,7 +12,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, PrinterCallback, Trainer, TrainingArguments
 
-from nlora.data.batches import Collator, LengthGrouped
+from nlora.data.batches import Collator, TrainingOrder
 from nlora.data.streams import load_stream
 from nlora.data.task import Example, TaskData, sample
 from nlora.evaluation.decode import predict
@@ -82,7 +82,7 @@ class Minimal:
         self.tokenizer = shell.tokenizer
         self.encoder = make_encoder(plan(config), shell)
         rows = [self.encoder(e) for e in data.train[: BATCH * steps]]
-        self.rows = [rows[i] for i in LengthGrouped(rows, BATCH, seed=1)]
+        self.rows = [rows[i] for i in TrainingOrder(rows, BATCH, seed=1)]
         base = AutoModelForCausalLM.from_pretrained(resolve(model).target, dtype=dtype)
         lora = LoraConfig(task_type="CAUSAL_LM", r=8, lora_alpha=32, lora_dropout=0.1)
         self.model = get_peft_model(base, lora)

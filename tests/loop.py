@@ -51,7 +51,7 @@ def train_stage(
         [*penalties, *extra],
         run,
         collator,
-        False,
+        run.precision == "bf16",
         Silent(),
         Path("unused"),
     )

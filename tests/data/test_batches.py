@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import torch
 
-from nlora.data.batches import IGNORED, Collator, LengthGrouped
+from nlora.data.batches import IGNORED, Collator, TrainingOrder
 from nlora.data.encode import Encoded
 
 ROWS = [Encoded([5, 6, 7], [8, 1], False), Encoded([9], [4, 4, 1], False)]
@@ -36,31 +36,33 @@ def rows_of(lengths, task="a"):
 
 def test_the_order_depends_on_seed_and_epoch_alone():
     rows = rows_of([i % 17 for i in range(200)])
-    first = LengthGrouped(rows, 8, seed=3)
+    first = TrainingOrder(rows, 8, seed=3)
     first.set_epoch(1)
     order = list(first)
     torch.manual_seed(99)
-    again = LengthGrouped(rows, 8, seed=3)
+    again = TrainingOrder(rows, 8, seed=3)
     again.set_epoch(1)
     assert list(again) == order
     assert sorted(order) == list(range(200))
     again.set_epoch(2)
     assert list(again) != order
-    assert list(LengthGrouped(rows, 8, seed=4)) != list(LengthGrouped(rows, 8, seed=3))
+    assert list(TrainingOrder(rows, 8, seed=4)) != list(TrainingOrder(rows, 8, seed=3))
 
 
 def test_examples_of_like_length_share_a_batch():
     lengths = torch.randint(5, 200, (512,), generator=torch.Generator().manual_seed(0)).tolist()
-    order = list(LengthGrouped(rows_of(lengths), 16, seed=0))
+    order = list(TrainingOrder(rows_of(lengths), 16, seed=0))
     rows = [[lengths[i] for i in order[b : b + 16]] for b in range(0, 512, 16)]
     padded = sum(max(row) * len(row) for row in rows)
     assert padded < 1.15 * sum(lengths)
 
 
-def test_examples_of_one_task_share_a_batch_and_tasks_take_turns():
-    rows = [*rows_of(range(1, 43), "a"), *rows_of(range(1, 30), "b")]
-    order = list(LengthGrouped(rows, 8, seed=0))
-    assert sorted(order) == list(range(71))
-    batches = [{rows[i].task for i in order[b : b + 8]} for b in range(0, 64, 8)]
-    assert all(len(tasks) == 1 for tasks in batches)
-    assert batches != sorted(batches, key=str)
+def test_tasks_are_mixed_evenly_from_the_first_batch_to_the_last():
+    """A small buffer of old examples, all of them longer, must not come first or last."""
+    rows = [*rows_of([10] * 384, "new"), *rows_of([90] * 96, "old")]
+    order = list(TrainingOrder(rows, 16, seed=0))
+    assert sorted(order) == list(range(480))
+    old = [sum(rows[i].task == "old" for i in order[b : b + 16]) for b in range(0, 480, 16)]
+    assert max(old) <= 8  # 3.2 of 16 on average
+    halves = sum(old[:15]), sum(old[15:])
+    assert min(halves) > 36

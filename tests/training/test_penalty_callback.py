@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from nlora.carriers.lora import Lora
-from nlora.data.batches import Collator, LengthGrouped
+from nlora.data.batches import Collator, TrainingOrder
 from nlora.methods.registry import method
 from nlora.models.logits import answer_logits
 from tests import tiny
@@ -38,7 +38,7 @@ def second_stage(shape: str) -> Lora:
 def plain_loop(shape: str, l1: float, overlap: float) -> tuple[Lora, list[float]]:
     """SGD with both penalties in the loss; the gradient's norm before clipping at each step."""
     carrier, examples = second_stage(shape), encode(shape, tiny.task(count=21))
-    collate, order = Collator(0, shape in tiny.ENCODER_DECODER), LengthGrouped(examples, BATCH, 1)
+    collate, order = Collator(0, shape in tiny.ENCODER_DECODER), TrainingOrder(examples, BATCH, 1)
     optimiser = torch.optim.SGD(carrier.trainable(), lr=RATE)
     norms = []
     carrier.model.train()

@@ -100,20 +100,19 @@ class Collator:
         return batch
 
 
-class LengthGrouped(Sampler[int]):
-    """Random order in which examples of one task and like length share a batch.
+class TrainingOrder(Sampler[int]):
+    """A random order of a stage's examples, the same for (seed, epoch).
 
-    The same for (seed, epoch): Transformers' own sampler of this kind draws from the global
-    generator, so its order after a restart differs; this one is told the epoch by accelerate
-    (`set_epoch`). Batches of one task have a prefix to share; what is left of each task after its
-    last full batch comes at the end.
+    Examples of one task share a batch with others of like length. Several tasks are mixed evenly,
+    batch by batch: sorted by length, the tasks of an epoch would come one after another.
+
+    Transformers' own sampler by length draws from the global generator, so its order after a
+    restart differs; this one is told the epoch by accelerate (`set_epoch`).
     """
 
     def __init__(self, examples: Sequence[Encoded], batch_size: int, seed: int) -> None:
         self.lengths = [len(e) for e in examples]
-        self.tasks: dict[str, list[int]] = {}
-        for i, example in enumerate(examples):
-            self.tasks.setdefault(example.task, []).append(i)
+        self.mixed = len({e.task for e in examples}) > 1
         self.batch_size = batch_size
         self.seed = seed
         self.epoch = 0
@@ -127,17 +126,6 @@ class LengthGrouped(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        batches: list[list[int]] = []
-        rest: list[int] = []
-        for rows in self.tasks.values():
-            lengths = [self.lengths[i] for i in rows]
-            order = get_length_grouped_indices(lengths, self.batch_size, generator=generator)
-            full = len(rows) // self.batch_size * self.batch_size
-            batches += [
-                [rows[i] for i in order[start : start + self.batch_size]]
-                for start in range(0, full, self.batch_size)
-            ]
-            rest += [rows[i] for i in order[full:]]
-        if len(self.tasks) > 1:
-            batches = [batches[i] for i in torch.randperm(len(batches), generator=generator)]
-        return iter([i for batch in batches for i in batch] + rest)
+        if self.mixed:
+            return iter(torch.randperm(len(self), generator=generator).tolist())
+        return iter(get_length_grouped_indices(self.lengths, self.batch_size, generator=generator))

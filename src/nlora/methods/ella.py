@@ -15,6 +15,9 @@ grows with ΔW_t, which is small when it is measured; hence
     c = mean_{i<t} ‖ΔW_i‖_F / ‖ΔW_t‖_F
 
 over all matrices jointly, and ρ is the ratio once the new update is as large as an earlier one.
+
+W_past is the sum whatever the consolidation; with `none` it holds an adapter off from updates that
+it never meets.
 """
 
 from typing import Any, Literal

@@ -4,7 +4,8 @@
 frozen; the prompts of earlier tasks are frozen too and are read after the new one: [P_k, …, P_1,
 text]. To predict for task k the model must be told k, so nothing is forgotten by construction, and
 the method counts as independent training. Published: 10 vectors per task, learning rate 0.3, AdamW
-with weight decay 1e-5, and, in recipes of their own, 10 epochs of batch 8.
+with weight decay 1e-5, which are the defaults here, and 10 epochs of batch 8, which are a budget
+and left to `epochs` and `batch_size`.
 """
 
 from collections.abc import Iterator

@@ -16,7 +16,7 @@ from transformers.integrations.integration_utils import get_reporting_integratio
 from transformers.training_args import OptimizerNames
 
 from nlora import processes
-from nlora.data.batches import IGNORED, Collator, LengthGrouped
+from nlora.data.batches import IGNORED, Collator, TrainingOrder
 from nlora.data.encode import Encoded
 from nlora.errors import NloraError, unknown
 from nlora.methods.base import Method, Penalty, Proximal, Stage, Step, per_stage
@@ -248,7 +248,7 @@ def train(
         trainer = StageTrainer(
             method=method,
             stage=stage,
-            sampler=LengthGrouped(examples, settings.batch_size, stage.seed),
+            sampler=TrainingOrder(examples, settings.batch_size, stage.seed),
             watcher=watcher,
             penalties=penalties,
             model=model,
@@ -260,6 +260,8 @@ def train(
         )
         with processes.own_random_numbers(stage.seed):
             trainer.train()
+        # Or the model would compute in autocast for good, one wrapper more after every stage.
+        trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
         trainer.check_finite()
         return trainer.losses
 
