@@ -6,6 +6,7 @@ from typing import get_args
 import pytest
 
 from nlora.carriers.lora import Consolidation
+from nlora.cli.methods import FREE
 from nlora.data.download import Download
 from nlora.methods.sparsity import SparsityKind
 
@@ -17,7 +18,7 @@ def listed(result):
 
 
 def test_methods(nlora):
-    found = {m["name"]: m for m in listed(nlora("methods", "--json"))}
+    found = {m["name"]: m for m in listed(nlora("methods", "--json"))["methods"]}
     for name in ("inc-lora", "seq-lora", "o-lora", "n-lora", "mtl", "replay", "prog-prompt", "ns"):
         assert name in found
     assert found["prog-prompt"]["needs_task_id"]
@@ -40,6 +41,39 @@ def test_the_space_of_lora_methods_is_shown_whole(nlora):
     ):
         assert name in settings
         assert all(value in table for value in (name, *values))
+
+
+@pytest.mark.parametrize("row", FREE)
+def test_what_a_point_of_the_space_needs_is_what_it_says(nlora, row):
+    for value in row["values"].split(", "):
+        name = f"inc-lora:{row['setting']}={value}"
+        found = listed(nlora("methods", name, "--json"))
+        assert found["name"] == name
+        assert {s["name"]: s["default"] for s in found["settings"]}[row["setting"]] == value
+        assert found["mergeable"] is (row["mergeable"] == "yes")
+        assert found["storage_grows"] is ("storage per task" in row["needs"])
+        assert found["needs_task_id"] is ("task identity" in row["needs"])
+
+
+def test_run_settings_are_those_that_a_method_is_run_with(nlora):
+    found = listed(nlora("methods", "seq-ft:batch_size=4", "--json"))["run_settings"]
+    assert (found["learning_rate"], found["batch_size"]) == (1e-4, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("n-lra", "did you mean 'n-lora'"),
+        ("n-lora:routng=input", "did you mean 'routing'"),
+        ("n-lora:routing=inputs", "routing"),
+        ("inc-lora,n-lora", "2 methods; name one"),
+    ],
+)
+def test_what_is_no_point_is_one_line(nlora, name, said):
+    result = nlora("methods", name)
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert result.stderr.count("\n") == 1
 
 
 def test_one_method_has_its_settings_defaults_and_paper(nlora):

@@ -111,7 +111,7 @@ def test_a_method_from_a_users_file_works_like_a_built_in_one(nlora, llama, tmp_
     plugin = tmp_path / "plugin.py"
     plugin.write_text(PLUGIN)
     listed = json.loads(nlora("methods", "--plugin", plugin, "--json").stdout)
-    assert "mine" in [m["name"] for m in listed]
+    assert "mine" in [m["name"] for m in listed["methods"]]
     shown = nlora("methods", "mine", "--plugin", plugin)
     assert "strength" in shown.stdout
     command = (

@@ -77,10 +77,12 @@ def failed(method: str, stream: str = "order-1", seed: int = 0, error: str = "no
     return {**{name: whole[name] for name in kept}, "error": error}
 
 
-def geometry(oo: float, awom: float, size: float, acr: float) -> dict[str, Any]:
-    """What tables read of the geometry of two updates."""
+def geometry(
+    oo: float, awom: float, size: float, acr: float, absolute: float = 0.25
+) -> dict[str, Any]:
+    """What tables read of the geometry of two updates; collisions at 0.1rms and at 1e-3."""
     return {
-        "acr": acr,
+        "collisions": [{"acr": acr}, {"acr": absolute}],
         "last": {"oo": {"sum": oo, "mean": 0.0}, "awom_input_fro": {"sum": awom, "mean": 0.0}},
         "per_adapter": [{"frobenius": {"mean": size}, "gsr": {"mean": 0.5}}] * 2,
         "continues": {},

@@ -186,7 +186,7 @@ def test_the_longer_side_of_the_overlap_runs_down(make):
     rows = [row(m, geometry=geometry(1.0, 1.0, 1.0, 0.1)) for m in "abc"]
     found = make(rows, "orthogonality")
     assert found.columns == ["method", "OO order-1", "AWOM order-1", "‖ΔW‖_F order-1"]
-    assert [r[0] for r in found.rows] == ["a", "b", "c"]
+    assert [text(r[0]) for r in found.rows] == ["a", "b", "c"]
 
 
 def test_an_adapter_that_is_continued_is_no_update_per_task(make):
@@ -197,14 +197,52 @@ def test_an_adapter_that_is_continued_is_no_update_per_task(make):
 
 def test_ratios_are_how_many_times_lower(make):
     found = cells(make(with_geometry(), "ratios", baseline="o-lora"), "n-lora")
-    names = ("ACR ×", "OO ×", "AWOM ×", "‖ΔW‖_F ×", "GSR ×")
-    assert [found[n].mean for n in names] == pytest.approx([3, 5, 100, 10, 1])
+    names = ("ACR 0.1rms ×", "ACR 1e-3 ×", "OO ×", "AWOM ×", "‖ΔW‖_F ×", "GSR ×")
+    assert [found[n].mean for n in names] == pytest.approx([3, 1, 5, 100, 10, 1])
     rows = with_geometry()
     mean = {
         m: fmean(r["average_accuracy"] for r in rows if r["cell"]["method"] == m)
         for m in ("n-lora", "o-lora")
     }
     assert found["average"].mean == pytest.approx(mean["n-lora"] - mean["o-lora"])
+
+
+def met(*rates, size=0.5):
+    """What a stage of sparse updates notes."""
+    return {"sparse": {"collision_rates": [*rates], "matrices": {"q": {"frobenius": size}}}}
+
+
+def test_collisions_stand_beside_size_and_what_is_kept_and_learned(make):
+    same = {"red": met(), "blue": met(0.06, size=1.5)}
+    rows = [*with_geometry(), row("sparse-masks", notes=same), row("o-lora", "order-4")]
+    found = make(rows, "collisions")
+    assert [text(r[0]) for r in found.rows] == ["o-lora", "n-lora", "sparse-masks"]
+    shown = cells(found, "n-lora")
+    names = ("ACR 0.1rms", "ACR 1e-3", "GSR", "‖ΔW‖_F")
+    assert [shown[n].mean for n in names] == pytest.approx([20, 25, 0.5, 0.1])
+    for name, key in (
+        *(("average", "average_accuracy"), ("learning", "learning_accuracy")),
+        ("forgetting", "forgetting"),
+    ):
+        mine = fmean(r[key] for r in rows if r["cell"]["method"] == "n-lora")
+        assert shown[name].mean == pytest.approx(mine)
+    shown = cells(found, "sparse-masks")
+    assert [shown[n] and shown[n].mean for n in names] == pytest.approx([6, 6, None, 1.0])
+    assert shown["streams"] == "order-1"
+
+
+def test_marks_stand_wherever_a_method_does_and_say_what_they_mean(make):
+    needs = {"task_identity": True, "old_data": False, "storage": True, "carrier": "lora"}
+    rows = [*with_geometry(), row("per-task", geometry=geometry(1, 1, 1, 0.5), needs=needs)]
+    for key in ("accuracy", "metrics", "orthogonality", "collisions", "ratios", "differences"):
+        found = make(rows, key, baseline="o-lora")
+        assert "per-task†§" in render([found], "markdown")
+        assert {note[0] for note in found.notes} >= {"†", "§"}
+        if key != "orthogonality":  # there methods are columns
+            marks = [r.get("marks") for r in json.loads(render([found], "json"))[0]["rows"]]
+            flat = list(csv.DictReader(io.StringIO(render([found], "csv"))))
+            assert "†§" in marks
+            assert [r["marks"] or None for r in flat] == marks
 
 
 def test_cost_is_a_mean_over_runs(make):
@@ -218,15 +256,34 @@ def test_cost_is_a_mean_over_runs(make):
     assert any("a processor, 2 threads" in note for note in found.notes)
 
 
+def test_what_is_not_alike_for_all_methods_is_said(make):
+    rows = grid(("inc-lora", "n-lora"), ORDERS[:2], seeds=(0,))
+    assert not [n for n in make(rows, "accuracy").notes if "same" in n]
+    for r in rows:
+        r["configuration"]["settings"]["epochs"] = 1 + (r["cell"]["method"] == "n-lora")
+    rows[0]["configuration"]["settings"]["learning_rate"] = 0.5
+    notes = make(rows, "accuracy").notes
+    assert "not the same for all methods: epochs (inc-lora 1; n-lora 2)" in notes
+    [said] = [n for n in notes if n.startswith("inc-lora has not the same learning_rate")]
+    assert "0.5 on order-1; 0.001 on order-2" in said
+
+
+def test_the_model_as_it_is_needs_no_tuning(make):
+    trials = {"seed": 1000, "trials": [{"trial": 1}, {"trial": 2}]}
+    found = make([row(tuning=trials), row("zero-shot", stages=[])], "accuracy")
+    assert "settings chosen on dev in 2 trials for each method and stream" in found.notes
+
+
 def test_models_precisions_and_budgets_are_never_mixed(make, tmp_path):
     other = row(base={"title": "another model", "revision": None})
     small = row()
     small["configuration"]["max_train"] = 5
     rounded = row()
     rounded["configuration"]["settings"]["precision"] = "bf16"
-    ledger = write(tmp_path / "l.jsonl", [row(), other, small, rounded])
+    newer = row(base={"title": "a model", "revision": "2"})
+    ledger = write(tmp_path / "l.jsonl", [row(), other, small, rounded, newer])
     found = tables([ledger], ["accuracy"])
-    assert len(found) == 4
+    assert len(found) == 5
     assert "another model" in found[1].title
     assert ", bf16, " in found[3].title
 

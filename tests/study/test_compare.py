@@ -16,7 +16,7 @@ from nlora.report.ledger import read, unpack
 from nlora.study.compare import compare
 from nlora.study.grid import Grid, parse_points
 from nlora.study.runner import Runner
-from tests.runs import LEARNING, Listener, tree, write_stream
+from tests.runs import LEARNING, Listener, read_jsonl, tree, write_stream
 
 SETTINGS = {**LEARNING, "epochs": 2}
 
@@ -90,6 +90,8 @@ def test_every_cell_has_a_row_and_a_failed_one_its_error(done):
     assert list(found) == ["inc-lora", "seq-lora", ROUTED, "broken"]
     assert found["broken"]["error"] == "ZeroDivisionError: a bug"
     assert found["broken"]["configuration"]["method"] == "broken"
+    precision = {r["configuration"]["settings"]["precision"] for r in found.values()}
+    assert len(precision) == 1  # or its row would stand in another table
     (traceback,) = (out / "errors").iterdir()
     assert "ZeroDivisionError: a bug" in traceback.read_text()
     assert "failed: ZeroDivisionError: a bug" in result.stderr
@@ -247,3 +249,11 @@ def test_tuning_gives_each_method_its_trials_on_dev_and_records_them(place, llam
     before = tree(tmp_path / "out")
     assert compare(grid, tmp_path / "out") == [inc, zero]
     assert tree(tmp_path / "out") == before
+
+    tried = tmp_path / "out/tuning.jsonl"
+    first, second = read_jsonl(tried)
+    lost = {k: v for k, v in second.items() if k in ("stream", "method", "trial", "settings")}
+    tried.write_text(json.dumps(first) + "\n" + json.dumps({**lost, "error": "no luck"}) + "\n")
+    told = Listener()
+    compare(grid, tmp_path / "out", watcher=told)  # a cell has used the choice: it stands
+    assert not any("trial" in message for message in told.messages)

@@ -141,8 +141,8 @@ def test_streams_and_methods_may_be_added_to_a_folder(files, tmp_path, llama):
         ({"max_eval": 6}, "max_eval None, not 6"),
         ({"evaluate": "all"}, "evaluate 'next', not 'all'"),
         ({"tune": 3}, "tune 0, not 3"),
-        ({"settings": {"rank": 4}}, "rank None, not 4"),
-        ({"settings": {"inc-lora": {"rank": 4}}}, "methods: inc-lora: settings: rank None, not 4"),
+        ({"settings": {"rank": 4}}, "rank 8, not 4"),
+        ({"settings": {"inc-lora": {"rank": 4}}}, "methods: inc-lora: settings: rank 8, not 4"),
     ],
     ids=str,
 )
@@ -155,6 +155,20 @@ def test_a_grid_that_disagrees_with_its_folder_is_refused(files, tmp_path, value
     assert f"{out} holds a grid that disagrees" in one_line(error)
     assert said in one_line(error)
     assert tree(out) == before
+
+
+def test_a_default_that_is_another_now_disagrees_and_a_new_setting_does_not(files, tmp_path):
+    out = tmp_path / "out"
+    claim(out, files())
+    written = json.loads((out / "compare.json").read_text())
+    settings = written["methods"]["inc-lora"]["settings"]
+    del settings["schedule"]  # as if nlora had not had it yet
+    (out / "compare.json").write_text(json.dumps(written))
+    claim(out, files())
+    settings["dropout"] = 0.7
+    (out / "compare.json").write_text(json.dumps(written))
+    with pytest.raises(NloraError, match=r"methods: inc-lora: settings: dropout 0\.7, not 0\.1"):
+        claim(out, files())
 
 
 def test_other_data_and_another_model_disagree_too(files, tmp_path, t5):

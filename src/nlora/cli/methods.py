@@ -1,28 +1,38 @@
 """`nlora methods`: the methods, their settings and defaults."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from nlora.cli import options as o
 from nlora.cli.console import out, print_json, show
+from nlora.errors import NloraError
 
 FREE = [
-    ["penalty", "none, l1, l1-a, l1-b, l1-ab, released, frobenius, column-row",
-     "what is added to the loss for the new update", ""],
-    ["consolidation", "sum, largest", "how updates make one model", ""],
-    ["consolidation", "none", "each update stands alone", "storage per task"],
-    ["routing", "none", "the newest model answers", ""],
-    ["routing", "input", "the model after the task that the input is taken for",
-     "storage per task"],
-    ["routing", "told", "the model after the task that is named",
-     "task identity, storage per task"],
+    {"setting": "penalty", "values": "none, l1, l1-a, l1-b, l1-ab, released, frobenius, column-row",
+     "what it is": "what is added to the loss for the new update", "needs": "", "mergeable": "yes"},
+    {"setting": "consolidation", "values": "sum, largest",
+     "what it is": "how updates make one model", "needs": "", "mergeable": "yes"},
+    {"setting": "consolidation", "values": "none",
+     "what it is": "each update stands alone", "needs": "storage per task", "mergeable": "no"},
+    {"setting": "routing", "values": "none",
+     "what it is": "the newest model answers", "needs": "", "mergeable": "yes"},
+    {"setting": "routing", "values": "input",
+     "what it is": "the model after the task that the input is taken for",
+     "needs": "storage per task", "mergeable": "no"},
+    {"setting": "routing", "values": "told",
+     "what it is": "the model after the task that is named",
+     "needs": "task identity, storage per task", "mergeable": "no"},
 ]  # fmt: skip
 """The space that methods over LoRA adapters are points of (`nlora.methods.lora`)."""
 
 
 def methods(
-    name: Annotated[str | None, typer.Argument(help="One method, with its settings.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="One method and all its settings; as inc-lora:routing=input, too."),
+    ] = None,
     recipes: Annotated[
         bool, typer.Option("--recipes", help="List the published settings by model and order.")
     ] = False,
@@ -30,17 +40,16 @@ def methods(
     json: o.Json = False,
 ) -> None:
     """List the methods, or show one with its settings, defaults and paper."""
-    from nlora.methods.registry import method as find
     from nlora.methods.registry import methods as all_methods
 
     if recipes:
         _recipes(json)
     elif name is not None:
-        _one(_describe(find(name, plugin)), json)
+        _one(_describe(name, plugin), json)
     else:
-        found = [_describe(entry) for entry in all_methods(plugin).values()]
+        found = [_describe(known, plugin) for known in all_methods(plugin)]
         if json:
-            print_json(found)
+            print_json({"methods": found, "settings of every LoRA method": FREE})
             return
         rows = [
             [m["name"], m["carrier"], _needs(m), "yes" if m["mergeable"] else "no", m["summary"]]
@@ -49,22 +58,33 @@ def methods(
         show("methods", ["method", "carrier", "needs", "mergeable", "what it does"], rows)
         show(
             "settings of every LoRA method, to be combined",
-            ["setting", "values", "what it is", "needs"],
-            FREE,
+            list(FREE[0]),
+            [list(row.values()) for row in FREE],
         )
         out.print("no method needs dev data; `nlora methods NAME` shows all settings of one")
 
 
-def _describe(entry: Any) -> dict[str, Any]:
-    built = entry.build({})
-    fields = entry.kind.Settings.model_fields
+def _describe(label: str, plugin: Path | None) -> dict[str, Any]:
+    """A method as it stands with the settings after its colon."""
+    from nlora.study.grid import parse_points
+    from nlora.training.config import RunConfig, plan
+
+    file = str(plugin) if plugin else None
+    points = parse_points([label], file)
+    if len(points) != 1:
+        raise NloraError(f"'{label}' is {len(points)} methods; name one")
+    [point] = points
+    any_model = RunConfig(model="any", method=point.method, plugin=file, settings=point.settings)
+    planned = plan(any_model)
+    built, entry = planned.method, planned.entry
     return {
-        "name": entry.name,
+        "name": point.label,
         "summary": entry.summary,
         "paper": entry.kind.paper,
         "carrier": built.carrier,
         "needs_task_id": built.needs_task_id,
-        "needs_old_data": entry.kind.needs_old_data,
+        "needs_old_data": built.needs_old_data,
+        "needs_dev_data": False,
         "storage_grows": built.storage_grows,
         "mergeable": built.mergeable,
         "settings": [
@@ -73,9 +93,9 @@ def _describe(entry: Any) -> dict[str, Any]:
                 "default": getattr(built.settings, key),
                 "description": field.description,
             }
-            for key, field in fields.items()
+            for key, field in entry.kind.Settings.model_fields.items()
         ],
-        "run_settings": built.run_defaults(),
+        "run_settings": planned.run.model_dump(mode="json"),
     }
 
 
@@ -102,7 +122,7 @@ def _one(described: dict[str, Any], json: bool) -> None:
     rows = [[s["name"], str(s["default"]), s["description"]] for s in described["settings"]]
     show("its own settings", ["setting", "default", "what it is"], rows)
     rows = [
-        [key, str(described["run_settings"].get(key, field.default)), field.description]
+        [key, str(described["run_settings"][key]), field.description]
         for key, field in RunSettings.model_fields.items()
     ]
     show("run settings", ["setting", "default", "what it is"], rows)

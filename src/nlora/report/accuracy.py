@@ -8,9 +8,11 @@ from collections.abc import Callable, Sequence
 from statistics import fmean
 from typing import Any
 
+from nlora.report.fairness import fairness
+from nlora.report.marks import legend, marked
 from nlora.report.runs import ZERO_SHOT, Run, Section
 from nlora.report.statistics import mean_and_spread
-from nlora.report.table import Cell, Name, Table, Value
+from nlora.report.table import Cell, Table, Value
 
 METRICS = {
     "average": "average_accuracy",
@@ -25,13 +27,6 @@ BENCHMARKS = {
     "large": ("order-4", "order-5", "order-6"),
 }
 """The Standard CL Benchmark and the Large Number of Tasks, each in three orders."""
-
-MARKS = {"task_identity": "†", "old_data": "‡", "storage": "§"}
-MEANINGS = {
-    "task_identity": "prediction is told the task",
-    "old_data": "trains on data of earlier tasks",
-    "storage": "what is kept to answer grows with the tasks",
-}
 
 
 def accuracy(section: Section) -> Table:
@@ -56,8 +51,8 @@ def accuracy(section: Section) -> Table:
         "accuracy after the last stage in per cent; learning: each task right after it was "
         "learned; ± standard deviation over seeds",
         *(f"{n}: over {', '.join(s)}" for n, s in groups.items() if len(s) > 1),
-        *_tuning(section),
-        *legend(section),
+        *fairness(section),
+        *legend(section, section.methods),
         *section.failures(),
     ]
     return Table("accuracy", f"Average accuracy. {section.title}", columns, rows, notes)
@@ -77,7 +72,8 @@ def metrics(section: Section) -> Table:
             seeds = ", ".join(str(run.seed) for run in runs)
             if runs or "failed" in cells:
                 rows.append([stream, marked(section, label), *cells, seeds])
-    notes = ["in per cent; ± standard deviation over seeds", *legend(section), *section.failures()]
+    notes = ["in per cent; ± standard deviation over seeds"]
+    notes += [*legend(section, section.methods), *section.failures()]
     columns = ["stream", "method", *METRICS, "seeds"]
     return Table("metrics", f"All metrics. {section.title}", columns, rows, notes)
 
@@ -111,33 +107,6 @@ def over_streams(
     if all(row == seeds[0] for row in seeds):
         return Value(*mean_and_spread([fmean(row) for row in zip(*values, strict=True)]), form=form)
     return Value(fmean(fmean(row) for row in values), form=form)
-
-
-def marked(section: Section, label: str) -> Name:
-    """A method's name with the marks of what it needs."""
-    needs = _needs(section, label)
-    return Name(label, "".join(mark for name, mark in MARKS.items() if needs.get(name)))
-
-
-def legend(section: Section) -> list[str]:
-    """What the marks mean, of those that are there."""
-    there = {name for label in section.methods for name, on in _needs(section, label).items() if on}
-    return [f"{mark} {MEANINGS[name]}" for name, mark in MARKS.items() if name in there]
-
-
-def _tuning(section: Section) -> list[str]:
-    """How much was tuned; a ledger from before there was tuning does not say."""
-    runs = [run for run in section.runs if not run.error and "tuning" in run.row]
-    trials = {len(run.row["tuning"]["trials"]) if run.row["tuning"] else 0 for run in runs}
-    if not any(trials):
-        return ["nothing was tuned: each method has the settings that it was run with"] * bool(runs)
-    counts = " or ".join(str(count) for count in sorted(trials))
-    return [f"settings chosen on dev in {counts} trials for each method and stream"]
-
-
-def _needs(section: Section, label: str) -> dict[str, Any]:
-    runs = section.of(label)
-    return runs[0].row.get("needs", {}) if runs else {}
 
 
 def _groups(streams: Sequence[str]) -> dict[str, list[str]]:

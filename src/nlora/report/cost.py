@@ -1,6 +1,7 @@
 """The table of what each method costs, and what it needs."""
 
-from nlora.report.accuracy import MARKS, MEANINGS, over_streams
+from nlora.report.accuracy import over_streams
+from nlora.report.marks import MEANINGS, needs
 from nlora.report.runs import Run, Section
 from nlora.report.table import Cell, Table
 
@@ -12,7 +13,7 @@ def cost(section: Section) -> Table:
         runs = section.of(label)
         if not runs:
             continue
-        needs = runs[0].row.get("needs", {})
+        needed = needs(section, label)
         streams = [s for s in section.streams if section.of(label, s)]
         measures = [
             over_streams(section, label, streams, measure, form)
@@ -23,8 +24,8 @@ def cost(section: Section) -> Table:
                 (_trained, ".3f"),
             )
         ]
-        marks = [MEANINGS[name] for name in MARKS if needs.get(name)]
-        rows.append([label, needs.get("carrier"), *measures, "; ".join(marks)])
+        said = [meaning for name, meaning in MEANINGS.items() if needed.get(name)]
+        rows.append([label, needed.get("carrier"), *measures, "; ".join(said)])
     columns = ["method", "carrier", "training (min)", "evaluation (min)", "peak memory (GB)"]
     columns += ["trained (million)", "needs"]
     machines = dict.fromkeys(_machine(run) for run in section.runs if not run.error)

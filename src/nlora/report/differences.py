@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from nlora.report.accuracy import legend, marked
 from nlora.report.ledger import unpack
+from nlora.report.marks import legend, marked
 from nlora.report.runs import Run, Section
 from nlora.report.statistics import COVERAGE, SAMPLES, Differences, estimates
 from nlora.report.table import Cell, Table, Value
@@ -52,12 +52,14 @@ def differences(section: Section, baseline: str, samples: int = SAMPLES) -> Tabl
                 compared[f"{part} {label}"] = found
     found = estimates(compared, samples)
     rows: list[list[Cell]] = []
+    shown = []
     for label in section.methods:
         values = [found.get(f"{part} {label}") for part in PARTS]
         if any(values):
             cells = [v and Value(v.mean, low=v.low, high=v.high, form="+.1f") for v in values]
             counts = [len({getattr(a, n) for a, _ in paired[label]}) for n in ("stream", "seed")]
             rows.append([marked(section, label), *cells, *counts])
+            shown.append(label)
     if not rows:
         return None
     said = (
@@ -68,7 +70,7 @@ def differences(section: Section, baseline: str, samples: int = SAMPLES) -> Tabl
     )
     title = f"Paired differences to {baseline}. {section.title}"
     columns = ["method", *PARTS, "orders", "seeds"]
-    return Table("differences", title, columns, rows, [said, *legend(section)])
+    return Table("differences", title, columns, rows, [said, *legend(section, shown)])
 
 
 def _pairs(section: Section, label: str, baseline: str) -> list[tuple[Run, Run]]:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from nlora.report.table import Cell, Table, Value, plain, text
+from nlora.report.table import Cell, Table, Value, marks_of, plain, text
 
 ENDINGS = {"markdown": "md", "latex": "tex", "csv": "csv", "json": "json"}
 
@@ -25,6 +25,7 @@ _LATEX = {
     "Σ": r"$\Sigma$",
     "Δ": r"$\Delta$",
     "‖": r"$\|$",
+    "√": r"$\surd$",
     "ᵀ": r"$^\top$",
     "²": r"$^2$",
     "·": r"$\cdot$",
@@ -100,7 +101,7 @@ def _latex(said: str) -> str:
 
 
 def comma_separated(table: Table) -> str:
-    """CSV with numbers unrounded: a column more for each standard deviation or bound."""
+    """CSV with numbers unrounded: columns more for standard deviations, bounds and marks."""
     columns: list[str] = []
     rows: list[dict[str, object]] = [{} for _ in table.rows]
     for i, name in enumerate(table.columns):
@@ -110,6 +111,10 @@ def comma_separated(table: Table) -> str:
                 columns.append(name if key == "mean" else f"{name} {key}")
                 for row, part in zip(rows, parts, strict=True):
                     row[columns[-1]] = part.get(key)
+    if any(map(marks_of, table.rows)):
+        columns.append("marks")
+        for values, row in zip(rows, table.rows, strict=True):
+            values["marks"] = marks_of(row)
     file = io.StringIO()
     writer = csv.DictWriter(file, columns, lineterminator="\n")
     writer.writeheader()

@@ -1,4 +1,4 @@
-"""Tables of the updates' geometry: the paper's Table 3, and the ratios of its Figure 1(c).
+"""Tables of the updates' geometry: Table 3 of the paper, collisions, the ratios of its Figure 1(c).
 
 Overlap and collisions never stand without ‖ΔW‖_F: all but the relative ones fall when an update
 merely shrinks.
@@ -9,8 +9,9 @@ from statistics import fmean
 from typing import Any
 
 from nlora.report.accuracy import over_streams
+from nlora.report.marks import legend, marked
 from nlora.report.runs import Run, Section
-from nlora.report.table import Cell, Table, Value
+from nlora.report.table import Cell, Table, Value, text
 
 Measure = Callable[[Run], float | None]
 
@@ -35,9 +36,22 @@ def _mean(name: str) -> Measure:
     return measure
 
 
-def _acr(run: Run) -> float | None:
-    found = geometry(run)
-    return 100 * found["acr"] if found and found["acr"] is not None else None
+def _size(run: Run) -> float | None:
+    """‖ΔW‖_F, the mean over matrices and updates."""
+    sizes = [m["frobenius"] for stage in masks(run) for m in stage["matrices"].values()]
+    return fmean(sizes) if sizes else _mean("frobenius")(run)
+
+
+def _acr(threshold: int) -> Measure:
+    """The mean collision rate over pairs of updates and matrices, per cent (paper, Section 3.2)."""
+
+    def measure(run: Run) -> float | None:
+        met = [rate for stage in masks(run) for rate in stage["collision_rates"]]
+        found = geometry(run)
+        rate = found["collisions"][threshold]["acr"] if found else fmean(met) if met else None
+        return None if rate is None else 100 * rate
+
+    return measure
 
 
 MEASURES: dict[str, Measure] = {
@@ -46,7 +60,20 @@ MEASURES: dict[str, Measure] = {
     "‖ΔW‖_F": _mean("frobenius"),
 }
 
-RATIOS: dict[str, Measure] = {"ACR": _acr, **MEASURES, "GSR": _mean("gsr")}
+COLLISIONS: dict[str, Measure] = {
+    "ACR 0.1rms": _acr(0),
+    "ACR 1e-3": _acr(1),
+    "GSR": _mean("gsr"),
+}
+"""The thresholds are those of `nlora.study.rows`."""
+
+RATIOS: dict[str, Measure] = {**COLLISIONS, **MEASURES}
+
+MEANINGS = (
+    "ACR: per cent of entries in which two updates are both above a threshold, over pairs: 0.1rms "
+    "is a tenth of the matrix' root mean square, and shrinking does not change; 1e-3 absolute; "
+    "GSR: density, ‖ΔW‖₁/(√(mn)·‖ΔW‖_F), which shrinking does not change either"
+)
 
 
 def geometry(run: Run) -> dict[str, Any] | None:
@@ -54,6 +81,12 @@ def geometry(run: Run) -> dict[str, Any] | None:
     found = run.row.get("geometry")
     # One adapter that is continued is no update per task.
     return found if found and "error" not in found and not found["continues"] else None
+
+
+def masks(run: Run) -> list[dict[str, Any]]:
+    """What each stage of sparse updates at chosen positions notes; nothing of other runs."""
+    notes = run.row.get("notes", {}).values()
+    return [note["sparse"] for note in notes if "sparse" in note]
 
 
 def overlaps(section: Section) -> Table | None:
@@ -72,7 +105,7 @@ def overlaps(section: Section) -> Table | None:
     names = {"method": methods, "stream": list(streams)}
     rows: list[list[Cell]] = [
         [
-            name,
+            marked(section, name) if down == "method" else name,
             *(
                 cell(measure, **{down: name, across: other})
                 for measure in MEASURES.values()
@@ -81,14 +114,42 @@ def overlaps(section: Section) -> Table | None:
         ]
         for name in names[down]
     ]
-    columns = [down, *(f"{measure} {other}" for measure in MEASURES for other in names[across])]
+    heads = [text(marked(section, n)) if across == "method" else n for n in names[across]]
+    columns = [down, *(f"{measure} {head}" for measure in MEASURES for head in heads)]
     notes = [
         "lower is more orthogonal; OO: Σ‖A_i·A_tᵀ‖² and AWOM: Σ‖ΔW_t·ΔW_iᵀ‖_F of the last "
         "update against all before it, summed over matrices; ‖ΔW‖_F: mean over updates and "
         "matrices. Both fall when an update merely shrinks",
+        *legend(section, methods),
     ]
     title = f"Overlap of the updates. {section.title}"
     return Table("orthogonality", title, columns, rows, notes)
+
+
+def collisions(section: Section) -> Table | None:
+    """Where updates meet, how dense and large they are, beside what is kept and learned."""
+    measured = {name: (measure, ".3g") for name, measure in COLLISIONS.items()}
+    measured["‖ΔW‖_F"] = (_size, ".3g")
+    for metric in ("average_accuracy", "learning_accuracy", "forgetting"):
+        name = metric.removesuffix("_accuracy")
+        measured[name] = (lambda run, metric=metric: run.row[metric], ".1f")
+    rows: list[list[Cell]] = []
+    shown = []
+    for label in section.methods:
+        runs = [run for run in section.of(label) if _acr(0)(run) is not None]
+        streams = list(dict.fromkeys(run.stream for run in runs))
+        if streams:
+            cells = [over_streams(section, label, streams, *how) for how in measured.values()]
+            rows.append([marked(section, label), *cells, ", ".join(streams)])
+            shown.append(label)
+    if not rows:
+        return None
+    notes = [f"{MEANINGS}; ‖ΔW‖_F: mean over updates and matrices"]
+    if any(masks(run) for label in shown for run in section.of(label)):
+        notes.append("ACR of sparse updates: per cent of entries that two of them both train")
+    notes += legend(section, shown)
+    columns = ["method", *measured, "streams"]
+    return Table("collisions", f"Collisions of the updates. {section.title}", columns, rows, notes)
 
 
 def ratios(section: Section, baseline: str) -> Table | None:
@@ -99,7 +160,7 @@ def ratios(section: Section, baseline: str) -> Table | None:
     rows: list[list[Cell]] = []
     for label in methods:
         streams = [s for s in section.streams if section.of(label, s) and section.of(baseline, s)]
-        cells: list[Cell] = [label]
+        cells: list[Cell] = [marked(section, label)]
         for measure in RATIOS.values():
             a, b = (over_streams(section, m, streams, measure) for m in (baseline, label))
             cells.append(Value(a.mean / b.mean, form=".3g") if a and b and b.mean else None)
@@ -115,9 +176,8 @@ def ratios(section: Section, baseline: str) -> Table | None:
         f"×: {baseline}'s value divided by the method's, so above 1 is lower than {baseline}'s; "
         "average and learning: accuracy minus its, in points; means over the streams that both "
         "have",
-        "ACR: share of entries above 0.1 of their matrix' root mean square in two updates at "
-        "once, over pairs; GSR: density, which shrinking does not change, like this ACR; OO, AWOM "
-        "and ‖ΔW‖_F as in the table of orthogonality",
+        f"{MEANINGS}; OO, AWOM and ‖ΔW‖_F as in the table of orthogonality",
+        *legend(section, methods),
     ]
     return Table("ratios", f"Against {baseline}. {section.title}", columns, rows, notes)
 

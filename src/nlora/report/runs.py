@@ -31,6 +31,11 @@ class Run:
         return self.row.get("error")
 
     @property
+    def untrained(self) -> bool:
+        """Whether there is nothing but the zero-shot row."""
+        return untrained(self.label)
+
+    @property
     def settings(self) -> dict[str, Any]:
         """As resolved."""
         return self.row["configuration"]["settings"]
@@ -39,8 +44,13 @@ class Run:
     def budget(self) -> tuple[Any, ...]:
         """What must be equal for numbers to stand in one table."""
         c = self.row["configuration"]
-        precision = c["settings"].get("precision")
-        return self.row["base"]["title"], precision, c["max_train"], c["max_eval"]
+        precision, base = c["settings"].get("precision"), self.row["base"]
+        return base["title"], base["revision"], precision, c["max_train"], c["max_eval"]
+
+
+def untrained(label: str) -> bool:
+    """Whether a label is that of the model as it is."""
+    return label.split(":")[0] == ZERO_SHOT
 
 
 @dataclass
@@ -62,9 +72,7 @@ class Section:
     def methods(self) -> list[str]:
         """Labels in the order in which they came, without the zero-shot rows."""
         return [
-            label
-            for label in dict.fromkeys(run.label for run in self.runs)
-            if label.split(":")[0] != ZERO_SHOT
+            label for label in dict.fromkeys(run.label for run in self.runs) if not untrained(label)
         ]
 
     @property
@@ -105,7 +113,7 @@ def sections(paths: Sequence[Path], methods: Sequence[str] = ()) -> list[Section
     wanted = {*methods} or known
     by_budget: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
-        if run.label in wanted or run.label.split(":")[0] == ZERO_SHOT:
+        if run.label in wanted or untrained(run.label):
             by_budget.setdefault(run.budget, []).append(run)
     return [Section(_title(budget), _unique(found)) for budget, found in by_budget.items()]
 
@@ -126,7 +134,7 @@ def _runs(path: Path) -> Iterable[Run]:
 
 
 def _title(budget: tuple[Any, ...]) -> str:
-    title, precision, train, test = budget
+    title, _, precision, train, test = budget
     sizes = [f"{n} {kind}" for n, kind in ((train, "training"), (test, "test")) if n is not None]
     counted = f"at most {' and '.join(sizes)} examples a task" if sizes else "all examples"
     return ", ".join(filter(None, (title, precision, counted)))

@@ -35,7 +35,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Name:
-    """A method's name; its marks are for people."""
+    """A method's name, and the marks of what it needs."""
 
     label: str
     marks: str = ""
@@ -65,12 +65,13 @@ class Table:
     notes: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
-        """Rows as objects by column, numbers unrounded."""
+        """Rows as objects by column, numbers unrounded; `marks` are those of the row's method."""
         rows = [
             {
                 name: cell.to_json() if isinstance(cell, Value) else plain(cell)
                 for name, cell in zip(self.columns, row, strict=True)
             }
+            | ({"marks": marks} if (marks := marks_of(row)) else {})
             for row in self.rows
         ]
         return {"key": self.key, "title": self.title, "rows": rows, "notes": self.notes}
@@ -88,3 +89,8 @@ def text(cell: Cell) -> str:
 def plain(cell: Name | str | int | None) -> str | int | None:
     """A cell without number for programs."""
     return cell.label if isinstance(cell, Name) else cell
+
+
+def marks_of(row: list[Cell]) -> str:
+    """The marks of the method whose row it is."""
+    return "".join(cell.marks for cell in row if isinstance(cell, Name))

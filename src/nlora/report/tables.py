@@ -7,11 +7,11 @@ from nlora.errors import NloraError, unknown
 from nlora.report.accuracy import accuracy, metrics
 from nlora.report.cost import cost
 from nlora.report.differences import differences
-from nlora.report.geometry import overlaps, ratios
+from nlora.report.geometry import collisions, overlaps, ratios
 from nlora.report.runs import Section, sections
 from nlora.report.table import Table
 
-KEYS = ("accuracy", "metrics", "differences", "orthogonality", "ratios", "cost")
+KEYS = ("accuracy", "metrics", "differences", "orthogonality", "collisions", "ratios", "cost")
 
 BASELINE = "inc-lora"
 
@@ -47,6 +47,7 @@ def _of(section: Section, keys: Sequence[str], baseline: str) -> list[Table]:
         "metrics": lambda: metrics(section),
         "differences": lambda: differences(section, baseline),
         "orthogonality": lambda: overlaps(section),
+        "collisions": lambda: collisions(section),
         "ratios": lambda: ratios(section, baseline),
         "cost": lambda: cost(section),
     }

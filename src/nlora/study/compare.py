@@ -18,7 +18,7 @@ from nlora.study.share import shared
 from nlora.study.worker import Job, on_dev
 from nlora.training.config import Plan, RunConfig
 from nlora.training.progress import Silent, Watcher
-from nlora.training.run import prepare
+from nlora.training.run import decided, prepare
 
 Row = dict[str, Any]
 
@@ -70,7 +70,7 @@ class _Comparison:
         path = self.out / output.TUNING
         self._warn_of_dev()
         jobs = [job for stream, point in self.grid.pairs() for job in self._trials(stream, point)]
-        old = {_trial(row): row for row in _rows(path) if "error" not in row}
+        old = {_trial(row) for row in _rows(path) if "error" not in row or self._begun(row)}
 
         def finished(job: Job, outcome: Outcome) -> None:
             if "error" in outcome:
@@ -83,6 +83,14 @@ class _Comparison:
             key = (job.key["stream"], job.key["method"])
             self.trials.setdefault(key, []).append(found[_trial(job.key)])
         shutil.rmtree(self.out / "tuning", ignore_errors=True)
+
+    def _begun(self, row: Row) -> bool:
+        """Whether a cell has made use of this trial: then it is not tried again if it failed."""
+        place = self.out / folder(row["stream"]) / folder(row["method"])
+        cells = [r["cell"] for r in _rows(self.ledger) if "error" not in r]
+        return place.is_dir() or any(
+            (c["stream"], c["method"]) == (row["stream"], row["method"]) for c in cells
+        )
 
     def run(self) -> None:
         """Run the cells that are not finished."""
@@ -155,7 +163,7 @@ class _Comparison:
         if "error" in outcome:
             plan, tasks = self._prepared(job.config)
             model = resolve(self.grid.model)
-            document = {**job.config.model_dump(mode="json"), "settings": plan.settings()}
+            document = {**job.config.model_dump(mode="json"), "settings": decided(plan).settings()}
             document["tasks"] = [data.name for data in tasks]
             outcome = {
                 "cell": job.key,

@@ -1,6 +1,6 @@
 """The folder of a comparison: what it was made from, its ledger, one process at a time.
 
-compare.json     the grid: model, data, budget, settings; what is added later must agree
+compare.json     the grid: model, data, budget, settings as resolved; what is added must agree
 ledger.jsonl     a row per finished cell, or its error
 tuning.jsonl     a row per trial, where there is tuning
 STREAM/METHOD/seed-N/    the model directory of each cell
@@ -18,7 +18,8 @@ from filelock import FileLock, Timeout
 from nlora.errors import NloraError
 from nlora.models.catalog import resolve
 from nlora.store.atomic import write_json
-from nlora.study.grid import Grid
+from nlora.study.grid import Grid, Point
+from nlora.training.config import plan
 
 FORMAT = 1
 LEDGER, TUNING, ERRORS = "ledger.jsonl", "tuning.jsonl", "errors"
@@ -69,10 +70,14 @@ def _described(grid: Grid) -> dict[str, Any]:
             name: {data.name: data.fingerprint() for data in tasks}
             for name, tasks in grid.tasks.items()
         },
-        "methods": {
-            p.label: {"method": p.method, "settings": grid.settings_of(p)} for p in grid.points
-        },
+        "methods": {p.label: _method(grid, p, model.recommended) for p in grid.points},
     }
+
+
+def _method(grid: Grid, point: Point, recommended: dict[str, dict]) -> dict[str, Any]:
+    """A method with all its settings, so that a default that changes is noticed."""
+    config = grid.cell(grid.streams[0], point, grid.seeds[0]).config
+    return {"method": point.method, "settings": plan(config, recommended).settings()}
 
 
 def _read(out: Path) -> dict[str, Any]:
@@ -97,10 +102,10 @@ def _read(out: Path) -> dict[str, Any]:
 
 
 def _check_agreement(out: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
-    """Raise NloraError if what both have is not the same."""
+    """Raise NloraError if what both have is not the same; settings that are newer may be added."""
     pairs = [(name, old[name], new.get(name)) for name in old if name not in _GROWS]
     pairs += [
-        (f"{part}: {name}", old[part][name], new[part][name])
+        (f"{part}: {name}", old[part][name], _known(old[part][name], new[part][name]))
         for part in _GROWS
         for name in old.get(part, {}).keys() & new[part].keys()
     ]
@@ -113,3 +118,10 @@ def _check_agreement(out: Path, old: dict[str, Any], new: dict[str, Any]) -> Non
                 f"{out} holds a grid that disagrees with this one ({name} {a!r}, not {b!r}); "
                 "choose another folder"
             )
+
+
+def _known(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """`new` without the settings that there were not when `old` was written."""
+    if "settings" not in new:
+        return new
+    return {**new, "settings": {k: v for k, v in new["settings"].items() if k in old["settings"]}}

@@ -197,19 +197,24 @@ def _settle(
     Raises NloraError if it has begun with another plan or other tasks (None: any). Where nothing
     is committed yet nothing can be lost, and any plan may begin.
     """
+    begun = bool(directory.stages()) or directory.zero_shot() is not None
+    if not begun:
+        return decided(resolved), False
+    stored = directory.config().get("settings", {}).get("precision", "fp32")
+    resolved = decided(resolved, stored)
+    _check_same(resolved, directory, tasks)
+    return resolved, True
+
+
+def decided(resolved: Plan, precision: str | None = None) -> Plan:
+    """The plan with `precision: auto` decided: as given, else by what this machine does faster."""
     from nlora.models.backbone import bf16_is_faster
 
-    begun = bool(directory.stages()) or directory.zero_shot() is not None
-    if resolved.run.precision == "auto":
-        if begun:
-            precision = directory.config().get("settings", {}).get("precision", "fp32")
-        else:
-            precision = "bf16" if bf16_is_faster() else "fp32"
-        run_settings = resolved.run.model_copy(update={"precision": precision})
-        resolved = resolved.model_copy(update={"run": run_settings})
-    if begun:
-        _check_same(resolved, directory, tasks)
-    return resolved, begun
+    if resolved.run.precision != "auto":
+        return resolved
+    precision = precision or ("bf16" if bf16_is_faster() else "fp32")
+    run_settings = resolved.run.model_copy(update={"precision": precision})
+    return resolved.model_copy(update={"run": run_settings})
 
 
 def _check_same(resolved: Plan, directory: ModelDirectory, tasks: Sequence[str] | None) -> None:
