@@ -88,7 +88,7 @@ class Learner:
         started = time.perf_counter()
         answers = self.evaluate(self.stream)
         record = StageRecord(index=0, name="zero-shot", seed=self.plan.config.seed)
-        self._commit(record, answers, [], {"evaluation": time.perf_counter() - started}, None)
+        self.commit(record, answers, [], {"evaluation": time.perf_counter() - started}, None)
 
     def learn(self, stage: Any, tested: Sequence[TaskData]) -> StageRecord:
         """Train one stage, evaluate `tested`, and commit both."""
@@ -143,7 +143,7 @@ class Learner:
         self.records.append(record)
         answers = self.evaluate(tested)
         seconds = {"training": trained - started, "evaluation": time.perf_counter() - trained}
-        self._commit(record, answers, losses, seconds, stage.tasks)
+        self.commit(record, answers, losses, seconds, stage.tasks)
         return record
 
     def evaluate(self, tasks: Sequence[TaskData]) -> dict[str, list[Prediction]]:
@@ -187,7 +187,7 @@ class Learner:
             return nullcontext()
         return torch.autocast(self.backbone.model.device.type, dtype=torch.bfloat16)
 
-    def _commit(
+    def commit(
         self,
         record: StageRecord,
         answers: dict[str, list[Prediction]],
@@ -195,6 +195,10 @@ class Learner:
         seconds: dict[str, float],
         trained: Sequence[TaskData] | None,
     ) -> None:
+        """Write a stage: its record, answers and losses, and the update that the carrier holds.
+
+        Without `trained` tasks there is no update: the evaluation before training.
+        """
         record.accuracy = {task: accuracy(rows) for task, rows in answers.items()}
         record.tested = {task: len(rows) for task, rows in answers.items()}
         record.seconds = seconds

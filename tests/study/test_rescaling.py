@@ -1,0 +1,110 @@
+"""A finished run with its updates shrunk: the same model, scaled and nothing else."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from nlora.report.ledger import read, row
+from nlora.report.tables import tables
+from nlora.store.directory import ModelDirectory
+from nlora.study.rescaling import Finished, main, rescaled
+from nlora.training.run import run
+from tests.runs import LEARNING, config, tree, write_stream
+
+RANK, S = 2, 32.0 / 2
+
+
+@pytest.fixture(scope="module")
+def learned(llama, tmp_path_factory):
+    """Two runs on the same two tasks."""
+    folder = tmp_path_factory.mktemp("runs")
+    stream = write_stream(folder, "colour", "animal", train=24)
+    for method, own in (("inc-lora", {}), ("n-lora", {"l1": 0.5})):
+        settings = {**LEARNING, "rank": RANK, **own}
+        run(config(llama, stream, settings, method=method), folder / method)
+    return folder
+
+
+def deltas(updates):
+    """ΔW of each update by matrix, written out in float64."""
+    found = []
+    for update in updates:
+        tensors = load_file(update / "adapter_model.safetensors")
+        found.append(
+            {
+                name: S * tensors[name.replace("_A", "_B")].double() @ A.double()
+                for name, A in tensors.items()
+                if "lora_A" in name
+            }
+        )
+    return found
+
+
+def norm(delta):
+    return sum(float(d.square().sum()) for d in delta.values()) ** 0.5
+
+
+def test_every_update_is_multiplied_and_measured(learned, tmp_path):
+    finished = Finished.at(learned / "inc-lora")
+    before = deltas(finished.updates)
+    assert finished.sizes() == pytest.approx([norm(d) for d in before])
+    made = rescaled(finished, [0.5, 0.25], tmp_path / "out")
+    for found, expected, scale in zip(
+        deltas(made.update_paths()), before, (0.5, 0.25), strict=True
+    ):
+        for name, delta in expected.items():
+            torch.testing.assert_close(found[name], scale * delta, rtol=1e-6, atol=0)
+
+
+def test_at_scale_one_it_is_the_run_itself_at_every_stage(learned, tmp_path):
+    found = rescaled(Finished.at(learned / "inc-lora"), [1.0, 1.0], tmp_path / "out")
+    once, again = (row(d) for d in (ModelDirectory(learned / "inc-lora"), found))
+    for name in ("accuracy_matrix", "learning_accuracy", "forgetting", "answers", "losses"):
+        assert once[name] == again[name]
+    assert once["seconds_by"] == again["seconds_by"]
+
+
+def test_without_its_updates_it_is_the_model_as_it_was(learned, llama, tmp_path):
+    found = rescaled(Finished.at(learned / "inc-lora"), [0.0, 0.0], tmp_path / "out")
+    base = run(
+        config(llama, learned / "stream.yaml", method="zero-shot", evaluate="all"),
+        tmp_path / "zero",
+    )["zero_shot"]
+    assert found.results()["accuracy_matrix"][-1] == base
+    assert ModelDirectory(learned / "inc-lora").results()["accuracy_matrix"][-1] != base
+
+
+def test_a_row_per_scale_and_one_at_the_sizes_of_another_run(learned, tmp_path):
+    before = tree(learned)
+    out = tmp_path / "rows.jsonl"
+    told = [str(learned / "inc-lora"), "--scales", "0.5", "--beside", str(learned / "n-lora")]
+    main([*told, "--out", str(out)])
+    main([*told, "--out", str(out)])
+    half, matched = read(out)
+    assert half["cell"] == {"stream": "stream", "method": "inc-lora:scale=0.5", "seed": 0}
+    assert half["configuration"]["settings"]["scale"] == [0.5, 0.5]
+    assert matched["cell"]["method"] == "inc-lora:size=n-lora"
+    sizes = Finished.at(learned / "n-lora").sizes()
+    own = Finished.at(learned / "inc-lora").sizes()
+    assert sizes[0] < 0.9 * own[0]
+    scale = matched["configuration"]["settings"]["scale"]
+    assert scale == pytest.approx([a / b for a, b in zip(sizes, own, strict=True)])
+    assert half["hash"] != matched["hash"]
+    (table,) = tables([out], ["collisions"])
+    assert [r[0].label for r in table.rows] == ["inc-lora:scale=0.5", "inc-lora:size=n-lora"]
+    assert tree(learned) == before
+
+
+def test_what_has_no_one_model_of_adapters_is_refused_in_one_line(llama, learned, tmp_path, capsys):
+    stream = write_stream(tmp_path, "colour")
+    run(config(llama, stream, method="de-lora"), tmp_path / "de")
+    out = ["--out", str(tmp_path / "rows.jsonl")]
+    for told, said in (
+        ([tmp_path / "de"], "de-lora does not make one model"),
+        ([tmp_path / "nowhere"], "does not exist"),
+        ([learned / "inc-lora", "--scales", "half"], "not 'half'"),
+    ):
+        with pytest.raises(SystemExit):
+            main([*map(str, told), *out])
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "rows.jsonl").exists()
