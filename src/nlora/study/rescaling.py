@@ -3,15 +3,15 @@
     python -m nlora.study.rescaling MODEL_DIR [--scales 0.7,0.5,0.3] [--beside MODEL_DIR]
                                     --out LEDGER
 
-Nothing is trained. The model after every stage answers the tests of the tasks so far once more, with
-every ΔW multiplied by a scale. `--beside` names a run on the same tasks, such as one of `n-lora`:
-each update is then scaled to the ‖ΔW‖_F of the same stage there, too. If shrinking alone keeps as
-much, sparsity is not the cause; what it learns less stands beside it.
+Nothing is trained. The model after every stage answers the tests of the tasks so far once more,
+with every ΔW multiplied by a scale. `--beside` names a run on the same tasks, such as one of
+`n-lora`: each update is then scaled to the ‖ΔW‖_F of the same stage there, too. If shrinking alone
+keeps as much, sparsity is not the cause; what it learns less stands beside it.
 
 Adds a row per scale to a ledger, as `nlora compare` writes it, with `scale` among the settings and
-in the method's name (`inc-lora:scale=0.5`, `inc-lora:size=n-lora`): `nlora table` puts it beside the
-runs themselves. Scale 1 is MODEL_DIR itself. The run is of a method that makes one model of LoRA
-adapters.
+in the method's name (`inc-lora:scale=0.5`, `inc-lora:size=n-lora`): `nlora table` puts it beside
+the runs themselves. Scale 1 is MODEL_DIR itself. The run is of a method that makes one model of
+LoRA adapters.
 """
 
 import argparse
