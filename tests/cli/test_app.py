@@ -96,8 +96,8 @@ def test_ctrl_c_is_one_line_and_status_130(nlora, monkeypatch):
     assert "the same command goes on" in result.stderr
 
 
-@pytest.mark.parametrize("number", [28, 13, 30], ids=["full", "forbidden", "read-only"])
-def test_a_disk_that_cannot_be_written_is_one_line(refused, monkeypatch, number):
+@pytest.mark.parametrize("number", [28, 13, 30, 2, 17, 36])
+def test_a_disk_or_path_that_cannot_be_written_is_one_line(refused, monkeypatch, number):
     fail_in_run(monkeypatch, OSError(number, "the disk says no", "/some/file"))
     line = refused(*ARGUMENTS)
     assert "/some/file: the disk says no" in line

@@ -73,6 +73,8 @@ def test_afterwards_the_original_run_is_refused(nlora, refused, llama, benchmark
         (["mail,shop"], "takes one task"),
         (["maill"], "did you mean 'mail'"),
         (["missing.yaml"], "no such file"),
+        (["mail", "--test", "missing.jsonl"], "has tests of its own"),
+        (["mine.yaml", "--test", "missing.jsonl"], "has tests of its own"),
         (["missing.jsonl"], "--test FILE"),
         (["missing.jsonl", "--test", "missing.jsonl"], "no such file"),
     ],

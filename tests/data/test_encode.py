@@ -46,6 +46,8 @@ def test_the_released_form_tells_the_data_set():
 def test_copa_and_free_text_have_no_option_list():
     copa = Task("copa", INSTRUCTIONS["COPA"], ("A", "B"), group="COPA", dataset="COPA")
     assert Prompter().prompt(copa, "Which? A: x B: y") == "Which? A: x B: y\nAnswer:"
+    own = Task("mine", None, ("A", "B"))
+    assert Prompter().prompt(own, "Which?") == "Option: A, B \nWhich?\nAnswer:"
     free = Task("sum", "Summarise.", None)
     assert Prompter().prompt(free, "long text") == "Summarise.\nlong text\nAnswer:"
 

@@ -117,9 +117,10 @@ def files(llama, tmp_path):
     return made
 
 
-def claim(out, asked):
+def claim(out, asked, row='{"cell": {}}\n'):
+    """Let a grid have a folder, and leave a row there."""
     with output.claimed(out, asked):
-        pass
+        (out / "ledger.jsonl").write_text(row)
 
 
 def test_streams_and_methods_may_be_added_to_a_folder(files, tmp_path, llama):
@@ -155,6 +156,14 @@ def test_a_grid_that_disagrees_with_its_folder_is_refused(files, tmp_path, value
     assert f"{out} holds a grid that disagrees" in one_line(error)
     assert said in one_line(error)
     assert tree(out) == before
+
+
+def test_a_grid_of_which_nothing_came_may_be_corrected(files, tmp_path):
+    out = tmp_path / "out"
+    claim(out, files(settings={"target_modules": "foo"}), '{"cell": {}, "error": "no module"}\n')
+    claim(out, files())
+    with pytest.raises(NloraError, match="disagrees"):
+        claim(out, files(settings={"rank": 4}))
 
 
 def test_a_default_that_is_another_now_disagrees_and_a_new_setting_does_not(files, tmp_path):

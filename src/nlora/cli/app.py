@@ -25,6 +25,12 @@ from nlora.cli import (
 from nlora.cli.console import err
 from nlora.models.quiet import quiet
 
+NOT_OURS = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG),
+}
+"""Errors of a disk, or of a path that somebody named."""
+
 
 class FriendlyGroup(TyperGroup):
     """Turns what a user can mend into one line and exit status 2."""
@@ -54,7 +60,7 @@ class FriendlyGroup(TyperGroup):
             _fail("stopped; committed stages stand, the same command goes on after the last one")
             ctx.exit(130)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
+            if error.errno not in NOT_OURS:
                 raise
             _fail(f"{error.filename or 'writing'}: {error.strerror}; committed stages stand")
             ctx.exit(2)

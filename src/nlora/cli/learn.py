@@ -66,12 +66,16 @@ def _task(task: str, test: Path | None, data: Path | None):  # type: ignore[no-u
     from nlora.data.streams import load_stream
 
     path = Path(os.path.expanduser(task))
-    if path.suffix.lower() in (".yaml", ".yml"):
-        return read_entry(path)
     if path.suffix.lower() in (".jsonl", ".csv"):
         if test is None:
             raise NloraError(f"{task} needs a test file beside it: give --test FILE")
         return task_from_files(path.stem, path, test)
+    if test is not None:
+        raise NloraError(
+            f"--test is for a JSONL or CSV file as --task; '{task}' has tests of its own"
+        )
+    if path.suffix.lower() in (".yaml", ".yml"):
+        return read_entry(path)
     stream = load_stream(task, data)
     if len(stream) != 1:
         raise NloraError(f"--task takes one task, '{task}' is a stream; use `nlora run`")

@@ -52,14 +52,14 @@ class Prompter:
     def head(self, task: Task) -> str:
         """All that stands before the text: the same for every example of a task.
 
-        An instruction without labels (free-text answers) has no option line; a task without an
-        instruction is its text alone.
+        Labels stand in an option line, but for the group of the benchmark whose text asks the
+        question itself (COPA).
         """
         head = f"Task:{task.group}\nDataset:{task.dataset}\n" if self.form == "released" else ""
         if task.instruction is not None:
             head += task.instruction + "\n"
-            if task.labels is not None:
-                head += f"Option: {', '.join(task.labels)} \n"
+        if task.labels is not None and INSTRUCTIONS.get(task.group, "") is not None:
+            head += f"Option: {', '.join(task.labels)} \n"
         return head
 
     def prompt(self, task: Task, text: str) -> str:

@@ -11,8 +11,8 @@ class Task:
     """What a prompt needs to know of a task; the examples are in `TaskData`.
 
     `labels` are the answers to choose from, in the order in which the prompt lists them; None means
-    that answers are free text. `instruction` None means that the text stands alone (COPA: its text
-    asks the question itself). `group` and `dataset` are the names in the prefix of the released
+    that answers are free text. `instruction` None means that there is none (COPA's text asks the
+    question itself). `group` and `dataset` are the names in the prefix of the released
     prompts ("Task:SC", "Dataset:amazon").
     """
 

@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from nlora.errors import NloraError
 from nlora.models.catalog import resolve
+from nlora.report import ledger
 from nlora.store.atomic import write_json
 from nlora.study.grid import Grid, Point
 from nlora.training.config import plan
@@ -81,7 +82,7 @@ def _method(grid: Grid, point: Point, recommended: dict[str, dict]) -> dict[str,
 
 
 def _read(out: Path) -> dict[str, Any]:
-    """`compare.json`, or nothing where the place is free."""
+    """`compare.json`, or nothing where the place is free or nothing was done in it."""
     path = out / _FILE
     if path.is_file():
         try:
@@ -90,7 +91,7 @@ def _read(out: Path) -> dict[str, Any]:
             raise NloraError(f"{path} is not valid JSON: {error}") from error
         if not isinstance(value, dict) or value.get("format") != FORMAT:
             raise NloraError(f"{path} is not a comparison's; choose another folder")
-        return value
+        return value if _used(out) else {}
     if out.is_dir():
         if any(p.name != ".lock" and not p.name.startswith(f".{_FILE}-") for p in out.iterdir()):
             raise NloraError(
@@ -99,6 +100,14 @@ def _read(out: Path) -> dict[str, Any]:
     elif out.exists() or out.is_symlink():
         raise NloraError(f"{out} is a file; a folder is needed here")
     return {}
+
+
+def _used(out: Path) -> bool:
+    """Whether there is anything that another grid would spoil: a mistyped one begins nothing."""
+    done = out / LEDGER
+    rows = ledger.lines(done) if done.is_file() else ()
+    stages = out.glob("*/*/*/stages/*/stage.json")
+    return (out / TUNING).exists() or any("error" not in r for r in rows) or any(stages)
 
 
 def _check_agreement(out: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
