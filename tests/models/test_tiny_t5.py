@@ -38,7 +38,7 @@ def test_it_comes_with_the_package_and_is_whole(folder):
     entry = next(e for e in catalog(verify=True) if e.name == "tiny-t5")
     assert (entry.fetched, entry.problem, entry.path) == (True, None, folder)
     assert sum(file.stat().st_size for file in folder.iterdir()) <= 25_000_000
-    assert {"learning_rate", "epochs"} <= set(resolve("tiny-t5").recommended["lora"])
+    assert "learning_rate" in resolve("tiny-t5").recommended["lora"]
 
 
 def test_its_card_names_the_teacher_the_data_and_the_command(folder):

@@ -3,6 +3,8 @@ import math
 import pytest
 
 from nlora.errors import NloraError
+from nlora.methods.registry import methods
+from nlora.models.catalog import BUILT_IN
 from nlora.training.config import RunConfig, parse_config, parse_overrides, plan
 
 
@@ -48,6 +50,15 @@ def test_defaults_give_way_to_the_models_and_these_to_the_users():
     assert plan(asked("replay", carrier="lora"), recommended).run.learning_rate == 2e-3
     assert plan(asked("prog-prompt")).run.learning_rate == 0.3
     assert plan(asked("prog-prompt"), prompt).run.learning_rate == 0.1
+
+
+@pytest.mark.parametrize("model", BUILT_IN)
+def test_what_a_model_recommends_gives_all_methods_the_same_budget(model):
+    """Or a comparison would be between budgets."""
+    recommended = BUILT_IN[model].recommended
+    plans = [plan(RunConfig(model=model, method=name), recommended).run for name in methods()]
+    budget = ("epochs", "batch_size", "max_length", "max_text_tokens", "max_new_tokens")
+    assert len({tuple(getattr(run, name) for name in budget) for run in plans}) == 1
 
 
 def test_run_settings_have_the_documented_defaults():

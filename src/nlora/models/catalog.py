@@ -15,6 +15,9 @@ from nlora.models import smollm2
 from nlora.models.cache import Download, Progress, Unreachable, ensure, problem
 from nlora.models.local import fingerprint
 
+EVERY = "every carrier"
+"""What a model recommends whatever is trained: its budget, which must be one for all methods."""
+
 Source = Literal["auto", "hub", "wheel", "package"]
 
 
@@ -22,7 +25,8 @@ Source = Literal["auto", "hub", "wheel", "package"]
 class BuiltIn:
     """A model that has a short name.
 
-    `downloads` are tried in order. `recommended` holds settings by carrier ("lora", "full", …).
+    `downloads` are tried in order. `recommended` holds settings by carrier ("lora", "full", …, and
+    EVERY).
     """
 
     description: str
@@ -56,7 +60,7 @@ BUILT_IN: dict[str, BuiltIn] = {
         description="encoder-decoder (T5 v1.1), 12 million parameters, for demo and tests, English",
         licence="Apache-2.0",
         downloads=(Download("package", "tiny_t5", "tiny-t5", revision="1", write=None),),
-        recommended={"lora": {"learning_rate": 1e-3, "epochs": 2}},
+        recommended={EVERY: {"epochs": 2}, "lora": {"learning_rate": 1e-3}},
     ),
 }
 

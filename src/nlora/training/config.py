@@ -15,7 +15,7 @@ from nlora.data.prompts import PromptForm
 from nlora.errors import NloraError, unknown
 from nlora.methods.base import ONE_PER_STAGE, Method, PerStage
 from nlora.methods.registry import Entry, method, setting_error
-from nlora.models.catalog import BUILT_IN
+from nlora.models.catalog import BUILT_IN, EVERY
 
 Evaluate = Literal["seen", "next", "all"]
 
@@ -163,6 +163,7 @@ def plan(config: RunConfig, recommended: dict[str, dict] | None = None) -> Plan:
     run = {
         **CARRIER_DEFAULTS.get(built.carrier, {}),
         **built.run_defaults(),
+        **(recommended or {}).get(EVERY, {}),
         **(recommended or {}).get(built.carrier, {}),
         **{k: v for k, v in config.settings.items() if k in run_names},
     }
