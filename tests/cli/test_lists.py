@@ -46,7 +46,7 @@ def test_the_space_of_lora_methods_is_shown_whole(nlora):
 @pytest.mark.parametrize("row", FREE)
 def test_what_a_point_of_the_space_needs_is_what_it_says(nlora, row):
     for value in row["values"].split(", "):
-        name = f"inc-lora:{row['setting']}={value}"
+        name = f"n-lora:{row['setting']}={value}"
         found = listed(nlora("methods", name, "--json"))
         assert found["name"] == name
         assert {s["name"]: s["default"] for s in found["settings"]}[row["setting"]] == value

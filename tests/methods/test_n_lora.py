@@ -181,3 +181,10 @@ def test_each_stage_measures_its_weight_and_notes_it(llama, tmp_path):
         assert len(found) == 9
         assert found[:4] == [0.0] * 4
         assert min(found[4:]) > 0
+
+
+def test_a_penalty_that_would_do_nothing_is_refused():
+    with pytest.raises(NloraError, match="inc-lora: penalty 'frobenius' needs a weight; set l1"):
+        method("inc-lora").build({"penalty": "frobenius"})
+    method("inc-lora").build({"penalty": "frobenius", "l1": 0})  # as a stored run has it
+    method("n-lora").build({"penalty": "frobenius"})

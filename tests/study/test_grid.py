@@ -233,7 +233,7 @@ def test_the_first_stage_is_shared_where_it_is_the_same(llama, tmp_path):
         "o-lora": {"orthogonality_weight": 7},
         "ns": {},
         "n-lora": {"l1": 0},
-        "inc-lora": {"penalty": "l1"},  # with weight 0
+        "inc-lora": {"penalty": "l1", "l1": 0},
     }
     for method, settings in same.items():
         assert keys(llama, tmp_path, method, **settings).first_stage == first, method

@@ -60,6 +60,9 @@ class LoraMethod(Method):
             self._refuse("penalty", settings.penalty != "none")
             self._refuse("consolidation", settings.consolidation == "largest")
             self._refuse("routing", settings.routing == "input")
+        given = settings.model_fields_set & {"penalty", "l1"}
+        if given == {"penalty"} and settings.penalty != "none" and settings.l1 == 0:
+            raise NloraError(f"{self.name}: penalty '{settings.penalty}' needs a weight; set l1")
 
     def _refuse(self, setting: str, where: bool) -> None:
         if where:
