@@ -43,7 +43,7 @@ def test_the_stream_of_the_readme_is_one(tmp_path):
             if not csv:
                 rows = json.dumps({"text": "hello", "label": label})
             (tmp_path / entry[split]).write_text(rows)
-    assert [data.name for data in read_stream(tmp_path / "stream.yaml")] == ["tickets", "summaries"]
+    assert [data.name for data in read_stream(tmp_path / "stream.yaml")] == ["tickets", "cities"]
 
 
 def test_the_comparison_of_the_documentation_is_one(monkeypatch):

@@ -38,6 +38,19 @@ def test_python_m_nlora_is_the_command():
     assert (done.returncode, done.stdout, done.stderr) == (0, f"nlora {__version__}\n", "")
 
 
+def test_ctrl_c_while_the_libraries_are_loaded_is_one_line():
+    code = (
+        "import sys\n"
+        "class Interrupts:\n"
+        "    def find_spec(self, name, *rest):\n"
+        "        if name == 'nlora.cli.app': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupts())\n"
+        "from nlora.__main__ import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "error: stopped\n")
+
+
 @pytest.mark.parametrize(
     "line", [["streams", "--json"], ["table", LEDGER]], ids=["streams", "table"]
 )

@@ -50,8 +50,8 @@ def overfitted(shape, examples=None):
     encode = Encoder(tokenizer(seq2seq), Prompter(), seq2seq)
     examples = examples or task(count=9).train
     batch = Collator(0, seq2seq)([encode(e) for e in examples[:6]])
-    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-2)
-    for _ in range(150):
+    optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3)
+    for _ in range(300):
         logits, targets = answer_logits(net, batch)
         torch.nn.functional.cross_entropy(logits, targets).backward()
         optimizer.step()
