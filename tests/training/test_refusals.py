@@ -39,11 +39,19 @@ def test_another_configuration_is_refused_and_nothing_is_touched(done, change):
     assert tree(done.out) == before
 
 
-@pytest.mark.parametrize("names", [("colour", "animal"), ("animal", "colour", "fruit")], ids=str)
-def test_another_stream_is_refused(done, tmp_path, names):
+@pytest.mark.parametrize(
+    ("names", "advice"),
+    [
+        (("colour", "animal"), "choose another folder"),
+        (("animal", "colour", "fruit"), "choose another folder"),
+        (("colour", "animal", "fruit", "size"), "`nlora learn` adds a task to it"),
+    ],
+    ids=str,
+)
+def test_another_stream_is_refused(done, tmp_path, names, advice):
     stream = write_stream(tmp_path, *names, train=24)
     before = tree(done.out)
-    with pytest.raises(NloraError, match="different configuration"):
+    with pytest.raises(NloraError, match=f"different configuration .*; {advice}"):
         run(done.config.model_copy(update={"stream": str(stream)}), done.out)
     assert tree(done.out) == before
 

@@ -4,7 +4,6 @@ A method is one class in one file. The loop (`nlora.training`) knows no method b
 these hooks, whose defaults make plain incremental LoRA. A new method overrides what differs.
 """
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -21,11 +20,14 @@ from nlora.data.task import Example, TaskData
 from nlora.errors import NloraError
 from nlora.models.logits import answer_logits
 
+LARGEST = 1e30
+"""Of a setting: far below what fp32 can hold, so that a product of two factors is a number, too."""
+
 
 def _at_least_zero(value: float | list[float]) -> float | list[float]:
     for number in value if isinstance(value, list) else [value]:
-        if not (math.isfinite(number) and number >= 0):
-            raise ValueError("must be a number of at least 0")
+        if not 0 <= number <= LARGEST:
+            raise ValueError(f"must be a number of at least 0 (and at most {LARGEST:g})")
     return value
 
 
@@ -39,7 +41,7 @@ PerStage = Annotated[float | list[float], AfterValidator(_at_least_zero), ONE_PE
 class Settings(BaseModel):
     """A method's own settings, validated where they enter. Subclasses add fields with help."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 @dataclass(frozen=True)

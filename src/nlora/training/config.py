@@ -32,16 +32,19 @@ def _positive(value: Any) -> Any:
     return value
 
 
+Count = Annotated[int, Field(gt=0, lt=2**31)]
+
+
 class RunSettings(BaseModel):
     """Settings that are the same for every method."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     epochs: Annotated[int | list[int], AfterValidator(_positive), ONE_PER_STAGE] = Field(
         1, description="passes over a stage's examples, one value or one per stage"
     )
-    batch_size: PositiveInt = Field(16, description="examples per optimiser step")
-    accumulation: PositiveInt = Field(
+    batch_size: Count = Field(16, description="examples per optimiser step")
+    accumulation: Count = Field(
         1, description="micro-batches that a step's batch is split into, to save memory"
     )
     learning_rate: PerStage = Field(1e-3, description="one value or one per stage")
@@ -49,19 +52,17 @@ class RunSettings(BaseModel):
     optimizer: str = Field("adamw_torch", description="optimiser (Transformers' names)")
     weight_decay: float = Field(0.0, ge=0, description="of the optimiser")
     max_grad_norm: float = Field(1.0, ge=0, description="clip gradients at this norm; 0 for not")
-    max_length: PositiveInt = Field(512, description="longest prompt, in tokens")
-    max_text_tokens: PositiveInt | None = Field(
-        None, description="cut the text alone to so many tokens"
-    )
-    max_new_tokens: PositiveInt = Field(50, description="longest answer in evaluation")
-    eval_tokens: PositiveInt = Field(2048, description="tokens in a batch of evaluation")
-    rank: PositiveInt = Field(8, description="of LoRA")
+    max_length: Count = Field(512, description="longest prompt, in tokens")
+    max_text_tokens: Count | None = Field(None, description="cut the text alone to so many tokens")
+    max_new_tokens: Count = Field(50, description="longest answer in evaluation")
+    eval_tokens: Count = Field(2048, description="tokens in a batch of evaluation")
+    rank: Count = Field(8, description="of LoRA")
     alpha: float = Field(32.0, gt=0, description="LoRA's α: ΔW = (α/rank)·B·A")
     dropout: float = Field(0.1, ge=0, lt=1, description="LoRA's dropout")
     target_modules: str | list[str] | None = Field(
         None, description="matrices that LoRA adapts; PEFT's choice for the model by default"
     )
-    history_rank: PositiveInt = Field(
+    history_rank: Count = Field(
         128, description="bf16 models: rank beyond which the earlier updates are recompressed"
     )
     prompt: PromptForm = Field(

@@ -235,9 +235,10 @@ def _check_same(resolved: Plan, directory: ModelDirectory, tasks: Sequence[str] 
     different = [f"{name} {a!r}, not {b!r}" for name, (a, b) in pairs.items() if a != b]
     if different:
         shown = "; ".join(different[:3]) + ("; …" if len(different) > 3 else "")
-        raise NloraError(
-            f"{directory.path} holds a different configuration ({shown}); choose another folder"
-        )
+        learned = stored.get("tasks") or []
+        grown = tasks is not None and len(different) == 1 and list(tasks)[: len(learned)] == learned
+        advice = "`nlora learn` adds a task to it" if grown else "choose another folder"
+        raise NloraError(f"{directory.path} holds a different configuration ({shown}); {advice}")
 
 
 def _same_base(base: dict[str, Any], directory: ModelDirectory, model: str) -> bool:
