@@ -100,6 +100,7 @@ def test_a_setting_of_another_method_is_unknown():
             ("learning_rate", v)
             for v in (-1e-3, "fast", [1e-3, -1], math.nan, math.inf, 1e38, None)
         ],
+        *[("batch_size", 10**20), ("alpha", math.inf), ("weight_decay", math.inf)],
         *[("epochs", v) for v in (0, 1.5, -1, [1, 0], "many")],
         *[("l1", v) for v in (-0.1, "x", math.nan)],
         *[("batch_size", 0), ("rank", -4), ("rank", "x"), ("dropout", 1), ("weight_decay", -1)],
