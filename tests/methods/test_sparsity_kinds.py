@@ -122,7 +122,7 @@ def test_the_ablations_of_the_paper_have_names(name):
 
 @pytest.mark.parametrize("weight", [-0.1, float("nan"), [0.1, -1.0]])
 def test_a_negative_weight_is_one_clear_line(weight):
-    with pytest.raises(NloraError, match="setting 'l1': must be a number of at least 0"):
+    with pytest.raises(NloraError, match=r"setting 'l1': .* (number of at least 0|finite number)"):
         method("sa").build({"l1": weight})
     [pair] = random_factors(1)
     with pytest.raises(NloraError, match="the weight must be a number of at least 0"):
