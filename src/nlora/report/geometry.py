@@ -8,7 +8,7 @@ from collections.abc import Callable
 from statistics import fmean
 from typing import Any
 
-from nlora.report.accuracy import over_streams
+from nlora.report.accuracy import METRICS, over_streams
 from nlora.report.marks import legend, marked
 from nlora.report.runs import Run, Section
 from nlora.report.table import Cell, Table, Value, text
@@ -57,7 +57,7 @@ def _acr(threshold: int) -> Measure:
 MEASURES: dict[str, Measure] = {
     "OO": _last("oo"),
     "AWOM": _last("awom_input_fro"),
-    "‖ΔW‖_F": _mean("frobenius"),
+    "‖ΔW‖_F": _size,
 }
 
 COLLISIONS: dict[str, Measure] = {
@@ -130,9 +130,8 @@ def collisions(section: Section) -> Table | None:
     """Where updates meet, how dense and large they are, beside what is kept and learned."""
     measured = {name: (measure, ".3g") for name, measure in COLLISIONS.items()}
     measured["‖ΔW‖_F"] = (_size, ".3g")
-    for metric in ("average_accuracy", "learning_accuracy", "forgetting"):
-        name = metric.removesuffix("_accuracy")
-        measured[name] = (lambda run, metric=metric: run.row[metric], ".1f")
+    for name in ("average", "learning", "forgetting"):
+        measured[name] = (lambda run, metric=METRICS[name]: run.row[metric], ".1f")
     rows: list[list[Cell]] = []
     shown = []
     for label in section.methods:

@@ -70,7 +70,12 @@ class _Comparison:
         path = self.out / output.TUNING
         self._warn_of_dev()
         jobs = [job for stream, point in self.grid.pairs() for job in self._trials(stream, point)]
-        old = {_trial(row) for row in _rows(path) if "error" not in row or self._begun(row)}
+        begun = self._begun()
+        old = {
+            _trial(row)
+            for row in _rows(path)
+            if "error" not in row or (row["stream"], row["method"]) in begun
+        }
 
         def finished(job: Job, outcome: Outcome) -> None:
             if "error" in outcome:
@@ -84,13 +89,11 @@ class _Comparison:
             self.trials.setdefault(key, []).append(found[_trial(job.key)])
         shutil.rmtree(self.out / "tuning", ignore_errors=True)
 
-    def _begun(self, row: Row) -> bool:
-        """Whether a cell has made use of this trial: then it is not tried again if it failed."""
-        place = self.out / folder(row["stream"]) / folder(row["method"])
-        cells = [r["cell"] for r in _rows(self.ledger) if "error" not in r]
-        return place.is_dir() or any(
-            (c["stream"], c["method"]) == (row["stream"], row["method"]) for c in cells
-        )
+    def _begun(self) -> set[tuple[str, str]]:
+        """Streams and methods of which a cell has used the trials: none is tried again then."""
+        finished = [row["cell"] for row in _rows(self.ledger) if "error" not in row]
+        cells = [cell for cell in self._cells() if (self.out / cell.name).parent.is_dir()]
+        return {(c["stream"], c["method"]) for c in finished} | {(c.stream, c.label) for c in cells}
 
     def run(self) -> None:
         """Run the cells that are not finished."""
