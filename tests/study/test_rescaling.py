@@ -4,10 +4,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from nlora.report.ledger import read, row
+from nlora.report.ledger import read, row, write
 from nlora.report.tables import tables
 from nlora.store.directory import ModelDirectory
-from nlora.study.rescaling import Finished, main, rescaled
+from nlora.study.rescaling import Finished, main, rescaled, rescaled_row
 from nlora.training.run import run
 from tests.runs import LEARNING, config, tree, write_stream
 
@@ -82,17 +82,29 @@ def test_a_row_per_scale_and_one_at_the_sizes_of_another_run(learned, tmp_path):
     main([*told, "--out", str(out)])
     half, matched = read(out)
     assert half["cell"] == {"stream": "stream", "method": "inc-lora:scale=0.5", "seed": 0}
-    assert half["configuration"]["settings"]["scale"] == [0.5, 0.5]
+    assert half["configuration"]["settings"]["scale"] == 0.5
+    assert [stage["scale"] for stage in half["notes"].values()] == [0.5, 0.5]
     assert matched["cell"]["method"] == "inc-lora:size=n-lora"
     sizes = Finished.at(learned / "n-lora").sizes()
     own = Finished.at(learned / "inc-lora").sizes()
     assert sizes[0] < 0.9 * own[0]
-    scale = matched["configuration"]["settings"]["scale"]
+    assert matched["configuration"]["settings"]["size"] == "n-lora"
+    scale = [stage["scale"] for stage in matched["notes"].values()]
     assert scale == pytest.approx([a / b for a, b in zip(sizes, own, strict=True)])
     assert half["hash"] != matched["hash"]
     (table,) = tables([out], ["collisions"])
     assert [r[0].label for r in table.rows] == ["inc-lora:scale=0.5", "inc-lora:size=n-lora"]
     assert tree(learned) == before
+
+
+def test_seeds_at_the_sizes_of_another_method_are_one_row_of_a_table(learned, tmp_path):
+    finished = Finished.at(learned / "inc-lora")
+    for seed, scales in enumerate(([0.5, 0.5], [0.25, 0.5])):
+        made = rescaled_row(finished, "size", "n-lora", scales)
+        made["cell"]["seed"] = seed
+        write(tmp_path / "rows.jsonl", made)
+    (table,) = tables([tmp_path / "rows.jsonl"], ["collisions"])
+    assert [r[0].label for r in table.rows] == ["inc-lora:size=n-lora"]
 
 
 def test_what_has_no_one_model_of_adapters_is_refused_in_one_line(llama, learned, tmp_path, capsys):

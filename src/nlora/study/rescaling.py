@@ -8,10 +8,10 @@ with every ΔW multiplied by a scale. `--beside` names a run on the same tasks, 
 `n-lora`: each update is then scaled to the ‖ΔW‖_F of the same stage there, too. If shrinking alone
 keeps as much, sparsity is not the cause; what it learns less stands beside it.
 
-Adds a row per scale to a ledger, as `nlora compare` writes it, with `scale` among the settings and
-in the method's name (`inc-lora:scale=0.5`, `inc-lora:size=n-lora`): `nlora table` puts it beside
-the runs themselves. Scale 1 is MODEL_DIR itself. The run is of a method that makes one model of
-LoRA adapters.
+Adds a row per scale to a ledger, as `nlora compare` writes it, with `scale` or `size` among the
+settings and in the method's name (`inc-lora:scale=0.5`, `inc-lora:size=n-lora`), and each stage's
+scale among its notes: `nlora table` puts it beside the runs themselves. Scale 1 is MODEL_DIR
+itself. The run is of a method that makes one model of LoRA adapters.
 """
 
 import argparse
@@ -95,7 +95,8 @@ def rescaled(run: Finished, scales: Sequence[float], out: Path) -> ModelDirector
             with learner.carrier.standing(updates[:k]):
                 answers = learner.evaluate(tasks[:k])
                 losses = (source.stage_path(record) / "losses.jsonl").read_text("utf-8")
-                changed = record.model_copy(update={"files": {}})
+                notes = {**record.notes, "scale": scales[k - 1]}
+                changed = record.model_copy(update={"files": {}, "notes": notes})
                 steps = [json.loads(line) for line in losses.splitlines()]
                 learner.commit(changed, answers, steps, record.seconds, tasks[k - 1 : k])
         names = source.config()["tasks"]
@@ -114,15 +115,17 @@ def _scaled(updates: Sequence[Path], scales: Sequence[float], folder: Path) -> l
     return copies
 
 
-def rescaled_row(run: Finished, name: str, scales: Sequence[float]) -> dict[str, Any]:
-    """The ledger's row of a run with its updates scaled; `name` comes behind its method's."""
+def rescaled_row(
+    run: Finished, setting: str, value: float | str, scales: Sequence[float]
+) -> dict[str, Any]:
+    """The ledger's row of a run with its updates scaled, as one more setting of its method."""
     with TemporaryDirectory() as folder:
         found = row(rescaled(run, scales, Path(folder) / "model"), commit())
     configuration = found["configuration"]
-    configuration["settings"]["scale"] = list(scales)
+    configuration["settings"][setting] = value
     config = stored_config(run.directory)
     stream = stream_name(config.stream) if config.stream else ",".join(run.tasks)
-    method = f"{config.method}:{name}"
+    method = f"{config.method}:{setting}={value}"
     cell = {"stream": stream, "method": method, "seed": config.seed}
     return {"cell": cell, **found, "hash": digest(configuration), "tuning": None}
 
@@ -143,16 +146,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"--scales takes numbers with commas between them, not '{options.scales}'")
     try:
         run = Finished.at(options.run)
-        wanted = {f"scale={scale:g}": [scale] * len(run.updates) for scale in scales}
+        wanted: list[tuple[str, float | str, list[float]]] = [
+            ("scale", scale, [scale] * len(run.updates)) for scale in scales
+        ]
         if options.beside is not None:
             other = Finished.at(options.beside)
             if other.tasks != run.tasks:
                 raise NloraError(f"{other.directory.path} has not learned the same tasks in a row")
             pairs = zip(run.sizes(), other.sizes(), strict=True)
             method = stored_config(other.directory).method
-            wanted[f"size={method}"] = [theirs / own if own else 0.0 for own, theirs in pairs]
-        for name, each in wanted.items():
-            found = rescaled_row(run, name, each)
+            each = [theirs / own if own else 0.0 for own, theirs in pairs]
+            wanted.append(("size", method, each))
+        for setting in wanted:
+            found = rescaled_row(run, *setting)
             ledger.write(options.out, found)
             print(f"{found['cell']['method']}: {found['average_accuracy']:.1f}", flush=True)
     except NloraError as error:
