@@ -1,7 +1,12 @@
-"""What holds for all tests: hypothesis tries the same examples on every machine, however slow."""
+"""What holds for all tests: the same on every machine, however slow, and with or without a GPU."""
+
+import os
 
 import pytest
 from hypothesis import settings
+
+# Tests compare bits, and a GPU's kernels add up in any order (set it to 0 to try them there).
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 settings.register_profile("same", derandomize=True, deadline=None)
 settings.load_profile("same")

@@ -188,3 +188,6 @@ def test_a_penalty_that_would_do_nothing_is_refused():
         method("inc-lora").build({"penalty": "frobenius"})
     method("inc-lora").build({"penalty": "frobenius", "l1": 0})  # as a stored run has it
     method("n-lora").build({"penalty": "frobenius"})
+    with pytest.raises(NloraError, match="inc-lora: l1 weighs a penalty, and there is none"):
+        method("inc-lora").build({"l1": [0.1, 0.2]})
+    method("inc-lora").build({"l1": 0})

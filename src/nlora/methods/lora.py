@@ -63,6 +63,8 @@ class LoraMethod(Method):
         given = settings.model_fields_set & {"penalty", "l1"}
         if given == {"penalty"} and settings.penalty != "none" and settings.l1 == 0:
             raise NloraError(f"{self.name}: penalty '{settings.penalty}' needs a weight; set l1")
+        if given == {"l1"} and settings.penalty == "none" and settings.l1 != 0:
+            raise NloraError(f"{self.name}: l1 weighs a penalty, and there is none; set penalty")
 
     def _refuse(self, setting: str, where: bool) -> None:
         if where:

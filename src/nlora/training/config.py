@@ -76,6 +76,9 @@ class RunSettings(BaseModel):
         "auto", description="auto reads what all prompts of a batch begin with only once"
     )
     gradient_checkpointing: bool = Field(False, description="save memory, take longer")
+    deterministic: bool = Field(
+        False, description="on a GPU: the same numbers each time, slower (a CPU always does)"
+    )
     report_to: str = Field("none", description="a tracker that Transformers knows (tensorboard, …)")
 
 

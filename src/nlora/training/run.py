@@ -119,6 +119,8 @@ def _learn_all(
     extend: bool = False,
 ) -> dict[str, Any]:
     """Train the stages that are not committed yet, under the directory's lock."""
+    from nlora.training.determinism import deterministic
+
     config = resolved.config
     tasks = [data.name for data in stream]
     stages = [
@@ -140,13 +142,14 @@ def _learn_all(
         return _write_results(directory, tasks, config.method)
 
     learner = _learner(resolved, directory, stream, watcher, begun)
-    learner.restore()
-    if not done and not extend and config.evaluate != "seen" and directory.zero_shot() is None:
-        learner.zero_shot()
-        _write_results(directory, tasks, config.method)
-    for number, stage in enumerate(stages[len(done) :], start=len(done) + 1):
-        learner.learn(stage, _tested(config.evaluate, stages, number))
-        _write_results(directory, tasks, config.method)
+    with deterministic(resolved.run.deterministic):
+        learner.restore()
+        if not done and not extend and config.evaluate != "seen" and directory.zero_shot() is None:
+            learner.zero_shot()
+            _write_results(directory, tasks, config.method)
+        for number, stage in enumerate(stages[len(done) :], start=len(done) + 1):
+            learner.learn(stage, _tested(config.evaluate, stages, number))
+            _write_results(directory, tasks, config.method)
     return directory.results()
 
 
