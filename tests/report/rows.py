@@ -11,6 +11,9 @@ from nlora.data.streams import ORDERS
 from nlora.data.task import digest
 from nlora.evaluation.metrics import summary
 from nlora.report.ledger import pack
+from nlora.report.table import Table, text
+
+STANDARD = ("order-1", "order-2", "order-3")
 
 
 def row(
@@ -93,3 +96,26 @@ def write(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
     """A ledger of these rows."""
     path.write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
     return path
+
+
+def grid(
+    methods: Sequence[str] = ("inc-lora", "n-lora"),
+    streams: Sequence[str] = STANDARD,
+    seeds: Sequence[int] = (0, 1, 2),
+    **values: Any,
+) -> list[dict[str, Any]]:
+    """A row for each method, stream and seed."""
+    return [row(m, s, seed, **values) for m in methods for s in streams for seed in seeds]
+
+
+def with_geometry() -> list[dict[str, Any]]:
+    """Two methods whose updates have a geometry, and one without updates, on each order."""
+    many = {"o-lora": (20.0, 50.0, 1.0, 0.6), "n-lora": (4.0, 0.5, 0.1, 0.2)}
+    made = [row(m, s, geometry=geometry(*values)) for m, values in many.items() for s in STANDARD]
+    return [*made, *(row("replay", s) for s in STANDARD)]
+
+
+def cells(table: Table, name: str) -> dict[str, Any]:
+    """A row of a table by column."""
+    (found,) = [r for r in table.rows if text(r[0]).rstrip("†‡§") == name]
+    return dict(zip(table.columns, found, strict=True))

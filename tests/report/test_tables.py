@@ -8,42 +8,19 @@ from statistics import fmean, stdev
 import pytest
 
 from nlora.errors import NloraError
-from nlora.report.formats import ENDINGS, render
+from nlora.report.formats import render
 from nlora.report.ledger import read
 from nlora.report.ledger import write as add
-from nlora.report.table import Table, Value, text
-from nlora.report.tables import KEYS, tables
-from tests.report.rows import failed, geometry, row, write
-
-ORDERS = ("order-1", "order-2", "order-3")
-
-
-def grid(methods=("inc-lora", "n-lora"), streams=ORDERS, seeds=(0, 1, 2), **values):
-    return [row(m, s, seed, **values) for m in methods for s in streams for seed in seeds]
-
-
-@pytest.fixture
-def make(tmp_path):
-    """One table of a ledger of these rows, its rows by the first column's text."""
-
-    def made(rows, key, **options):
-        (found,) = tables([write(tmp_path / "ledger.jsonl", rows)], [key], **options)
-        return found
-
-    return made
-
-
-def cells(table: Table, name: str) -> dict:
-    """A row of a table by column."""
-    (found,) = [r for r in table.rows if text(r[0]).rstrip("†‡§") == name]
-    return dict(zip(table.columns, found, strict=True))
+from nlora.report.table import text
+from nlora.report.tables import tables
+from tests.report.rows import STANDARD, cells, failed, geometry, grid, row, with_geometry, write
 
 
 def test_accuracy_has_the_orders_their_average_and_what_belongs_to_it(make):
     rows = grid()
     found = cells(make(rows, "accuracy"), "n-lora")
     assert list(found) == [
-        *("method", *ORDERS, "standard: average", "standard: learning", "standard: forgetting"),
+        *("method", *STANDARD, "standard: average", "standard: learning", "standard: forgetting"),
         *("standard: backward", "standard: forward"),
     ]
     mine = [r for r in rows if r["cell"]["method"] == "n-lora"]
@@ -143,7 +120,7 @@ def test_differences_are_those_of_accuracy_on_the_same_runs(make):
     def expected(method, metric):
         return fmean(
             by_cell[s, method, seed][metric] - by_cell[s, "inc-lora", seed][metric]
-            for s in ORDERS
+            for s in STANDARD
             for seed in range(3)
             if (s, seed) != ("order-1", 0)
         )
@@ -162,73 +139,6 @@ def test_another_baseline_may_be_chosen(make):
     assert [text(r[0]) for r in found.rows] == ["a", "c"]
     with pytest.raises(NloraError, match="unknown baseline 'bb'; did you mean 'b'"):
         make(rows, "differences", baseline="bb")
-
-
-def with_geometry():
-    many = {"o-lora": (20.0, 50.0, 1.0, 0.6), "n-lora": (4.0, 0.5, 0.1, 0.2)}
-    return [row(m, s, geometry=geometry(*values)) for m, values in many.items() for s in ORDERS] + [
-        row("replay", s) for s in ORDERS
-    ]
-
-
-def test_overlap_stands_by_order_with_the_size_of_the_updates(make):
-    found = make(with_geometry(), "orthogonality")
-    assert found.columns[0] == "stream"
-    assert [r[0] for r in found.rows] == [*ORDERS, "average"]
-    for shown in (cells(found, "order-2"), cells(found, "average")):
-        assert (shown["OO o-lora"].mean, shown["OO n-lora"].mean) == pytest.approx((20, 4))
-        assert (shown["AWOM o-lora"].mean, shown["AWOM n-lora"].mean) == pytest.approx((50, 0.5))
-        assert shown["‖ΔW‖_F n-lora"].mean == pytest.approx(0.1)
-    assert not any("replay" in column for column in found.columns)
-
-
-def test_the_longer_side_of_the_overlap_runs_down(make):
-    rows = [row(m, geometry=geometry(1.0, 1.0, 1.0, 0.1)) for m in "abc"]
-    found = make(rows, "orthogonality")
-    assert found.columns == ["method", "OO order-1", "AWOM order-1", "‖ΔW‖_F order-1"]
-    assert [text(r[0]) for r in found.rows] == ["a", "b", "c"]
-
-
-def test_an_adapter_that_is_continued_is_no_update_per_task(make):
-    continued = {**geometry(1.0, 1.0, 1.0, 0.1), "continues": {"b": "a"}}
-    rows = [*with_geometry(), row("seq-lora", geometry=continued)]
-    assert "seq-lora" not in render([make(rows, "orthogonality")], "csv")
-
-
-def test_ratios_are_how_many_times_lower(make):
-    found = cells(make(with_geometry(), "ratios", baseline="o-lora"), "n-lora")
-    names = ("ACR 0.1rms ×", "ACR 1e-3 ×", "OO ×", "AWOM ×", "‖ΔW‖_F ×", "GSR ×")
-    assert [found[n].mean for n in names] == pytest.approx([3, 1, 5, 100, 10, 1])
-    rows = with_geometry()
-    mean = {
-        m: fmean(r["average_accuracy"] for r in rows if r["cell"]["method"] == m)
-        for m in ("n-lora", "o-lora")
-    }
-    assert found["average"].mean == pytest.approx(mean["n-lora"] - mean["o-lora"])
-
-
-def met(*rates, size=0.5):
-    """What a stage of sparse updates notes."""
-    return {"sparse": {"collision_rates": [*rates], "matrices": {"q": {"frobenius": size}}}}
-
-
-def test_collisions_stand_beside_size_and_what_is_kept_and_learned(make):
-    same = {"red": met(), "blue": met(0.06, size=1.5)}
-    rows = [*with_geometry(), row("sparse-masks", notes=same), row("o-lora", "order-4")]
-    found = make(rows, "collisions")
-    assert [text(r[0]) for r in found.rows] == ["o-lora", "n-lora", "sparse-masks"]
-    shown = cells(found, "n-lora")
-    names = ("ACR 0.1rms", "ACR 1e-3", "GSR", "‖ΔW‖_F")
-    assert [shown[n].mean for n in names] == pytest.approx([20, 25, 0.5, 0.1])
-    for name, key in (
-        *(("average", "average_accuracy"), ("learning", "learning_accuracy")),
-        ("forgetting", "forgetting"),
-    ):
-        mine = fmean(r[key] for r in rows if r["cell"]["method"] == "n-lora")
-        assert shown[name].mean == pytest.approx(mine)
-    shown = cells(found, "sparse-masks")
-    assert [shown[n] and shown[n].mean for n in names] == pytest.approx([6, 6, None, 1.0])
-    assert shown["streams"] == "order-1"
 
 
 def test_marks_stand_wherever_a_method_does_and_say_what_they_mean(make):
@@ -257,7 +167,7 @@ def test_cost_is_a_mean_over_runs(make):
 
 
 def test_what_is_not_alike_for_all_methods_is_said(make):
-    rows = grid(("inc-lora", "n-lora"), ORDERS[:2], seeds=(0,))
+    rows = grid(("inc-lora", "n-lora"), STANDARD[:2], seeds=(0,))
     assert not [n for n in make(rows, "accuracy").notes if "same" in n]
     for r in rows:
         r["configuration"]["settings"]["epochs"] = 1 + (r["cell"]["method"] == "n-lora")
@@ -321,61 +231,6 @@ def test_a_row_of_before_there_were_cells_has_its_tables(tmp_path):
     found = {t.key: t for t in tables([write(tmp_path / "l.jsonl", [old])])}
     assert set(found) == {"accuracy", "metrics", "cost"}
     assert cells(found["accuracy"], "inc-lora")["order-1"].mean == old["average_accuracy"]
-
-
-@pytest.fixture
-def every(tmp_path):
-    rows = [*with_geometry(), *grid(("inc-lora",), geometry=geometry(1.0, 2.0, 3.0, 0.4))]
-    found = tables([write(tmp_path / "l.jsonl", rows)])
-    assert [t.key for t in found] == list(KEYS)
-    return found
-
-
-def test_csv_and_json_have_the_numbers_unrounded(every):
-    for table in every:
-        rows = list(csv.DictReader(io.StringIO(render([table], "csv"))))
-        objects = json.loads(render([table], "json"))[0]["rows"]
-        assert len(rows) == len(objects) == len(table.rows)
-        for made, flat, whole in zip(table.rows, rows, objects, strict=True):
-            for name, cell in zip(table.columns, made, strict=True):
-                if isinstance(cell, Value):
-                    assert float(flat[name]) == whole[name]["mean"] == cell.mean
-                    if cell.spread is not None:
-                        assert float(flat[f"{name} sd"]) == whole[name]["sd"] == cell.spread
-
-
-def test_markdown_rows_have_a_cell_per_column(every):
-    for table in every:
-        lines = [line for line in render([table], "markdown").split("\n") if line[:1] == "|"]
-        assert len(lines) == 2 + len(table.rows)
-        assert {line.replace("\\|", "").count("|") for line in lines} == {len(table.columns) + 1}
-
-
-def test_latex_is_balanced_and_escapes_what_it_must(every):
-    odd = Table("odd", "100 % of a_b & c", ["x#", "y"], [["{~^\\$}", Value(1.0, 0.5)]], ["note"])
-    for table in [*every, odd]:
-        shown = render([table], "latex")
-        body = shown.split(r"\midrule")[1].split(r"\bottomrule")[0].strip().split("\n")
-        assert len(body) == len(table.rows)
-        for line in body:
-            assert line.replace(r"\&", "").count("&") == len(table.columns) - 1
-            assert line.endswith(r" \\")
-        assert shown.replace(r"\{", "").count("{") == shown.replace(r"\}", "").count("}")
-        assert shown.replace(r"\$", "").count("$") % 2 == 0
-        assert all(ord(letter) < 128 for letter in shown), [c for c in shown if ord(c) > 127]
-    assert r"100 \% of a\_b \& c" in shown
-    assert r"\{\textasciitilde{}\textasciicircum{}\textbackslash{}\$\}" in shown
-
-
-@pytest.mark.parametrize("form", ENDINGS)
-def test_several_tables_come_one_after_another(every, form):
-    shown = render(every, form)
-    assert all(table.title.split(".")[0] in shown for table in every)
-
-
-def test_the_minus_of_a_zero_is_not_shown():
-    assert Value(-0.01, form="+.1f").text() == "+0.0"
-    assert Value(-0.01).text() == "0.0"
 
 
 @pytest.mark.parametrize(

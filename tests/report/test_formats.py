@@ -1,0 +1,67 @@
+"""Tables as Markdown, LaTeX, CSV and JSON."""
+
+import csv
+import io
+import json
+
+import pytest
+
+from nlora.report.formats import ENDINGS, render
+from nlora.report.table import Table, Value
+from nlora.report.tables import KEYS, tables
+from tests.report.rows import geometry, grid, with_geometry, write
+
+
+@pytest.fixture
+def every(tmp_path):
+    rows = [*with_geometry(), *grid(("inc-lora",), geometry=geometry(1.0, 2.0, 3.0, 0.4))]
+    found = tables([write(tmp_path / "l.jsonl", rows)])
+    assert [t.key for t in found] == list(KEYS)
+    return found
+
+
+def test_csv_and_json_have_the_numbers_unrounded(every):
+    for table in every:
+        rows = list(csv.DictReader(io.StringIO(render([table], "csv"))))
+        objects = json.loads(render([table], "json"))[0]["rows"]
+        assert len(rows) == len(objects) == len(table.rows)
+        for made, flat, whole in zip(table.rows, rows, objects, strict=True):
+            for name, cell in zip(table.columns, made, strict=True):
+                if isinstance(cell, Value):
+                    assert float(flat[name]) == whole[name]["mean"] == cell.mean
+                    if cell.spread is not None:
+                        assert float(flat[f"{name} sd"]) == whole[name]["sd"] == cell.spread
+
+
+def test_markdown_rows_have_a_cell_per_column(every):
+    for table in every:
+        lines = [line for line in render([table], "markdown").split("\n") if line[:1] == "|"]
+        assert len(lines) == 2 + len(table.rows)
+        assert {line.replace("\\|", "").count("|") for line in lines} == {len(table.columns) + 1}
+
+
+def test_latex_is_balanced_and_escapes_what_it_must(every):
+    odd = Table("odd", "100 % of a_b & c", ["x#", "y"], [["{~^\\$}", Value(1.0, 0.5)]], ["note"])
+    for table in [*every, odd]:
+        shown = render([table], "latex")
+        body = shown.split(r"\midrule")[1].split(r"\bottomrule")[0].strip().split("\n")
+        assert len(body) == len(table.rows)
+        for line in body:
+            assert line.replace(r"\&", "").count("&") == len(table.columns) - 1
+            assert line.endswith(r" \\")
+        assert shown.replace(r"\{", "").count("{") == shown.replace(r"\}", "").count("}")
+        assert shown.replace(r"\$", "").count("$") % 2 == 0
+        assert all(ord(letter) < 128 for letter in shown), [c for c in shown if ord(c) > 127]
+    assert r"100 \% of a\_b \& c" in shown
+    assert r"\{\textasciitilde{}\textasciicircum{}\textbackslash{}\$\}" in shown
+
+
+@pytest.mark.parametrize("form", ENDINGS)
+def test_several_tables_come_one_after_another(every, form):
+    shown = render(every, form)
+    assert all(table.title.split(".")[0] in shown for table in every)
+
+
+def test_the_minus_of_a_zero_is_not_shown():
+    assert Value(-0.01, form="+.1f").text() == "+0.0"
+    assert Value(-0.01).text() == "0.0"
