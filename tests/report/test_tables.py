@@ -94,6 +94,7 @@ def test_a_method_without_a_stage_per_task_has_no_learning_accuracy(make):
     assert cells(make(rows, "accuracy"), "mtl")["order-1: learning"] is None
     found = cells(make(rows, "differences"), "mtl")
     assert found["learning"] is None
+    assert found["backward"] is None
     assert found["average"] is not None
 
 
@@ -110,7 +111,7 @@ def test_metrics_has_a_row_for_each_method_and_stream(make):
         assert shown[name].spread is not None
 
 
-def test_differences_are_those_of_accuracy_on_the_same_runs(make):
+def test_differences_are_those_of_the_metrics_on_the_same_runs(make):
     rows = grid(("inc-lora", "n-lora", "o-lora"))
     rows = [r for r in rows if r["cell"] != {"stream": "order-1", "method": "o-lora", "seed": 0}]
     rows[0]["tests"] = {"other": "examples"}  # inc-lora, order-1, seed 0: answers to other texts
@@ -129,6 +130,7 @@ def test_differences_are_those_of_accuracy_on_the_same_runs(make):
         shown = cells(found, method)
         assert shown["average"].mean == pytest.approx(expected(method, "average_accuracy"))
         assert shown["learning"].mean == pytest.approx(expected(method, "learning_accuracy"))
+        assert shown["backward"].mean == pytest.approx(expected(method, "backward_transfer"))
         assert shown["average"].low <= shown["average"].mean <= shown["average"].high
         assert (shown["orders"], shown["seeds"]) == (3, 3)
 

@@ -11,7 +11,7 @@ from nlora.report.statistics import COVERAGE, SAMPLES, Differences, estimates
 from nlora.report.table import Cell, Table, Value
 
 Answers = Mapping[str, np.ndarray]
-"""By task: 1 where a test example was answered right, else 0."""
+"""By task and test example; an accuracy is the mean of 1 where the answer was right, else 0."""
 
 
 def _at_the_end(run: Run) -> Answers:
@@ -27,14 +27,28 @@ def _when_learned(run: Run) -> Answers | None:
     return {task: unpack(stage[task]) for task, stage in zip(tasks, stages, strict=True)}
 
 
+def _since_learned(run: Run) -> Answers | None:
+    """What backward transfer is the mean of: −1 where a right answer was lost, 1 where one came."""
+    then, now = _when_learned(run), _at_the_end(run)
+    tasks = run.row["tasks"][:-1]
+    if then is None or not tasks:
+        return None
+    return {task: now[task].astype(int) - then[task].astype(int) for task in tasks}
+
+
 PARTS: dict[str, Callable[[Run], Answers | None]] = {
     "average": _at_the_end,
     "learning": _when_learned,
+    "backward": _since_learned,
 }
 
 
 def differences(section: Section, baseline: str, samples: int = SAMPLES) -> Table | None:
-    """Average and learning accuracy minus the baseline's, over the runs that both have."""
+    """Average and learning accuracy and backward transfer minus the baseline's.
+
+    Over the runs that both have. (Forgetting is not a mean over examples, for it takes the best of
+    earlier stages; backward transfer is what can be paired.)
+    """
     if baseline not in section.methods:
         return None
     compared: dict[str, Differences] = {}
@@ -63,10 +77,11 @@ def differences(section: Section, baseline: str, samples: int = SAMPLES) -> Tabl
     if not rows:
         return None
     said = (
-        f"accuracy minus that of {baseline} on the same order, seed and test examples, in points; "
-        f"in brackets the {COVERAGE:.0%} bootstrap interval over orders, seeds and examples "
-        f"({samples} samples). One order or one seed says nothing of others, and fewer than about "
-        "five make the interval too narrow"
+        "accuracy, or backward transfer (below zero: what was learned is lost), minus that of "
+        f"{baseline} on the same order, seed and test examples, in points; in brackets the "
+        f"{COVERAGE:.0%} bootstrap interval over orders, seeds and examples ({samples} samples). "
+        "One order or one seed says nothing of others, and fewer than about five make the "
+        "interval too narrow"
     )
     title = f"Paired differences to {baseline}. {section.title}"
     columns = ["method", *PARTS, "orders", "seeds"]
