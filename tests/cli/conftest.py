@@ -13,8 +13,8 @@ def nlora(monkeypatch):
     """Calls the command line; the result has exit_code, stdout and stderr."""
     monkeypatch.delenv("NLORA_DATA", raising=False)
 
-    def call(*arguments):
-        return CliRunner().invoke(app, [str(a) for a in arguments], prog_name="nlora")
+    def call(*arguments, **options):
+        return CliRunner().invoke(app, [str(a) for a in arguments], prog_name="nlora", **options)
 
     return call
 

@@ -78,7 +78,7 @@ def test_the_same_data_in_another_place_are_no_other_configuration(done, tmp_pat
 def test_a_list_of_another_length_is_refused_before_anything_is_done(llama, tmp_path, name, values):
     stream = write_stream(tmp_path)
     with pytest.raises(NloraError, match=f"'{name}' lists {len(values)} values") as error:
-        run(config(llama, stream, {**FAST, name: values}), tmp_path / "out")
+        run(config(llama, stream, {**FAST, name: values}, method="n-lora"), tmp_path / "out")
     assert "\n" not in str(error.value)
     assert not (tmp_path / "out").exists()
 

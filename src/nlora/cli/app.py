@@ -18,6 +18,7 @@ from nlora.cli import (
     learn,
     methods,
     models,
+    predict,
     run,
     streams,
     table,
@@ -100,6 +101,7 @@ def _root(
 app.command("demo")(demo.demo)
 app.command("run")(run.run)
 app.command("learn")(learn.learn)
+app.command("predict")(predict.predict)
 app.command("compare")(compare.compare)
 app.command("table")(table.table)
 app.command("analyze")(analyze.analyze)

@@ -92,25 +92,56 @@ def to_examples(
     return tuple(examples)
 
 
+def to_texts(rows: Rows, text_keys: Sequence[str]) -> tuple[str, ...]:
+    """The texts of rows that need no answer: each is a text, or has it under one of `text_keys`.
+
+    Raises NloraError, with its place, for a row that has none, and if there are no rows.
+    """
+    texts = []
+    for i, row in enumerate(rows.values):
+        try:
+            if isinstance(row, dict):
+                key = _text_key(row, text_keys)
+                texts.append(_as_text(row[key], key))
+            else:
+                texts.append(_as_text(row, "text"))
+        except NloraError as error:
+            raise NloraError(f"{rows.place(i)}: {error}") from None
+    if not texts:
+        raise NloraError(f"{rows.path}: no texts")
+    return tuple(texts)
+
+
 def _example(
     row: object, task: Task, text_keys: Sequence[str], ignored: Collection[str]
 ) -> Example | None:
-    names = " or ".join(f"'{key}'" for key in text_keys)
     if not isinstance(row, dict):
+        names = " or ".join(f"'{key}'" for key in text_keys)
         raise NloraError(f"an example must be an object with {names}, and 'label'")
-    keys = [key for key in text_keys if key in row]
-    if len(keys) > 1:
-        raise NloraError(f"has both {' and '.join(repr(key) for key in keys)}; keep one of them")
-    if not keys or "label" not in row:
-        has = textwrap.shorten(", ".join(row), 80, placeholder=" ...") or "nothing"
-        missing = "'label'" if keys else names
-        raise NloraError(f"no {missing}; it has: {has}")
+    key = _text_key(row, text_keys)
+    if "label" not in row:
+        raise NloraError(f"no 'label'; it has: {_keys_of(row)}")
     label = _as_text(row["label"], "label")
     if label in ignored:
         return None
     if task.labels is not None and label not in task.labels:
         raise unknown("label", _brief(label), task.labels)
-    return Example(task, _as_text(row[keys[0]], keys[0]), label)
+    return Example(task, _as_text(row[key], key), label)
+
+
+def _text_key(row: dict, text_keys: Sequence[str]) -> str:
+    """The one of these keys that the row has."""
+    keys = [key for key in text_keys if key in row]
+    if len(keys) > 1:
+        raise NloraError(f"has both {' and '.join(repr(key) for key in keys)}; keep one of them")
+    if not keys:
+        names = " or ".join(f"'{key}'" for key in text_keys)
+        raise NloraError(f"no {names}; it has: {_keys_of(row)}")
+    return keys[0]
+
+
+def _keys_of(row: dict) -> str:
+    return textwrap.shorten(", ".join(row), 80, placeholder=" ...") or "nothing"
 
 
 def _as_text(value: object, key: str) -> str:

@@ -18,12 +18,13 @@ from pathlib import Path
 
 import yaml
 
-from nlora.data.examples import check_labels, to_examples
-from nlora.data.rows import read_array, read_csv, read_jsonl, read_text
+from nlora.data.examples import check_labels, to_examples, to_texts
+from nlora.data.rows import STDIN, read_array, read_csv, read_jsonl, read_lines, read_text
 from nlora.data.task import Example, Task, TaskData
 from nlora.errors import NloraError, unknown
 
 _KEYS = ("name", "train", "test", "dev", "instruction", "labels")
+_TEXT_KEYS = ("text", "sentence")
 _READERS = {".jsonl": read_jsonl, ".csv": read_csv, ".json": read_array}
 # A task's name becomes part of a folder's name.
 _NAME = re.compile(r"\w[\w .+-]{0,59}")
@@ -100,6 +101,19 @@ def task_from_files(
     return _Entry(place, _task(place, name, instruction, labels), train, test, dev).load()
 
 
+def read_texts(path: Path) -> tuple[str, ...]:
+    """The texts of a .txt file (one a line), or of a .jsonl, .csv or .json file, without answers.
+
+    `-` is standard input, a text a line. Raises NloraError, with file and line, for all that is
+    wrong with the file.
+    """
+    readers = {**_READERS, ".txt": read_lines}
+    reader = read_lines if path == STDIN else readers.get(path.suffix.lower())
+    if reader is None:
+        raise NloraError(f"{path}: must be .txt (one text a line), .jsonl, .csv or .json")
+    return to_texts(reader(path), _TEXT_KEYS)
+
+
 def _task(place: str, name: str, instruction: str | None, labels: Sequence[str] | None) -> Task:
     if not _NAME.fullmatch(name):
         raise NloraError(
@@ -119,7 +133,7 @@ def _read_split(path: Path, task: Task) -> tuple[Example, ...]:
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         raise NloraError(f"{path}: must be .jsonl (one object per line), .csv or .json (an array)")
-    return to_examples(reader(path), task, ("text", "sentence"))
+    return to_examples(reader(path), task, _TEXT_KEYS)
 
 
 def _compose(path: Path) -> yaml.Node | None:

@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -14,6 +15,7 @@ from nlora.errors import NloraError
 
 # Numbers stay the text that was written ("1.50"), and NaN, pandas' missing value, is missing.
 _DECODER = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=lambda _: None)
+STDIN = Path("-")
 _BETWEEN = re.compile(r"[\s,]*")
 
 
@@ -27,16 +29,17 @@ class Rows:
 
 
 def read_text(path: Path) -> str:
-    """The text of a UTF-8 file, with or without a byte order mark, line ends as they are.
+    """The text of a UTF-8 file, or of `STDIN`, without a byte order mark, line ends as they are.
 
     Raises NloraError when the file is missing, cannot be read, is empty or is not UTF-8.
     """
     try:
-        data = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+        data = sys.stdin.buffer.read() if path == STDIN else path.read_bytes()
     except FileNotFoundError:
         raise NloraError(f"no such file: {path}") from None
     except OSError as error:
         raise NloraError(f"cannot read {path}: {error.strerror}") from None
+    data = data.removeprefix(codecs.BOM_UTF8)
     if not data.strip():
         raise NloraError(f"{path}: the file is empty")
     try:
@@ -76,6 +79,13 @@ def read_jsonl(path: Path) -> Rows:
             values.append(_decode(line, f"{path}", number))
             lines.append(number)
     return Rows(path, values, lambda i: f"{path}, line {lines[i]}")
+
+
+def read_lines(path: Path) -> Rows:
+    """The lines of a text file; blank ones do not count. Raises NloraError as `read_text` does."""
+    lines = enumerate(read_text(path).split("\n"), start=1)
+    found = [(number, line.removesuffix("\r")) for number, line in lines if line.strip()]
+    return Rows(path, [line for _, line in found], lambda i: f"{path}, line {found[i][0]}")
 
 
 def read_csv(path: Path) -> Rows:

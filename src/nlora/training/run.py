@@ -90,7 +90,7 @@ def learn(
         names = [known.name for known in earlier]
         if task.name not in names:
             return _learn_all(resolved, directory, [*earlier, data], watcher, extend=True)
-        _settle(resolved, directory, None)
+        settle(resolved, directory, None)
         fingerprints = [r.fingerprints.get(task.name) for r in directory.stages()]
         if data.fingerprint() not in fingerprints:
             raise NloraError(
@@ -127,7 +127,7 @@ def _learn_all(
         Stage(index, name, data, seed=(config.seed * 1000 + index) % 2**32)  # NumPy's bound
         for index, (name, data) in enumerate(resolved.method.stages(stream), start=1)
     ]
-    resolved, begun = _settle(resolved, directory, None if extend else tasks)
+    resolved, begun = settle(resolved, directory, None if extend else tasks)
     done = directory.stages()
     _check_stages(directory, done, stages)
     if extend:
@@ -192,7 +192,7 @@ def _tested(evaluate: str, stages: Sequence[Stage], number: int) -> list[TaskDat
     return [data for stage in stages[:last] for data in stage.tasks]
 
 
-def _settle(
+def settle(
     resolved: Plan, directory: ModelDirectory, tasks: Sequence[str] | None
 ) -> tuple[Plan, bool]:
     """The plan with its precision decided, and whether the directory has begun with it.

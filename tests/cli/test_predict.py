@@ -1,0 +1,66 @@
+"""`nlora predict`: texts from a file or standard input, a JSON object a line."""
+
+import json
+
+import pytest
+
+from nlora.training.run import run
+from tests.runs import config, read_jsonl, write_stream
+
+
+@pytest.fixture(scope="module")
+def model_dir(llama, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    run(config(llama, write_stream(folder, "colour", "animal")), folder / "out")
+    return folder / "out"
+
+
+def test_texts_of_every_kind_of_file_have_the_same_answers(nlora, model_dir, tmp_path):
+    texts = ["xxx 1", "yyy, 2", "zzz 3"]
+    files = {
+        "t.txt": "xxx 1\r\n\nyyy, 2\nzzz 3",
+        "t.jsonl": "".join(json.dumps({"sentence": t, "id": 7}) + "\n" for t in texts),
+        "t.json": json.dumps(texts),
+        "t.csv": 'id,text\n1,xxx 1\n2,"yyy, 2"\n3,zzz 3\n',
+    }
+    shown = set()
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content.encode())
+        done = nlora("predict", model_dir, tmp_path / name, "--task", "animal")
+        assert done.exit_code == 0, done.stderr
+        shown.add(done.stdout)
+    (only,) = shown
+    rows = [json.loads(line) for line in only.splitlines()]
+    assert [(row["text"], row["task"]) for row in rows] == [(text, "animal") for text in texts]
+    out = tmp_path / "new" / "answers.jsonl"
+    done = nlora("predict", model_dir, tmp_path / "t.txt", "--task", "animal", "--out", out)
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert read_jsonl(out) == rows
+
+
+def test_standard_input_is_read_by_lines(nlora, model_dir):
+    done = nlora("predict", model_dir, "-", "--task", "colour", input="xxx 1\nyyy 2\n")
+    assert [json.loads(line)["text"] for line in done.stdout.splitlines()] == ["xxx 1", "yyy 2"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("t.jsonl", '{"text": "a"}\n{"label": "b"}\n', "line 2: no 'text' or 'sentence'; it has:"),
+        ("t.json", '["a", ["b"]]', "example 2: 'text' must be text"),
+        ("t.csv", "text,label\n", "no texts"),
+        ("t.txt", " \n", "the file is empty"),
+        ("t.pdf", "a", "must be .txt"),
+    ],
+)
+def test_a_bad_file_is_one_line(refused, model_dir, tmp_path, name, content, said):
+    (tmp_path / name).write_text(content)
+    assert said in refused("predict", model_dir, tmp_path / name, "--task", "colour")
+
+
+def test_bad_paths_are_one_line(refused, model_dir, tmp_path):
+    (tmp_path / "t.txt").write_text("a")
+    assert "no such file" in refused("predict", model_dir, tmp_path / "none.txt")
+    assert "holds no model" in refused("predict", tmp_path / "none", tmp_path / "t.txt")
+    line = refused("predict", model_dir, tmp_path / "t.txt", "--out", tmp_path)
+    assert "is a folder" in line
