@@ -60,6 +60,10 @@ class Carrier(Protocol):
         """The model that these saved updates make, instead of the one in hand; not in training."""
         ...
 
+    def merged(self) -> Any:
+        """The plain model with every update in its weights, which are fp32; the carrier's end."""
+        ...
+
     def notes(self) -> dict[str, Any]:
         """What the stage should record of the carrier, such as an error of recompression."""
         ...
@@ -79,6 +83,20 @@ def swapped(parameters: Iterable[Parameter], values: Iterable[Tensor]) -> Iterat
     finally:
         for p, value in kept:
             p.data = value
+
+
+def untie(model: Any, layers: Iterable[Any]) -> None:
+    """Give each of these layers a weight of its own, so that what is added changes no other layer.
+
+    An output layer that shares its weight with the embeddings is then told of in the config.
+    """
+    names = [id(p) for _, p in model.named_parameters(remove_duplicate=False)]
+    for layer in layers:
+        if names.count(id(layer.weight)) > 1:
+            layer.weight = Parameter(layer.weight.detach().clone(), requires_grad=False)
+    output, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+    if output is not None and output.weight is not embeddings.weight:
+        model.config.tie_word_embeddings = False
 
 
 def snapshot(parameters: Iterable[Parameter]) -> list[Tensor]:

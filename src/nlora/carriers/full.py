@@ -71,6 +71,10 @@ class Full:
         for name, parameter in self.model.named_parameters():
             parameter.copy_(tensors[name])
 
+    def merged(self) -> Any:
+        """The model as it is."""
+        return self.model
+
     def notes(self) -> dict[str, float]:
         """Nothing to record."""
         return {}

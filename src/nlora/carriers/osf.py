@@ -133,6 +133,11 @@ class Osf:
             for name, weight in self._weights.items():
                 weight.copy_(tensors[_key(name)])
 
+    def merged(self) -> Any:
+        """The plain model, whose weights are what was trained."""
+        self.consolidate()
+        return self.model.unload() if self.layers else self.model
+
     def notes(self) -> dict[str, float]:
         """The share of the singular directions that was preserved, and `osf_leak`.
 

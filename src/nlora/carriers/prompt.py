@@ -192,6 +192,10 @@ class Prompt:
             tensors = load_file(folder / "prompt.safetensors")
             self._add({name: tensor.to(device) for name, tensor in tensors.items()})
 
+    def merged(self) -> Any:
+        """Raises NloraError: a prompt is not part of the model's weights."""
+        raise NloraError("soft prompts cannot be merged into the weights of a model")
+
     def notes(self) -> dict[str, float]:
         """Nothing to record."""
         return {}

@@ -25,7 +25,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import Parameter
 from torch.nn.functional import linear
 
-from nlora.carriers.base import snapshot, swapped
+from nlora.carriers.base import snapshot, swapped, untie
 from nlora.carriers.lora import adapted
 from nlora.carriers.masks import Masks, collision_rate, mask
 from nlora.carriers.past import Dense, Folded, Past
@@ -120,6 +120,7 @@ class Sparse:
         self._trained = False
         self._start: list[Tensor] = []
         self.branches: dict[str, Branch] = {}
+        self._hooks: list[Any] = []
         for name, layer in self.layers.items():
             base = layer.get_base_layer()
             height, width = layer.out_features, layer.in_features
@@ -127,7 +128,7 @@ class Sparse:
             count = rank * (height + width) if density is None else int(density * size)
             branch = Branch((height, width), max(1, min(count, size)), base.weight.device)
             base.add_module("sparse", branch)
-            base.register_forward_hook(branch.add)
+            self._hooks.append(base.register_forward_hook(branch.add))
             self.branches[name] = branch
         self._in_force: Past = Folded(self.layers) if fold else Dense(self.layers, model.dtype)
 
@@ -203,6 +204,19 @@ class Sparse:
             self.past = past
             self._put(in_hand)
             self._put_past_in_force()
+
+    @torch.no_grad()
+    def merged(self) -> Any:
+        """The plain model, W₀ + ΔW."""
+        for hook in self._hooks:
+            hook.remove()
+        bases = {name: layer.get_base_layer() for name, layer in self.layers.items()}
+        untie(self.model, bases.values())
+        for name, branch in self.branches.items():
+            delta = _dense(branch.values, branch.positions, branch.shape, torch.float32)
+            bases[name].weight += delta.T if self.layers[name].fan_in_fan_out else delta
+            del bases[name].sparse
+        return self.model
 
     def notes(self) -> dict[str, Any]:
         """Where the newest update meets each earlier one, and the size of it, per matrix and over

@@ -15,6 +15,7 @@ from nlora.cli import (
     data,
     demo,
     env,
+    export,
     learn,
     methods,
     models,
@@ -102,6 +103,7 @@ app.command("demo")(demo.demo)
 app.command("run")(run.run)
 app.command("learn")(learn.learn)
 app.command("predict")(predict.predict)
+app.command("export")(export.export)
 app.command("compare")(compare.compare)
 app.command("table")(table.table)
 app.command("analyze")(analyze.analyze)

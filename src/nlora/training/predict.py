@@ -7,11 +7,8 @@ from typing import Any, NamedTuple
 from nlora import processes
 from nlora.data.task import Example, Task, TaskData
 from nlora.errors import NloraError, unknown
-from nlora.models.catalog import resolve
-from nlora.store.directory import ModelDirectory
-from nlora.training.config import plan
+from nlora.training.finished import restored, tasks_of
 from nlora.training.progress import Silent, Watcher
-from nlora.training.run import learned_tasks, settle, stored_config
 
 
 class Answer(NamedTuple):
@@ -32,16 +29,11 @@ def predict(
     learned one; without it there must be one alone, or a method that finds it by the input
     (`routing=input`). Nothing is written. Raises NloraError if there is no model or no such task.
     """
-    directory = ModelDirectory(model_dir)
-    if not directory.exists():
-        raise NloraError(f"{model_dir} holds no model")
-    learned = learned_tasks(directory)
-    if not learned:
-        raise NloraError(f"{model_dir} has learned no task yet")
+    learned = tasks_of(model_dir)
     names = [data.name for data in learned]
     if task is not None and task not in names:
         raise unknown("task", task, names)
-    learner = _restored(directory, learned, watcher or Silent())
+    learner = restored(model_dir, learned, watcher or Silent())
     asked = _tasks(learner, texts, task)
     answers: dict[int, Answer] = {}
     for one in dict.fromkeys(asked):
@@ -50,20 +42,6 @@ def predict(
         found = learner.evaluate([data])[one.name]
         answers |= {i: Answer(texts[i], one.name, p.text) for i, p in zip(rows, found, strict=True)}
     return [answers[i] for i in range(len(texts))]
-
-
-def _restored(directory: ModelDirectory, learned: Sequence[TaskData], watcher: Watcher) -> Any:
-    """The model as the last stage left it."""
-    from nlora.models.backbone import load
-    from nlora.training.learner import Learner, weights_dtype
-
-    config = stored_config(directory)
-    resolved = resolve(config.model)
-    planned, _ = settle(plan(config, resolved.recommended), directory, None)
-    watcher.message(f"loading {config.model}")
-    learner = Learner(planned, load(resolved, weights_dtype(planned)), directory, learned, watcher)
-    learner.restore()
-    return learner
 
 
 def _tasks(learner: Any, texts: Sequence[str], name: str | None) -> list[Task]:
