@@ -11,6 +11,7 @@ def test_a_folder_is_written_once(nlora, refused, llama, tmp_path):
     assert {p.name for p in (tmp_path / "plain").iterdir()} >= {
         *("config.json", "model.safetensors", "tokenizer.json", "prompts.json"),
     }
+    assert len({p.stat().st_mode for p in (tmp_path / "plain").iterdir()}) == 1
     assert "is there already" in refused("export", tmp_path / "m", tmp_path / "plain")
     assert "holds no model" in refused("export", tmp_path / "none", tmp_path / "new")
     assert "int8" in refused("export", tmp_path / "m", tmp_path / "new", "--dtype", "int8")

@@ -50,6 +50,8 @@ def export(
         model.save_pretrained(draft)
         learner.backbone.tokenizer.save_pretrained(draft)
         (draft / PROMPTS).write_text(indented(prompts), encoding="utf-8")
+        for weights in draft.glob("*.safetensors"):  # which are written for their owner alone
+            weights.chmod((draft / PROMPTS).stat().st_mode)
         sync_tree(draft)
         draft.rename(out)
     finally:
