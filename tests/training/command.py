@@ -9,7 +9,7 @@ import peft  # noqa: F401  (forked processes need not import these again)
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast, Trainer  # noqa: F401
 
-import nlora.store.directory
+import nlora.store.atomic
 import nlora.training.run
 from nlora.cli.app import main
 from nlora.training.learner import Learner
@@ -18,7 +18,7 @@ from nlora.training.trainer import StageTrainer
 PLACES = {
     "step": (StageTrainer, "log"),
     "evaluate": (Learner, "evaluate"),
-    "sync": (nlora.store.directory, "sync_tree"),
+    "sync": (nlora.store.atomic, "sync_tree"),
     "results": (nlora.training.run, "_write_results"),
 }
 

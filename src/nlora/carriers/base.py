@@ -85,18 +85,15 @@ def swapped(parameters: Iterable[Parameter], values: Iterable[Tensor]) -> Iterat
             p.data = value
 
 
-def untie(model: Any, layers: Iterable[Any]) -> None:
-    """Give each of these layers a weight of its own, so that what is added changes no other layer.
+def ties_told(model: Any) -> Any:
+    """The model, whose config says so if its output layer no longer shares the embeddings' weight.
 
-    An output layer that shares its weight with the embeddings is then told of in the config.
+    Else both would be one again when it is loaded.
     """
-    names = [id(p) for _, p in model.named_parameters(remove_duplicate=False)]
-    for layer in layers:
-        if names.count(id(layer.weight)) > 1:
-            layer.weight = Parameter(layer.weight.detach().clone(), requires_grad=False)
     output, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
     if output is not None and output.weight is not embeddings.weight:
         model.config.tie_word_embeddings = False
+    return model
 
 
 def snapshot(parameters: Iterable[Parameter]) -> list[Tensor]:

@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import Parameter
 
-from nlora.carriers.base import snapshot, swapped, untie
+from nlora.carriers.base import snapshot, swapped, ties_told
 from nlora.carriers.dropout import Dropout
 from nlora.carriers.past import Branch, Dense, Folded, Past
 from nlora.errors import NloraError
@@ -158,9 +158,10 @@ class Lora:
         self._put_past_in_force(consolidated=True)
 
     def merged(self) -> Any:
-        """The plain model, W₀ + ΔW."""
-        untie(self.model.base_model.model, [f.get_base_layer() for f in self.layers.values()])
-        return self.model.merge_and_unload()
+        """The plain model: the newest update is folded into the weights like those before it."""
+        self.past.append(self._copy())
+        self._put_past_in_force(consolidated=False)
+        return ties_told(self.model.unload())
 
     def notes(self) -> dict[str, float]:
         """The relative error with which a frozen branch stands for the earlier updates."""

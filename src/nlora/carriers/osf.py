@@ -79,9 +79,8 @@ class Osf:
     def begin(self, continued: bool = False, keep_previous: bool = False) -> None:
         """Take the SVD of the weights as they stand, and preserve `effective_rank` of it."""
         del continued  # there is only one model to go on from
-        self.consolidate()
+        plain = self.merged()
         self._start = [w.data for w in self._weights.values()] if keep_previous else []
-        plain = self.model.unload() if self.layers else self.model
         least = _preserve_one(self.effective_rank, self._weights)
         self.model = self._wrapped(plain, self.effective_rank, least)
         self.layers = _layers(self.model)

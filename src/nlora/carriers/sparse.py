@@ -25,7 +25,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import Parameter
 from torch.nn.functional import linear
 
-from nlora.carriers.base import snapshot, swapped, untie
+from nlora.carriers.base import snapshot, swapped, ties_told
 from nlora.carriers.lora import adapted
 from nlora.carriers.masks import Masks, collision_rate, mask
 from nlora.carriers.past import Dense, Folded, Past
@@ -205,18 +205,15 @@ class Sparse:
             self._put(in_hand)
             self._put_past_in_force()
 
-    @torch.no_grad()
     def merged(self) -> Any:
-        """The plain model, W₀ + ΔW."""
+        """The plain model: the newest update is folded into the weights like those before it."""
+        self.past.append(self._copy())
+        self._put_past_in_force()
         for hook in self._hooks:
             hook.remove()
-        bases = {name: layer.get_base_layer() for name, layer in self.layers.items()}
-        untie(self.model, bases.values())
-        for name, branch in self.branches.items():
-            delta = _dense(branch.values, branch.positions, branch.shape, torch.float32)
-            bases[name].weight += delta.T if self.layers[name].fan_in_fan_out else delta
-            del bases[name].sparse
-        return self.model
+        for layer in self.layers.values():
+            del layer.get_base_layer().sparse
+        return ties_told(self.model)
 
     def notes(self) -> dict[str, Any]:
         """Where the newest update meets each earlier one, and the size of it, per matrix and over

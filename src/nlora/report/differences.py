@@ -33,7 +33,7 @@ def _since_learned(run: Run) -> Answers | None:
     tasks = run.row["tasks"][:-1]
     if then is None or not tasks:
         return None
-    return {task: now[task].astype(int) - then[task].astype(int) for task in tasks}
+    return _minus(now, {task: then[task] for task in tasks})
 
 
 PARTS: dict[str, Callable[[Run], Answers | None]] = {

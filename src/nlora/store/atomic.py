@@ -2,8 +2,15 @@
 
 import json
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
+
+from nlora.errors import NloraError
 
 
 def write_text(path: Path, text: str) -> None:
@@ -35,6 +42,30 @@ def indented(value: Any) -> str:
 def draft_text(path: Path, text: str) -> None:
     """Write a file of a folder that is synced as a whole before it takes its place."""
     path.write_text(text, encoding="utf-8", newline="\n")
+
+
+@contextmanager
+def new_folder(place: Path, draft: Path) -> Iterator[Path]:
+    """The draft of a folder, beside its place, that it takes by one rename if the block succeeds.
+
+    Raises NloraError if safetensors could not write: a full disk, in their words.
+    """
+    shutil.rmtree(draft, ignore_errors=True)  # a killed process may have left one
+    draft.mkdir(parents=True)
+    try:
+        yield draft
+        for path in draft.rglob("*.safetensors"):  # are written for their owner alone
+            path.chmod(draft.stat().st_mode & 0o666)
+        sync_tree(draft)
+        draft.rename(place)
+    except BaseException as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        if isinstance(error, SafetensorError):
+            raise NloraError(
+                f"{place} could not be written: {error}; committed stages stand"
+            ) from error
+        raise
+    sync(place.parent)
 
 
 def sync(folder: Path) -> None:

@@ -26,11 +26,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, Field, ValidationError
-from safetensors import SafetensorError
 
 from nlora.checksum import sha256
 from nlora.errors import NloraError
-from nlora.store.atomic import draft_text, indented, sync, sync_tree, write_json
+from nlora.store.atomic import draft_text, indented, new_folder, write_json
 
 FORMAT = 1
 _OURS = {"model.json", "results.json", "stages", "logs", ".lock"}
@@ -224,27 +223,12 @@ class ModelDirectory:
 
     def commit(self, record: StageRecord, write: Callable[[Path], None]) -> None:
         """Write a stage (`write` fills its folder) and let it appear by one rename."""
-        place = self._stages / record.folder
-        draft = self._stages / f".{record.folder}"
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
-        try:
+        place, draft = self._stages / record.folder, self._stages / f".{record.folder}"
+        with new_folder(place, draft):
             write(draft)
             files = sorted(p for p in draft.rglob("*") if p.is_file())
             record.files = {p.relative_to(draft).as_posix(): sha256(p) for p in files}
             draft_text(draft / "stage.json", indented(record.model_dump()))
-            for path in files:  # safetensors are written for their owner alone
-                path.chmod((draft / "stage.json").stat().st_mode)
-            sync_tree(draft)
-            draft.rename(place)
-        except BaseException as error:
-            shutil.rmtree(draft, ignore_errors=True)
-            if isinstance(error, SafetensorError):  # a full disk, in safetensors' words
-                raise NloraError(
-                    f"{place} could not be written: {error}; earlier stages stand"
-                ) from error
-            raise
-        sync(self._stages)
 
     def adopt(self, other: "ModelDirectory", record: StageRecord, **changes: Any) -> None:
         """Commit a copy of a stage of another directory, these fields of its record changed.

@@ -1,24 +1,22 @@
 """A trained model as a plain Transformers model, for any program."""
 
-import shutil
 from pathlib import Path
-from typing import Literal
 
-from nlora.errors import NloraError
-from nlora.store.atomic import indented, sync_tree
+from nlora.errors import NloraError, unknown
+from nlora.store.atomic import draft_text, indented, new_folder
 from nlora.store.directory import ModelDirectory
 from nlora.training.config import plan
 from nlora.training.finished import restored, tasks_of
-from nlora.training.progress import Silent, Watcher
-from nlora.training.run import stored_config
+from nlora.training.progress import Watcher
+from nlora.training.run import heard, stored_config
 
-Dtype = Literal["float32", "bfloat16", "float16"]
+DTYPES = ("float32", "bfloat16", "float16")
 
 PROMPTS = "prompts.json"
 
 
 def export(
-    model_dir: Path, out: Path, dtype: Dtype = "float32", watcher: Watcher | None = None
+    model_dir: Path, out: Path, dtype: str = "float32", watcher: Watcher | None = None
 ) -> None:
     """Write the model of `model_dir`, all updates in its weights, to the new folder `out`.
 
@@ -29,6 +27,8 @@ def export(
     """
     import torch
 
+    if dtype not in DTYPES:
+        raise unknown("dtype", dtype, DTYPES)
     learned = tasks_of(model_dir)
     config = stored_config(ModelDirectory(model_dir))
     if not plan(config).method.mergeable:
@@ -38,22 +38,13 @@ def export(
         )
     if out.exists() or out.is_symlink():
         raise NloraError(f"{out} is there already; choose a new folder")
-    watcher = watcher or Silent()
+    watcher = heard(watcher)
     learner = restored(model_dir, learned, watcher, fp32=True)
     model = learner.carrier.merged().to(getattr(torch, dtype))
     prompter = learner.encoder.prompter
     prompts = {data.name: prompter.prompt(data.task, "{text}") for data in learned}
-    draft = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(draft, ignore_errors=True)  # a killed process may have left one
-    draft.mkdir(parents=True)
-    try:
+    with new_folder(out, out.with_name(f".{out.name}.partial")) as draft:
         model.save_pretrained(draft)
         learner.backbone.tokenizer.save_pretrained(draft)
-        (draft / PROMPTS).write_text(indented(prompts), encoding="utf-8")
-        for weights in draft.glob("*.safetensors"):  # which are written for their owner alone
-            weights.chmod((draft / PROMPTS).stat().st_mode)
-        sync_tree(draft)
-        draft.rename(out)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        draft_text(draft / PROMPTS, indented(prompts))
     watcher.message(f"the model is in {out}")

@@ -8,7 +8,8 @@ from nlora import processes
 from nlora.data.task import Example, Task, TaskData
 from nlora.errors import NloraError, unknown
 from nlora.training.finished import restored, tasks_of
-from nlora.training.progress import Silent, Watcher
+from nlora.training.progress import Watcher
+from nlora.training.run import heard
 
 
 class Answer(NamedTuple):
@@ -33,7 +34,7 @@ def predict(
     names = [data.name for data in learned]
     if task is not None and task not in names:
         raise unknown("task", task, names)
-    learner = restored(model_dir, learned, watcher or Silent())
+    learner = restored(model_dir, learned, heard(watcher))
     asked = _tasks(learner, texts, task)
     answers: dict[int, Answer] = {}
     for one in dict.fromkeys(asked):

@@ -55,7 +55,7 @@ def run(
     `stream` gives the tasks themselves instead of the name in `config`. Raises NloraError if `out`
     holds another configuration or something else.
     """
-    watcher = _heard(watcher)
+    watcher = heard(watcher)
     directory = ModelDirectory(out)
     directory.exists()
     resolved, sampled = prepare(config, stream)
@@ -75,7 +75,7 @@ def learn(
     `config` starts a new directory; an existing one goes on as its `model.json` says, which a
     `config` must equal. A task that was learned already, from the same data, is not learned again.
     """
-    watcher = _heard(watcher)
+    watcher = heard(watcher)
     directory = ModelDirectory(out)
     exists = directory.exists()
     if config is None:
@@ -100,7 +100,7 @@ def learn(
         return _write_results(directory, names, config.method)
 
 
-def _heard(watcher: Watcher | None) -> Watcher:
+def heard(watcher: Watcher | None) -> Watcher:
     """The watcher where there is one, and only in the process that speaks."""
     return watcher if watcher is not None and processes.is_main() else Silent()
 
