@@ -2,12 +2,20 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# How many processes share the tests out; each has one thread.
+WORKERS ?= 2
+PYTEST := $(BIN)/pytest -n $(WORKERS)
+# Seconds of tests that `make check` runs, about.
+SHORT ?= 8
 
-.PHONY: help install demo test lint types unit clean
+.PHONY: help install demo check test lint types unit changed-types changed-tests coverage budget clean
 
 help:
-	@echo "make demo   install, then learn four small tasks with two methods and compare them"
-	@echo "make test   install, then lint, type check and run the tests"
+	@echo "make demo      install, then learn four small tasks with two methods and compare them"
+	@echo "make check     lint, type check and quick tests of what changed since main (30 s)"
+	@echo "make test      install, then lint, type check and run all tests"
+	@echo "make coverage  all tests, and which branches none of them takes"
+	@echo "make budget    all tests, and write down what each file takes (tests/durations.json)"
 
 install: $(VENV)/.installed
 
@@ -20,6 +28,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: install
 	$(BIN)/nlora demo
 
+check: install
+	@$(MAKE) --no-print-directory -j2 -O lint changed-types changed-tests
+
 test: lint types unit
 
 lint: install
@@ -31,7 +42,21 @@ types: install
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 unit: install
-	$(BIN)/pytest
+	$(PYTEST)
+
+changed-types: install
+	@files=$$($(BIN)/python tools/changed.py modules) && \
+	if [ -n "$$files" ]; then $(BIN)/pyright --pythonpath $(BIN)/python $$files; fi
+
+changed-tests: install
+	@files=$$($(BIN)/python tools/changed.py tests $(SHORT)) && \
+	if [ -n "$$files" ]; then $(BIN)/pytest $$files; fi
+
+coverage: install
+	$(PYTEST) --cov --cov-report=term
+
+budget: install
+	NLORA_BUDGET=write $(PYTEST)
 
 clean:
-	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .ruff_cache .hypothesis .coverage*

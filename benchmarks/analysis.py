@@ -10,8 +10,6 @@ matrix, and its time is stated for all. Each row is a line of JSON. Nothing else
 
 import argparse
 import json
-import resource
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -27,6 +25,7 @@ from nlora.analysis.report import analyse
 from nlora.lowrank.factors import Factors
 from nlora.lowrank.metrics import entry_norm, geometry, gsr_of_norms
 from nlora.lowrank.supports import Collisions, Threshold, collisions
+from nlora.machine import peak_memory
 
 RMS = Threshold(0.1, relative=True)
 MATRICES, SIZE = 144, 1024
@@ -136,8 +135,7 @@ def seconds(work: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def peak_mb() -> int:
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit // 1_000_000
+    return peak_memory() // 1_000_000
 
 
 def row(what: str, **values: Any) -> None:

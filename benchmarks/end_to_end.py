@@ -28,10 +28,10 @@ from typing import Any
 
 import torch
 
+from nlora.backbones.hardware import bf16_is_faster
 from nlora.data.batches import TrainingOrder, common_prefix
 from nlora.data.streams import load_stream
 from nlora.data.task import TaskData, sample
-from nlora.models.backbone import bf16_is_faster
 from sides import BATCH, Minimal, Ours
 
 TASKS = ("agnews", "dbpedia")
@@ -108,7 +108,7 @@ def training(name: str, data: TaskData, options: argparse.Namespace) -> Iterator
 
 
 def penalty(name: str, data: TaskData, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Training with n-lora against inc-lora; the penalty is in force from the first step on."""
+    """Training with n-lora against inc-lora; the penalty is active from the first step on."""
     plain = Ours("inc-lora", options.model, options.dtype, data, options.steps)
     weight = {"l1_unit": "sum", "l1": 1e-6}
     sparse = Ours("n-lora", options.model, options.dtype, data, options.steps, **weight)
@@ -146,9 +146,9 @@ def stages(name: str, data: TaskData, options: argparse.Namespace) -> Iterator[d
     )
     for _ in range(14):
         with torch.no_grad():
-            for factors in last.carrier.factors().values():
+            for factors in last.adapter.factors().values():
                 factors.B.normal_(std=0.01)
-        last.carrier.begin()
+        last.adapter.begin()
     times = interleaved(options.pairs, first.train, last.train)
     yield {"task": name, "what": "stage 15 per stage 1, fp32", "ratio": median_ratio(times, 1, 0)}
 
@@ -169,11 +169,11 @@ def memory(name: str, data: TaskData, options: argparse.Namespace) -> Iterator[d
 STARTUP = """
 import sys, time
 from pathlib import Path
-from nlora.training.config import RunConfig
-from nlora.training.progress import Silent
-from nlora.training.run import run
+from nlora.plan.config import RunConfig
+from nlora.progress import NoProgress
+from nlora.continual.learning import run
 
-class UntilTraining(Silent):
+class UntilTraining(NoProgress):
     def start(self, title, total):
         print(time.time())
         sys.exit()

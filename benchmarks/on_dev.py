@@ -23,17 +23,18 @@ from typing import Any
 import torch
 
 from nlora.analysis.adapters import WEIGHTS, read_adapter
+from nlora.backbones.catalog import find
+from nlora.backbones.load import load
 from nlora.cli.console import Lines
+from nlora.continual.learning import run
+from nlora.continual.model import make_adapter, make_encoder, weights_dtype
 from nlora.data.batches import Collator, by_budget
 from nlora.data.streams import load_stream
 from nlora.data.task import Example, TaskData, sample
 from nlora.lowrank.factors import Factors
-from nlora.models.backbone import load
-from nlora.models.catalog import resolve
+from nlora.plan.config import RunConfig, parse_overrides
+from nlora.plan.resolve import Plan, choose
 from nlora.store.directory import ModelDirectory
-from nlora.training.config import Plan, RunConfig, parse_overrides, plan
-from nlora.training.learner import make_carrier, make_encoder, weights_dtype
-from nlora.training.run import run
 
 
 def geometry(folder: Path) -> dict[str, float]:
@@ -62,11 +63,11 @@ def geometry(folder: Path) -> dict[str, float]:
 def losses(
     resolved: Plan, updates: Sequence[Path], tasks: dict[str, Sequence[Example]]
 ) -> dict[str, float]:
-    """The mean loss per answer token of each task's examples, with these updates in force."""
-    backbone = load(resolve(resolved.config.model), weights_dtype(resolved))
-    encoder, carrier = make_encoder(resolved, backbone), make_carrier(resolved, backbone)
-    carrier.load(updates)
-    carrier.model.eval()
+    """The mean loss per answer token of each task's examples, with these updates active."""
+    backbone = load(find(resolved.config.model), weights_dtype(resolved))
+    encoder, adapter = make_encoder(resolved, backbone), make_adapter(resolved, backbone)
+    adapter.load(updates)
+    adapter.model.eval()
     collate = Collator(backbone.tokenizer.pad_token_id, backbone.encoder_decoder)
     found = {}
     for name, examples in tasks.items():
@@ -76,10 +77,10 @@ def losses(
         for batch in by_budget([len(row) for row in rows], resolved.run.eval_tokens):
             inputs = collate([rows[i] for i in batch])
             inputs = {
-                key: value.to(carrier.model.device) if isinstance(value, torch.Tensor) else value
+                key: value.to(adapter.model.device) if isinstance(value, torch.Tensor) else value
                 for key, value in inputs.items()
             }
-            found[name] += float(resolved.method.loss(carrier.model, inputs, tokens)["task"])
+            found[name] += float(resolved.method.loss(adapter.model, inputs, tokens)["task"])
     return found
 
 
@@ -89,7 +90,7 @@ def measure(config: RunConfig, folder: Path, stream: Sequence[TaskData]) -> list
     run(config, folder, Lines(), stream=on_dev)
     directory = ModelDirectory(folder)
     stored = directory.config()["settings"]
-    resolved = plan(config.model_copy(update={"settings": stored}))
+    resolved = choose(config.model_copy(update={"settings": stored}))
     dev = {task.name: sample(task.test, config.max_eval, seed=0) for task in on_dev}
     rows = []
     for k, record in enumerate(directory.stages(), start=1):

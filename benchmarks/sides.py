@@ -12,17 +12,21 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, PrinterCallback, Trainer, TrainingArguments
 
+from nlora.backbones.catalog import find
+from nlora.backbones.hardware import bf16_is_faster
+from nlora.backbones.load import load
+from nlora.continual.model import make_adapter, make_encoder
 from nlora.data.batches import Collator, TrainingOrder
 from nlora.data.streams import load_stream
 from nlora.data.task import Example, TaskData, sample
-from nlora.evaluation.decode import predict
+from nlora.evaluation.answers import answer
+from nlora.machine import peak_memory
 from nlora.methods.base import Stage
-from nlora.models.backbone import bf16_is_faster, load
-from nlora.models.catalog import resolve
-from nlora.training.config import RunConfig, RunSettings, plan
-from nlora.training.learner import make_carrier, make_encoder, peak_memory
-from nlora.training.progress import Silent
-from nlora.training.trainer import train
+from nlora.plan.config import RunConfig
+from nlora.plan.resolve import choose
+from nlora.plan.settings import RunSettings
+from nlora.progress import NoProgress
+from nlora.training.loop import train
 
 BATCH = 16
 
@@ -41,17 +45,17 @@ class Ours:
     ) -> None:
         settings["precision"] = "bf16" if dtype == torch.bfloat16 else "fp32"
         config = RunConfig(model=model, method=method, settings=settings)
-        self.plan = plan(config)
-        self.backbone = load(resolve(model), dtype)
-        self.carrier = make_carrier(self.plan, self.backbone)
+        self.plan = choose(config)
+        self.backbone = load(find(model), dtype)
+        self.adapter = make_adapter(self.plan, self.backbone)
         self.encoder = make_encoder(self.plan, self.backbone)
-        self.carrier.begin()
+        self.adapter.begin()
         self.rows = [self.encoder(e) for e in data.train[: BATCH * steps]]
         self.stage = Stage(1, data.name, (data,), seed=1, steps=steps)
 
     def evaluate(self, tests: Sequence[Example]) -> list[str]:
         """The answers."""
-        return [p.text for p in predict(self.carrier.model, self.encoder, tests)]
+        return [p.text for p in answer(self.adapter.model, self.encoder, tests)]
 
     def train(self) -> None:
         """All steps."""
@@ -61,14 +65,14 @@ class Ours:
         collator = Collator(pad_id, self.backbone.encoder_decoder, share_prefix=True)
         train(
             self.plan.method,
-            self.carrier.model,
+            self.adapter.model,
             self.stage,
             self.rows,
             penalties,
             run,
             collator,
             False,
-            Silent(),
+            NoProgress(),
             Path("unused"),
         )
 
@@ -78,12 +82,12 @@ class Minimal:
 
     def __init__(self, model: str, dtype: torch.dtype, data: TaskData, steps: int):
         config = RunConfig(model=model, method="inc-lora")
-        shell = load(resolve(model), dtype, weights=False)
+        shell = load(find(model), dtype, weights=False)
         self.tokenizer = shell.tokenizer
-        self.encoder = make_encoder(plan(config), shell)
+        self.encoder = make_encoder(choose(config), shell)
         rows = [self.encoder(e) for e in data.train[: BATCH * steps]]
         self.rows = [rows[i] for i in TrainingOrder(rows, BATCH, seed=1)]
-        base = AutoModelForCausalLM.from_pretrained(resolve(model).target, dtype=dtype)
+        base = AutoModelForCausalLM.from_pretrained(find(model).target, dtype=dtype)
         lora = LoraConfig(task_type="CAUSAL_LM", r=8, lora_alpha=32, lora_dropout=0.1)
         self.model = get_peft_model(base, lora)
         self.pad_id = self.tokenizer.pad_token_id

@@ -10,9 +10,9 @@ import sys
 import torch
 from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
 
-from nlora.models.catalog import resolve
+from nlora.backbones.catalog import find
 
-tokenizer = AutoTokenizer.from_pretrained(resolve("smollm2-135m").target)
+tokenizer = AutoTokenizer.from_pretrained(find("smollm2-135m").target)
 torch.manual_seed(0)
 config = T5Config(
     vocab_size=len(tokenizer),

@@ -1,15 +1,64 @@
 """What holds for all tests: the same on every machine, however slow, and with or without a GPU."""
 
+import gc
 import os
+import signal
+import sys
 
 import pytest
 from hypothesis import settings
 
+from tests.budget import Budget
+from tests.once import once
+
 # Tests compare bits, and a GPU's kernels add up in any order (set it to 0 to try them there).
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+# Workers with as many threads each as there are cores wait for each other most of the time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 settings.register_profile("same", derandomize=True, deadline=None)
 settings.load_profile("same")
+
+
+def pytest_configure(config):
+    # A shell ignores Ctrl-C for what it runs in the background, and so would every child process.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if not hasattr(config, "workerinput"):  # the workers of xdist report to the main process
+        config.pluginmanager.register(Budget(config.rootpath, os.environ.get("NLORA_BUDGET")))
+
+
+def pytest_collection_modifyitems(session, items):
+    """The longest files first, so that no worker is left alone with one at the end."""
+    seconds = Budget(session.config.rootpath).seconds
+    items.sort(key=lambda item: -seconds.get(item.nodeid.split("::")[0], 0))
+
+
+def pytest_collection_finish(session):
+    """No bars where nobody looks, and no garbage collection among what is imported.
+
+    Each stage that is trained collects all there is, which took half of a short test's time.
+    """
+    if transformers := sys.modules.get("transformers"):
+        transformers.utils.logging.disable_progress_bar()
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def registries():
+    """What registries hold before any plug-in is imported."""
+    from nlora.adapters.registry import _registered
+    from nlora.merging.registry import _known
+
+    return [(known, dict(known)) for known in (_registered, _known)]
+
+
+@pytest.fixture(autouse=True)
+def plug_ins_are_forgotten(registries):
+    """What a plug-in of one test registers is not there in the next."""
+    for known, first in registries:
+        known.clear()
+        known.update(first)
 
 
 @pytest.fixture(scope="session")
@@ -20,12 +69,13 @@ def llama(tmp_path_factory):
     """
     from tests.tiny import model, tokenizer  # slow to import, and not every test needs it
 
-    folder = tmp_path_factory.mktemp("models") / "llama"
-    net = model("llama")
-    net.lm_head.weight.data.mul_(30)
-    net.save_pretrained(folder)
-    tokenizer(ends_with_eos=False).save_pretrained(folder)
-    return folder
+    def make(folder):
+        net = model("llama")
+        net.lm_head.weight.data.mul_(30)
+        net.save_pretrained(folder)
+        tokenizer(ends_with_eos=False).save_pretrained(folder)
+
+    return once("llama", make, tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
@@ -33,4 +83,18 @@ def t5(tmp_path_factory):
     """The folder of a tiny random encoder-decoder model."""
     from tests.tiny import save
 
-    return save("t5", tmp_path_factory.mktemp("models") / "t5")
+    return once("t5", lambda folder: save("t5", folder), tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def finished(llama, tmp_path_factory):
+    """`finished(kind)` is the finished run of one of the kinds of tests/finished.py, to be read."""
+    from tests.finished import described, finish
+
+    def of(kind):
+        folder = once(
+            f"finished-{kind}", lambda folder: finish(kind, llama, folder), tmp_path_factory
+        )
+        return described(kind, llama, folder)
+
+    return of

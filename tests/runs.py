@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from nlora.training.config import RunConfig
+from nlora.plan.config import RunConfig
 
 LABELS = {"colour": ("a", "b", "c"), "animal": ("d", "e", "f"), "fruit": ("b", "a", "d")}
 
@@ -70,7 +70,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 
 
 class Listener:
-    """A watcher that remembers what it was told."""
+    """A progress that remembers what it was told."""
 
     def __init__(self) -> None:
         self.messages: list[str] = []

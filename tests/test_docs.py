@@ -4,9 +4,13 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+import torch
 import yaml
 
-from nlora.training.run import run
+from nlora.continual.learning import run
+from nlora.lowrank.factors import Factors
+from nlora.methods.context import Step
 from tests.runs import config, read_jsonl, write_stream
 from tests.tiny import save
 
@@ -27,8 +31,25 @@ def test_the_method_of_the_documentation_trains(tmp_path):
         plugin=str(plugin),
     )
     run(asked, tmp_path / "out")
-    losses = read_jsonl(tmp_path / "out" / "stages" / "001-colour" / "losses.jsonl")
-    assert all(step["small"] > 0 for step in losses)
+    first, *later = read_jsonl(tmp_path / "out" / "stages" / "001-colour" / "losses.jsonl")
+    assert first["size"] == 0  # B is
+    assert all(step["size"] > 0 for step in later)
+
+
+def test_the_term_of_the_documentation_has_the_gradient_that_it_says():
+    shown = {}
+    exec(blocks("docs/methods.md", "python")[0], shown)
+    torch.manual_seed(0)
+    factors = [
+        Factors(*(torch.randn(*shape, requires_grad=True) for shape in ((2, 5), (3, 2))), 0.5)
+        for _ in range(2)
+    ]
+    exact = sum((0.5 * (f.B @ f.A)).square().sum() for f in factors)
+    exact.backward()
+    term = shown["Size"](factors, 3.0, relative=False, steps=10)(Step(0, 10))
+    assert term.value == pytest.approx(3 * exact.item())
+    for parameter, gradient in term.gradients:
+        torch.testing.assert_close(gradient, 3 * parameter.grad)
 
 
 def test_the_stream_of_the_readme_is_one(tmp_path):
@@ -46,6 +67,19 @@ def test_the_stream_of_the_readme_is_one(tmp_path):
     assert [data.name for data in read_stream(tmp_path / "stream.yaml")] == ["tickets", "cities"]
 
 
+def test_the_python_of_the_readme_runs(llama, tmp_path, monkeypatch, capsys):
+    stream = write_stream(tmp_path, "colour", "animal")
+    monkeypatch.chdir(tmp_path)
+    learned, asked = blocks("README.md", "python")
+    learned = learned.replace("tiny-t5", str(llama)).replace('"demo"', repr(str(stream)))
+    for code in (learned, asked):
+        exec(code, {"__name__": "__main__"})
+    results, *answered, accuracy = capsys.readouterr().out.splitlines()
+    assert len(results.split()) == 2
+    assert [line.split()[0] for line in answered] == ["colour", "animal"]
+    assert accuracy.startswith("{'colour': ")
+
+
 def test_the_comparison_of_the_documentation_is_one(monkeypatch):
     asked = []
     monkeypatch.setattr(
@@ -58,6 +92,6 @@ def test_the_comparison_of_the_documentation_is_one(monkeypatch):
 
 
 def test_every_file_that_the_documentation_links_to_exists():
-    for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+    for page in [*ROOT.glob("*.md"), *sorted((ROOT / "docs").rglob("*.md"))]:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"

@@ -2,10 +2,10 @@
 
 import pytest
 
+from nlora.backbones.catalog import catalog
+from nlora.continual.learning import run
 from nlora.data.demo import demo_stream
-from nlora.models.catalog import catalog
-from nlora.training.config import RunConfig
-from nlora.training.run import run
+from nlora.plan.config import RunConfig
 
 SMOLLM2 = "smollm2-135m"
 fetched = any(entry.fetched for entry in catalog() if entry.name == SMOLLM2)
@@ -17,7 +17,7 @@ fetched = any(entry.fetched for entry in catalog() if entry.name == SMOLLM2)
     reason=f"{SMOLLM2} is not in the cache; `nlora models fetch {SMOLLM2}` puts it there",
 )
 def test_a_real_model_learns_a_task_that_it_could_not_do(tmp_path):
-    topic = demo_stream(train=48, test=24, dev=1)[0]
+    topic = demo_stream(train=32, test=16, dev=1)[0]
     asked = RunConfig(
         model=SMOLLM2,
         method="n-lora",

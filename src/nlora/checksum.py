@@ -1,4 +1,4 @@
-"""What a file holds, in 64 digits."""
+"""The SHA-256 of files."""
 
 import hashlib
 from pathlib import Path

@@ -4,9 +4,9 @@
 the same data, holds the whole model, trains on its share of every batch (gradients are averaged by
 PyTorch's DistributedDataParallel) and answers its share of every evaluation. All else is computed
 by every process alike. The main process alone locks and writes the model directory, and speaks.
-On CUDA, numbers of the model travel by NCCL and all else by gloo, which notices a peer that died.
 
-In a single process all of this does nothing.
+Accelerate joins the processes and moves what they tell one another; it is imported where there
+are several. On CUDA, tensors travel by NCCL and all else by gloo, which notices a peer that died.
 """
 
 import logging
@@ -16,67 +16,57 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from nlora.errors import NloraError
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
+    from torch import Tensor
 
 T = TypeVar("T")
 
 PATIENCE = timedelta(hours=1)
 """How long a process waits for another that lives: one writes the model while all others wait."""
 
+_state: "PartialState | None" = None
+"""Accelerate's state once this process has joined others; a single process has none."""
+
 
 def start() -> None:
     """Join the other processes that a launcher such as torchrun started, if it did."""
-    if not _launched():
+    global _state
+    if _state is not None or "LOCAL_RANK" not in os.environ:  # what accelerate goes by too
         return
     import torch
-    import torch.distributed as dist
+    from accelerate import PartialState
 
-    if dist.is_initialized():
-        return
-    backend = "gloo"
-    if torch.cuda.is_available():
-        place, devices = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
-        if place >= devices:
-            raise NloraError(
-                f"each process needs a GPU of its own, and this machine has {devices}: start at "
-                f"most {devices} processes on it (torchrun --nproc-per-node {devices})"
-            )
-        torch.cuda.set_device(place)
-        backend = "cpu:gloo,cuda:nccl"
-    dist.init_process_group(backend, timeout=PATIENCE)
+    cuda = torch.cuda.is_available()
+    if cuda and int(os.environ["LOCAL_RANK"]) >= (devices := torch.cuda.device_count()):
+        raise NloraError(
+            f"each process needs a GPU of its own, and this machine has {devices}: start at "
+            f"most {devices} processes on it (torchrun --nproc-per-node {devices})"
+        )
+    backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
+    _state = PartialState(cpu=not cuda, backend=backend, timeout=PATIENCE)
 
 
 def stop() -> None:
     """Part from the others when all is done."""
-    if _launched():
-        import torch.distributed as dist
-
-        if dist.is_initialized():
-            dist.destroy_process_group()
-
-
-def _launched() -> bool:
-    return "LOCAL_RANK" in os.environ  # what accelerate, and so the Trainer, goes by
+    global _state
+    if _state is not None:
+        _state.destroy_process_group()
+        _state = None
 
 
 def count() -> int:
     """How many processes there are."""
-    if not _launched():
-        return 1
-    import torch.distributed as dist
-
-    return dist.get_world_size() if dist.is_initialized() else 1
+    return _state.num_processes if _state is not None else 1
 
 
 def rank() -> int:
     """The number of this one: 0, 1, …; 0 is the main process."""
-    if count() == 1:
-        return 0
-    import torch.distributed as dist
-
-    return dist.get_rank()
+    return _state.process_index if _state is not None else 0
 
 
 def is_main() -> bool:
@@ -92,38 +82,47 @@ def quieten() -> None:
 
 
 def share(items: Sequence[T]) -> Sequence[T]:
-    """This process's share of what every process has: every n-th item."""
+    """This process's share of what every process has: every n-th item.
+
+    (Accelerate's `split_between_processes` cuts into n pieces; of batches in the order of their
+    lengths the last process would get all the long ones.)
+    """
     return items[rank() :: count()]
 
 
 def gathered(value: T) -> list[T]:
     """The values that all processes give, by rank."""
-    values: list[Any] = [value]
-    if count() > 1:
-        import torch.distributed as dist
+    if count() == 1:
+        return [value]
+    from accelerate.utils import gather_object
 
-        values = [None] * count()
-        dist.all_gather_object(values, value)
-    return values
+    return gather_object([value])
+
+
+def summed(tensor: "Tensor") -> "Tensor":
+    """The sum over all processes of a tensor that each has, of its shape and on its device.
+
+    A single process gets its own tensor back. Nothing waits for a GPU.
+    """
+    if count() == 1:
+        return tensor
+    from accelerate.utils import reduce
+
+    return reduce(tensor, reduction="sum")  # type: ignore[return-value]
 
 
 def from_main(value: T) -> T:
     """The main process's value, in every process."""
-    if count() > 1:
-        import torch.distributed as dist
+    if count() == 1:
+        return value
+    from accelerate.utils import broadcast_object_list
 
-        values = [value]
-        dist.broadcast_object_list(values, src=0)
-        return values[0]
-    return value
+    return broadcast_object_list([value])[0]
 
 
 def wait() -> None:
     """Go on when all processes have come here."""
-    if count() > 1:
-        import torch.distributed as dist
-
-        dist.barrier()
+    gathered(None)  # `wait_for_everyone` asks NCCL on CUDA, which would wait for the dead
 
 
 def on_main(function: Callable[[], Any]) -> None:
@@ -159,10 +158,11 @@ def first_to_fail() -> bool:
     """Whether no other process failed before this one, which has failed: it says why."""
     if count() == 1:
         return True
-    from torch.distributed import distributed_c10d as dist
+    from torch.distributed import distributed_c10d
 
     try:
-        first = dist._get_default_store().compare_set("nlora/failed", "", str(rank()))
+        store = distributed_c10d._get_default_store()
+        first = store.compare_set("nlora/failed", "", str(rank()))
     except RuntimeError:  # its keeper is gone already
         return False
     return first.decode() == str(rank())

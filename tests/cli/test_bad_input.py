@@ -183,7 +183,7 @@ def test_a_loss_that_is_no_number(refused, command, tmp_path):
 
 
 def test_a_full_disk(refused, command, tmp_path, monkeypatch):
-    from nlora.carriers.lora import Lora
+    from nlora.adapters.lora import Lora
 
     def full(self, folder):
         raise OSError(28, "No space left on device", str(folder))

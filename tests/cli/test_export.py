@@ -1,18 +1,15 @@
 """`nlora export`: a new folder or one line."""
 
-from nlora.training.run import run
-from tests.runs import config, write_stream
 
-
-def test_a_folder_is_written_once(nlora, refused, llama, tmp_path):
-    run(config(llama, write_stream(tmp_path, "colour")), tmp_path / "m")
-    done = nlora("export", tmp_path / "m", tmp_path / "plain", "--dtype", "bfloat16")
+def test_a_folder_is_written_once(nlora, refused, finished, tmp_path):
+    out = finished("inc-lora").out
+    done = nlora("export", out, tmp_path / "plain", "--dtype", "bfloat16")
     assert done.exit_code == 0, done.stderr
     assert {p.name for p in (tmp_path / "plain").iterdir()} >= {
         *("config.json", "model.safetensors", "tokenizer.json", "prompts.json"),
     }
     assert len({p.stat().st_mode for p in (tmp_path / "plain").iterdir()}) == 1
-    assert "is there already" in refused("export", tmp_path / "m", tmp_path / "plain")
+    assert "is there already" in refused("export", out, tmp_path / "plain")
     assert "holds no model" in refused("export", tmp_path / "none", tmp_path / "new")
-    assert "int8" in refused("export", tmp_path / "m", tmp_path / "new", "--dtype", "int8")
+    assert "int8" in refused("export", out, tmp_path / "new", "--dtype", "int8")
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]

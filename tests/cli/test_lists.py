@@ -5,10 +5,10 @@ from typing import get_args
 
 import pytest
 
-from nlora.carriers.lora import Consolidation
 from nlora.cli.methods import FREE
 from nlora.data.download import Download
-from nlora.methods.sparsity import SparsityKind
+from nlora.merging.registry import consolidations
+from nlora.methods.parts.sparsity import SparsityKind
 
 
 def listed(result):
@@ -23,7 +23,7 @@ def test_methods(nlora):
         assert name in found
     assert found["prog-prompt"]["needs_task_id"]
     assert found["replay"]["needs_old_data"]
-    assert found["replay"]["carrier"] == "full"
+    assert found["replay"]["adapter"] == "full"
     for name, mergeable in (("n-lora", True), ("de-lora", False), ("l2p", False), ("mtl", True)):
         assert found[name]["mergeable"] is mergeable
     assert found["de-lora"]["storage_grows"]
@@ -36,8 +36,8 @@ def test_the_space_of_lora_methods_is_shown_whole(nlora):
     table = nlora("methods").stdout
     for name, values in (
         ("penalty", get_args(SparsityKind)),
-        ("consolidation", get_args(Consolidation)),
-        ("routing", ("none", "input", "told")),
+        ("consolidation", consolidations()),
+        ("routing", ("none", "input", "task")),
     ):
         assert name in settings
         assert all(value in table for value in (name, *values))

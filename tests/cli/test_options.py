@@ -3,8 +3,9 @@ import json
 import pytest
 
 from nlora.cli.options import configuration
+from nlora.plan.config import parse_config
+from nlora.plan.resolve import choose
 from nlora.recipes import recipe
-from nlora.training.config import parse_config, plan
 
 RECIPE = "n-lora-t5-large-order-1"
 
@@ -26,7 +27,7 @@ def test_every_level_gives_way_to_the_next(tmp_path):
     recommended = {"lora": {"learning_rate": 0.2}}
     rates = []
     path.write_text("model: m\n")
-    rates.append(plan(parse_config({"model": "m", "method": "n-lora"}, "")).run.learning_rate)
+    rates.append(choose(parse_config({"model": "m", "method": "n-lora"}, "")).run.learning_rate)
     for name, text, overrides in (
         (None, "", []),
         (RECIPE, "", []),
@@ -36,7 +37,7 @@ def test_every_level_gives_way_to_the_next(tmp_path):
         path.write_text(f"model: m\n{text}\n")
         flags = {} if name else {"method": "n-lora"}
         values = configuration(name, path, overrides, **flags)
-        rates.append(plan(parse_config(values, ""), recommended).run.learning_rate)
+        rates.append(choose(parse_config(values, ""), recommended).run.learning_rate)
     assert rates == [1e-3, 0.2, recipe(RECIPE).settings["learning_rate"], 0.4, 0.5]
     assert len(set(map(str, rates))) == 5 or rates[0] == rates[2]
 
@@ -50,20 +51,18 @@ def test_numbers_are_numbers_in_files_and_overrides(tmp_path, text):
 
 
 def test_the_model_json_of_a_run_is_a_configuration(tmp_path):
-    first = plan(
-        parse_config(
-            {"model": "m", "method": "n-lora", "stream": "demo", "settings": {"l1": [0, 1e-4]}}, ""
-        )
+    asked = parse_config(
+        {"model": "m", "method": "n-lora", "stream": "demo", "settings": {"l1": [0, 1e-4]}}, ""
     )
-    stored = {**first.config.model_dump(mode="json"), "settings": first.settings()}
+    first = choose(asked)
+    stored = {**asked.model_dump(mode="json"), "settings": first.settings()}
     derived = {"format": 1, "base": {}, "tasks": ["a"], "versions": {}}
     path = tmp_path / "model.json"
     path.write_text(json.dumps({**stored, **derived}))
-    again = plan(parse_config(configuration(None, path, []), ""))
-    assert again.settings() == first.settings()
-    assert again.config.model_copy(update={"settings": {}}) == first.config.model_copy(
-        update={"settings": {}}
-    )
+    read = parse_config(configuration(None, path, []), "")
+    assert choose(read).settings() == first.settings()
+    nothing = {"settings": {}}
+    assert read.model_copy(update=nothing) == asked.model_copy(update=nothing)
 
 
 def test_text_that_looks_like_an_interpolation_stays_text(tmp_path):

@@ -4,15 +4,12 @@ import json
 
 import pytest
 
-from nlora.training.run import run
-from tests.runs import config, read_jsonl, write_stream
+from tests.runs import read_jsonl
 
 
-@pytest.fixture(scope="module")
-def model_dir(llama, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    run(config(llama, write_stream(folder, "colour", "animal")), folder / "out")
-    return folder / "out"
+@pytest.fixture
+def model_dir(finished):
+    return finished("inc-lora").out
 
 
 def test_texts_of_every_kind_of_file_have_the_same_answers(nlora, model_dir, tmp_path):

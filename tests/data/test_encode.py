@@ -123,6 +123,13 @@ def test_many_examples_are_encoded_as_each_alone_and_only_once():
     assert encode.all(examples[:1])[0].prompt
 
 
+def test_a_tokenizer_without_an_end_token_is_one_clear_line():
+    endless = tokenizer(False)
+    endless.eos_token = None
+    with pytest.raises(NloraError, match="no end token"):
+        Encoder(endless, Prompter(), False)
+
+
 def test_chat_without_a_template_is_one_clear_line():
     with pytest.raises(NloraError, match="no chat template"):
         Prompter(chat=True, tokenizer=tokenizer(False))

@@ -164,6 +164,10 @@ def test_a_missing_file_is_named(folder):
     assert "cannot read" in problem_of(read_stream, folder)
 
 
+def test_yaml_that_is_nested_without_end_is_one_line(folder):
+    assert "nested too deeply" in stream_problem(folder, "[" * 1500)
+
+
 @pytest.mark.parametrize(
     ("text", "line", "what"),
     [

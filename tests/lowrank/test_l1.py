@@ -67,6 +67,7 @@ def matrices(draw):
 
 
 @pytest.mark.usefixtures("small_blocks")
+@pytest.mark.filterwarnings("error:An output with one or more elements was resized")
 @pytest.mark.parametrize("together", [1, 100, 10**6])
 @given(factors=matrices())
 def test_value_and_gradient_are_those_of_the_product_whatever_the_blocks(together, factors):

@@ -79,6 +79,12 @@ def test_gsr_is_one_for_equal_entries_and_least_for_a_single_one():
     single = torch.zeros(5, 7)
     single[2, 3] = 9
     assert gsr(as_factors(single)) == pytest.approx(1 / math.sqrt(35))
+    assert gsr_of_norms(9.0, 9.0, 35) == pytest.approx(1 / math.sqrt(35))
+
+
+@pytest.mark.parametrize("p", [0.5, 1, 2, 3.5])
+def test_every_norm_of_a_zero_update_is_0(p):
+    assert entry_norm(gaussian(4, 5, 2, scaling=0.0), p) == 0
 
 
 def test_norms_hold_at_extreme_sizes():
@@ -164,8 +170,9 @@ def test_bad_factors_are_named(bad, message):
 
 
 def test_impossible_powers_are_refused():
-    with pytest.raises(NloraError, match="p > q > 0"):
-        gsr_of_norms(1.0, 1.0, 4, q=2, p=1)
+    for q, p in ((2, 1), (1, 1), (0, 1)):
+        with pytest.raises(NloraError, match="p > q > 0"):
+            gsr_of_norms(1.0, 1.0, 4, q, p)
     with pytest.raises(NloraError, match="p > 0"):
         entry_norm(GOOD, 0)
     with pytest.raises(NloraError, match="at least one update"):

@@ -28,6 +28,8 @@ def compare(pairs, threshold, found):
     S = torch.stack([signs(p, threshold) for p in pairs])
     used = S.abs()
     assert found.size == S[0].numel()
+    assert found.both.dtype == found.opposing.dtype == found.users.dtype == torch.int64
+    assert found.used_by_at_least.shape == (len(pairs),)
     for i in range(len(pairs)):
         for j in range(len(pairs)):
             both = int((used[i] * used[j]).sum())
@@ -136,6 +138,11 @@ def test_thresholds_are_read_from_text(text, expected):
     assert tuple(Threshold.parse(text)) == expected
 
 
+@pytest.mark.parametrize("text", ["0.1rms", "0.001", "0"])
+def test_a_threshold_is_written_as_it_is_read(text):
+    assert str(Threshold.parse(text)) == text
+
+
 @pytest.mark.parametrize("text", ["", "rms", "-0.1", "nan", "inf", "0.1 std", "1..2", "1e999"])
 def test_a_threshold_that_is_none_is_refused(text):
     with pytest.raises(NloraError, match=r"threshold '.*': give a number ≥ 0"):
@@ -146,3 +153,9 @@ def test_a_zero_update_has_no_support_at_any_threshold():
     zero = Factors(torch.zeros(2, 6), torch.ones(5, 2), 1.0)
     for found in collisions([zero, zero], [EXACT, RMS]):
         assert float(found.rate.abs().sum()) == 0
+
+
+def test_a_map_without_cells_is_refused():
+    factors = Factors(torch.ones(2, 6), torch.ones(5, 2), 1.0)
+    with pytest.raises(NloraError, match="at least one cell each way"):
+        collision_map(factors, factors, EXACT, cells=(0, 3))

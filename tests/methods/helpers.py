@@ -1,13 +1,14 @@
 """What the methods' tests share: a small run, and a look at the stages that it left."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file
 from torch import Tensor
 
+from nlora.continual.learning import run
 from nlora.store.directory import ModelDirectory, StageRecord
-from nlora.training.run import run
 from tests import runs, tiny
 
 TASKS = ("colour", "size", "shape")
@@ -45,8 +46,23 @@ def answers(out: Path, stage: int, task: str) -> list[str]:
 
 def update(out: Path, stage: int) -> dict[str, Tensor]:
     """The tensors that a stage saved."""
-    [path] = (_folder(out, stage) / "update").glob("*.safetensors")
-    return load_file(path)
+    paths = sorted((_folder(out, stage) / "update").glob("*.safetensors"))
+    return {name: tensor for path in paths for name, tensor in load_file(path).items()}
+
+
+def state(out: Path, stage: int) -> dict[str, Tensor]:
+    """The tensors that the method remembered after a stage."""
+    path = _folder(out, stage) / "state" / "state.safetensors"
+    return load_file(path) if path.is_file() else {}
+
+
+def first_stages(out: Path, count: int, to: Path) -> Path:
+    """A copy of a directory as it was when so many stages were committed."""
+    shutil.copytree(out, to)
+    for record in stages(out)[count:]:
+        shutil.rmtree(ModelDirectory(to).stage_path(record))
+    (to / "results.json").unlink()
+    return to
 
 
 def same_bits(one: Path, other: Path) -> bool:

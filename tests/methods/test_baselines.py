@@ -4,9 +4,8 @@ import pytest
 import torch
 from peft import PeftModel
 
-from nlora.training.learner import Learner
 from tests import tiny
-from tests.methods.helpers import TASKS, learn, losses, same_bits, stages, update
+from tests.methods.helpers import TASKS, first_stages, learn, losses, same_bits, stages, update
 
 ALL = ["001-colour", "002-size", "003-shape"]
 
@@ -23,9 +22,8 @@ ALL = ["001-colour", "002-size", "003-shape"]
         ("osf", ALL[-1:]),
     ],
 )
-def test_the_manifest_says_which_updates_make_up_the_model(method, manifest, llama, tmp_path):
-    learn(llama, tmp_path, method)
-    records = stages(tmp_path)
+def test_the_manifest_says_which_updates_make_up_the_model(method, manifest, learned):
+    records = stages(learned("llama", method))
     assert records[-1].updates == manifest
     assert [len(r.updates) for r in records] == ([1, 2, 3] if manifest == ALL else [1, 1, 1])
 
@@ -50,9 +48,9 @@ def test_the_adapter_of_seq_lora_is_the_whole_model(llama, tmp_path):
     assert all(torch.equal(found[name], value) for name, value in update(tmp_path, 3).items())
 
 
-@pytest.mark.parametrize("carrier", ["lora", "full"])
-def test_mtl_is_one_stage_of_all_tasks_without_metrics_of_order(carrier, llama, tmp_path):
-    results = learn(llama, tmp_path, "mtl", carrier=carrier, epochs=2)
+@pytest.mark.parametrize("adapter", ["lora", "full"])
+def test_mtl_is_one_stage_of_all_tasks_without_metrics_of_order(adapter, llama, tmp_path):
+    results = learn(llama, tmp_path, "mtl", adapter=adapter, epochs=2)
     [record] = stages(tmp_path)
     assert record.name == "mtl"
     assert [task["name"] for task in record.tasks] == list(TASKS)
@@ -72,26 +70,16 @@ def test_mtl_is_one_stage_of_all_tasks_without_metrics_of_order(carrier, llama, 
         ("o-lora+n-lora", {"l1": 0.1}),
         ("inc-lora", {"routing": "input", "consolidation": "largest"}),
         ("replay", {"buffer": 0.5}),
-        ("replay", {"buffer": 0.5, "carrier": "lora", "routing": "input"}),
-        ("lwf", {"carrier": "full"}),
+        ("replay", {"buffer": 0.5, "adapter": "lora", "routing": "input"}),
+        ("lwf", {"adapter": "full"}),
         ("prog-prompt", {}),
         ("de-lora", {}),
-        ("per-task", {"carrier": "full"}),
+        ("per-task", {"adapter": "full"}),
         ("osf", {"projection": "step"}),
     ],
 )
-def test_what_a_method_keeps_survives_a_restart(method, settings, llama, tmp_path, monkeypatch):
-    learn(llama, tmp_path / "whole", method, **settings)
-    original = Learner.learn
-
-    def stop_after_two(self, stage, tested):
-        if stage.index == 3:
-            raise KeyboardInterrupt
-        return original(self, stage, tested)
-
-    monkeypatch.setattr(Learner, "learn", stop_after_two)
-    with pytest.raises(KeyboardInterrupt):
-        learn(llama, tmp_path / "broken", method, **settings)
-    monkeypatch.undo()
-    learn(llama, tmp_path / "broken", method, **settings)
-    assert same_bits(tmp_path / "broken", tmp_path / "whole")
+def test_what_a_method_keeps_survives_a_restart(method, settings, llama, learned, tmp_path):
+    whole = learned("llama", method, **settings)
+    out = first_stages(whole, 2, tmp_path / "out")
+    learn(llama, out, method, **settings)
+    assert same_bits(out, whole)

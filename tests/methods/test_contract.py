@@ -3,9 +3,14 @@
 import pytest
 import torch
 
-from nlora.carriers.layouts import Concatenated
-from nlora.methods.base import Method, Settings, Stage, Step, Term
-from nlora.models.logits import answer_logits
+from nlora.adapters.layouts import Concatenated
+from nlora.adapters.lora import Lora
+from nlora.adapters.prompt import Prompt
+from nlora.errors import NloraError
+from nlora.methods.base import Method, Settings, Term
+from nlora.methods.context import Step
+from tests import tiny
+from tests.loop import train_stage
 from tests.methods.helpers import TASKS, answers, learn, losses, stages, update
 
 
@@ -19,9 +24,9 @@ class Ridge:
 
     name = "ridge"
 
-    def __init__(self, carrier, weight: float) -> None:
+    def __init__(self, adapter, weight: float) -> None:
         self.weight, self.seen = weight, []
-        self.parameters = [f.B for f in carrier.factors().values()]
+        self.parameters = [f.B for f in adapter.factors().values()]
 
     @torch.no_grad()
     def __call__(self, step: Step) -> Term | None:
@@ -43,14 +48,14 @@ class Confident(Method):
     summary = "fewer doubts, smaller factors"
     Settings = RidgeSettings
 
-    def loss(self, model, batch, tokens):
-        logits, _ = answer_logits(model, batch)
+    def loss(self, ctx, batch):
+        logits, _ = ctx.logits(batch)
         log_p = logits.log_softmax(-1)
-        entropy = -(log_p.exp() * log_p).sum() / tokens
-        return {**super().loss(model, batch, tokens), "entropy": self.settings.entropy * entropy}
+        entropy = -(log_p.exp() * log_p).sum() / ctx.tokens
+        return {**super().loss(ctx, batch), "entropy": self.settings.entropy * entropy}
 
-    def penalties(self, learner, stage):
-        return [Ridge(learner.carrier, self.settings.ridge)]
+    def penalties(self, ctx):
+        return [Ridge(ctx.adapter_as(Lora), self.settings.ridge)]
 
 
 class DistilSettings(Settings):
@@ -64,22 +69,17 @@ class Distil(Method):
     summary = "the model before the stage is the teacher"
     Settings = DistilSettings
     needs_previous = True
-    teacher = None
 
     @property
-    def carrier(self) -> str:
+    def adapter(self) -> str:
         return self.settings.where
 
-    def begin(self, learner, stage):
-        super().begin(learner, stage)
-        self.teacher = learner.carrier.previous
-
-    def loss(self, model, batch, tokens):
-        logits, _ = answer_logits(model, batch)
-        with torch.no_grad(), self.teacher():
-            wanted, _ = answer_logits(model, batch)
-        distance = (logits - wanted).square().mean(-1).sum() / tokens
-        return {**super().loss(model, batch, tokens), "distillation": distance}
+    def loss(self, ctx, batch):
+        logits, _ = ctx.logits(batch)
+        with torch.no_grad(), ctx.previous():
+            wanted, _ = ctx.logits(batch)
+        distance = (logits - wanted).square().mean(-1).sum() / ctx.tokens
+        return {**super().loss(ctx, batch), "distillation": distance}
 
 
 class Routed(Method):
@@ -89,18 +89,18 @@ class Routed(Method):
     summary = "prompts chosen by the text"
 
     @property
-    def carrier(self) -> str:
+    def adapter(self) -> str:
         return "prompt"
 
-    def carrier_options(self):
+    def adapter_options(self):
         return {"layout": Concatenated(4)}
 
-    def route(self, learner, examples):
-        learned = len(learner.carrier.model.updates)
+    def route(self, ctx, examples):
+        learned = len(ctx.model.updates)
         return [min(1 + int(e.text.rsplit(" ", 1)[1]) % 3, learned) for e in examples]
 
-    def at(self, learner, stage: int):
-        return learner.carrier.reading([stage - 1])
+    def at(self, ctx, stage: int):
+        return ctx.adapter_as(Prompt).reading([stage - 1])
 
 
 def test_a_users_loss_term_and_penalty_are_trained_and_logged_by_name(llama, tmp_path):
@@ -156,10 +156,39 @@ def test_a_method_may_route_each_example_to_a_stage(llama, tmp_path):
 
 
 def test_examples_may_come_from_anywhere(llama, tmp_path, monkeypatch):
-    def twice(self, learner, stage: Stage):
-        return [e for data in stage.tasks for e in data.train] * 2
+    def twice(self, ctx):
+        return [e for data in ctx.stage.tasks for e in data.train] * 2
 
     monkeypatch.setattr("nlora.methods.inc_lora.IncLora.examples", twice)
     learn(llama, tmp_path, "inc-lora", TASKS[:1])
     assert stages(tmp_path)[0].examples == 24
     assert len(losses(tmp_path, 1)) == 3
+
+
+class Plain(Method):
+    """All hooks keep their defaults."""
+
+    name = "plain"
+
+
+class Named:
+    """A penalty of a name, without weight."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self, step: Step) -> None:
+        return None
+
+    def notes(self) -> dict:
+        return {}
+
+
+@pytest.mark.parametrize("names", [("mine", "mine"), ("task",), ("learning_rate",)])
+def test_terms_of_one_name_are_refused_in_one_line(names):
+    adapter = Lora(tiny.model("llama"), 2, 4.0, 0.0)
+    adapter.begin()
+    extra = [Named(name) for name in names]
+    with pytest.raises(NloraError, match=f"are logged as '{names[0]}'") as caught:
+        train_stage("llama", adapter, Plain(Settings()), tiny.task(), extra)
+    assert "\n" not in str(caught.value)

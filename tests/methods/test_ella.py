@@ -1,13 +1,12 @@
-from types import SimpleNamespace
-
 import pytest
 import torch
 
-from nlora.carriers.lora import Lora
+from nlora.adapters.lora import Lora
 from nlora.errors import NloraError
-from nlora.methods.base import Stage, Step
+from nlora.methods.context import Step
 from nlora.methods.registry import method
 from tests import tiny
+from tests.loop import context, stage
 from tests.methods.helpers import TASKS, learn, losses, same_bits, stages, update
 
 RANK, ALPHA = 3, 6.0
@@ -16,28 +15,28 @@ S = ALPHA / RANK
 
 def third_stage(shape: str = "grouped-query") -> Lora:
     """An adapter with two of other sizes before it."""
-    carrier = Lora(tiny.model(shape), RANK, ALPHA, 0.0)
-    for stage, size in ((1, 0.3), (2, 0.1), (3, 0.02)):
-        torch.manual_seed(stage)
-        carrier.begin()
+    adapter = Lora(tiny.model(shape), RANK, ALPHA, 0.0)
+    for number, size in ((1, 0.3), (2, 0.1), (3, 0.02)):
+        torch.manual_seed(number)
+        adapter.begin()
         with torch.no_grad():
-            for factors in carrier.factors().values():
+            for factors in adapter.factors().values():
                 factors.B.normal_(std=size)
-    return carrier
+    return adapter
 
 
-def penalties(carrier: Lora, index: int = 3, name: str = "ella", **settings):
-    stage = Stage(index, "colour", (tiny.task(),), seed=1, steps=10)
-    found = method(name).build(settings).penalties(SimpleNamespace(carrier=carrier), stage)
+def penalties(adapter: Lora, index: int = 3, name: str = "ella", **settings):
+    ctx = context("llama", adapter, stage(index))
+    found = method(name).build(settings).penalties(ctx)
     return {p.name: p for p in found}
 
 
-def defined(carrier: Lora, scaling: float):
+def defined(adapter: Lora, scaling: float):
     """Σ ‖s·BA ⊙ Σ_i s·B_iA_i‖²_F in float64, and its gradients by autograd: A, B, A, B, …"""
     leaves, value = [], 0.0
-    for name, factors in carrier.factors().items():
+    for name, factors in adapter.factors().items():
         A, B = (p.detach().double().requires_grad_() for p in factors[:2])
-        past = sum(u[name].B.double() @ u[name].A.double() for u in carrier.past)
+        past = sum(u[name].B.double() @ u[name].A.double() for u in adapter.past)
         value = value + (scaling * (B @ A) * scaling * past).square().sum()
         leaves += [A, B]
     value.backward()
@@ -51,24 +50,24 @@ def size(updates) -> float:
 
 
 def test_the_published_weight_is_that_of_products_without_the_scaling():
-    carrier = third_stage()
-    value, gradients = defined(carrier, scaling=1.0)
-    term = penalties(carrier, ella_weight=3e4, ella_unit="sum")["ella"](Step(0, 10, {}))
+    adapter = third_stage()
+    value, gradients = defined(adapter, scaling=1.0)
+    term = penalties(adapter, ella_weight=3e4, ella_unit="sum")["ella"](Step(0, 10, {}))
     assert term.value == pytest.approx(3e4 * value, rel=1e-5)
     for (_, found), expected in zip(term.gradients, gradients, strict=True):
         torch.testing.assert_close(found.double(), 3e4 * expected, rtol=1e-3, atol=1e-7)
 
 
 def test_a_relative_weight_is_the_ratio_of_gradients_once_the_update_is_as_large_as_earlier_ones():
-    carrier, rho = third_stage(), 0.3
-    made = penalties(carrier, ella_weight=rho)["ella"]
-    task = {p: torch.full_like(p, 0.5) for p in carrier.trainable()}
+    adapter, rho = third_stage(), 0.3
+    made = penalties(adapter, ella_weight=rho)["ella"]
+    task = {p: torch.full_like(p, 0.5) for p in adapter.trainable()}
     assert [made(Step(k, 10, task)) for k in range(4)] == [None] * 4  # the warm-up
     term = made(Step(4, 10, task))
-    value, gradients = defined(carrier, S)
+    value, gradients = defined(adapter, S)
     g = 0.5 * sum(p.numel() for p in task) ** 0.5
     h = sum(float(x.square().sum()) for x in gradients) ** 0.5
-    c = (size(carrier.past[0]) + size(carrier.past[1])) / 2 / size(carrier.factors())
+    c = (size(adapter.past[0]) + size(adapter.past[1])) / 2 / size(adapter.factors())
     assert c > 2
     weight = made.notes()["lambda"]
     assert weight == pytest.approx(rho * g / (c * h), rel=1e-4)
@@ -79,24 +78,24 @@ def test_there_is_no_overlap_in_the_first_stage_or_with_weight_zero():
     first = Lora(tiny.model("llama"), RANK, ALPHA, 0.0)
     first.begin()
     assert penalties(first, index=1) == {}
-    carrier = third_stage()
-    assert penalties(carrier, ella_weight=0.0) == {}
-    assert penalties(carrier, ella_weight=[1.0, 1.0, 0.0]) == {}
-    assert penalties(carrier, penalty="l1", l1=0.1).keys() == {"l1", "ella"}
+    adapter = third_stage()
+    assert penalties(adapter, ella_weight=0.0) == {}
+    assert penalties(adapter, ella_weight=[1.0, 1.0, 0.0]) == {}
+    assert penalties(adapter, penalty="l1", l1=0.1).keys() == {"l1", "ella"}
 
 
 def test_the_rank_of_the_past_stays_below_that_of_the_matrix():
-    carrier = Lora(tiny.model("multi-query"), RANK, ALPHA, 0.0)  # v_proj gives 8 values
-    for stage in range(5):
-        torch.manual_seed(stage)
-        carrier.begin()
+    adapter = Lora(tiny.model("multi-query"), RANK, ALPHA, 0.0)  # v_proj gives 8 values
+    for number in range(5):
+        torch.manual_seed(number)
+        adapter.begin()
         with torch.no_grad():
-            for factors in carrier.factors().values():
+            for factors in adapter.factors().values():
                 factors.B.normal_()
-    made = penalties(carrier, ella_weight=1.0, ella_unit="sum")["ella"]
+    made = penalties(adapter, ella_weight=1.0, ella_unit="sum")["ella"]
     ranks = [f.A.shape[0] for f in made.past]
     assert sorted(set(ranks)) == [8, 12]
-    assert made(Step(0, 10, {})).value == pytest.approx(defined(carrier, 1.0)[0], rel=1e-4)
+    assert made(Step(0, 10, {})).value == pytest.approx(defined(adapter, 1.0)[0], rel=1e-4)
 
 
 def test_a_negative_weight_is_one_clear_line():

@@ -6,25 +6,25 @@ import pytest
 import torch
 from transformers import OPTConfig, OPTForCausalLM
 
-from nlora.carriers.full import Full
-from nlora.carriers.lora import Lora
-from nlora.data.batches import Collator
-from nlora.methods.fisher import diagonal_fisher
+from nlora.adapters.full import Full
+from nlora.adapters.lora import Lora
+from nlora.methods.parts.fisher import diagonal_fisher
 from tests import tiny
-from tests.loop import encode
+from tests.loop import context, encode, stage
+from tests.runs import Listener
 
 
 def begun(kind: str, net, **lora):
-    """A carrier that has moved; LoRA with dropout, which must not be in force."""
+    """An adapter that has moved; LoRA with dropout, which must not be active."""
     torch.manual_seed(0)
     if kind == "full":
         return Full(net)
-    carrier = Lora(net, rank=3, alpha=6.0, dropout=0.5, **lora)
-    carrier.begin()
+    adapter = Lora(net, rank=3, alpha=6.0, dropout=0.5, **lora)
+    adapter.begin()
     with torch.no_grad():
-        for factors in carrier.factors().values():
+        for factors in adapter.factors().values():
             factors.B.normal_(std=0.3)
-    return carrier
+    return adapter
 
 
 def log_likelihood(net, example, encoder_decoder: bool):
@@ -39,8 +39,8 @@ def log_likelihood(net, example, encoder_decoder: bool):
     return logits.log_softmax(-1).gather(-1, answer[..., None]).sum()
 
 
-def plainly(carrier, examples, encoder_decoder: bool):
-    net = deepcopy(carrier.model).double().eval()
+def plainly(adapter, examples, encoder_decoder: bool):
+    net = deepcopy(adapter.model).double().eval()
     parameters = [p for p in net.parameters() if p.requires_grad]
     total = [torch.zeros_like(p) for p in parameters]
     for example in examples:
@@ -51,6 +51,11 @@ def plainly(carrier, examples, encoder_decoder: bool):
             if gradient is not None:
                 square += gradient**2
     return [square / len(examples) for square in total]
+
+
+def fisher(shape, adapter, examples, **more):
+    ctx = context(shape, adapter, stage(), **more)
+    return diagonal_fisher(ctx, adapter.trainable(), examples)
 
 
 def compare(found, expected):
@@ -64,23 +69,27 @@ def compare(found, expected):
 @pytest.mark.parametrize("shape", ["grouped-query", "gpt2", "t5-v1.1"])
 def test_it_is_the_mean_square_of_each_examples_own_gradient(shape, kind):
     encoder_decoder = shape in tiny.ENCODER_DECODER
-    carrier = begun(kind, tiny.model(shape))
+    adapter = begun(kind, tiny.model(shape))
     examples = encode(shape, tiny.task(count=9))
-    found = diagonal_fisher(
-        carrier.model, carrier.trainable(), examples, Collator(0, encoder_decoder)
-    )
-    compare(found, plainly(carrier, examples, encoder_decoder))
-    assert all(p.grad is None for p in carrier.trainable())
+    found = fisher(shape, adapter, examples)
+    compare(found, plainly(adapter, examples, encoder_decoder))
+    assert all(p.grad is None for p in adapter.trainable())
+
+
+class Counted(Listener):
+    count = 0
+
+    def advance(self, count: int = 1, **values: float) -> None:
+        self.count += count
 
 
 def test_a_batch_of_rows_takes_one_pass_where_the_parameters_allow_it():
     for kind, passes in (("lora", 1), ("full", 4)):
-        carrier, calls, done = begun(kind, tiny.model("llama")), [], []
-        carrier.model.register_forward_hook(lambda *_, calls=calls: calls.append(1))
+        adapter, calls, done = begun(kind, tiny.model("llama")), [], Counted()
+        adapter.model.register_forward_hook(lambda *_, calls=calls: calls.append(1))
         examples = encode("llama", tiny.task(count=4))
-        collator = Collator(0, encoder_decoder=False)
-        diagonal_fisher(carrier.model, carrier.trainable(), examples, collator, done.append)
-        assert (len(calls), sum(done)) == (passes, 4)
+        fisher("llama", adapter, examples, progress=done)
+        assert (len(calls), done.count) == (passes, 4)
 
 
 def test_layers_that_see_all_rows_as_one_list_are_taken_one_by_one():
@@ -90,8 +99,8 @@ def test_layers_that_see_all_rows_as_one_list_are_taken_one_by_one():
     net = OPTForCausalLM(config)
     seen = []
     net.model.decoder.layers[0].fc1.register_forward_hook(lambda m, x, y: seen.append(x[0].ndim))
-    carrier = begun("lora", net, target_modules=["fc1", "q_proj"])
+    adapter = begun("lora", net, target_modules=["fc1", "q_proj"])
     examples = encode("llama", tiny.task(count=4))
-    found = diagonal_fisher(carrier.model, carrier.trainable(), examples, Collator(0, False))
+    found = fisher("llama", adapter, examples)
     assert set(seen) == {2}  # or this model shows nothing
-    compare(found, plainly(carrier, examples, encoder_decoder=False))
+    compare(found, plainly(adapter, examples, encoder_decoder=False))

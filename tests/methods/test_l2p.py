@@ -4,17 +4,19 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from nlora.carriers.prompt import Prompt
+from nlora.adapters.prompt import Prompt
+from nlora.continual.learning import learn as learn_task
+from nlora.continual.learning import run
 from nlora.data.batches import Collator
 from nlora.data.encode import Encoded
 from nlora.errors import NloraError
+from nlora.fast.logits import answer_logits
 from nlora.methods.registry import method
-from nlora.models.logits import answer_logits
-from nlora.training.config import RunConfig, plan
-from nlora.training.run import learn as learn_task
-from nlora.training.run import run
+from nlora.plan.config import RunConfig
+from nlora.plan.resolve import choose
 from tests import runs, tiny
-from tests.carriers.helpers import train
+from tests.adapters.helpers import train
+from tests.loop import context, stage
 from tests.methods.helpers import TASKS, learn, losses, same_bits, stages, update
 
 ROWS = [
@@ -27,11 +29,12 @@ SMALL = {"pool": 4, "prompt_length": 2, "top_k": 2}
 
 def begun(shape, **settings):
     l2p = method("l2p").build({**SMALL, **settings})
-    carrier = Prompt(tiny.model(shape), **l2p.carrier_options())
+    adapter = Prompt(tiny.model(shape), **l2p.adapter_options())
     torch.manual_seed(1)
-    carrier.begin()
-    train(carrier, seed=1)
-    return l2p, carrier.model.eval()
+    adapter.begin()
+    train(adapter, seed=1)
+    adapter.model.eval()
+    return l2p, context(shape, adapter, stage(), tokens=7)
 
 
 def collate(shape, rows):
@@ -40,8 +43,9 @@ def collate(shape, rows):
 
 @pytest.mark.parametrize("shape", ["llama", "t5"])
 def test_the_key_match_is_the_cosine_distance_to_the_selected_keys(shape):
-    l2p, model = begun(shape, key_weight=0.7, query="embedding")
-    terms = l2p.loss(model, collate(shape, ROWS), torch.tensor(7))
+    l2p, ctx = begun(shape, key_weight=0.7, query="embedding")
+    model = ctx.model
+    terms = l2p.loss(ctx, collate(shape, ROWS))
     keys = model.updates[0]["key"].detach()
     vocabulary = model.model.get_input_embeddings().weight
     expected = 0.0
@@ -58,9 +62,10 @@ def test_the_key_match_is_the_cosine_distance_to_the_selected_keys(shape):
 
 @pytest.mark.parametrize("shape", ["llama", "t5"])
 def test_the_task_moves_prompts_alone_and_the_key_match_keys_alone(shape):
-    l2p, model = begun(shape)
+    l2p, ctx = begun(shape)
+    model = ctx.model
     prompt, key = model.updates[0]["prompt"], model.updates[0]["key"]
-    terms = l2p.loss(model, collate(shape, ROWS), torch.tensor(7))
+    terms = l2p.loss(ctx, collate(shape, ROWS))
     terms["task"].backward(retain_graph=True)
     assert key.grad is None
     assert prompt.grad.abs().max() > 0
@@ -73,10 +78,9 @@ def test_the_task_moves_prompts_alone_and_the_key_match_keys_alone(shape):
 
 @pytest.mark.parametrize("shape", ["llama", "t5"])
 def test_micro_batches_add_up_to_the_batch(shape):
-    l2p, model = begun(shape)
-    tokens = torch.tensor(7)
-    whole = l2p.loss(model, collate(shape, ROWS), tokens)
-    parts = [l2p.loss(model, collate(shape, rows), tokens) for rows in (ROWS[:1], ROWS[1:])]
+    l2p, ctx = begun(shape)
+    whole = l2p.loss(ctx, collate(shape, ROWS))
+    parts = [l2p.loss(ctx, collate(shape, rows)) for rows in (ROWS[:1], ROWS[1:])]
     for name, value in whole.items():
         together = sum(part[name] for part in parts)
         torch.testing.assert_close(together, value, rtol=0, atol=1e-5)
@@ -121,7 +125,7 @@ def test_a_model_that_went_on_from_files_is_the_one_that_never_stopped(model, re
 
 
 def test_its_papers_optimiser_and_published_settings_are_the_defaults():
-    resolved = plan(RunConfig(model="any", method="l2p"))
+    resolved = choose(RunConfig(model="any", method="l2p"))
     assert resolved.run.learning_rate == 0.03
     s = resolved.method.settings
     assert (s.pool, s.prompt_length, s.top_k, s.key_weight) == (10, 5, 3, 0.5)

@@ -1,25 +1,25 @@
 import json
 import logging
 from collections import Counter
-from types import SimpleNamespace
 
 import pytest
 import torch
 
-from nlora.carriers.prompt import Prompt
+from nlora.adapters.prompt import Prompt
+from nlora.continual.learning import learn as learn_task
+from nlora.continual.learning import run
 from nlora.data.batches import Collator
-from nlora.data.encode import Encoder
-from nlora.data.prompts import Prompter
 from nlora.data.task import Example, Task, TaskData
 from nlora.methods import lfpt5
-from nlora.methods.base import Stage
+from nlora.methods.context import Stage
 from nlora.methods.registry import method
-from nlora.training.config import RunConfig, plan
-from nlora.training.progress import Silent
-from nlora.training.run import learn as learn_task
-from nlora.training.run import run
+from nlora.plan.config import RunConfig
+from nlora.plan.resolve import choose
+from nlora.plan.settings import RunSettings
+from nlora.training.loop import take_examples
 from tests import runs, tiny
-from tests.carriers.helpers import train
+from tests.adapters.helpers import train
+from tests.loop import context, encoder
 from tests.methods.helpers import TASKS, learn, losses, same_bits, stages, update
 
 FIRST = tiny.task("colour", 6)
@@ -28,26 +28,27 @@ SMALL = {"prompt_length": 5}
 WEIGHTS = {"kl_weight": 0.3, "lm_weight": 0.6}
 
 
-def encoder_of(shape):
-    encoder_decoder = shape in tiny.ENCODER_DECODER
-    return Encoder(tiny.tokenizer(encoder_decoder), Prompter(), encoder_decoder)
+def prompt_of(shape, built):
+    return Prompt(tiny.model(shape), **built.adapter_options())
 
 
-def learner_of(shape, built):
-    carrier = Prompt(tiny.model(shape), **built.carrier_options())
-    return SimpleNamespace(carrier=carrier, encoder=encoder_of(shape), watcher=Silent())
+def at(shape, adapter, number, data, seed=3, tokens=50):
+    """The context of a stage."""
+    return context(shape, adapter, Stage(number, data.name, (data,), seed=seed), tokens=tokens)
 
 
-def stage(number, data, seed=3):
-    return Stage(number, data.name, (data,), seed=seed)
+def taken(built, ctx):
+    """The stage's examples, in the context as the loop puts them there."""
+    take_examples(built, ctx, RunSettings())
+    return ctx.examples
 
 
 def says(monkeypatch, texts):
     """Let the model write these texts, over and over; what it was asked for is returned."""
     asked = []
 
-    def sampled(learner, known, count):
-        asked.append((known.task.name, count))
+    def sampled(ctx, task, longest, count):
+        asked.append((task.name, count))
         return [texts[i % len(texts)] for i in range(count)]
 
     monkeypatch.setattr(lfpt5, "sampled_texts", sampled)
@@ -55,21 +56,22 @@ def says(monkeypatch, texts):
 
 
 def second_stage(shape, monkeypatch, **settings):
-    """Method, learner and examples in the middle of a second stage, with three pseudo-samples."""
+    """Method, context and the old prompt in a second stage, with three pseudo-samples."""
     built = method("lfpt5").build({**SMALL, **WEIGHTS, "pseudo_samples": 1, **settings})
-    learner = learner_of(shape, built)
+    adapter = prompt_of(shape, built)
     torch.manual_seed(1)
-    built.begin(learner, stage(1, FIRST))
-    built.examples(learner, stage(1, FIRST))
-    train(learner.carrier, seed=1)
-    built.end(learner, stage(1, FIRST))
+    first, second = (at(shape, adapter, k, data) for k, data in ((1, FIRST), (2, SECOND)))
+    built.begin(first)
+    taken(built, first)
+    train(adapter, seed=1)
+    built.end(first)
     says(monkeypatch, ["one Answer: red", "two Answer: green", "three Answer: blue or grey"])
-    built.begin(learner, stage(2, SECOND))
-    examples = built.examples(learner, stage(2, SECOND))
-    old = learner.carrier.trainable()[0].detach().clone()
-    train(learner.carrier, seed=2, size=2.0)
-    learner.carrier.model.eval()
-    return built, learner, examples, old
+    built.begin(second)
+    taken(built, second)
+    old = adapter.trainable()[0].detach().clone()
+    train(adapter, seed=2, size=2.0)
+    adapter.model.eval()
+    return built, second, old
 
 
 def log_p(model, prompt, ids, answer):
@@ -85,23 +87,21 @@ def log_p(model, prompt, ids, answer):
     return logits[-len(answer) - 1 : -1].log_softmax(-1)
 
 
-def batch_of(learner, examples, index):
-    encoder = learner.encoder
-    rows = [encoder(examples[i]) for i in index]
-    batch = Collator(0, encoder.encoder_decoder)(rows)
-    return {**batch, "index": torch.tensor(index)}
+def batch_of(ctx, index):
+    return Collator(0, ctx.encoder.encoder_decoder)([ctx.encoded[i] for i in index])
 
 
 @pytest.mark.parametrize("shape", ["llama", "t5"])
 @torch.no_grad()
 def test_the_loss_is_made_of_answering_writing_and_the_kl_to_the_old_prompt(shape, monkeypatch):
-    built, learner, examples, old = second_stage(shape, monkeypatch)
+    built, ctx, old = second_stage(shape, monkeypatch)
+    examples = ctx.examples
     assert len(examples) == len(SECOND.train) + 3
-    new = learner.carrier.trainable()[0].detach()
+    new = ctx.adapter.trainable()[0].detach()
     index = [1, 5, 0, 6]  # two of the task, two pseudo-samples
-    terms = built.loss(learner.carrier.model, batch_of(learner, examples, index), torch.tensor(50))
+    terms = built.loss(ctx, batch_of(ctx, index))
 
-    model, encoder = learner.carrier.model.model, learner.encoder
+    model, encoder = ctx.model.model, ctx.encoder
     task = writing = divergence = 0.0
     for i in index:
         example = examples[i]
@@ -133,11 +133,10 @@ def test_the_loss_is_made_of_answering_writing_and_the_kl_to_the_old_prompt(shap
 @pytest.mark.parametrize("shape", ["llama", "t5"])
 @torch.no_grad()
 def test_micro_batches_add_up_to_the_batch(shape, monkeypatch):
-    built, learner, examples, _ = second_stage(shape, monkeypatch)
-    tokens = torch.tensor(50)
+    built, ctx, _ = second_stage(shape, monkeypatch)
 
     def terms(index):
-        return built.loss(learner.carrier.model, batch_of(learner, examples, index), tokens)
+        return built.loss(ctx, batch_of(ctx, index))
 
     parts = [terms([5, 1]), terms([0]), terms([6, 2])]
     for name, value in terms([1, 5, 0, 6, 2]).items():
@@ -146,51 +145,50 @@ def test_micro_batches_add_up_to_the_batch(shape, monkeypatch):
 
 
 def test_over_an_epoch_the_kl_is_the_mean_over_the_pseudo_samples_answer_tokens(monkeypatch):
-    built, learner, examples, old = second_stage("llama", monkeypatch)
-    new, encoder = learner.carrier.trainable()[0].detach(), learner.encoder
+    built, ctx, old = second_stage("llama", monkeypatch)
+    new, encoder, examples = ctx.adapter.trainable()[0].detach(), ctx.encoder, ctx.examples
     rows = range(len(examples))
-    tokens = torch.tensor(sum(len(encoder(e).answer) for e in examples))
-    batch = batch_of(learner, examples, list(rows))
-    term = built.loss(learner.carrier.model, batch, tokens)["distillation"]
+    ctx.tokens = sum(len(encoder(e).answer) for e in examples)
+    term = built.loss(ctx, batch_of(ctx, rows))["distillation"]
     per_token = []
     with torch.no_grad():
         for example in examples[-3:]:
             ids, answer = encoder(example).prompt, encoder(example).answer
-            before, now = (log_p(learner.carrier.model.model, p, ids, answer) for p in (old, new))
+            before, now = (log_p(ctx.model.model, p, ids, answer) for p in (old, new))
             per_token += (before.exp() * (before - now)).sum(-1).tolist()
     assert term.item() == pytest.approx(0.3 * sum(per_token) / len(per_token), rel=1e-3)
 
 
 def test_the_old_prompt_teaches_and_is_not_taught(monkeypatch):
-    built, learner, examples, _ = second_stage("t5", monkeypatch)
-    prompt = learner.carrier.trainable()[0]
-    terms = built.loss(learner.carrier.model, batch_of(learner, examples, [5]), torch.tensor(5))
+    built, ctx, _ = second_stage("t5", monkeypatch)
+    prompt = ctx.adapter.trainable()[0]
+    terms = built.loss(ctx, batch_of(ctx, [5]))
     terms["distillation"].backward()
     assert prompt.grad.abs().max() > 0
-    assert all(p.grad is None for p in learner.carrier.model.model.parameters())
+    assert all(p.grad is None for p in ctx.model.model.parameters())
 
 
 def test_the_old_prompt_teaches_without_dropout(monkeypatch):
-    built, learner, examples, _ = second_stage("t5", monkeypatch)
-    model, batch = learner.carrier.model.train(), batch_of(learner, examples, [5])
+    built, ctx, _ = second_stage("t5", monkeypatch)
+    model, batch = ctx.model.train(), batch_of(ctx, [5])
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.5
-    now = torch.zeros(len(learner.encoder(examples[5]).answer), 259)
-    one, other = (built._divergence(model, batch, torch.tensor([True]), now) for _ in range(2))
+    now = torch.zeros(len(ctx.encoded[5].answer), 259)
+    one, other = (built._divergence(ctx, batch, torch.tensor([True]), now) for _ in range(2))
     assert one.item() == other.item() > 0
     assert model.training
 
 
 def test_an_example_is_written_as_the_model_reads_it():
-    encoder = encoder_of("llama")
-    encoder.max_text_tokens = 6
+    cutting = encoder("llama")
+    cutting.max_text_tokens = 6
     data = TaskData(Task("colour", "Which?", ("red",)), (), ())
-    example = lfpt5.written(encoder, Example(data.task, "a much too long text", "red"))
+    example = lfpt5.written(cutting, Example(data.task, "a much too long text", "red"))
     assert example.label == "a much Answer: red"
-    prompt, cut = encoder.prompt_ids(example.task, example.text)
+    prompt, cut = cutting.prompt_ids(example.task, example.text)
     assert not cut
-    assert '"colour"' in encoder.tokenizer.decode(prompt)
+    assert '"colour"' in cutting.tokenizer.decode(prompt)
 
 
 @pytest.mark.parametrize(
@@ -221,10 +219,11 @@ def test_free_text_answers_are_all_valid_but_not_empty_ones():
 def rehearsed(monkeypatch, texts, *learned, **settings):
     """The pseudo-samples of a stage after these tasks, and how often the model was asked."""
     built = method("lfpt5").build({**SMALL, **settings})
-    built.learned = [lfpt5.Learned(data.task, 9) for data in learned]
+    built.state.learned = [{"task": data.task.to_json(), "longest": 9} for data in learned]
     asked = says(monkeypatch, texts)
-    built.begin(learner_of("llama", built), stage(len(learned) + 1, SECOND))
-    return built.pseudo, asked
+    ctx = at("llama", prompt_of("llama", built), len(learned) + 1, SECOND)
+    built.begin(ctx)
+    return built.mixed_in(ctx).examples, asked
 
 
 def test_so_many_per_class_of_each_earlier_task_are_kept_and_none_twice(monkeypatch):
@@ -250,7 +249,7 @@ def test_enough_is_enough(monkeypatch):
     assert len(found) == 6
     assert asked == [("colour", 32)]
     found, asked = rehearsed(monkeypatch, texts, FIRST, pseudo_samples=0)
-    assert found == asked == []
+    assert (list(found), asked) == ([], [])
 
 
 def test_where_nothing_valid_is_written_a_warning_says_so_and_training_goes_on(
@@ -266,20 +265,20 @@ def test_where_nothing_valid_is_written_a_warning_says_so_and_training_goes_on(
 def test_texts_are_sampled_as_published(monkeypatch):
     built = method("lfpt5").build(SMALL)
     for shape in ("llama", "t5"):
-        learner = learner_of(shape, built)
-        learner.carrier.begin()
+        ctx = at(shape, prompt_of(shape, built), 2, SECOND)
+        ctx.adapter.begin()
         asked = {}
-        original = learner.carrier.model.generate
+        original = ctx.model.generate
 
-        def generate(ids, mask, original=original, asked=asked, **how):
+        def generate(original=original, asked=asked, **how):
             asked.update(how)
-            return original(ids, mask, **how)
+            return original(**how)
 
-        monkeypatch.setattr(learner.carrier.model, "generate", generate)
-        texts = list(lfpt5.sampled_texts(learner, lfpt5.Learned(FIRST.task, 7), 8))
+        monkeypatch.setattr(ctx.model, "generate", generate)
+        texts = lfpt5.sampled_texts(ctx, FIRST.task, 7, 8)
         assert len(set(texts)) > 1
         assert not any("Write an example" in text for text in texts)
-        assert all(len(learner.encoder.tokenizer(text).input_ids) <= 3 * 7 + 1 for text in texts)
+        assert all(len(ctx.encoder.tokenizer(text).input_ids) <= 3 * 7 + 1 for text in texts)
         expected = {"do_sample": True, "top_k": 64, "repetition_penalty": 2.5, "max_new_tokens": 7}
         assert expected.items() <= asked.items()
 
@@ -288,15 +287,16 @@ def test_the_stages_seed_decides_what_is_written_and_nothing_else_changes(monkey
     def written(seed):
         built = method("lfpt5").build({**SMALL, "pseudo_samples": 3})
         free = Task("free")
-        built.learned = [lfpt5.Learned(free, 9)]
-        learner = learner_of("llama", built)
+        built.state.learned = [{"task": free.to_json(), "longest": 9}]
+        ctx = at("llama", prompt_of("llama", built), 2, SECOND, seed)
         torch.manual_seed(0)
-        learner.carrier.begin()
+        ctx.adapter.begin()
         monkeypatch.setattr(lfpt5, "read", lambda task, text: Example(task, text, "x"))
         before = torch.random.get_rng_state()
-        built.begin(learner, stage(2, SECOND, seed))
+        built.begin(ctx)
+        found = built.mixed_in(ctx).examples
         assert torch.equal(torch.random.get_rng_state(), before)
-        return built.pseudo
+        return found
 
     assert len(written(5)) == 3
     assert written(5) == written(5)
@@ -305,18 +305,18 @@ def test_the_stages_seed_decides_what_is_written_and_nothing_else_changes(monkey
 
 def test_the_prompt_starts_at_the_tasks_name_its_labels_and_frequent_tokens():
     built = method("lfpt5").build({"prompt_length": 6})
-    learner = learner_of("llama", built)
     task = Task("ab", "Which?", ("c", "de"))
     texts = ("zzzz", "zzyy", "yyyx")
     data = TaskData(task, tuple(Example(task, text, "c") for text in texts), ())
-    built.begin(learner, stage(1, data))
-    table = learner.carrier.model.model.get_input_embeddings().weight
+    ctx = at("llama", prompt_of("llama", built), 1, data)
+    built.begin(ctx)
+    table = ctx.model.model.get_input_embeddings().weight
 
     def vector(text):
-        return table[learner.encoder.tokenizer(text).input_ids].mean(0)
+        return table[ctx.encoder.tokenizer(text).input_ids].mean(0)
 
     expected = torch.stack([vector(word) for word in ("ab", "c", "de", "z", "y", "x")])
-    torch.testing.assert_close(learner.carrier.trainable()[0].detach(), expected)
+    torch.testing.assert_close(ctx.adapter.trainable()[0].detach(), expected)
 
 
 FAKE = ("red", "green", "blue or grey", "nothing")
@@ -326,7 +326,7 @@ FAKE = ("red", "green", "blue or grey", "nothing")
 def fluent(monkeypatch):
     """A model that writes valid examples, by the random numbers of its stage."""
 
-    def sampled(learner, known, count):
+    def sampled(ctx, task, longest, count):
         for _ in range(count):
             number, label = torch.randint(1000, (2,)).tolist()
             yield f"invented {number} Answer: {FAKE[label % 4]}"
@@ -344,7 +344,7 @@ def test_pseudo_samples_are_of_earlier_tasks_and_join_the_training(
         assert record.updates == [record.folder]  # one prompt, continued
         assert update(tmp_path, number)["prompt"].shape == (5, 32)
         assert record.trainable_parameters == 5 * 32
-        state = json.loads((tmp_path / "stages" / record.folder / "state/lfpt5.json").read_text())
+        state = json.loads((tmp_path / "stages" / record.folder / "state/state.json").read_text())
         assert [k["task"]["name"] for k in state["learned"]] == list(TASKS[:number])
         samples = state["pseudo_samples"]
         invented.append(Counter(e["task"] for e in samples))
@@ -371,7 +371,7 @@ def test_a_model_that_went_on_from_files_is_the_one_that_never_stopped(
 
 
 def test_its_papers_optimiser_and_published_settings_are_the_defaults(llama, tmp_path):
-    resolved = plan(RunConfig(model="any", method="lfpt5"))
+    resolved = choose(RunConfig(model="any", method="lfpt5"))
     run_ = resolved.run
     assert (run_.optimizer, run_.learning_rate, run_.weight_decay) == ("adafactor", 0.5, 1e-5)
     s = resolved.method.settings
@@ -385,12 +385,8 @@ def test_adafactor_steps_at_the_learning_rate(llama, tmp_path):
     start = method("lfpt5").build(SMALL)
     config = runs.config(llama, None, {**runs.FAST, **SMALL}, method="lfpt5")
     run(config, tmp_path, stream=[task])
-    learner = SimpleNamespace(
-        carrier=Prompt(tiny.model("llama"), **start.carrier_options()),
-        encoder=encoder_of("llama"),
-        watcher=Silent(),
-    )
-    start.begin(learner, stage(1, task))
-    moved = update(tmp_path, 1)["prompt"] - learner.carrier.trainable()[0].detach()
+    ctx = at("llama", prompt_of("llama", start), 1, task)
+    start.begin(ctx)
+    moved = update(tmp_path, 1)["prompt"] - ctx.adapter.trainable()[0].detach()
     # a first step of Adafactor has RMS 1 times the learning rate; not one that it makes up itself
     assert moved.square().mean().sqrt().item() == pytest.approx(0.5, rel=0.05)

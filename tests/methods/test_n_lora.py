@@ -1,15 +1,14 @@
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
 
-from nlora.carriers.lora import Lora
+from nlora.adapters.lora import Lora
 from nlora.errors import NloraError
-from nlora.methods.base import Stage, Step
+from nlora.methods.context import Step
 from nlora.methods.registry import method
 from tests import tiny
-from tests.loop import train_stage
+from tests.loop import context, stage, train_stage
 from tests.methods.helpers import TASKS, learn, losses, same_bits, stages
 
 RANK, ALPHA = 4, 8.0
@@ -17,24 +16,23 @@ RANK, ALPHA = 4, 8.0
 
 def begun(shape: str) -> Lora:
     torch.manual_seed(0)
-    carrier = Lora(tiny.model(shape), RANK, ALPHA, dropout=0.0)
-    carrier.begin()
-    return carrier
+    adapter = Lora(tiny.model(shape), RANK, ALPHA, dropout=0.0)
+    adapter.begin()
+    return adapter
 
 
 def moved(shape: str) -> Lora:
     """An adapter whose B is not 0 any more."""
-    carrier = begun(shape)
+    adapter = begun(shape)
     with torch.no_grad():
-        for factors in carrier.factors().values():
+        for factors in adapter.factors().values():
             factors.B.normal_(std=0.1)
-    return carrier
+    return adapter
 
 
-def penalty(carrier: Lora, steps: int = 10, index: int = 1, name: str = "n-lora", **settings):
-    stage = Stage(index, "colour", (tiny.task(),), seed=1, steps=steps)
-    learner = SimpleNamespace(carrier=carrier)
-    found = method(name).build(settings).penalties(learner, stage)
+def penalty(adapter: Lora, steps: int = 10, index: int = 1, name: str = "n-lora", **settings):
+    ctx = context("llama", adapter, stage(index, steps=steps))
+    found = method(name).build(settings).penalties(ctx)
     return found[0] if found else None
 
 
@@ -56,8 +54,8 @@ class Recorder:
 
     name = "recorder"
 
-    def __init__(self, carrier: Lora) -> None:
-        self.parameters = [p for f in carrier.factors().values() for p in (f.A, f.B)]
+    def __init__(self, adapter: Lora) -> None:
+        self.parameters = [p for f in adapter.factors().values() for p in (f.A, f.B)]
         self.values, self.gradients = [], []
         self.latest = {}
         for parameter in self.parameters:
@@ -79,11 +77,11 @@ class Recorder:
 def test_a_relative_weight_is_the_ratio_of_gradient_norms_after_the_warm_up(
     shape, count, epochs, warm_up
 ):
-    rho, carrier = 0.3, begun(shape)
-    recorder = Recorder(carrier)
+    rho, adapter = 0.3, begun(shape)
+    recorder = Recorder(adapter)
     terms, [measured] = train_stage(
         shape,
-        carrier,
+        adapter,
         method("n-lora").build({"l1": rho}),
         tiny.task(count=count),
         extra=[recorder],
@@ -114,12 +112,12 @@ def test_a_relative_weight_is_the_ratio_of_gradient_norms_after_the_warm_up(
 
 @pytest.mark.parametrize("unit", ["sum", "mean"])
 def test_a_sum_or_a_mean_over_entries_is_in_force_from_the_first_step(unit):
-    carrier = moved("grouped-query")
-    factors = list(carrier.factors().values())
+    adapter = moved("grouped-query")
+    factors = list(adapter.factors().values())
     value, gradients = norm_and_gradients([(f.A, f.B) for f in factors])
     entries = sum(f.A.shape[1] * f.B.shape[0] for f in factors)
     weight = 0.2 / (entries if unit == "mean" else 1)
-    term = penalty(carrier, l1=0.2, l1_unit=unit)(Step(0, 10, {}))
+    term = penalty(adapter, l1=0.2, l1_unit=unit)(Step(0, 10, {}))
     assert term.value == pytest.approx(weight * value, rel=1e-5)
     for (_, found), expected in zip(term.gradients, gradients, strict=True):
         torch.testing.assert_close(found.double(), weight * expected, rtol=1e-4, atol=1e-6)
@@ -128,25 +126,25 @@ def test_a_sum_or_a_mean_over_entries_is_in_force_from_the_first_step(unit):
 
 
 def test_the_weight_may_differ_from_stage_to_stage():
-    carrier = moved("llama")
+    adapter = moved("llama")
     settings = {"l1": [0.2, 0.0, 0.6], "l1_unit": "sum"}
-    first = penalty(carrier, index=1, **settings)(Step(0, 10, {})).value
-    assert penalty(carrier, index=2, **settings) is None
-    third = penalty(carrier, index=3, **settings)(Step(0, 10, {})).value
+    first = penalty(adapter, index=1, **settings)(Step(0, 10, {})).value
+    assert penalty(adapter, index=2, **settings) is None
+    third = penalty(adapter, index=3, **settings)(Step(0, 10, {})).value
     assert third == pytest.approx(3 * first)
 
 
 def test_the_released_penalty_is_its_small_product_and_needs_square_matrices():
-    carrier = moved("llama")
-    expected = sum(float((f.A @ f.B).abs().sum()) for f in carrier.factors().values())
-    term = penalty(carrier, penalty="released", l1=0.4, l1_unit="sum")(Step(0, 10, {}))
+    adapter = moved("llama")
+    expected = sum(float((f.A @ f.B).abs().sum()) for f in adapter.factors().values())
+    term = penalty(adapter, penalty="released", l1=0.4, l1_unit="sum")(Step(0, 10, {}))
     assert term.value == pytest.approx(0.4 * expected, rel=1e-5)
     with pytest.raises(NloraError, match="needs in = out"):
         penalty(moved("grouped-query"), penalty="released", l1=0.4, l1_unit="sum")(Step(0, 1, {}))
 
 
 def test_a_penalty_without_adapters_is_one_clear_line():
-    with pytest.raises(NloraError, match="carrier=lora"):
+    with pytest.raises(NloraError, match="adapter=lora"):
         penalty(begun("llama"), name="replay", penalty="l1", l1=0.1)
 
 
@@ -162,13 +160,12 @@ def test_an_adapter_that_does_not_move_is_one_clear_line():
 
 
 @pytest.mark.parametrize("model", ["llama", "t5"])
-def test_ns_equals_inc_lora_bit_for_bit(model, request, tmp_path):
-    folder = request.getfixturevalue(model)
-    settings = {"epochs": 3, "dropout": 0.1, "learning_rate": 1e-2}
-    for name in ("ns", "inc-lora", "n-lora"):
-        learn(folder, tmp_path / name, name, tasks=TASKS[:2], count=16, **settings)
-    assert same_bits(tmp_path / "ns", tmp_path / "inc-lora")
-    assert not same_bits(tmp_path / "n-lora", tmp_path / "inc-lora")
+def test_ns_equals_inc_lora_bit_for_bit(model, learned):
+    settings = {"epochs": 3, "dropout": 0.1, "learning_rate": 1e-2, "count": 16}
+    names = ("ns", "inc-lora", "n-lora")
+    without, plain, penalised = (learned(model, name, TASKS[:2], **settings) for name in names)
+    assert same_bits(without, plain)
+    assert not same_bits(penalised, plain)
 
 
 def test_each_stage_measures_its_weight_and_notes_it(llama, tmp_path):

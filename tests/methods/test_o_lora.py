@@ -1,13 +1,12 @@
-from types import SimpleNamespace
-
 import pytest
 import torch
 
-from nlora.carriers.lora import Lora
-from nlora.methods.base import Stage, Step
+from nlora.adapters.lora import Lora
+from nlora.methods.context import Step
 from nlora.methods.registry import method
 from tests import tiny
-from tests.methods.helpers import learn, losses, same_bits, update
+from tests.loop import context, stage
+from tests.methods.helpers import TASKS, learn, losses, same_bits, update
 
 WEIGHT = 0.5
 
@@ -15,40 +14,40 @@ WEIGHT = 0.5
 def third_stage(folder) -> tuple[Lora, Lora]:
     """An adapter with two before it, trained here and loaded from files."""
     live, folders = Lora(tiny.model("t5-v1.1"), 3, 6.0, 0.0), []
-    for stage in (1, 2):
-        torch.manual_seed(stage)
+    for number in (1, 2):
+        torch.manual_seed(number)
         live.begin()
         with torch.no_grad():
             for factors in live.factors().values():
                 factors.B.normal_()
-        folders.append(folder / str(stage))
+        folders.append(folder / str(number))
         live.save(folders[-1])
     loaded = Lora(tiny.model("t5-v1.1"), 3, 6.0, 0.0)
     loaded.load(folders)
-    for carrier in (live, loaded):
+    for adapter in (live, loaded):
         torch.manual_seed(3)
-        carrier.begin()
+        adapter.begin()
     return live, loaded
 
 
-def penalties(carrier: Lora, index: int = 3, name: str = "o-lora", **settings):
-    stage = Stage(index, "colour", (tiny.task(),), seed=1, steps=10)
-    found = method(name).build(settings).penalties(SimpleNamespace(carrier=carrier), stage)
+def penalties(adapter: Lora, index: int = 3, name: str = "o-lora", **settings):
+    ctx = context("llama", adapter, stage(index))
+    found = method(name).build(settings).penalties(ctx)
     return {p.name: p for p in found}
 
 
 @pytest.mark.parametrize("form", ["entrywise", "squared"])
 def test_the_new_input_space_is_compared_with_those_of_all_earlier_tasks(form, tmp_path):
     live, loaded = third_stage(tmp_path)
-    for carrier in (live, loaded):
+    for adapter in (live, loaded):
         total, leaves = 0.0, {}
-        for name, factors in carrier.factors().items():
+        for name, factors in adapter.factors().items():
             leaves[factors.A] = factors.A.detach().clone().requires_grad_()
             for earlier in (0, 1):
                 overlap = live.past[earlier][name].A @ leaves[factors.A].T
                 total = total + (overlap.abs() if form == "entrywise" else overlap**2).sum()
         (WEIGHT * total).backward()
-        term = penalties(carrier, orthogonality=form)["orthogonality"](Step(0, 10, {}))
+        term = penalties(adapter, orthogonality=form)["orthogonality"](Step(0, 10, {}))
         assert term.value == pytest.approx(WEIGHT * float(total), rel=1e-5)
         found = dict(term.gradients)
         assert found.keys() == leaves.keys()
@@ -80,13 +79,12 @@ def test_the_l1_penalty_is_an_option_beside_it(tmp_path):
     assert penalties(live, name="o-lora+n-lora").keys() == {"orthogonality", "l1"}
 
 
-def test_weight_zero_equals_inc_lora_bit_for_bit(llama, tmp_path):
-    settings = {"epochs": 3, "dropout": 0.1, "learning_rate": 1e-2}
-    learn(llama, tmp_path / "zero", "o-lora", orthogonality_weight=0.0, **settings)
-    learn(llama, tmp_path / "inc", "inc-lora", **settings)
-    learn(llama, tmp_path / "half", "o-lora", **settings)
-    assert same_bits(tmp_path / "zero", tmp_path / "inc")
-    assert not same_bits(tmp_path / "half", tmp_path / "inc")
+def test_weight_zero_equals_inc_lora_bit_for_bit(learned):
+    settings = {"epochs": 3, "dropout": 0.1, "learning_rate": 1e-2, "count": 16}
+    plain = learned("llama", "inc-lora", TASKS[:2], **settings)
+    zero = learned("llama", "o-lora", TASKS[:2], orthogonality_weight=0.0, **settings)
+    assert same_bits(zero, plain)
+    assert not same_bits(learned("llama", "o-lora", TASKS[:2], **settings), plain)
 
 
 def test_training_makes_the_new_input_space_orthogonal_to_the_earlier_ones(llama, tmp_path):

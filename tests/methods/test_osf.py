@@ -1,8 +1,9 @@
 import pytest
 import torch
 
-from nlora.training.config import RunConfig, plan
-from nlora.training.run import learn as learn_one
+from nlora.continual.learning import learn as learn_one
+from nlora.plan.config import RunConfig
+from nlora.plan.resolve import choose
 from tests import tiny
 from tests.methods.helpers import TASKS, learn, losses, stages, update
 from tests.runs import FAST, config
@@ -106,4 +107,4 @@ def test_recomputing_activations_changes_nothing(llama, tmp_path):
 
 
 def test_the_learning_rate_is_what_dev_chose_of_what_peft_advises():
-    assert plan(RunConfig(model="smollm2-135m", method="osf")).run.learning_rate == 1e-5
+    assert choose(RunConfig(model="smollm2-135m", method="osf")).run.learning_rate == 1e-5

@@ -2,10 +2,11 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
+from nlora.continual.learning import run
+from nlora.continual.model import ContinualModel
 from nlora.methods.registry import method
-from nlora.training.config import RunConfig, plan
-from nlora.training.learner import Learner
-from nlora.training.run import run
+from nlora.plan.config import RunConfig
+from nlora.plan.resolve import choose
 from tests import runs
 from tests.methods.helpers import answers, learn, same_bits, stages, update
 
@@ -17,13 +18,13 @@ def test_nothing_is_forgotten_since_each_task_is_read_with_its_own_prompts(
     stream = runs.write_stream(tmp_path, train=12, test=8, labels=False)  # free text answers
     folder = request.getfixturevalue(model)
     told = {}  # the prompts that were read, by task
-    original = Learner._predict
+    original = ContinualModel._answer
 
     def spy(self, examples):
-        told.setdefault(examples[0].task.name, set()).add(tuple(self.carrier.model.reading))
+        told.setdefault(examples[0].task.name, set()).add(tuple(self.adapter.model.reading))
         return original(self, examples)
 
-    monkeypatch.setattr(Learner, "_predict", spy)
+    monkeypatch.setattr(ContinualModel, "_answer", spy)
     settings = {**runs.FAST, "epochs": 4, "learning_rate": 0.1}
     results = run(runs.config(folder, stream, settings, method="prog-prompt"), tmp_path / "out")
     assert told == {"colour": {(0,)}, "animal": {(1, 0)}, "fruit": {(2, 1, 0)}}
@@ -57,7 +58,7 @@ def test_tables_can_say_that_it_is_told_the_task():
 
 def test_its_papers_optimiser_is_the_default_and_a_user_may_change_it():
     def resolved(**settings):
-        return plan(RunConfig(model="any", method="prog-prompt", settings=settings)).run
+        return choose(RunConfig(model="any", method="prog-prompt", settings=settings)).run
 
     assert (resolved().learning_rate, resolved().weight_decay) == (0.3, 1e-5)
     assert resolved(learning_rate=0.1).learning_rate == 0.1

@@ -4,7 +4,8 @@ from nlora.errors import NloraError
 from nlora.methods import registry
 from nlora.methods.base import Method
 from nlora.methods.registry import method, methods
-from nlora.training.config import RunConfig, plan
+from nlora.plan.config import RunConfig
+from nlora.plan.resolve import choose
 
 NAMES = {
     "seq-ft",
@@ -66,7 +67,7 @@ def test_every_method_that_is_promised_is_there():
 @pytest.mark.parametrize("name", sorted(methods()))
 def test_every_method_builds_with_its_defaults_and_explains_them(name):
     entry = method(name)
-    assert plan(config(name)).method.carrier in ("lora", "full", "prompt", "sparse", "osf")
+    assert choose(config(name)).method.adapter in ("lora", "full", "prompt", "sparse", "osf")
     assert entry.summary
     assert entry.kind.paper
     for field in entry.kind.Settings.model_fields.values():
@@ -83,7 +84,7 @@ def test_a_variant_is_settings_of_its_method_that_a_user_may_change():
 
 def test_an_unknown_method_is_answered_with_the_nearest():
     with pytest.raises(NloraError) as error:
-        plan(config("nlora"))
+        choose(config("nlora"))
     assert one_line(error).startswith("unknown method 'nlora'; did you mean 'n-lora'")
 
 
@@ -98,7 +99,7 @@ def test_an_unknown_method_is_answered_with_the_nearest():
 )
 def test_an_unknown_setting_is_answered_with_the_nearest(name, setting, nearest):
     with pytest.raises(NloraError) as error:
-        plan(config(name, settings={setting: 1}))
+        choose(config(name, settings={setting: 1}))
     assert f"'{setting}'" in one_line(error)
     assert f"'{nearest}'" in one_line(error)
 
@@ -113,7 +114,7 @@ def test_an_unknown_setting_is_answered_with_the_nearest(name, setting, nearest)
         ("n-lora", "penalty", "l2"),
         ("o-lora", "orthogonality_weight", float("inf")),
         ("replay", "buffer", 0),
-        ("replay", "carrier", "prompt"),
+        ("replay", "adapter", "prompt"),
         ("ewc", "ewc_lambda", -1),
         ("ewc", "mode", "both"),
         ("ewc", "decay", 1.5),
@@ -133,7 +134,7 @@ def test_an_unknown_setting_is_answered_with_the_nearest(name, setting, nearest)
 )
 def test_a_bad_value_is_one_line_that_names_the_setting(name, setting, value):
     with pytest.raises(NloraError) as error:
-        plan(config(name, settings={setting: value}))
+        choose(config(name, settings={setting: value}))
     assert one_line(error).startswith(f"setting '{setting}': ")
 
 
@@ -143,12 +144,12 @@ def test_a_plugin_file_works_like_a_built_in_method(tmp_path):
     entry = method("mine", path)
     assert entry.summary == "my own"
     assert set(methods(path)) == {"mine", *methods()}
-    built = plan(config("mine", plugin=str(path), settings={"strength": [0.1, 0.2]})).method
+    built = choose(config("mine", plugin=str(path), settings={"strength": [0.1, 0.2]})).method
     assert built.settings.strength == [0.1, 0.2]
     with pytest.raises(NloraError, match="'strenght'; did you mean 'strength'"):
-        plan(config("mine", plugin=str(path), settings={"strenght": 1}))
+        choose(config("mine", plugin=str(path), settings={"strenght": 1}))
     with pytest.raises(NloraError, match="setting 'strength': must be a number of at least 0"):
-        plan(config("mine", plugin=str(path), settings={"strength": -1}))
+        choose(config("mine", plugin=str(path), settings={"strength": -1}))
 
 
 @pytest.mark.parametrize(

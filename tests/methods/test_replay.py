@@ -1,12 +1,15 @@
 import math
 from collections import Counter
-from dataclasses import replace
 
 import pytest
 
 from nlora.data.task import Example, Task, TaskData
-from nlora.methods.base import Stage
+from nlora.methods.context import Stage
 from nlora.methods.registry import method
+from nlora.plan.settings import RunSettings
+from nlora.store.state import read_state, write_state
+from nlora.training.loop import take_examples
+from tests.loop import context
 from tests.methods.helpers import TASKS, learn, stages, update
 
 COUNTS = {"red": 40, "green": 12, "blue": 8}
@@ -22,61 +25,70 @@ def task(name: str) -> TaskData:
     return TaskData(described, train, test=train[:1])
 
 
-def stage(number: int, data: TaskData) -> Stage:
-    return Stage(number, data.name, (data,), seed=number)
-
-
 def after(*tasks: TaskData, **settings):
     replay = method("replay").build(settings)
     for number, data in enumerate(tasks, start=1):
-        replay.end(None, stage(number, data))
+        replay.end(at(number, data))
     return replay
 
 
-@pytest.mark.parametrize(("buffer", "kept"), [(0.1, 6), (0.25, 15), (1, 1), (10, 10), (500, 60)])
-def test_a_share_or_a_number_of_each_task_is_kept_and_every_label_keeps_its_share(buffer, kept):
+def at(number: int, data: TaskData, seed: int | None = None):
+    """The context of a stage, of which the buffer needs the tasks alone."""
+    stage = Stage(number, data.name, (data,), seed=number if seed is None else seed)
+    return context("t5", None, stage)
+
+
+def kept(replay) -> list[Example]:
+    return [Example.from_json(row) for row in replay.state.kept]
+
+
+@pytest.mark.parametrize(("buffer", "count"), [(0.1, 6), (0.25, 15), (1, 1), (10, 10), (500, 60)])
+def test_a_share_or_a_number_of_each_task_is_kept_and_every_label_keeps_its_share(buffer, count):
     one, two = task("one"), task("two")
     replay = after(one, two, buffer=buffer)
     for data in (one, two):
-        mine = [e for e in replay.kept if e.task == data.task]
-        assert len(mine) == len(set(mine)) == kept
+        mine = [e for e in kept(replay) if e.task == data.task]
+        assert len(mine) == len(set(mine)) == count
         assert set(mine) <= set(data.train)
         found = Counter(e.label for e in mine)
-        for label, count in COUNTS.items():
-            exact = kept * count / 60
+        for label, number in COUNTS.items():
+            exact = count * number / 60
             assert math.floor(exact) <= found[label] <= math.ceil(exact)
 
 
 def test_what_is_kept_is_mixed_into_the_next_tasks_examples():
     one, two = task("one"), task("two")
     replay = after(one, buffer=0.1)
-    mixed = replay.examples(None, stage(2, two))
-    assert Counter(mixed) == Counter([*two.train, *replay.kept])
+    ctx = at(2, two)
+    take_examples(replay, ctx, RunSettings())
+    assert ctx.examples[: ctx.own] == list(two.train)
+    assert Counter(ctx.examples[ctx.own :]) == Counter(kept(replay))
 
 
 def test_what_is_kept_survives_files(tmp_path):
     replay = after(task("one"), task("two"), buffer=5)
     free = Task("free")  # without instruction and labels
-    replay.kept.append(Example(free, "line\nline\u2028 ü", "any answer"))
-    replay.save(tmp_path)
+    replay.state.kept.append(Example(free, "line\nline\u2028 ü", "any answer").to_json())
+    write_state(tmp_path, replay.state)
     again = method("replay").build({})
-    again.load(tmp_path)
-    assert again.kept == replay.kept
+    again.state = read_state(tmp_path, again.State)
+    assert kept(again) == kept(replay)
+    assert kept(again)[-1] == Example(free, "line\nline\u2028 ü", "any answer")
 
 
 def test_the_sample_depends_on_the_stages_seed_alone():
     data = task("one")
-    same = after(data, buffer=6).kept
-    assert after(data, buffer=6).kept == same
+    same = kept(after(data, buffer=6))
+    assert kept(after(data, buffer=6)) == same
     other = method("replay").build({"buffer": 6})
-    other.end(None, replace(stage(1, data), seed=9))
-    assert other.kept != same
+    other.end(at(1, data, seed=9))
+    assert kept(other) != same
 
 
-@pytest.mark.parametrize("carrier", ["full", "lora"])
-def test_a_run_trains_on_the_buffers_of_all_earlier_tasks(carrier, t5, tmp_path):
-    learn(t5, tmp_path, "replay", carrier=carrier, buffer=0.25)
+@pytest.mark.parametrize("adapter", ["full", "lora"])
+def test_a_run_trains_on_the_buffers_of_all_earlier_tasks(adapter, t5, tmp_path):
+    learn(t5, tmp_path, "replay", adapter=adapter, buffer=0.25)
     records = stages(tmp_path)
     assert [r.examples for r in records] == [12, 12 + 3, 12 + 6]
     assert [r.name for r in records] == list(TASKS)
-    assert ("lora_A" in " ".join(update(tmp_path, 3))) == (carrier == "lora")
+    assert ("lora_A" in " ".join(update(tmp_path, 3))) == (adapter == "lora")

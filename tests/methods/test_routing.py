@@ -5,9 +5,12 @@ import pytest
 import torch
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
+from nlora.continual.model import ContinualModel
 from nlora.errors import NloraError
+from nlora.methods.parts.lora import LoraState
+from nlora.methods.parts.routing import SHRINKAGE, Router
 from nlora.methods.registry import method
-from nlora.methods.routing import SHRINKAGE, Router
+from tests import tiny
 from tests.methods.helpers import TASKS, answers, learn, losses, update
 
 
@@ -16,9 +19,9 @@ def test_the_router_is_linear_discriminant_analysis():
     spread = rng.normal(size=(12, 12))
     centres = 1.5 * rng.normal(size=(4, 12))
     groups = [centre + rng.normal(size=(40, 12)) @ spread for centre in centres]
-    router = Router()
-    for group in groups:
-        router.add(torch.from_numpy(group))
+    router = Router(LoraState())
+    for number, group in enumerate(groups, start=1):
+        router.add(number, torch.from_numpy(group))
     asked = centres.repeat(50, 0) + rng.normal(size=(200, 12)) @ spread
     lda = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=SHRINKAGE, priors=[0.25] * 4)
     lda.fit(np.concatenate(groups), np.repeat([1, 2, 3, 4], 40))
@@ -30,9 +33,9 @@ def test_the_router_is_linear_discriminant_analysis():
 def test_stages_of_different_sizes_weigh_by_their_texts_in_the_scatter_alone():
     rng = np.random.default_rng(1)
     groups = [rng.normal(size=(n, 3)) * scale for n, scale in ((400, 1.0), (5, 3.0))]
-    router = Router()
-    for group in groups:
-        router.add(torch.from_numpy(group))
+    router = Router(LoraState())
+    for number, group in enumerate(groups, start=1):
+        router.add(number, torch.from_numpy(group))
     scatter = sum((g - g.mean(0)).T @ (g - g.mean(0)) for g in groups)
     spread = scatter / (405 - 2)
     spread = 0.99 * spread + 0.01 * np.trace(spread) / 3 * np.eye(3)
@@ -42,24 +45,28 @@ def test_stages_of_different_sizes_weigh_by_their_texts_in_the_scatter_alone():
     assert router.choose(torch.from_numpy(asked)) == (np.argmax(scores, 0) + 1).tolist()
 
 
+def test_a_stage_that_was_not_accepted_is_never_chosen():
+    router = Router(LoraState())
+    for number, centre in ((1, -1.0), (3, 1.0)):
+        router.add(number, torch.tensor([[centre, 0.1], [centre, -0.1]]).double())
+    assert router.choose(torch.tensor([[-2.0, 0.0], [2.0, 0.0]]).double()) == [1, 3]
+
+
 @pytest.mark.parametrize("kind", ["llama", "t5"])
-def test_isolated_adapters_are_each_what_training_on_the_task_alone_gives(kind, tmp_path, request):
-    model = request.getfixturevalue(kind)
-    learn(model, tmp_path / "de-lora", "de-lora")
-    learn(model, tmp_path / "told", "per-task")
-    learn(model, tmp_path / "inc", "inc-lora")
+def test_isolated_adapters_are_each_what_training_on_the_task_alone_gives(kind, learned):
+    routed, given, stacked = (learned(kind, name) for name in ("de-lora", "per-task", "inc-lora"))
     for stage in (1, 2, 3):
-        ours, told = update(tmp_path / "de-lora", stage), update(tmp_path / "told", stage)
-        assert all(ours[name].equal(told[name]) for name in ours)
-    assert losses(tmp_path / "inc", 1) == losses(tmp_path / "de-lora", 1)
-    assert losses(tmp_path / "inc", 2) != losses(tmp_path / "de-lora", 2)
+        ours, theirs = update(routed, stage), update(given, stage)
+        assert all(ours[name].equal(theirs[name]) for name in ours)
+    assert losses(stacked, 1) == losses(routed, 1)
+    assert losses(stacked, 2) != losses(routed, 2)
 
 
 @pytest.mark.parametrize("method", ["inc-lora", "seq-lora", "prog-prompt"])
 def test_what_was_learned_is_answered_the_same_for_ever_when_told_the_task(method, tmp_path, llama):
     settings = {"epochs": 4}
     if method != "prog-prompt":  # which is always told
-        settings |= {"routing": "told", "target_modules": "all-linear", "learning_rate": 1e-2}
+        settings |= {"routing": "task", "target_modules": "all-linear", "learning_rate": 1e-2}
     learn(llama, tmp_path, method, **settings)
     said = {}
     for number, task in enumerate(TASKS, start=1):
@@ -68,13 +75,11 @@ def test_what_was_learned_is_answered_the_same_for_ever_when_told_the_task(metho
     assert said["colour"] != said["shape"]
 
 
-def test_tasks_of_other_words_are_told_apart_without_being_told(tmp_path, llama, monkeypatch):
-    routed = []
-    choose = Router.choose
-    monkeypatch.setattr(Router, "choose", lambda *a: routed.append(choose(*a)) or routed[-1])
-    learn(llama, tmp_path, "de-lora")
-    first, second, third = routed[-3:]  # after the last stage, task by task
-    assert (set(first), set(second), set(third)) == ({1}, {2}, {3})
+def test_tasks_of_other_words_are_told_apart_without_being_told(learned):
+    model = ContinualModel.open(learned("llama", "de-lora"))
+    for stage, task in enumerate(TASKS, start=1):
+        test = tiny.task(task).test
+        assert model.method.route(model.context(), test) == [stage] * len(test)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +88,7 @@ def test_tasks_of_other_words_are_told_apart_without_being_told(tmp_path, llama,
         ("replay", {"routing": "input"}),
         ("replay", {"consolidation": "largest"}),
         ("replay", {"penalty": "l1"}),
-        ("mtl", {"carrier": "full", "consolidation": "largest"}),
+        ("mtl", {"adapter": "full", "consolidation": "largest"}),
     ],
 )
 def test_what_needs_adapters_says_so_before_anything_is_loaded(name, settings):
@@ -100,4 +105,4 @@ def test_a_method_that_continues_its_update_has_nothing_to_consolidate(kind):
 def test_methods_say_when_they_must_be_told_the_task():
     assert method("per-task").build({}).needs_task_id
     assert not method("de-lora").build({}).needs_task_id
-    assert method("seq-lora").build({"routing": "told"}).needs_task_id
+    assert method("seq-lora").build({"routing": "task"}).needs_task_id

@@ -1,12 +1,11 @@
 import pytest
 import torch
 
+from nlora.continual.preview import preview
 from nlora.errors import NloraError
 from nlora.methods.registry import method
+from nlora.plan.resolve import resolve
 from nlora.study.share import shared
-from nlora.training.config import plan
-from nlora.training.dry_run import preview
-from nlora.training.run import prepare
 from tests import runs, tiny
 from tests.methods.helpers import TASKS, learn, losses, same_bits, stages, update
 
@@ -59,13 +58,13 @@ def test_all_kinds_have_the_same_first_stage_which_a_grid_trains_once(learned, l
     stream, keys = [tiny.task(name) for name in TASKS], set()
     for settings in (*({"masks": kind} for kind in KINDS), {"density": 0.1}):
         config = runs.config(llama, None, {**runs.FAST, **settings}, method="sparse-masks")
-        keys.add(shared(plan(config), stream).first_stage)
+        keys.add(shared(resolve(config, stream)).first_stage)
     assert len(keys) == 2
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_that_was_stopped_goes_on_to_the_same_numbers(llama, learned, kind, tmp_path):
-    from nlora.training.run import run
+    from nlora.continual.learning import run
 
     settings = {**runs.FAST, **LEARNING, "masks": kind, "density": 0.2}
     config = runs.config(llama, None, settings, method="sparse-masks")
@@ -95,7 +94,7 @@ def test_tasks_without_room_for_disjoint_masks_are_refused_before_the_first_step
 def test_its_budget_is_that_of_lora_and_a_dry_run_counts_it(llama, tmp_path):
     stream = runs.write_stream(tmp_path, "colour")
     found = {
-        name: preview(*prepare(runs.config(llama, stream, {**runs.FAST, "rank": 3}, method=name)))
+        name: preview(resolve(runs.config(llama, stream, {**runs.FAST, "rank": 3}, method=name)))
         for name in ("sparse-masks", "inc-lora")
     }
     counts = {name: seen.trainable_parameters for name, seen in found.items()}

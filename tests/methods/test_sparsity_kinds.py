@@ -1,19 +1,18 @@
-from types import SimpleNamespace
-
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nlora.carriers.lora import Lora
+from nlora.adapters.lora import Lora
 from nlora.errors import NloraError
 from nlora.lowrank.factors import Factors
 from nlora.lowrank.penalties import column_row_and_grads, column_row_shrink, frobenius_and_grads
-from nlora.methods.base import Proximal, Stage, Step
+from nlora.methods.base import Proximal
+from nlora.methods.context import Step
 from nlora.methods.registry import method
 from nlora.training.rates import step_rates
 from tests import tiny
-from tests.loop import train_stage
+from tests.loop import context, stage, train_stage
 from tests.methods.helpers import learn, update
 
 RANK, ALPHA = 4, 8.0
@@ -41,24 +40,24 @@ TERMS = {
 
 def begun(shape="grouped-query", moved=True) -> Lora:
     torch.manual_seed(0)
-    carrier = Lora(tiny.model(shape), RANK, ALPHA, dropout=0.0)
-    carrier.begin()
+    adapter = Lora(tiny.model(shape), RANK, ALPHA, dropout=0.0)
+    adapter.begin()
     if moved:
         with torch.no_grad():
-            for factors in carrier.factors().values():
+            for factors in adapter.factors().values():
                 factors.B.normal_(std=0.1)
-    return carrier
+    return adapter
 
 
-def penalty(carrier: Lora, name="n-lora", steps=10, **settings):
-    stage = Stage(1, "colour", (tiny.task(),), seed=1, steps=steps)
-    found = method(name).build(settings).penalties(SimpleNamespace(carrier=carrier), stage)
+def penalty(adapter: Lora, name="n-lora", steps=10, **settings):
+    ctx = context("llama", adapter, stage(steps=steps))
+    found = method(name).build(settings).penalties(ctx)
     return found[0] if found else None
 
 
-def defined(carrier: Lora, kind: str):
+def defined(adapter: Lora, kind: str):
     """The penalty's definition in float64, and its gradients by autograd: A, B, A, B, …"""
-    factors = carrier.factors().values()
+    factors = adapter.factors().values()
     leaves = [p.detach().double().requires_grad_() for f in factors for p in (f.A, f.B)]
     pairs = list(zip(leaves[::2], leaves[1::2], strict=True))
     value = sum(DEFINITIONS[kind](A, B) for A, B in pairs)
@@ -74,10 +73,10 @@ def shape_for(kind: str) -> str:
 @pytest.mark.parametrize("unit", ["sum", "mean"])
 @pytest.mark.parametrize("kind", DEFINITIONS)
 def test_each_penalty_is_its_definition_with_its_gradient(kind, unit):
-    carrier = begun(shape_for(kind))
-    value, gradients, count = defined(carrier, kind)
+    adapter = begun(shape_for(kind))
+    value, gradients, count = defined(adapter, kind)
     weight = 0.3 / (count if unit == "mean" else 1)
-    term = penalty(carrier, penalty=kind, l1=0.3, l1_unit=unit)(Step(0, 10, {}))
+    term = penalty(adapter, penalty=kind, l1=0.3, l1_unit=unit)(Step(0, 10, {}))
     assert term.value == pytest.approx(weight * value, rel=1e-5)
     if kind == "column-row":
         assert term.gradients == []  # it acts after the step
@@ -88,10 +87,10 @@ def test_each_penalty_is_its_definition_with_its_gradient(kind, unit):
 
 @pytest.mark.parametrize("kind", DEFINITIONS)
 def test_a_relative_weight_makes_the_gradient_of_any_penalty_a_share_of_the_tasks(kind):
-    carrier = begun(shape_for(kind))
-    _, gradients, _ = defined(carrier, kind)
-    parameters = [p for f in carrier.factors().values() for p in (f.A, f.B)]
-    made = penalty(carrier, penalty=kind, l1=0.2)
+    adapter = begun(shape_for(kind))
+    _, gradients, _ = defined(adapter, kind)
+    parameters = [p for f in adapter.factors().values() for p in (f.A, f.B)]
+    made = penalty(adapter, penalty=kind, l1=0.2)
     task = {p: torch.full_like(p, 0.5) for p in parameters}
     assert [made(Step(k, 10, task)) for k in range(4)] == [None] * 4  # the warm-up
     made(Step(4, 10, task))
@@ -196,8 +195,8 @@ def test_the_proximal_step_follows_the_optimisers_at_the_clipped_rate():
 
         name = "recorder"
 
-        def __init__(self, carrier):
-            self.factors, self.seen = list(carrier.factors().values()), []
+        def __init__(self, adapter):
+            self.factors, self.seen = list(adapter.factors().values()), []
 
         def __call__(self, step):
             self.seen.append(
@@ -211,11 +210,11 @@ def test_the_proximal_step_follows_the_optimisers_at_the_clipped_rate():
         def notes(self):
             return {}
 
-    carrier, clip, rate, weight = begun(), 0.05, 0.3, 0.02
-    recorder = Recorder(carrier)
+    adapter, clip, rate, weight = begun(), 0.05, 0.3, 0.02
+    recorder = Recorder(adapter)
     built = method("n-lora").build({"penalty": "column-row", "l1": weight, "l1_unit": "sum"})
     settings = {"optimizer": "sgd", "learning_rate": rate, "max_grad_norm": clip}
-    train_stage("grouped-query", carrier, built, tiny.task(count=16), [recorder], **settings)
+    train_stage("grouped-query", adapter, built, tiny.task(count=16), [recorder], **settings)
     first, second = recorder.seen
     norm = sum(float(g.square().sum()) for _, g in first) ** 0.5
     clipped = rate * clip / norm
@@ -229,8 +228,8 @@ def test_the_proximal_step_follows_the_optimisers_at_the_clipped_rate():
 
 
 def test_only_column_row_acts_after_the_step():
-    carrier = begun("llama")
-    acting = [k for k in DEFINITIONS if isinstance(penalty(carrier, penalty=k, l1=1.0), Proximal)]
+    adapter = begun("llama")
+    acting = [k for k in DEFINITIONS if isinstance(penalty(adapter, penalty=k, l1=1.0), Proximal)]
     assert acting == ["column-row"]
 
 

@@ -140,11 +140,12 @@ def test_a_name_tells_method_model_and_order():
 
 @pytest.mark.parametrize("name", recipes())
 def test_a_recipe_is_a_valid_configuration_that_changes_nothing_it_says(name):
-    from nlora.training.config import RunConfig, plan
+    from nlora.plan.config import RunConfig
+    from nlora.plan.resolve import choose
 
     found = recipe(name)
     config = RunConfig(model=found.paper_model, method=found.method, settings=found.settings)
-    resolved = plan(config).settings()
+    resolved = choose(config).settings()
     assert {key: resolved[key] for key in found.settings} == found.settings
 
 

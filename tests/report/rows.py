@@ -9,7 +9,7 @@ import numpy as np
 
 from nlora.data.streams import ORDERS
 from nlora.data.task import digest
-from nlora.evaluation.metrics import summary
+from nlora.evaluation.matrix import summary
 from nlora.report.ledger import pack
 from nlora.report.table import Table, text
 
@@ -51,7 +51,7 @@ def row(
         "configuration": configuration,
         "hash": digest(configuration),
         "base": {"title": "a model", "revision": None},
-        "needs": {"task_identity": False, "old_data": False, "storage": False, "carrier": "lora"},
+        "needs": {"task_identity": False, "old_data": False, "storage": False, "adapter": "lora"},
         "machine": {"processor": "a processor", "cores": 2, "threads": 2, "gpu": None},
         "tasks": tasks,
         "stages": tasks,

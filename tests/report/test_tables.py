@@ -70,7 +70,7 @@ def test_the_zero_shot_row_stands_first_once_for_each_prompt(make):
 
 
 def test_what_a_method_needs_is_marked_and_explained(make):
-    needs = {"task_identity": True, "old_data": True, "storage": True, "carrier": "prompt"}
+    needs = {"task_identity": True, "old_data": True, "storage": True, "adapter": "prompt"}
     rows = [row(), row("other", needs=needs)]
     for key in ("accuracy", "metrics", "differences"):
         found = make(rows, key)
@@ -144,7 +144,7 @@ def test_another_baseline_may_be_chosen(make):
 
 
 def test_marks_stand_wherever_a_method_does_and_say_what_they_mean(make):
-    needs = {"task_identity": True, "old_data": False, "storage": True, "carrier": "lora"}
+    needs = {"task_identity": True, "old_data": False, "storage": True, "adapter": "lora"}
     rows = [*with_geometry(), row("per-task", geometry=geometry(1, 1, 1, 0.5), needs=needs)]
     for key in ("accuracy", "metrics", "orthogonality", "collisions", "ratios", "differences"):
         found = make(rows, key, baseline="o-lora")

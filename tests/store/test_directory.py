@@ -2,6 +2,7 @@ import json
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -73,6 +74,77 @@ def test_what_was_committed_is_read_back(directory):
     assert directory.zero_shot() is None
 
 
+def test_the_updates_after_each_stage_are_those_of_its_manifest(directory):
+    with directory.locked():
+        commit(directory, 3, "third", updates=["003-third", "001-first"])  # the second is given up
+
+    def named(stage):
+        return [p.relative_to(directory.path).as_posix() for p in directory.update_paths(stage)]
+
+    assert named(0) == []
+    assert named(1) == ["stages/001-first/update"]
+    assert named(2) == ["stages/001-first/update", "stages/002-second/update"]
+    assert named(3) == named(None) == ["stages/003-third/update", "stages/001-first/update"]
+    assert directory.update_path("003-third") == directory.update_paths()[0]
+
+
+def test_a_directory_without_stages_has_no_updates_and_no_precision(tmp_path):
+    made = ModelDirectory(tmp_path / "out")
+    assert made.update_paths() == []
+    assert made.precision() is None
+    with made.locked():
+        made.write_config({"settings": {"precision": "bf16"}})
+    assert made.update_paths(1) == []
+    assert made.precision() is None
+
+
+@pytest.mark.parametrize("index", [0, 1])
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [({"settings": {"precision": "bf16"}}, "bf16"), ({"settings": {}}, "fp32"), ({}, "fp32")],
+)
+def test_the_precision_is_that_of_the_settings_once_anything_is_committed(
+    tmp_path, index, config, expected
+):
+    made = ModelDirectory(tmp_path / "out")
+    with made.locked():
+        made.write_config(config)
+        commit(made, index, "x")
+    assert made.precision() == expected
+
+
+def test_a_stage_of_another_directory_is_copied_with_changed_fields(directory, tmp_path):
+    other = ModelDirectory(tmp_path / "other")
+    record = directory.stages()[0]
+    with other.locked():
+        other.adopt(directory, record, seed=7, updates=["001-first"], notes={"from": "there"})
+    [adopted] = other.stages()
+    assert (adopted.seed, adopted.notes) == (7, {"from": "there"})
+    changed = {"seed", "notes"}
+    assert adopted.model_dump(exclude=changed) == record.model_dump(exclude=changed)
+    for name in record.files:
+        there, here = directory.stage_path(record) / name, other.stage_path(adopted) / name
+        assert here.read_bytes() == there.read_bytes()
+    assert directory.stages()[0] == record
+
+
+def test_a_damaged_stage_of_another_directory_is_not_copied(directory, tmp_path):
+    record = directory.stages()[0]
+    (directory.stage_path(record) / "test.jsonl").write_text("easier")
+    other = ModelDirectory(tmp_path / "other")
+    with other.locked(), pytest.raises(NloraError, match=r"test\.jsonl was changed"):
+        other.adopt(directory, record)
+    assert other.stages() == []
+
+
+def test_results_are_read_back_as_they_were_written(directory):
+    results = {"average_accuracy": 71.5, "tasks": ["größe"], "forward_transfer": None}
+    with directory.locked():
+        directory.write_results(results)
+    assert directory.results() == results
+    assert json.loads((directory.path / "results.json").read_text(encoding="utf-8")) == results
+
+
 def test_stages_are_in_the_order_of_their_numbers(tmp_path):
     made = ModelDirectory(tmp_path / "out")
     with made.locked():
@@ -91,6 +163,21 @@ def test_a_line_separator_inside_a_text_is_no_end_of_line(tmp_path):
     with made.locked():
         commit(made, 1, "a", text=text)
     assert made.tests()["a"] == [{"task": "a", "text": text, "label": "x"}]
+
+
+def test_all_test_examples_of_every_task_are_there_in_order(directory):
+    rows = [{"task": task, "text": f"{task} {i}", "label": "x"} for i in (1, 2) for task in "ab"]
+
+    def write(folder):
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / "test.jsonl").write_text(lines, encoding="utf-8")
+
+    with directory.locked():
+        directory.commit(StageRecord(index=3, name="third"), write)
+    found = directory.tests()
+    assert list(found) == ["first", "second", "a", "b"]
+    assert found["a"] == [rows[0], rows[2]]
+    assert found["b"] == [rows[1], rows[3]]
 
 
 def test_leftovers_of_a_killed_process_are_removed_and_nothing_else(directory):
@@ -145,6 +232,15 @@ def test_a_folder_that_holds_something_else_is_refused_and_left_alone(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["photo.jpg"]
 
 
+def test_a_folder_that_holds_only_what_a_killed_start_left_is_taken(tmp_path):
+    for name in (".lock", ".model.json-4711", "results.json"):
+        (tmp_path / name).write_text("")
+    (tmp_path / "logs").mkdir()
+    assert not ModelDirectory(tmp_path).exists()
+    with ModelDirectory(tmp_path).locked():
+        assert not (tmp_path / ".model.json-4711").exists()
+
+
 def test_stages_without_a_model_json_are_refused(tmp_path):
     (tmp_path / "stages").mkdir()
     with pytest.raises(NloraError, match=r"no model\.json"):
@@ -173,6 +269,10 @@ def test_a_file_in_the_place_of_the_directory_is_refused(tmp_path):
             pass
         assert one_line(error)
     assert (tmp_path / "file").read_text() == "mine"
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for name in ("file", "link"):
+        with pytest.raises(NloraError, match="is a file; a model directory is needed"):
+            ModelDirectory(tmp_path / name).exists()
 
 
 def test_a_start_that_failed_leaves_no_folder(tmp_path):
@@ -180,6 +280,36 @@ def test_a_start_that_failed_leaves_no_folder(tmp_path):
     with pytest.raises(RuntimeError), made.locked():
         raise RuntimeError("no such model")
     assert not made.path.exists()
+
+
+def test_a_folder_that_was_there_stays_after_a_start_that_failed(tmp_path):
+    with pytest.raises(RuntimeError), ModelDirectory(tmp_path).locked():
+        raise RuntimeError("no such model")
+    assert tmp_path.is_dir()
+
+
+def test_folders_above_are_made(tmp_path):
+    made = ModelDirectory(tmp_path / "runs" / "today" / "out")
+    with made.locked():
+        made.write_config({"model": "m"})
+    assert made.config()["model"] == "m"
+
+
+def test_a_lock_that_cannot_be_removed_hides_no_error(tmp_path, monkeypatch):
+    """As on Windows, where a file that is open stays."""
+
+    def unlink(path, missing_ok=False):
+        raise PermissionError(13, "in use", str(path))
+
+    def fail():
+        monkeypatch.setattr(Path, "unlink", unlink)
+        raise RuntimeError("no such model")
+
+    with (
+        pytest.raises(RuntimeError, match="no such model"),
+        ModelDirectory(tmp_path / "out").locked(),
+    ):
+        fail()
 
 
 @pytest.mark.parametrize("name", ["update/w.safetensors", "test.jsonl"])
@@ -235,6 +365,10 @@ def test_a_stage_stays_inside_whatever_its_name(tmp_path, name):
     assert made.stage_path(record).parent == made.path / "stages"
     assert {p.name for p in tmp_path.iterdir()} == {"out"}
     assert made.stages()[1].name == name
+
+
+def test_a_stages_folder_has_its_name_where_a_file_may():
+    assert StageRecord(index=12, name="Yelp full/v2").folder == "012-Yelp-full-v2"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has other permissions")

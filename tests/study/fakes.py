@@ -22,7 +22,7 @@ def work(job, order, connection) -> None:
     """Do what the method of the job says, and note when it was."""
     out = order.out / job.name
     started = time.time()
-    kind = job.config.method
+    kind = job.plan.config.method
     if kind == "fails":
         connection.send(("error", "it is the user's fault", None))
         return

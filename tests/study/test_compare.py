@@ -12,9 +12,10 @@ import pytest
 from typer.testing import CliRunner
 
 from nlora.cli.app import app
+from nlora.plan.points import parse_points
 from nlora.report.ledger import read, unpack
 from nlora.study.compare import compare
-from nlora.study.grid import Grid, parse_points
+from nlora.study.grid import Grid
 from nlora.study.runner import Runner
 from tests.runs import LEARNING, Listener, read_jsonl, tree, write_stream
 
@@ -27,7 +28,7 @@ class Broken(Method):
     name = "broken"
     summary = "has a bug"
 
-    def end(self, learner, stage):
+    def end(self, ctx):
         raise ZeroDivisionError("a bug")
 """
 
@@ -114,7 +115,7 @@ def test_a_row_holds_what_tables_need(done):
     assert found["seconds_by"]["training"] > 0
     assert found["needs"] == {
         **{"task_identity": False, "old_data": False, "storage": False},
-        "carrier": "lora",
+        "adapter": "lora",
     }
     assert rows(out)[ROUTED]["needs"]["storage"]
     assert set(found["tests"]) == {"colour", "animal"}
@@ -128,6 +129,19 @@ def test_the_geometry_of_a_row_is_that_of_analyze(done):
     assert geometry["acr"] == pytest.approx(analysis["acr"], rel=1e-5)
     assert geometry["last"]["oo"] == pytest.approx(analysis["last"]["oo"], rel=1e-5)
     assert [c["threshold"] for c in geometry["collisions"]] == ["0.1rms", "0.001"]
+
+
+def test_the_row_of_a_single_run_is_that_of_the_ledger(done, tmp_path):
+    out, _, _ = done
+    shown = call("study", "row", out / "stream/inc-lora/seed-0", out / "stream/seq-lora/seed-0")
+    assert shown.exit_code == 0, shown.stderr
+    single = [json.loads(line) for line in shown.stdout.splitlines()]
+    for method, found in zip(("inc-lora", "seq-lora"), single, strict=True):
+        kept = rows(out)[method]
+        assert found == {k: v for k, v in kept.items() if k not in ("cell", "tuning")}
+    refused = call("study", "row", tmp_path / "nowhere")
+    assert refused.exit_code == 2
+    assert len(refused.stderr.splitlines()) == 1
 
 
 def test_what_is_shared_is_as_if_it_had_been_trained(done, place, tmp_path):
@@ -223,6 +237,21 @@ def test_killed_a_comparison_leaves_no_process_and_goes_on(done, place, tmp_path
         assert comparable(whole) == comparable(broken)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+def test_ctrl_c_while_workers_import_their_libraries_is_one_line(place, tmp_path):
+    _, command = place
+    line = [sys.executable, "-m", "nlora", *command("inc-lora,seq-lora", tmp_path / "out")]
+    process = subprocess.Popen(line, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    assert process.stderr is not None
+    first = process.stderr.readline()
+    assert "(0 of 2 done)" in first, first + process.stderr.read()
+    time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does it: to the workers too
+    _, said = process.communicate()  # all that have its stderr have ended then
+    assert process.returncode == 130
+    assert [text[:14] for text in said.splitlines()] == ["error: stopped"]
+
+
 def test_tuning_gives_each_method_its_trials_on_dev_and_records_them(place, llama, tmp_path):
     folder, _ = place
     grid = Grid(
@@ -234,7 +263,7 @@ def test_tuning_gives_each_method_its_trials_on_dev_and_records_them(place, llam
         tune=2,
     )
     told = Listener()
-    inc, zero = compare(grid, tmp_path / "out", workers=2, watcher=told)
+    inc, zero = compare(grid, tmp_path / "out", workers=2, progress=told)
     assert zero["tuning"] is None  # there is nothing to tune
     assert zero["zero_shot"] == inc["zero_shot"]
     assert zero["stages"] == []
@@ -255,5 +284,5 @@ def test_tuning_gives_each_method_its_trials_on_dev_and_records_them(place, llam
     lost = {k: v for k, v in second.items() if k in ("stream", "method", "trial", "settings")}
     tried.write_text(json.dumps(first) + "\n" + json.dumps({**lost, "error": "no luck"}) + "\n")
     told = Listener()
-    compare(grid, tmp_path / "out", watcher=told)  # a cell has used the choice: it stands
+    compare(grid, tmp_path / "out", progress=told)  # a cell has used the choice: it stands
     assert not any("trial-" in message for message in told.messages)

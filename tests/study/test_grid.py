@@ -1,17 +1,20 @@
 """What is asked of a comparison, before anything runs."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
 from nlora.errors import NloraError
+from nlora.plan.config import RunConfig
+from nlora.plan.points import parse_points
+from nlora.plan.resolve import choose, resolve
+from nlora.study import grid as grids
 from nlora.study import output, tune
-from nlora.study.grid import Grid, parse_points, parse_seeds, stream_name
+from nlora.study.grid import Grid, parse_seeds, stream_name
 from nlora.study.share import shared
 from nlora.study.worker import on_dev
-from nlora.training.config import RunConfig, plan
-from nlora.training.run import prepare
 from tests.runs import tree, write_stream
 from tests.tiny import task
 
@@ -98,11 +101,16 @@ def test_settings_of_a_cell_win_over_its_methods_and_these_over_the_common():
     ]
 
 
-def test_every_cell_has_a_folder_fit_for_any_system(tmp_path):
+def test_every_cell_has_a_folder_fit_for_any_system(tmp_path, monkeypatch):
     asked = grid(methods="inc-lora:routing=input,target_modules=[q,v]", streams=("a, b",))
+    monkeypatch.setattr(
+        grids, "resolve", lambda config, tasks, base: SimpleNamespace(config=config)
+    )
+    monkeypatch.setattr(Grid, "tasks", {"a,b": []})
+    monkeypatch.setattr(Grid, "base", None)
     cell = asked.cell("a, b", asked.points[0], 3)
     assert cell.name == "a,b/inc-lora,routing=input,target_modules=-q,v-/seed-3"
-    assert cell.config.evaluate == "next"
+    assert cell.plan.config.evaluate == "next"
     assert stream_name(str(write_stream(tmp_path))) == "stream"
 
 
@@ -200,6 +208,24 @@ def test_a_folder_that_holds_something_else_is_refused(files, tmp_path, name):
     assert [p.name for p in (tmp_path / "out").iterdir()] == [name]
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", "is not valid JSON"),
+        ("[]", "is not a comparison's"),
+        ('{"format": 999}', "is not a comparison's"),
+    ],
+)
+def test_a_damaged_or_foreign_description_is_refused_and_left_alone(files, tmp_path, content, said):
+    (tmp_path / "out").mkdir()
+    path = tmp_path / "out" / "compare.json"
+    path.write_text(content)
+    with pytest.raises(NloraError, match=said) as error:
+        claim(tmp_path / "out", files())
+    assert str(path) in one_line(error)
+    assert path.read_text() == content
+
+
 def test_a_file_is_no_folder(files, tmp_path):
     (tmp_path / "out").write_text("mine")
     for out in (tmp_path / "out", tmp_path / "out" / "below"):
@@ -221,7 +247,7 @@ def keys(llama, tmp_path, method, stream=None, seed=0, evaluate="next", **settin
         evaluate=evaluate,
         settings=settings,
     )
-    return shared(*prepare(config))
+    return shared(resolve(config))
 
 
 def test_the_first_stage_is_shared_where_it_is_the_same(llama, tmp_path):
@@ -262,7 +288,7 @@ def test_a_subclass_does_not_share_what_it_may_change(llama, tmp_path):
     config = RunConfig(
         model=str(llama), method="mine", stream=str(tmp_path / "stream.yaml"), plugin=str(plugin)
     )
-    assert shared(*prepare(config)).first_stage is None
+    assert shared(resolve(config)).first_stage is None
 
 
 def test_streams_share_what_they_begin_with(llama, tmp_path):
@@ -293,7 +319,7 @@ def test_the_untrained_model_is_the_same_for_every_method_and_seed(llama, tmp_pa
 
 
 def trials(method, count, **settings):
-    return tune.trials(plan(RunConfig(model="m", method=method, settings=settings)), count)
+    return tune.trials(choose(RunConfig(model="m", method=method, settings=settings)), count)
 
 
 def test_every_method_gets_as_many_trials_and_the_first_is_its_own():

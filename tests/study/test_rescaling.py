@@ -3,12 +3,15 @@
 import pytest
 import torch
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
-from nlora.report.ledger import read, row, write
+from nlora.cli.app import app
+from nlora.continual.learning import run
+from nlora.report.ledger import read, write
 from nlora.report.tables import tables
 from nlora.store.directory import ModelDirectory
-from nlora.study.rescaling import Finished, main, rescaled, rescaled_row
-from nlora.training.run import run
+from nlora.study.rescaling import Finished, rescaled, rescaled_row
+from nlora.study.rows import row
 from tests.runs import LEARNING, config, tree, write_stream
 
 RANK, S = 2, 32.0 / 2
@@ -23,6 +26,10 @@ def learned(llama, tmp_path_factory):
         settings = {**LEARNING, "rank": RANK, **own}
         run(config(llama, stream, settings, method=method), folder / method)
     return folder
+
+
+def call(*arguments):
+    return CliRunner().invoke(app, ["study", "rescale", *map(str, arguments)])
 
 
 def deltas(updates):
@@ -58,7 +65,7 @@ def test_every_update_is_multiplied_and_measured(learned, tmp_path):
 
 def test_at_scale_one_it_is_the_run_itself_at_every_stage(learned, tmp_path):
     found = rescaled(Finished.at(learned / "inc-lora"), [1.0, 1.0], tmp_path / "out")
-    once, again = (row(d) for d in (ModelDirectory(learned / "inc-lora"), found))
+    once, again = (row(d, None) for d in (ModelDirectory(learned / "inc-lora"), found))
     for name in ("accuracy_matrix", "learning_accuracy", "forgetting", "answers", "losses"):
         assert once[name] == again[name]
     assert once["seconds_by"] == again["seconds_by"]
@@ -78,8 +85,12 @@ def test_a_row_per_scale_and_one_at_the_sizes_of_another_run(learned, tmp_path):
     before = tree(learned)
     out = tmp_path / "rows.jsonl"
     told = [str(learned / "inc-lora"), "--scales", "0.5", "--beside", str(learned / "n-lora")]
-    main([*told, "--out", str(out)])
-    main([*told, "--out", str(out)])
+    for _ in range(2):
+        shown = call(*told, "--out", out)
+        assert shown.exit_code == 0, shown.stderr
+        assert [line.rpartition(":")[0] for line in shown.stdout.splitlines()] == [
+            *("inc-lora:scale=0.5", "inc-lora:size=n-lora")
+        ]
     half, matched = read(out)
     assert half["cell"] == {"stream": "stream", "method": "inc-lora:scale=0.5", "seed": 0}
     assert half["configuration"]["settings"]["scale"] == 0.5
@@ -107,16 +118,16 @@ def test_seeds_at_the_sizes_of_another_method_are_one_row_of_a_table(learned, tm
     assert [r[0].label for r in table.rows] == ["inc-lora:size=n-lora"]
 
 
-def test_what_has_no_one_model_of_adapters_is_refused_in_one_line(llama, learned, tmp_path, capsys):
+def test_what_has_no_one_model_of_adapters_is_refused_in_one_line(llama, learned, tmp_path):
     stream = write_stream(tmp_path, "colour")
     run(config(llama, stream, method="de-lora"), tmp_path / "de")
-    out = ["--out", str(tmp_path / "rows.jsonl")]
     for told, said in (
         ([tmp_path / "de"], "de-lora does not make one model"),
         ([tmp_path / "nowhere"], "does not exist"),
         ([learned / "inc-lora", "--scales", "half"], "not 'half'"),
     ):
-        with pytest.raises(SystemExit):
-            main([*map(str, told), *out])
-        assert said in capsys.readouterr().err
+        refused = call(*told, "--out", tmp_path / "rows.jsonl")
+        assert refused.exit_code == 2
+        (line,) = refused.stderr.splitlines()
+        assert said in line
     assert not (tmp_path / "rows.jsonl").exists()

@@ -1,22 +1,23 @@
 """Jobs run in processes: in order, some at a time, whatever becomes of one of them."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from nlora.study import runner
 from nlora.study.runner import Runner
 from nlora.study.share import Shared
 from nlora.study.worker import Job
-from nlora.training.config import RunConfig
 from tests.study.fakes import commit, work
 
 
 def job(name: str, kind: str = "quick", first: str | None = None) -> Job:
-    config = RunConfig(model="m", method=kind, stream="demo")
-    return Job(name, {"name": name}, config, Shared(first_stage=first))
+    plan = SimpleNamespace(config=SimpleNamespace(method=kind))
+    return Job(name, {"name": name}, plan, Shared(first_stage=first))  # type: ignore[arg-type]
 
 
 class Told:
-    """A watcher that remembers all of it."""
+    """A progress that remembers all of it."""
 
     def __init__(self) -> None:
         self.calls: list[tuple] = []

@@ -1,4 +1,4 @@
-"""The command line in a process that kills itself at a moment of the test's choice."""
+"""The command line in a process that stops or kills itself at a moment of the test's choice."""
 
 import os
 import signal
@@ -9,22 +9,24 @@ import peft  # noqa: F401  (forked processes need not import these again)
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast, Trainer  # noqa: F401
 
+import nlora.continual.learning
 import nlora.store.atomic
-import nlora.training.run
 from nlora.cli.app import main
-from nlora.training.learner import Learner
+from nlora.continual.model import ContinualModel
 from nlora.training.trainer import StageTrainer
 
 PLACES = {
     "step": (StageTrainer, "log"),
-    "evaluate": (Learner, "evaluate"),
+    "evaluate": (ContinualModel, "evaluate"),
     "sync": (nlora.store.atomic, "sync_tree"),
-    "results": (nlora.training.run, "_write_results"),
+    "results": (nlora.continual.learning, "_write_results"),
 }
 
 
-def command(arguments: list[str], log: str, moment: tuple[str, int] | None) -> None:
-    """Run `nlora` with these arguments, its output in `log`; SIGKILL at the n-th call of a place.
+def command(
+    arguments: list[str], log: str, moment: tuple[str, int] | None, by: int = signal.SIGKILL
+) -> None:
+    """Run `nlora` with these arguments, its output in `log`; a signal at the n-th call of a place.
 
     A place is one of PLACES, or the name of a file that is about to be put in place.
     """
@@ -34,12 +36,12 @@ def command(arguments: list[str], log: str, moment: tuple[str, int] | None) -> N
     if moment is not None:
         place, call = moment
         owner, name = PLACES.get(place, (Path, "replace"))
-        setattr(owner, name, killing(getattr(owner, name), place, call))
+        setattr(owner, name, killing(getattr(owner, name), place, call, by))
     main()
 
 
-def killing(function, place, call):
-    """The function, which kills the process in place of its n-th call."""
+def killing(function, place, call, by):
+    """The function, which sends its process the signal in place of its n-th call."""
     calls = 0
 
     def replaced(*args, **kwargs):
@@ -47,7 +49,7 @@ def killing(function, place, call):
         if place in PLACES or args[1].name == place:
             calls += 1
             if calls == call:
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(os.getpid(), by)
         return function(*args, **kwargs)
 
     return replaced

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from nlora.carriers.full import Full
-from nlora.carriers.lora import Lora
+from nlora.adapters.full import Full
+from nlora.adapters.lora import Lora
 from nlora.methods.registry import method
 from tests import tiny
 from tests.loop import train_stage
@@ -12,15 +12,15 @@ DATA = tiny.task(count=21)  # the last step of an epoch is not full
 
 def lora(shape):
     torch.manual_seed(0)
-    carrier = Lora(tiny.model(shape), rank=4, alpha=8.0, dropout=0.0)
-    carrier.begin()
-    return carrier
+    adapter = Lora(tiny.model(shape), rank=4, alpha=8.0, dropout=0.0)
+    adapter.begin()
+    return adapter
 
 
 def full(shape):
-    carrier = Full(tiny.model(shape))
-    carrier.begin()
-    return carrier
+    adapter = Full(tiny.model(shape))
+    adapter.begin()
+    return adapter
 
 
 @pytest.mark.parametrize("kind", [lora, full])
@@ -28,17 +28,17 @@ def full(shape):
 def test_splitting_a_batch_changes_neither_loss_terms_nor_parameters(shape, kind):
     found = []
     for accumulation in (1, 2, 4):  # 8×1, 4×2 and 2×4 examples to an optimiser step
-        carrier = kind(shape)
+        adapter = kind(shape)
         built = method("n-lora" if kind is lora else "replay").build({})
         losses, penalties = train_stage(
-            shape, carrier, built, DATA, accumulation=accumulation, epochs=2
+            shape, adapter, built, DATA, accumulation=accumulation, epochs=2
         )
         assert len(losses) == 6
         assert len(penalties) == (kind is lora)
-        found.append((losses, [p.detach().clone() for p in carrier.trainable()]))
+        found.append((losses, [p.detach().clone() for p in adapter.trainable()]))
     (losses, parameters), *others = found
     if kind is lora:
-        assert losses[-1]["l1"] > 0  # the penalty is in force
+        assert losses[-1]["l1"] > 0  # the penalty is active
     for other, moved in others:
         for step, expected in zip(other, losses, strict=True):
             terms = {k: v for k, v in expected.items() if k != "epoch"}

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from nlora.continual.learning import run
+from nlora.continual.model import ContinualModel
 from nlora.errors import NloraError
 from nlora.training.determinism import deterministic
-from nlora.training.learner import Learner
-from nlora.training.run import run
 from tests.runs import config, write_stream
 
 
@@ -14,13 +14,13 @@ from tests.runs import config, write_stream
 def test_a_run_has_them_if_it_asks_and_leaves_no_trace(wanted, llama, tmp_path, monkeypatch):
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
     seen = []
-    evaluate = Learner.evaluate
+    evaluate = ContinualModel.evaluate
 
     def watch(self, tasks):
         seen.append(torch.are_deterministic_algorithms_enabled())
         return evaluate(self, tasks)
 
-    monkeypatch.setattr(Learner, "evaluate", watch)
+    monkeypatch.setattr(ContinualModel, "evaluate", watch)
     stream = write_stream(tmp_path, "colour")
     run(config(llama, stream, {"deterministic": wanted}, evaluate="all"), tmp_path / "out")
     assert seen == [wanted, wanted]

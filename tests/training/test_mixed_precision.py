@@ -2,18 +2,18 @@
 
 import torch
 
-from nlora.carriers.full import Full
+from nlora.adapters.full import Full
 from nlora.methods.registry import method
 from tests import tiny
 from tests.loop import train_stage
 
 
 def test_after_a_stage_in_bf16_the_model_computes_in_fp32_again():
-    carrier = Full(tiny.model("llama"))
-    carrier.begin()
-    train_stage("llama", carrier, method("seq-ft").build({}), tiny.task(count=8), precision="bf16")
+    adapter = Full(tiny.model("llama"))
+    adapter.begin()
+    train_stage("llama", adapter, method("seq-ft").build({}), tiny.task(count=8), precision="bf16")
     same = tiny.model("llama")
-    same.load_state_dict(carrier.model.state_dict())
+    same.load_state_dict(adapter.model.state_dict())
     ids = torch.tensor([[5, 6, 7, 8]])
-    found, expected = carrier.model(input_ids=ids).logits, same(input_ids=ids).logits
+    found, expected = adapter.model(input_ids=ids).logits, same(input_ids=ids).logits
     assert torch.equal(found, expected)

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from nlora.store.directory import ModelDirectory
-from tests.methods.helpers import losses, stages, update
+from tests.methods import new_kinds
+from tests.methods.helpers import losses, stages, state, update
 from tests.runs import LEARNING, tree, write_stream
 from tests.training.together import start
 
@@ -19,12 +20,14 @@ RUNS = {
     # accumulation 2: a step's micro-batches of 4 are split 2 and 2, the last of each epoch 1 and 0
     "n-lora": ("llama", 21, ["accumulation=2"]),
     "seq-lora": ("llama", 21, []),  # the same parameters in every stage
-    "replay": ("t5", 17, ["carrier=full"]),
+    "replay": ("t5", 17, ["adapter=full"]),
     "prog-prompt": ("llama", 19, []),
-    "ewc": ("llama", 18, ["carrier=lora", "ewc_lambda=0.01"]),
-    "lwf": ("t5", 18, ["carrier=full"]),
+    "ewc": ("llama", 18, ["adapter=lora", "ewc_lambda=0.01"]),
+    "lwf": ("t5", 18, ["adapter=full"]),
     "l2p": ("llama", 19, []),
     "lfpt5": ("t5", 19, ["prompt_length=5"]),
+    # a gradient rule that goes by the covariances of inputs
+    "away": ("t5", 21, ["accumulation=2", "rank=2"]),
 }
 EXACT = ["dropout=0", "epochs=2", "optimizer=sgd", "learning_rate=0.1", "eval_tokens=64"]
 """Adam would turn a rounding of a gradient near 0 into a step of full length."""
@@ -32,6 +35,7 @@ EXACT = ["dropout=0", "epochs=2", "optimizer=sgd", "learning_rate=0.1", "eval_to
 
 def arguments(method, model, stream, out, *settings):
     command = ["run", "--stream", stream, "--method", method, "--model", model, "--out", out]
+    command += ["--plugin", new_kinds.__file__] if method == "away" else []
     known = [f"{name}={value}" for name, value in LEARNING.items()]
     return command + [part for setting in [*known, *settings] for part in ("--set", setting)]
 
@@ -63,6 +67,9 @@ def test_two_processes_learn_what_one_learns(method, request, tmp_path):
         tensors = update(two, number)
         for name, tensor in update(one, number).items():
             torch.testing.assert_close(tensors[name], tensor, rtol=0, atol=1e-5)
+        kept = state(two, number)
+        for name, tensor in state(one, number).items():
+            torch.testing.assert_close(kept[name], tensor, rtol=1e-3, atol=1e-5)
     assert losses(one, 2)[-1]["gradient_norm"] > 0
     assert ("l1" in losses(one, 2)[-1]) == (method == "n-lora")
 
@@ -88,14 +95,10 @@ class Breaks(IncLora):
     name = "breaks"
     summary = "one process fails in stage 2"
 
-    def begin(self, learner, stage):
-        super().begin(learner, stage)
-        self.stage = stage.index
-
-    def loss(self, model, batch, tokens):
-        if self.stage == 2 and os.environ["RANK"] == "1":
+    def loss(self, ctx, batch):
+        if ctx.stage.index == 2 and os.environ["RANK"] == "1":
             raise {error}
-        return super().loss(model, batch, tokens)
+        return super().loss(ctx, batch)
 """
 
 
@@ -155,3 +158,22 @@ def test_torchrun_starts_the_command_line(llama, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == json.loads((tmp_path / "out" / "results.json").read_text())
+
+
+ALONE = """
+import sys
+from nlora import processes
+
+processes.start()
+with processes.together(), processes.main_holds(processes.nullcontext):
+    processes.on_main(lambda: None)
+    assert processes.gathered(1) == [1]
+    assert processes.from_main(1) == processes.summed(1) == 1
+assert processes.first_to_fail()
+processes.stop()
+assert not {"torch", "accelerate"} & set(sys.modules)
+"""
+
+
+def test_a_single_process_pays_nothing():
+    subprocess.run([sys.executable, "-c", ALONE], check=True)

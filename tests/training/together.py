@@ -1,11 +1,11 @@
 """The command line in several processes, as torchrun starts them."""
 
-import multiprocessing
 import os
 import socket
 import sys
 from pathlib import Path
 
+from tests.processes import context
 from tests.training.command import command
 
 
@@ -16,11 +16,9 @@ def start(arguments, folder: Path, count: int = 2, kill=None) -> list[tuple[int 
     """
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.training.command"])
     logs = [folder / f"log-{rank}" for rank in range(count)]
     running = [
-        context.Process(target=_one, args=(rank, count, port, arguments, str(log), kill))
+        context().Process(target=_one, args=(rank, count, port, arguments, str(log), kill))
         for rank, log in enumerate(logs)
     ]
     for process in running:

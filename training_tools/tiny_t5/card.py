@@ -1,6 +1,6 @@
 """Ship a finished run: the model's folder, its card with the loss curve, and its record.
 
-python -m training_tools.tiny_t5.card --run DIR --to src/nlora/models/tiny_t5
+python -m training_tools.tiny_t5.card --run DIR --to src/nlora/backbones/tiny_t5
 """
 
 import argparse
@@ -8,7 +8,7 @@ import json
 import shutil
 from pathlib import Path
 
-from nlora.models.cache import write_record
+from nlora.backbones.downloads import write_record
 
 REVISION = "1"
 FILES = (

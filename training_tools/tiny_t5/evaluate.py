@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from nlora.cli.console import Lines
+from nlora.continual.learning import run
 from nlora.data.encode import Encoder
 from nlora.data.prompts import Prompter
 from nlora.data.streams import load_stream
 from nlora.data.task import Example, TaskData, sample
 from nlora.evaluation.normalise import normalise
-from nlora.training.config import RunConfig
-from nlora.training.run import run
+from nlora.plan.config import RunConfig
 
 TASKS = ("agnews", "dbpedia", "yahoo", "amazon")
 
@@ -41,11 +41,11 @@ def zero_shot(options: argparse.Namespace) -> None:
     """Answers without fine-tuning: how many are right, listed, and the same in another order."""
     import torch
 
-    from nlora.evaluation.decode import predict
-    from nlora.models.backbone import load as load_model
-    from nlora.models.catalog import resolve
+    from nlora.backbones.catalog import find
+    from nlora.backbones.load import load as load_model
+    from nlora.evaluation.answers import answer
 
-    backbone = load_model(resolve(str(options.model)), torch.float32)
+    backbone = load_model(find(str(options.model)), torch.float32)
     encoder = Encoder(backbone.tokenizer, Prompter(), encoder_decoder=True)
     for name in TASKS:
         data = load(name)
@@ -56,8 +56,8 @@ def zero_shot(options: argparse.Namespace) -> None:
             while tuple(labels) == e.task.labels:
                 rng.shuffle(labels)
             turned.append(Example(replace(e.task, labels=tuple(labels)), e.text, e.label))
-        first = predict(backbone.model, encoder, examples)
-        second = predict(backbone.model, encoder, turned)
+        first = answer(backbone.model, encoder, examples)
+        second = answer(backbone.model, encoder, turned)
         listed = {normalise(label) for label in data.task.labels or ()}
         both = [*first, *second]
         counts: dict[str, int] = {}

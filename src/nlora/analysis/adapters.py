@@ -8,14 +8,16 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
 from nlora.analysis.config import CONFIG, AdapterConfig, printable, read_config
 from nlora.errors import NloraError
-from nlora.lowrank.factors import Factors, check
 from nlora.store.directory import ModelDirectory
+
+if TYPE_CHECKING:
+    from nlora.lowrank.factors import Factors
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -44,8 +46,10 @@ class Adapter:
     continues: str | None = None
     """The adapter that this one went on from, and whose change its ΔW holds too."""
 
-    def factors(self, module: str) -> Factors:
+    def factors(self, module: str) -> "Factors":
         """The update of one module. Raises NloraError for a damaged file, NaN, infinite entries."""
+        from nlora.lowrank.factors import Factors, check
+
         where = f"{self.path}: {module}"
         try:
             A, B = (self._file.get_tensor(self._keys[module][letter]) for letter in "AB")
@@ -189,7 +193,7 @@ def _absent(config: AdapterConfig, modules: Iterable[str]) -> list[str]:
 
 
 def _check_alike(adapters: list[Adapter], same_base: bool) -> None:
-    """All update the same matrices of the same model."""
+    """Raise NloraError unless all update the same matrices of the same model."""
     first = adapters[0]
     for other in adapters[1:]:
         here, there = first.config.base, other.config.base
@@ -230,7 +234,7 @@ def _names(sources: list[str], folders: list[Path]) -> list[str]:
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    """Layer 10 after layer 9."""
+    """A key to sort names by, with layer 10 after layer 9."""
     return [(int(p), "") if re.fullmatch(r"\d{1,9}", p) else (-1, p) for p in name.split(".")]
 
 

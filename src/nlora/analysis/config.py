@@ -29,7 +29,7 @@ _IGNORED = {
     "lora_bias": "its bias vectors are left out",
     "modules_to_save": "modules that were trained whole are left out: {value}",
     "trainable_token_indices": "trained token embeddings are left out",
-    "alora_invocation_tokens": "it is in force only after its invocation tokens (aLoRA)",
+    "alora_invocation_tokens": "it is active only after its invocation tokens (aLoRA)",
     "layer_replication": "layers are counted in the replicated stack: {value}",
 }
 _MOVED_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")

@@ -51,13 +51,13 @@ class Totals:
         self.sums: dict[str, Tensor] = {}
 
     def add(self, values: dict[str, Tensor]) -> None:
-        """One matrix more."""
+        """Add the measures of one more matrix."""
         self.matrices += 1
         for name, value in values.items():
             self.sums[name] = self.sums[name] + value if name in self.sums else value
 
     def mean(self, name: str) -> Tensor:
-        """Unweighted over matrices."""
+        """The mean of a measure over matrices, unweighted."""
         return self.sums[name] / self.matrices
 
 
@@ -89,7 +89,7 @@ def analyse(
     every_matrix: bool = False,
     advance: Callable[[], None] = lambda: None,
 ) -> Json:
-    """The report on adapters that update the same matrices; `advance` is told of each one.
+    """The report on adapters that update the same matrices; `advance` is called after each.
 
     `every_matrix` adds the numbers of every matrix. The first threshold is the one of the main
     keys. Raises NloraError for factors that are damaged.

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from nlora.cli import options as o
-from nlora.cli.console import out, print_json, show, watcher
+from nlora.cli.console import out, print_json, progress, show
 
 SHOWN_PAIRS = 20
 
@@ -44,14 +44,15 @@ def analyze(
     No base model is needed: only adapter_config.json and the safetensors file are read.
     """
     from nlora.analysis.adapters import read_adapters
-    from nlora.analysis.report import analyse
+    from nlora.progress import shown
+
+    adapters = read_adapters(sources, same_base)
+    from nlora.analysis.report import analyse  # slow, and not for a folder that is not there
     from nlora.lowrank.supports import Threshold
-    from nlora.training.progress import watched
 
     parsed = [Threshold.parse(text) for text in thresholds or ["0.1rms"]]
-    adapters = read_adapters(sources, same_base)
-    watch = watcher()
-    with watched(watch, "analysis", len(adapters[0].shapes)):
+    watch = progress()
+    with shown(watch, "analysis", len(adapters[0].shapes)):
         report = analyse(adapters, parsed, matrices, watch.advance)
     if json:
         print_json(report)

@@ -1,6 +1,7 @@
 """The command `nlora`. Each command is a file beside this one."""
 
 import errno
+import gc
 import sys
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from nlora import NloraError, __version__, processes
+from nlora.backbones.quiet import quiet
 from nlora.cli import (
     analyze,
     compare,
@@ -22,10 +24,10 @@ from nlora.cli import (
     predict,
     run,
     streams,
+    study,
     table,
 )
 from nlora.cli.console import err
-from nlora.models.quiet import quiet
 
 NOT_OURS = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM),
@@ -109,6 +111,7 @@ app.command("table")(table.table)
 app.command("analyze")(analyze.analyze)
 app.command("methods")(methods.methods)
 app.command("streams")(streams.streams)
+app.add_typer(study.app, name="study")
 app.add_typer(models.app, name="models")
 app.add_typer(data.app, name="data")
 app.command("env")(env.env)
@@ -117,6 +120,9 @@ app.command("env")(env.env)
 def main() -> None:
     """The entry point."""
     quiet()
+    # By default Python looks for garbage 900 times while PyTorch and Transformers are imported,
+    # which leaves hardly any: a sixth of the start of `nlora predict`.
+    gc.set_threshold(10_000, 10, 10)
     try:
         processes.start()
     except NloraError as error:

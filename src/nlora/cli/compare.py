@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from nlora.cli import options as o
-from nlora.cli.console import out, print_json, show, watcher
+from nlora.cli.console import out, print_json, progress, show
 
 
 def compare(
@@ -61,9 +61,10 @@ def compare(
     finished; streams, methods and seeds may be added. Exit status 1: a cell failed.
     `nlora table OUT/ledger.jsonl` makes the tables.
     """
+    from nlora.plan.config import absolute, parse_overrides
+    from nlora.plan.points import parse_points
     from nlora.study.compare import compare as run
-    from nlora.study.grid import Grid, parse_points, parse_seeds
-    from nlora.training.config import absolute, parse_overrides
+    from nlora.study.grid import Grid, parse_seeds
 
     plugin_path = None if plugin is None else absolute(str(plugin))
     grid = Grid(
@@ -79,7 +80,7 @@ def compare(
         plugin=plugin_path,
         tune=tune,
     )
-    rows = run(grid, out_dir, workers, watcher())
+    rows = run(grid, out_dir, workers, progress())
     if json:
         print_json({"ledger": str(out_dir / "ledger.jsonl"), "cells": [_brief(r) for r in rows]})
     else:

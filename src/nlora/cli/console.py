@@ -1,23 +1,19 @@
 """What the commands print: progress on stderr, results on stdout."""
 
+from __future__ import annotations
+
 import json
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Table
 
-from nlora.training.progress import Watcher
+from nlora.progress import Progress
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
 
 out = Console(soft_wrap=True)
 err = Console(stderr=True, soft_wrap=True)
@@ -27,8 +23,8 @@ class Bars:
     """Progress bars with the current task and an estimate, for a terminal."""
 
     def __init__(self) -> None:
-        self.progress: Progress | None = None
-        self.task = TaskID(0)
+        self.bar: RichProgress | None = None
+        self.task: TaskID
 
     def message(self, text: str) -> None:
         """A line of its own."""
@@ -36,30 +32,32 @@ class Bars:
 
     def start(self, title: str, total: int) -> None:
         """A new bar."""
-        self.progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+        from rich import progress as p
+
+        self.bar = p.Progress(
+            p.TextColumn("{task.description}", markup=False),
+            p.BarColumn(),
+            p.MofNCompleteColumn(),
+            p.TimeElapsedColumn(),
+            p.TextColumn("left"),
+            p.TimeRemainingColumn(),
+            p.TextColumn("{task.fields[note]}"),
             console=err,
         )
-        self.progress.start()
-        self.task = self.progress.add_task(title, total=total, note="")
+        self.bar.start()
+        self.task = self.bar.add_task(title, total=total, note="")
 
     def advance(self, count: int = 1, **values: float) -> None:
         """Move the bar on."""
-        if self.progress is not None:
+        if self.bar is not None:
             note = "  ".join(f"{name} {value:.3f}" for name, value in values.items())
-            self.progress.update(self.task, advance=count, note=note)
+            self.bar.update(self.task, advance=count, note=note)
 
     def finish(self) -> None:
         """Leave the bar as it is."""
-        if self.progress is not None:
-            self.progress.stop()
-            self.progress = None
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
 
 
 class Lines:
@@ -97,7 +95,7 @@ class Lines:
         self.message(f"{self.title} {self.done}/{self.total} in {seconds:.0f} s")
 
 
-def watcher() -> Watcher:
+def progress() -> Progress:
     """Bars on a terminal, lines elsewhere."""
     return Bars() if err.is_terminal else Lines()
 
@@ -109,6 +107,8 @@ def print_json(value: Any) -> None:
 
 def show(title: str, columns: list[str], rows: list[list[Any]], form: str = ".1f") -> None:
     """A table; None is shown as a dash, numbers stand on the right, fractions as `form` says."""
+    from rich.table import Table
+
     table = Table(title=title or None, title_justify="left", show_edge=False, pad_edge=False)
     for i, name in enumerate(columns):
         numeric = all(isinstance(row[i], int | float | None) for row in rows) and bool(rows)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from nlora.cli import options as o
-from nlora.cli.console import out, print_json, show, watcher
+from nlora.cli.console import out, print_json, progress, show
 
 app = typer.Typer(help="Download the benchmark, or check a data folder.", no_args_is_help=True)
 
@@ -34,7 +34,7 @@ class _Megabytes:
     """Shows a download: as a bar, or as lines where the server does not say how long it is."""
 
     def __init__(self) -> None:
-        self.watch = watcher()
+        self.watch = progress()
         self.shown = 0
         self.open = False
 

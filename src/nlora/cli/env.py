@@ -9,21 +9,16 @@ from nlora.cli.console import print_json, show
 
 def env(json: o.Json = False) -> None:
     """Print versions and hardware, for a bug report."""
-    import psutil
-    import torch
-
+    from nlora.backbones.hardware import bf16_is_faster
     from nlora.folders import cache_dir
-    from nlora.models.backbone import bf16_is_faster
-    from nlora.training.learner import versions
+    from nlora.machine import machine, memory, versions
 
-    cuda = torch.cuda.is_available()
+    total = memory()
     found = {
         **versions(),
         "platform": platform.platform(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "memory (GB)": round(psutil.virtual_memory().total / 1e9, 1),
-        "gpu": torch.cuda.get_device_name() if cuda else None,
+        **machine(),
+        "memory (GB)": None if total is None else round(total / 1e9, 1),
         "bf16 is faster": bf16_is_faster(),
         "model cache": str(cache_dir()),
         "NLORA_DATA": os.environ.get("NLORA_DATA"),

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from nlora.cli.console import watcher
+from nlora.cli.console import progress
 
 
 def export(
@@ -22,6 +22,6 @@ def export(
 
     For methods that `nlora methods` calls mergeable. `prompts.json` beside it tells how to ask.
     """
-    from nlora.training.export import export as write
+    from nlora.continual.export import export as write
 
-    write(model_dir, out, dtype, watcher())
+    write(model_dir, out, dtype, progress())

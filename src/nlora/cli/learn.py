@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from nlora.cli import options as o
-from nlora.cli.console import print_json, show_results, watcher
+from nlora.cli.console import print_json, progress, show_results
 from nlora.errors import NloraError
 
 
@@ -35,9 +35,9 @@ def learn(
 
     Every task learned so far is tested again, so the table shows what was forgotten.
     """
+    from nlora.continual.learning import learn as learn_task
+    from nlora.plan.config import parse_config
     from nlora.store.directory import ModelDirectory
-    from nlora.training.config import parse_config
-    from nlora.training.run import learn as learn_task
 
     new = None
     flags = {
@@ -54,7 +54,7 @@ def learn(
             config = model_dir / "model.json"
         values = o.configuration(None, config, overrides, data=data, **flags)
         new = parse_config(values, str(config or "a new model directory"))
-    results = learn_task(model_dir, _task(task, test, data), new, watcher())
+    results = learn_task(model_dir, _task(task, test, data), new, progress())
     if json:
         print_json(results)
     else:

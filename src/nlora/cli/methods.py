@@ -21,11 +21,11 @@ FREE = [
     {"setting": "routing", "values": "input",
      "what it is": "the model after the task that the input is taken for",
      "needs": "storage per task", "mergeable": "no"},
-    {"setting": "routing", "values": "told",
+    {"setting": "routing", "values": "task",
      "what it is": "the model after the task that is named",
      "needs": "task identity, storage per task", "mergeable": "no"},
 ]  # fmt: skip
-"""The space that methods over LoRA adapters are points of (`nlora.methods.lora`)."""
+"""The space that methods over LoRA adapters are points of (`nlora.methods.parts.lora`)."""
 
 
 def methods(
@@ -52,10 +52,10 @@ def methods(
             print_json({"methods": found, "settings of every LoRA method": FREE})
             return
         rows = [
-            [m["name"], m["carrier"], _needs(m), "yes" if m["mergeable"] else "no", m["summary"]]
+            [m["name"], m["adapter"], _needs(m), "yes" if m["mergeable"] else "no", m["summary"]]
             for m in found
         ]
-        show("methods", ["method", "carrier", "needs", "mergeable", "what it does"], rows)
+        show("methods", ["method", "adapter", "needs", "mergeable", "what it does"], rows)
         show(
             "settings of every LoRA method, to be combined",
             list(FREE[0]),
@@ -66,8 +66,9 @@ def methods(
 
 def _describe(label: str, plugin: Path | None) -> dict[str, Any]:
     """A method as it stands with the settings after its colon."""
-    from nlora.study.grid import parse_points
-    from nlora.training.config import RunConfig, plan
+    from nlora.plan.config import RunConfig
+    from nlora.plan.points import parse_points
+    from nlora.plan.resolve import choose
 
     file = str(plugin) if plugin else None
     points = parse_points([label], file)
@@ -75,13 +76,13 @@ def _describe(label: str, plugin: Path | None) -> dict[str, Any]:
         raise NloraError(f"'{label}' is {len(points)} methods; name one")
     [point] = points
     any_model = RunConfig(model="any", method=point.method, plugin=file, settings=point.settings)
-    planned = plan(any_model)
-    built, entry = planned.method, planned.entry
+    chosen = choose(any_model)
+    built, entry = chosen.method, chosen.entry
     return {
         "name": point.label,
         "summary": entry.summary,
         "paper": entry.kind.paper,
-        "carrier": built.carrier,
+        "adapter": built.adapter,
         "needs_task_id": built.needs_task_id,
         "needs_old_data": built.needs_old_data,
         "needs_dev_data": False,
@@ -95,7 +96,7 @@ def _describe(label: str, plugin: Path | None) -> dict[str, Any]:
             }
             for key, field in entry.kind.Settings.model_fields.items()
         ],
-        "run_settings": planned.run.model_dump(mode="json"),
+        "run_settings": chosen.run.model_dump(mode="json"),
     }
 
 
@@ -109,7 +110,7 @@ def _needs(described: dict[str, Any]) -> str:
 
 
 def _one(described: dict[str, Any], json: bool) -> None:
-    from nlora.training.config import RunSettings
+    from nlora.plan.settings import RunSettings
 
     if json:
         print_json(described)
@@ -118,7 +119,7 @@ def _one(described: dict[str, Any], json: bool) -> None:
     out.print(f"paper: {described['paper']}", markup=False, highlight=False)
     needs = _needs(described) or "nothing but the task's own data"
     merged = "mergeable into one model" if described["mergeable"] else "not mergeable"
-    out.print(f"carrier: {described['carrier']}; needs: {needs}; {merged}\n")
+    out.print(f"adapter: {described['adapter']}; needs: {needs}; {merged}\n")
     rows = [[s["name"], str(s["default"]), s["description"]] for s in described["settings"]]
     show("its own settings", ["setting", "default", "what it is"], rows)
     rows = [
@@ -126,6 +127,7 @@ def _one(described: dict[str, Any], json: bool) -> None:
         for key, field in RunSettings.model_fields.items()
     ]
     show("run settings", ["setting", "default", "what it is"], rows)
+    out.print("a method of your own: one class in one file, --plugin FILE; see docs/methods.md")
 
 
 def _recipes(json: bool) -> None:

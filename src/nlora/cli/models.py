@@ -6,7 +6,7 @@ from typing import Annotated, get_args
 import typer
 
 from nlora.cli import options as o
-from nlora.cli.console import out, print_json, show, watcher
+from nlora.cli.console import out, print_json, progress, show
 
 app = typer.Typer(help="List the built-in models, or fetch one.", no_args_is_help=True)
 
@@ -19,7 +19,7 @@ def list_models(
     json: o.Json = False,
 ) -> None:
     """List the built-in models. Any folder or Hugging Face name works too."""
-    from nlora.models.catalog import catalog
+    from nlora.backbones.catalog import catalog
 
     entries = catalog(verify)
     if json:
@@ -40,11 +40,11 @@ def fetch_model(
     ] = "auto",
 ) -> None:
     """Fetch a built-in model once, verify it, and convert it."""
+    from nlora.backbones.catalog import Source, fetch
     from nlora.errors import unknown
-    from nlora.models.catalog import Source, fetch
 
     sources = get_args(Source)
     if source not in sources:
         raise unknown("source", source, sources)
-    path = fetch(name, source, watcher().message)  # type: ignore[arg-type]
+    path = fetch(name, source, progress().message)  # type: ignore[arg-type]
     out.print(str(path), markup=False, highlight=False)

@@ -44,7 +44,7 @@ def configuration(
     recipe: str | None, config: Path | None, overrides: list[str] | None, **flags: Any
 ) -> dict[str, Any]:
     """The values of a `RunConfig`: the recipe's, the file's over them, then the command line's."""
-    from nlora.training.config import DERIVED, parse_overrides
+    from nlora.plan.config import DERIVED, parse_overrides, with_todays_names
 
     values: dict[str, Any] = {}
     settings: dict[str, Any] = {}
@@ -66,7 +66,7 @@ def configuration(
         for name, value in flags.items()
         if value is not None
     }
-    settings |= parse_overrides(overrides or [])
+    settings = with_todays_names(settings) | with_todays_names(parse_overrides(overrides or []))
     return {**values, "settings": settings}
 
 

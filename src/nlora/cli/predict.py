@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from nlora.cli.console import watcher
+from nlora.cli.console import progress
 from nlora.errors import NloraError
 
 
@@ -35,14 +35,14 @@ def predict(
 
     A text is asked as the task's examples were, with its instruction and labels.
     """
+    from nlora.continual.answering import predict as answers
     from nlora.data.files import read_texts
     from nlora.store.atomic import write_text
-    from nlora.training.predict import predict as answers
 
     asked = read_texts(texts)
     if out is not None and out.is_dir():
         raise NloraError(f"{out} is a folder; --out takes a file")
-    found = answers(model_dir, asked, task, watcher())
+    found = answers(model_dir, asked, task, progress())
     lines = "".join(json.dumps(a._asdict(), ensure_ascii=False) + "\n" for a in found)
     if out is None:
         sys.stdout.write(lines)

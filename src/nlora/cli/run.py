@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from nlora.cli import options as o
-from nlora.cli.console import out, print_json, show, show_results, watcher
+from nlora.cli.console import out, print_json, progress, show, show_results
 from nlora.errors import NloraError
 
 
@@ -38,7 +38,7 @@ def run(
 
     A run that was stopped goes on with the same command after its last committed stage.
     """
-    from nlora.training.config import parse_config
+    from nlora.plan.config import parse_config
 
     values = o.configuration(
         recipe,
@@ -60,9 +60,9 @@ def run(
         return
     if out_dir is None:
         raise NloraError("where to? give --out DIR")
-    from nlora.training.run import run as run_stream
+    from nlora.continual.learning import run as run_stream
 
-    results = run_stream(parsed, out_dir, watcher())
+    results = run_stream(parsed, out_dir, progress())
     if json:
         print_json(results)
     else:
@@ -72,11 +72,12 @@ def run(
 def _dry_run(config, json: bool) -> None:  # type: ignore[no-untyped-def]
     from dataclasses import asdict
 
-    from nlora.training.dry_run import preview
-    from nlora.training.run import prepare
+    from nlora.plan.resolve import resolve
 
-    plan, stream = prepare(config)
-    seen = preview(plan, stream)
+    plan = resolve(config)
+    from nlora.continual.preview import preview  # slow, and not for what is refused
+
+    seen = preview(plan)
     if json:
         print_json({**asdict(seen), "settings": plan.settings()})
         return

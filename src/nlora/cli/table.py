@@ -40,13 +40,13 @@ def table(
     Runs of one model with one budget stand together; give several ledgers to put them side by side.
     """
     from nlora.errors import unknown
-    from nlora.methods.labels import split_labels
+    from nlora.plan.points import split_names
     from nlora.report.formats import ENDINGS, render
     from nlora.report.tables import tables as make
 
     if form not in ENDINGS:
         raise unknown("format", form, ENDINGS)
-    found = make(ledgers, tables or (), split_labels(methods) if methods else (), baseline)
+    found = make(ledgers, tables or (), split_names(methods) if methods else (), baseline)
     if out_dir is None:
         out.print(render(found, form), end="", markup=False, highlight=False)
         return

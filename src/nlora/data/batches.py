@@ -9,10 +9,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Sampler
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from nlora.data.encode import Encoded
-
-IGNORED = -100
-"""The label of a position that does not count in the loss."""
+from nlora.data.encode import IGNORED, Encoded
 
 
 def pad(rows: Sequence[Sequence[int]], value: int, left: bool) -> Tensor:
@@ -60,7 +57,8 @@ class Collator:
     with (`shared_prefix`, an int), so that they can be read once.
 
     Encoder-decoder: `input_ids`, `attention_mask` (B, S) hold the prompt, padded on the right, and
-    `labels` (B, T) the answer.
+    `labels` (B, T) the answer. Where some of its tokens do not count, `answers` (B, T) has all of
+    them, as the decoder reads them.
 
     Both: `index` (B,), which of its stage's examples each row is, for a method that knows more of
     an example than its tokens.
@@ -86,11 +84,13 @@ class Collator:
         batch: dict[str, Any]
         if self.encoder_decoder:
             batch = self.prompts([e.prompt for e in examples])
-            batch["labels"] = pad([e.answer for e in examples], IGNORED, left=False)
+            batch["labels"] = pad([e.labels() for e in examples], IGNORED, left=False)
+            if any(e.counts for e in examples):
+                batch["answers"] = pad([e.answer for e in examples], IGNORED, left=False)
             batch["index"] = torch.tensor([e.index for e in examples])
             return batch
         batch = self.prompts([e.prompt + e.answer for e in examples])
-        labels = [[IGNORED] * len(e.prompt) + e.answer for e in examples]
+        labels = [[IGNORED] * len(e.prompt) + e.labels() for e in examples]
         batch["labels"] = pad(labels, IGNORED, left=True)
         batch["index"] = torch.tensor([e.index for e in examples])
         if self.share_prefix and len(examples) > 1:
@@ -107,7 +107,7 @@ class TrainingOrder(Sampler[int]):
     batch by batch: sorted by length, the tasks of an epoch would come one after another.
 
     Transformers' own sampler by length draws from the global generator, so its order after a
-    restart differs; this one is told the epoch by accelerate (`set_epoch`).
+    restart differs; this one gets the epoch from accelerate (`set_epoch`).
     """
 
     def __init__(self, examples: Sequence[Encoded], batch_size: int, seed: int) -> None:
@@ -118,7 +118,7 @@ class TrainingOrder(Sampler[int]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the order of this epoch."""
+        """Choose the order of an epoch, 0, 1, …; accelerate calls it."""
         self.epoch = epoch
 
     def __len__(self) -> int:

@@ -72,7 +72,7 @@ LABELS: dict[str, tuple[str, ...]] = {
 """The published label lists. Their order is that of the prompt's options, so it matters."""
 
 Progress = Callable[[int, int | None], object]
-"""Told how many bytes have come, and of how many (None where the server does not say)."""
+"""Called with how many bytes have come, and of how many (None where the server does not say)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from nlora.data import tokens
 from nlora.data.prompts import ANSWER, Prompter
 from nlora.data.task import Example, Task, digest
 from nlora.errors import NloraError
 
+IGNORED = -100
+"""The label of a position that does not count in the loss."""
 TOGETHER = 256
 """Texts that are tokenised at once."""
 WORTH_KEEPING = 64
@@ -28,7 +29,9 @@ class Encoded:
 
     `prompt` is what the model reads; `answer` is the answer with its end token, the only tokens
     that count in the loss. `truncated` tells whether the text had to be cut. `task` is its name,
-    `index` the example's place among those of its stage.
+    `index` the example's place among those of its stage. With several turns in one example the
+    answer begins with the first turn that counts, and `counts` tells for each of its tokens whether
+    it does (None: all do).
     """
 
     prompt: list[int]
@@ -36,6 +39,14 @@ class Encoded:
     truncated: bool
     task: str = ""
     index: int = 0
+    counts: list[bool] | None = None
+
+    def labels(self) -> list[int]:
+        """The answer, with IGNORED in place of each token that does not count."""
+        if self.counts is None:
+            return self.answer
+        pairs = zip(self.answer, self.counts, strict=True)
+        return [token if counted else IGNORED for token, counted in pairs]
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.answer)
@@ -121,6 +132,8 @@ class Encoder:
 
     def prompts(self, examples: Sequence[Example]) -> list[tuple[list[int], bool]]:
         """As `prompt_ids`, of many examples. They are kept, since a stage tests what others did."""
+        from nlora.data import tokens
+
         asked = [(e.task, e.text) for e in examples]
         if len(self._known) > MOST_KNOWN:
             self._known.clear()

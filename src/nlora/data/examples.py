@@ -10,7 +10,7 @@ from nlora.data.task import Example, Task
 from nlora.errors import NloraError, unknown
 
 Report = Callable[[str], object]
-"""What is done with a problem, told in one line: stop at it, or note it and go on."""
+"""Called with a problem, one line of text: stops at it, or notes it and goes on."""
 
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 

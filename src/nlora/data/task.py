@@ -41,6 +41,15 @@ class Example:
     text: str
     label: str
 
+    def to_json(self) -> dict:
+        """The example with its task as JSON; `from_json` reads it back."""
+        return {"task": self.task.to_json(), "text": self.text, "label": self.label}
+
+    @classmethod
+    def from_json(cls, value: dict) -> "Example":
+        """The example that `to_json` wrote."""
+        return cls(Task.from_json(value["task"]), value["text"], value["label"])
+
 
 @dataclass(frozen=True, slots=True)
 class TaskData:
@@ -53,7 +62,6 @@ class TaskData:
 
     @property
     def name(self) -> str:
-        """The task's name."""
         return self.task.name
 
     def fingerprint(self) -> str:

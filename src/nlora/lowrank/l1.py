@@ -142,16 +142,11 @@ class _L1Norm(torch.autograd.Function):
         factors = [Factors(*parts) for parts in zip(As, Bs, scalings, strict=True)]
         value, grads = l1_norm_and_grads(factors)
         ctx.save_for_backward(*[g for g, _ in grads], *[g for _, g in grads])
-        ctx.dtypes = [t.dtype for t in tensors]
         return value
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> Any:
-        """The gradient of each factor, in its dtype."""
+        """The gradient of each factor; autograd gives it the factor's dtype."""
         if torch.is_grad_enabled():
             raise NloraError("l1_norm can be differentiated once only (create_graph=True)")
-        scaled = [
-            (g * upstream[0].to(g.device)).to(dtype)
-            for g, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
-        ]
-        return None, *scaled
+        return None, *(g * upstream[0].to(g.device) for g in ctx.saved_tensors)

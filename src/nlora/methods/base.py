@@ -1,24 +1,33 @@
-"""The contract of a continual-learning method: a rule over a carrier.
+"""The contract of a continual-learning method: a rule over an adapter.
 
-A method is one class in one file. The loop (`nlora.training`) knows no method by name: it calls
-these hooks, whose defaults make plain incremental LoRA. A new method overrides what differs.
+A method is one class in one file. The loop (`nlora.training.loop`) knows no method by name: it
+calls these hooks, whose defaults make plain incremental LoRA. A new method overrides what differs.
+Every hook gets one context (`methods.context`): the stage, the step, and the model in memory. What
+a method must remember from stage to stage it declares as its `State`; everything else it takes from
+the context, so that no hook depends on which one was called before it.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
-from torch import Tensor, nn
-from torch.nn import Parameter
-from torch.nn.functional import cross_entropy
 
-from nlora.data.encode import Encoder
-from nlora.data.task import Example, TaskData
 from nlora.errors import NloraError
-from nlora.models.logits import answer_logits
+from nlora.evaluation.answers import exact_match
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Parameter
+
+    from nlora.adapters.base import Start
+    from nlora.data.encode import Encoded
+    from nlora.data.task import Example, Task, TaskData
+    from nlora.evaluation.answers import Metric
+    from nlora.methods.context import Batch, Context, Step
 
 LARGEST = 1e30
 """Of a setting: far below what fp32 can hold, so that a product of two factors is a number, too."""
@@ -44,50 +53,13 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-@dataclass(frozen=True)
-class Stage:
-    """One step of a run: the tasks that are trained together, usually one."""
+@dataclass
+class State:
+    """What a method remembers from stage to stage; a subclass is a dataclass with defaults.
 
-    index: int
-    """1, 2, …"""
-    name: str
-    tasks: tuple[TaskData, ...]
-    seed: int
-    """Decides all that is random in the stage, so that a resumed run repeats it."""
-    steps: int = 0
-    """Optimiser steps; known when the stage's examples are."""
-
-
-class Learner(Protocol):
-    """What a method sees of the run."""
-
-    carrier: Any
-    encoder: Encoder
-    watcher: Any
-    """Whom to tell how far long work is (`training.progress.Watcher`)."""
-
-    @property
-    def stream(self) -> Sequence[TaskData]:
-        """Every task of the run, learned or yet to be."""
-        ...
-
-    def stage_index(self, task: str) -> int | None:
-        """The stage in which a task was learned, or None."""
-        ...
-
-    def standing(self, stage: int) -> AbstractContextManager[None]:
-        """The model as it stood after a stage; the base model after stage 0. Not in training."""
-        ...
-
-
-class Step(NamedTuple):
-    """What a penalty sees at an optimiser step, before clipping."""
-
-    number: int
-    """0 for the stage's first."""
-    total: int
-    gradients: Mapping[Parameter, Tensor]
-    """Of the loss that depends on data, for every trainable parameter that has one."""
+    A field is a tensor, a list of tensors, tensors by name, or a JSON value. The state is written
+    with every stage (safetensors and JSON) and read back by a run that goes on.
+    """
 
 
 class Term(NamedTuple):
@@ -97,21 +69,17 @@ class Term(NamedTuple):
     gradients: Sequence[tuple[Parameter, Tensor]]
 
 
-Rates = Callable[[Parameter], Tensor | float]
-"""How far the optimiser's last step moved each entry of a parameter per unit of its gradient before
-clipping: a number, or a tensor of the parameter's shape."""
-
-
 class Penalty(Protocol):
     """A loss term that depends on parameters only, added once per optimiser step.
 
-    Its gradient joins that of the task before clipping, as if the term stood in the loss.
+    Its gradient joins that of the task before clipping, as if the term stood in the loss. Names are
+    unique among the penalties and loss terms of a stage.
     """
 
     name: str
 
     def __call__(self, step: Step) -> Term | None:
-        """The term at this step, or None while it is not in force."""
+        """The term at this step, or None while it has no weight."""
         ...
 
     def notes(self) -> dict[str, Any]:
@@ -123,9 +91,18 @@ class Penalty(Protocol):
 class Proximal(Protocol):
     """What a penalty also is if it acts on parameters after the optimiser's step."""
 
-    def after(self, rates: Rates) -> None:
-        """Take the proximal step that belongs to the optimiser's last step."""
+    def after(self, step: Step) -> None:
+        """Take the proximal step that belongs to the optimiser's last step (`step.rates`)."""
         ...
+
+
+class MixedIn(NamedTuple):
+    """Examples that are trained on beside the stage's own: replayed or generated ones."""
+
+    examples: Sequence[Example] = ()
+    share: float | None = None
+    """Of all examples of an epoch, those that are mixed in: they are repeated or thinned out, by
+    the stage's seed, to make up so much. None: each once."""
 
 
 class Method:
@@ -135,35 +112,44 @@ class Method:
     summary: ClassVar[str]
     paper: ClassVar[str] = ""
     Settings: ClassVar[type[BaseModel]] = Settings
+    State: ClassVar[type[Any]] = State
+    """A subclass of `methods.base.State`."""
     continues: ClassVar[bool] = False
     """A stage goes on with the update of the one before it instead of a fresh one."""
+    frozen: ClassVar[Collection[str]] = ()
+    """Factors of a LoRA update that are not trained: "A" or "B"."""
+    scales_earlier: ClassVar[bool] = False
+    """Each earlier update has one trainable scalar."""
     needs_old_data: ClassVar[bool] = False
-    """Training reads examples of earlier tasks; tables mark such methods."""
+    """Training reads examples of earlier tasks; tables have a footnote on such methods."""
     needs_previous: ClassVar[bool] = False
-    """The method calls `carrier.previous()`."""
+    """The method calls `Context.previous`."""
+    needs_covariances: ClassVar[bool] = False
+    """The method reads `Step.covariances`."""
 
     def __init__(self, settings: Any) -> None:
         self.settings = settings
+        self.state: Any = self.State()
 
     @property
-    def carrier(self) -> str:
-        """Where the update lives: "lora", "full", "prompt", "sparse", "osf". A setting may say."""
+    def adapter(self) -> str:
+        """Where the update lives: the name of an adapter (`nlora.adapters`). A setting may say."""
         return "lora"
 
     @property
     def needs_task_id(self) -> bool:
-        """Prediction must be told which task an example belongs to; tables mark such methods."""
+        """Prediction needs to know which task an example belongs to."""
         return False
 
     @property
     def storage_grows(self) -> bool:
-        """What answers are made from grows with the tasks; tables mark such methods."""
+        """What answers are made from grows with the tasks."""
         return False
 
     @property
     def mergeable(self) -> bool:
         """What answers can be saved as one model of the base model's kind, for any program."""
-        return self.carrier != "prompt" and not self.storage_grows
+        return self.adapter != "prompt" and not self.storage_grows
 
     def own_weight(self) -> str | None:
         """The setting that tuning varies beside the learning rate. Default: there is none."""
@@ -181,58 +167,109 @@ class Method:
         """Run settings that the method's paper fixes, such as its optimiser's learning rate."""
         return {}
 
-    def carrier_options(self) -> dict[str, Any]:
-        """Options of the carrier that are settings of the method (a prompt's length)."""
+    def adapter_options(self) -> dict[str, Any]:
+        """Options of the adapter that are settings of the method (a prompt's length)."""
         return {}
 
     def stages(self, stream: Sequence[TaskData]) -> list[tuple[str, tuple[TaskData, ...]]]:
         """What is trained one after another: (name, tasks) per stage. Default: a stage per task."""
         return [(data.name, (data,)) for data in stream]
 
-    def begin(self, learner: Learner, stage: Stage) -> None:
+    def start(self, ctx: Context) -> Start | None:
+        """How a fresh update starts. Default None: as the adapter starts by itself."""
+        return None
+
+    def begin(self, ctx: Context) -> None:
         """Make the update ready: a fresh one on top of all earlier ones, or the last continued."""
-        learner.carrier.begin(continued=self.continues, keep_previous=self.needs_previous)
+        ctx.adapter.begin(
+            continued=self.continues,
+            keep_previous=self.needs_previous,
+            start=self.start(ctx),
+            frozen=self.frozen,
+            scales=self.scales_earlier,
+        )
 
-    def examples(self, learner: Learner, stage: Stage) -> Sequence[Example]:
+    def examples(self, ctx: Context) -> Sequence[Example]:
         """What is trained on. Default: the training examples of the stage's tasks."""
-        return [example for data in stage.tasks for example in data.train]
+        return [example for data in ctx.stage.tasks for example in data.train]
 
-    def loss(
-        self, model: nn.Module, batch: Mapping[str, Tensor], tokens: Tensor
-    ) -> dict[str, Tensor]:
+    def mixed_in(self, ctx: Context) -> MixedIn:
+        """What is trained on beside that, and its share. Default: nothing."""
+        return MixedIn()
+
+    def encode(self, ctx: Context, examples: Sequence[Example]) -> list[Encoded]:
+        """Token ids of the examples, and which of them count in the loss (`Encoded.counts`).
+
+        Default: the prompt, and an answer that counts as a whole.
+        """
+        return ctx.encoder.all(examples)
+
+    def batch(self, ctx: Context, batch: Batch) -> Batch:
+        """The micro-batch that is trained on, before its answer tokens are counted.
+
+        On the CPU, as `data.batches.Collator` made it. Default: as it is.
+        """
+        return batch
+
+    def loss(self, ctx: Context, batch: Batch) -> dict[str, Tensor]:
         """The terms that depend on data, by name; each is logged, their sum is minimised.
 
-        `tokens` is the number of answer tokens in the whole optimiser step: sums divided by it add
-        up over micro-batches and processes to the mean over tokens.
+        Sums over the micro-batch divided by `ctx.tokens`, the number of answer tokens in the whole
+        optimiser step, add up over micro-batches and processes to the mean over tokens.
         """
-        logits, targets = answer_logits(model, batch)
-        return {"task": cross_entropy(logits.float(), targets, reduction="sum") / tokens}
+        from torch.nn.functional import cross_entropy
 
-    def penalties(self, learner: Learner, stage: Stage) -> list[Penalty]:
+        logits, targets = ctx.logits(batch)
+        return {"task": cross_entropy(logits.float(), targets, reduction="sum") / ctx.tokens}
+
+    def penalties(self, ctx: Context) -> list[Penalty]:
         """The terms that depend on parameters only. Default: none."""
         return []
 
-    def end(self, learner: Learner, stage: Stage) -> None:
-        """After training and before the stage is committed: buffers, importance weights."""
+    def gradients(self, ctx: Context) -> Mapping[Parameter, Tensor] | None:
+        """Other gradients for the step, by parameter; those that are not named stay.
+
+        Called once per optimiser step, after the gradients are summed over processes and before
+        they are clipped. `parameter.grad` has the penalties' gradients in it,
+        `ctx.step.gradients` is the task's alone. Default None: as they are.
+        """
+        return None
+
+    def after_step(self, ctx: Context) -> None:
+        """After the optimiser's step; `ctx.step.rates` tells how far it went. Default: nothing."""
+
+    def end(self, ctx: Context) -> None:
+        """After training and before the stage is evaluated: buffers, importance weights."""
+
+    def accept(self, ctx: Context, before: Mapping[str, float], after: Mapping[str, float]) -> bool:
+        """Whether the stage is to stand. If not, the model goes on as it was before it.
+
+        `before` and `after` are accuracies (or what `metric` measures) by task, per cent: of the
+        earlier tasks after the stage before, and of all tested tasks after this one.
+        """
+        return True
+
+    def metric(self, task: Task) -> Metric:
+        """What answers to a task are measured by. Default: exact match after normalisation."""
+        return exact_match
 
     @contextmanager
-    def at(self, learner: Learner, stage: int) -> Iterator[None]:
-        """The model as it answers for a stage it was told (`needs_task_id`) or routed to.
+    def at(self, ctx: Context, stage: int) -> Iterator[None]:
+        """The model as it answers for a stage that an example is known or taken to belong to.
 
-        Default: as it stood after that stage.
+        Default: as it was after that stage.
         """
-        with learner.standing(stage):
+        with ctx.after(stage):
             yield
 
-    def route(self, learner: Learner, examples: Sequence[Example]) -> list[int] | None:
+    def route(self, ctx: Context, examples: Sequence[Example]) -> list[int] | None:
         """The stage to answer each example with. Default None: one model for all."""
         return None
 
-    def save(self, folder: Path) -> None:
-        """Write what the next stage needs beside the update (safetensors and JSON only)."""
 
-    def load(self, folder: Path) -> None:
-        """Read what `save` wrote after the last committed stage."""
+def overrides(method: Method, hook: str) -> bool:
+    """Whether a method has a hook of its own: what is not asked for need not be prepared."""
+    return getattr(type(method), hook) is not getattr(Method, hook)
 
 
 def per_stage(value: float | Sequence[float], stage: int, name: str) -> float:

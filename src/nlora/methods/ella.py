@@ -4,12 +4,12 @@ ELLA (EACL 2026). A new LoRA adapter per task; from the second task on
 
     L = L_task + λ Σ_matrices ‖ΔW_t ⊙ W_past‖²_F,    W_past = Σ_{i<t} ΔW_i
 
-entry by entry, with the earlier updates frozen and in force. N-LoRA keeps every update sparse, so
+entry by entry, with the earlier updates frozen and active. N-LoRA keeps every update sparse, so
 that they hardly meet; this keeps the new one from what is there, and lets it grow elsewhere.
 
 λ in public scripts runs from 3e4 to 5e7 by order, for products B·A without the scaling s = α/r;
 `ella_unit: sum` takes such a number (on the updates themselves it is λ/s⁴). By default the
-weight is a ratio ρ of gradient norms (`methods.weight`). The penalty is quadratic, so its gradient
+weight is a ratio ρ of gradient norms (`parts.terms`). The penalty is quadratic, so its gradient
 grows with ΔW_t, which is small when it is measured; hence
 
     c = mean_{i<t} ‖ΔW_i‖_F / ‖ΔW_t‖_F
@@ -20,19 +20,23 @@ W_past is the sum whatever the consolidation; with `none` it holds an adapter of
 it never meets.
 """
 
-from typing import Any, Literal
+from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING, Any, Literal
+
 from pydantic import Field
-from torch import Tensor
 
-from nlora.carriers.lora import Lora
-from nlora.lowrank.checks import Gradients
-from nlora.lowrank.factors import Factors, concatenate, recompress
-from nlora.lowrank.penalties import entrywise_overlap_and_grads, frobenius_and_grads
-from nlora.methods.base import Learner, Penalty, PerStage, Stage, per_stage
-from nlora.methods.lora import LoraMethod, LoraSettings
-from nlora.methods.weight import Weighted, ready
+from nlora.methods.base import Penalty, PerStage, per_stage
+from nlora.methods.parts.lora import LoraMethod, LoraSettings
+from nlora.methods.parts.terms import OnFactors, ready
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from nlora.adapters.lora import Lora
+    from nlora.lowrank.checks import Gradients
+    from nlora.lowrank.factors import Factors
+    from nlora.methods.context import Context
 
 
 class EllaSettings(LoraSettings):
@@ -48,21 +52,23 @@ class EllaSettings(LoraSettings):
     )
 
 
-class PastOverlap(Weighted):
-    """λ Σ ‖ΔW ⊙ W_past‖²_F over the matrices of a LoRA carrier."""
+class PastOverlap(OnFactors):
+    """λ Σ ‖ΔW ⊙ W_past‖²_F over the matrices of a LoRA adapter."""
 
     name = "ella"
 
-    def __init__(self, carrier: Lora, weight: float, relative: bool, steps: int) -> None:
-        named = carrier.factors()
+    def __init__(self, adapter: Lora, weight: float, relative: bool, steps: int) -> None:
+        named = adapter.factors()
         super().__init__(named.values(), weight, relative, steps)
-        self.past = [_sum([update[name] for update in carrier.past]) for name in named]
-        sizes = [_size(list(update.values())) for update in carrier.past]
+        self.past = [_sum([update[name] for update in adapter.past]) for name in named]
+        sizes = [_size(list(update.values())) for update in adapter.past]
         self.size = sum(sizes) / len(sizes)
         """mean_{i<t} ‖ΔW_i‖_F"""
 
     def value_and_grads(self) -> tuple[Tensor, Gradients]:
         """The overlap, summed over the matrices."""
+        from nlora.lowrank.penalties import entrywise_overlap_and_grads
+
         return entrywise_overlap_and_grads(self.factors, self.past)
 
     def given(self) -> float:
@@ -76,14 +82,20 @@ class PastOverlap(Weighted):
 
 def _size(factors: list[Factors]) -> float:
     """‖ΔW‖_F over all matrices."""
+    from nlora.lowrank.penalties import frobenius_and_grads
+
     return float(frobenius_and_grads(factors)[0].double().sqrt())
 
 
-@torch.no_grad()
 def _sum(updates: list[Factors]) -> Factors:
     """Their sum, exactly, of a rank that does not grow beyond that of the matrix."""
-    whole = concatenate(updates)
-    return recompress(whole, min(whole.B.shape[0], whole.A.shape[1]))[0]
+    import torch
+
+    from nlora.lowrank.factors import concatenate, recompress
+
+    with torch.no_grad():
+        whole = concatenate(updates)
+        return recompress(whole, min(whole.B.shape[0], whole.A.shape[1]))[0]
 
 
 class Ella(LoraMethod):
@@ -103,12 +115,15 @@ class Ella(LoraMethod):
         """There is nothing to overlap with yet."""
         return self.lora_first_stage()
 
-    def penalties(self, learner: Learner, stage: Stage) -> list[Penalty]:
+    def penalties(self, ctx: Context) -> list[Penalty]:
         """The overlap from the second task on, beside the penalty of every LoRA method."""
-        terms = super().penalties(learner, stage)
+        from nlora.adapters.lora import Lora
+
+        terms = super().penalties(ctx)
         s = self.settings
-        weight = per_stage(s.ella_weight, stage.index, "ella_weight")
-        if weight and learner.carrier.past:
-            overlap = PastOverlap(learner.carrier, weight, s.ella_unit == "relative", stage.steps)
-            terms.append(ready(overlap, stage))
+        weight = per_stage(s.ella_weight, ctx.stage.index, "ella_weight")
+        lora = ctx.adapter_as(Lora)
+        if weight and lora.past:
+            overlap = PastOverlap(lora, weight, s.ella_unit == "relative", ctx.stage.steps)
+            terms.append(ready(overlap, ctx.stage))
         return terms

@@ -6,15 +6,16 @@ their defaults.
 
 from typing import Any
 
-from nlora.methods.lora import LoraMethod
+from nlora.methods.parts.lora import LoraMethod, TunedSettings
 
 
 class IncLora(LoraMethod):
-    """A fresh adapter per task; earlier updates stay in force."""
+    """A fresh adapter per task; earlier updates stay active."""
 
     name = "inc-lora"
     summary = "a new LoRA adapter per task on top of the earlier ones"
     paper = "arXiv:2410.10179, Table 1 (IncLoRA)"
+    Settings = TunedSettings
 
     def first_stage(self) -> dict[str, Any]:
         """The settings of every LoRA method alone."""

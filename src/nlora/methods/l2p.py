@@ -19,15 +19,21 @@ batch vote. The paper's optional penalty on prompts that are selected often, whi
 where a task begins, is left out.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
-from torch import Tensor, nn
 
-from nlora.carriers.layouts import Query, Selected
-from nlora.data.batches import IGNORED
+from nlora.data.encode import IGNORED
 from nlora.methods.base import Method, Settings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from nlora.adapters.layouts import Selected
+    from nlora.methods.context import Batch, Context
 
 
 class L2pSettings(Settings):
@@ -37,7 +43,7 @@ class L2pSettings(Settings):
     prompt_length: int = Field(5, gt=0, description="vectors per prompt")
     top_k: int = Field(3, gt=0, validate_default=True, description="prompts that an input selects")
     key_weight: float = Field(0.5, ge=0, description="λ, the weight of the key match")
-    query: Query = Field(
+    query: Literal["hidden", "embedding"] = Field(
         "hidden",
         description="what an input is compared to the keys by: the mean of the frozen model's last "
         "hidden states, or of the token embeddings (embedding), which saves a pass",
@@ -61,13 +67,16 @@ class L2p(Method):
     Settings = L2pSettings
     settings: L2pSettings
 
-    def __init__(self, settings: L2pSettings) -> None:
-        super().__init__(settings)
-        s = settings
-        self.layout = Selected(s.pool, s.prompt_length, s.top_k, s.query)
+    @cached_property
+    def layout(self) -> Selected:
+        """What is read: of the pool what an input selects."""
+        from nlora.adapters.layouts import Selected
+
+        s = self.settings
+        return Selected(s.pool, s.prompt_length, s.top_k, s.query)
 
     @property
-    def carrier(self) -> str:
+    def adapter(self) -> str:
         """Soft prompts."""
         return "prompt"
 
@@ -79,16 +88,14 @@ class L2p(Method):
         """The optimiser of the method's paper."""
         return {"learning_rate": 0.03}
 
-    def carrier_options(self) -> dict[str, Any]:
+    def adapter_options(self) -> dict[str, Any]:
         """The prompts are selected from a pool."""
         return {"layout": self.layout}
 
-    def loss(
-        self, model: nn.Module, batch: Mapping[str, Tensor], tokens: Tensor
-    ) -> dict[str, Tensor]:
+    def loss(self, ctx: Context, batch: Batch) -> dict[str, Tensor]:
         """The task's, and the distances to the selected keys: a mean over answer tokens, too."""
-        terms = super().loss(model, batch, tokens)
+        terms = super().loss(ctx, batch)
         distances = (1 - self.layout.cosines).sum(1)  # (B,)
         answers = (batch["labels"] != IGNORED).sum(1)  # (B,)
-        matched = (answers * distances).sum() / tokens
+        matched = (answers * distances).sum() / ctx.tokens
         return {**terms, "key match": self.settings.key_weight * matched}

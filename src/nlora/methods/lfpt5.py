@@ -20,30 +20,28 @@ smaller embeddings needs a smaller learning rate. The published code samples tho
 task, here `candidates` says how many. No text of an earlier task is read.
 """
 
-import json
+from __future__ import annotations
+
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, kl_div
 
-from nlora import processes
-from nlora.carriers.layouts import Appended
-from nlora.data.batches import IGNORED, Collator
-from nlora.data.encode import Encoder
+from nlora.data.encode import IGNORED
 from nlora.data.examples import normalise
 from nlora.data.prompts import ANSWER
 from nlora.data.task import Example, Task
-from nlora.methods.base import Learner, Method, Settings, Stage
-from nlora.models.logits import answer_logits
-from nlora.models.states import evaluating
+from nlora.methods.base import Method, MixedIn, Settings, State
+from nlora.progress import shown
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from nlora.data.encode import Encoder
+    from nlora.methods.context import Batch, Context, Stage
 
 log = logging.getLogger("nlora")
 
@@ -52,7 +50,6 @@ TOP_K = 64
 REPETITION_PENALTY = 2.5
 ROWS = 32
 """Texts that are sampled at once."""
-FILE = "lfpt5.json"
 
 
 class Lfpt5Settings(Settings):
@@ -71,13 +68,15 @@ class Lfpt5Settings(Settings):
     )
 
 
-@dataclass(frozen=True)
-class Learned:
-    """What is kept of a task: no text."""
+@dataclass
+class Lfpt5State(State):
+    """What is kept of the tasks: no text."""
 
-    task: Task
-    longest: int
-    """Tokens of the longest example that the model was taught to write."""
+    learned: list[dict[str, Any]] = field(default_factory=list)
+    """Of each task: `task` as JSON, and `longest`, the tokens of the longest example that the model
+    was taught to write."""
+    pseudo_samples: list[dict[str, Any]] = field(default_factory=list)
+    """Those of the newest stage, to be looked at."""
 
 
 class Lfpt5(Method):
@@ -88,16 +87,13 @@ class Lfpt5(Method):
     paper = "arXiv:2110.07298"
     continues = True
     Settings = Lfpt5Settings
+    State = Lfpt5State
     settings: Lfpt5Settings
+    state: Lfpt5State
     needs_previous = True
 
-    def __init__(self, settings: Lfpt5Settings) -> None:
-        super().__init__(settings)
-        self.learned: list[Learned] = []
-        self.pseudo: list[Example] = []
-
     @property
-    def carrier(self) -> str:
+    def adapter(self) -> str:
         """Soft prompts."""
         return "prompt"
 
@@ -109,136 +105,136 @@ class Lfpt5(Method):
         """The optimiser of the method's paper."""
         return {"optimizer": "adafactor", "learning_rate": 0.5, "weight_decay": 1e-5}
 
-    def carrier_options(self) -> dict[str, Any]:
+    def adapter_options(self) -> dict[str, Any]:
         """The prompt stands after the text."""
+        from nlora.adapters.layouts import Appended
+
         return {"layout": Appended(self.settings.prompt_length)}
 
-    def begin(self, learner: Learner, stage: Stage) -> None:
-        """Let the model write pseudo-samples, and go on with its prompt."""
-        carrier, encoder = learner.carrier, learner.encoder
-        self.pseudo = processes.from_main(self._rehearsal(learner, stage))
-        carrier.begin(continued=True, keep_previous=True)
-        if not carrier.replaces:
-            carrier.start_at(_words(encoder.tokenizer, stage, self.settings.prompt_length))
-        self.previous = carrier.previous
-        self.collate = Collator(encoder.tokenizer.pad_token_id, encoder.encoder_decoder)
+    def begin(self, ctx: Context) -> None:
+        """Go on with the prompt; the first one starts at words of the task."""
+        from nlora.adapters.prompt import Prompt
 
-    def examples(self, learner: Learner, stage: Stage) -> Sequence[Example]:
-        """The task's examples and the pseudo-samples."""
-        own = super().examples(learner, stage)
-        examples = [*own, *self.pseudo]
-        self.written = [learner.encoder(written(learner.encoder, e)) for e in examples]
-        answers = [len(learner.encoder.answer_ids(e.label)) for e in examples]
-        self.first = len(own)  # of the pseudo-samples
-        self.share = sum(answers[self.first :]) / sum(answers)  # of their answer tokens
-        return examples
+        super().begin(ctx)
+        if not ctx.adapter.replaces:
+            words = _words(ctx.encoder.tokenizer, ctx.stage, self.settings.prompt_length)
+            ctx.adapter_as(Prompt).start_at(words)
 
-    def loss(
-        self, model: nn.Module, batch: Mapping[str, Tensor], tokens: Tensor
-    ) -> dict[str, Tensor]:
+    def mixed_in(self, ctx: Context) -> MixedIn:
+        """Pseudo-samples of every earlier task, the same for the stage's seed."""
+        tasks = [(Task.from_json(known["task"]), known["longest"]) for known in self.state.learned]
+        wanted = [self.settings.pseudo_samples * len(task.labels or [""]) for task, _ in tasks]
+        found: list[Example] = []
+        if not sum(wanted):
+            return MixedIn()
+        import torch
+
+        title = f"{ctx.stage.index} {ctx.stage.name}: pseudo-samples"
+        with (
+            shown(ctx.progress, title, self.settings.candidates * sum(wanted)),
+            torch.random.fork_rng(),
+        ):
+            torch.manual_seed(ctx.stage.seed)
+            for (task, longest), count in zip(tasks, wanted, strict=True):
+                kept = self._pseudo_samples(ctx, task, longest, count)
+                if len(kept) < count:
+                    log.warning(
+                        "stage '%s': only %d of %d pseudo-samples of task '%s' have a text and "
+                        "a valid label",
+                        ctx.stage.name,
+                        len(kept),
+                        count,
+                        task.name,
+                    )
+                found += kept
+        return MixedIn(found)
+
+    def loss(self, ctx: Context, batch: Batch) -> dict[str, Tensor]:
         """Answering, writing, and the KL to the old prompt's answers to pseudo-samples."""
+        import torch
+        from torch.nn.functional import cross_entropy
+
         s = self.settings
-        logits, targets = answer_logits(model, batch)
+        logits, targets = ctx.logits(batch)
         answers = (batch["labels"] != IGNORED).sum(1)  # (B,)
-        task = cross_entropy(logits.float(), targets, reduction="sum") / tokens
-        writing = self._writing(model, batch["index"], answers) / tokens
+        task = cross_entropy(logits.float(), targets, reduction="sum") / ctx.tokens
+        writing = self._writing(ctx, batch["index"], answers) / ctx.tokens
         divergence = logits.new_zeros((), dtype=torch.float32)
-        old = batch["index"] >= self.first  # (B,)
+        old = batch["index"] >= ctx.own  # (B,)
         if old.any():
             now = logits[old.repeat_interleave(answers)]
-            divergence = self._divergence(model, batch, old, now) / (tokens * self.share)
+            divergence = self._divergence(ctx, batch, old, now) / (ctx.tokens * _share(ctx))
         return {
             "task": (1 - s.kl_weight) * task,
             "writing": (1 - s.kl_weight) * s.lm_weight * writing,
             "distillation": s.kl_weight * divergence,
         }
 
-    def _writing(self, model: nn.Module, index: Tensor, answers: Tensor) -> Tensor:
+    def _writing(self, ctx: Context, index: Tensor, answers: Tensor) -> Tensor:
         """Σ over rows of answer tokens (B,) times the mean loss of the text to be written."""
-        batch = self.collate([self.written[i] for i in index.tolist()])
-        batch = {name: tensor.to(index.device) for name, tensor in batch.items()}
-        logits, targets = answer_logits(model, batch)
+        from torch.nn.functional import cross_entropy
+
+        from nlora.data.batches import Collator
+        from nlora.methods.context import on_device
+
+        encoder = ctx.encoder
+        rows = encoder.all([written(encoder, ctx.examples[i]) for i in index.tolist()])
+        collate = Collator(encoder.tokenizer.pad_token_id, encoder.encoder_decoder)
+        batch = on_device(collate(rows), index.device)
+        logits, targets = ctx.logits(batch)
         lengths = (batch["labels"] != IGNORED).sum(1)  # (B,)
         losses = cross_entropy(logits.float(), targets, reduction="none")
         return ((answers / lengths).repeat_interleave(lengths) * losses).sum()
 
-    def _divergence(
-        self, model: nn.Module, batch: Mapping[str, Tensor], rows: Tensor, logits: Tensor
-    ) -> Tensor:
+    def _divergence(self, ctx: Context, batch: Batch, rows: Tensor, logits: Tensor) -> Tensor:
         """Σ KL(old ‖ new) over the answer tokens of some rows, which have these logits now."""
+        import torch
+        from torch.nn.functional import kl_div
+
+        from nlora.backbones.states import evaluating
+
         chosen = {name: batch[name][rows] for name in ("input_ids", "attention_mask", "labels")}
-        with torch.no_grad(), self.previous(), evaluating(model):
-            old, _ = answer_logits(model, chosen)
+        with torch.no_grad(), ctx.previous(), evaluating(ctx.network or ctx.model):
+            old, _ = ctx.logits(chosen)
         now, before = logits.float().log_softmax(-1), old.float().log_softmax(-1)
         return kl_div(now, before, reduction="sum", log_target=True)
 
-    def _rehearsal(self, learner: Learner, stage: Stage) -> list[Example]:
-        """Pseudo-samples of every earlier task, the same for the stage's seed."""
-        s, found = self.settings, []
-        wanted = [s.pseudo_samples * len(known.task.labels or [""]) for known in self.learned]
-        if not sum(wanted):
-            return found
-        title = f"{stage.index} {stage.name}: pseudo-samples"
-        learner.watcher.start(title, s.candidates * sum(wanted))
-        try:
-            with torch.random.fork_rng():
-                torch.manual_seed(stage.seed)
-                for known, count in zip(self.learned, wanted, strict=True):
-                    kept = self._pseudo_samples(learner, known, count)
-                    if len(kept) < count:
-                        log.warning(
-                            "stage '%s': only %d of %d pseudo-samples of task '%s' have a text and "
-                            "a valid label",
-                            stage.name,
-                            len(kept),
-                            count,
-                            known.task.name,
-                        )
-                    found += kept
-        finally:
-            learner.watcher.finish()
-        return found
-
-    def _pseudo_samples(self, learner: Learner, known: Learned, wanted: int) -> list[Example]:
+    def _pseudo_samples(self, ctx: Context, task: Task, longest: int, wanted: int) -> list[Example]:
         """Up to so many, each class with its share, of as many texts as may be sampled."""
         kept: list[Example] = []
-        share = wanted // len(known.task.labels or [""])
+        share = wanted // len(task.labels or [""])
         left = self.settings.candidates * wanted
         while left and len(kept) < wanted:
             count = min(ROWS, left)
             left -= count
-            for text in sampled_texts(learner, known, count):
-                example = read(known.task, text)
+            for text in sampled_texts(ctx, task, longest, count):
+                example = read(task, text)
                 if example is None or example in kept:
                     continue
-                same = sum(known.task.labels is None or e.label == example.label for e in kept)
+                same = sum(task.labels is None or e.label == example.label for e in kept)
                 if same < share:
                     kept.append(example)
-            learner.watcher.advance(count)
-        learner.watcher.advance(left)
+            ctx.progress.advance(count)
+        ctx.progress.advance(left)
         return kept
 
-    def end(self, learner: Learner, stage: Stage) -> None:
+    def end(self, ctx: Context) -> None:
         """Keep what it takes to ask for pseudo-samples of the task."""
+        own, pseudo = ctx.examples[: ctx.own], ctx.examples[ctx.own :]
         longest: dict[Task, int] = {}
-        for example, ids in zip(super().examples(learner, stage), self.written, strict=False):
+        for example in own:
+            [ids] = ctx.encoder.all([written(ctx.encoder, example)])
             longest[example.task] = max(longest.get(example.task, 0), len(ids.answer))
-        self.learned += [Learned(task, length) for task, length in longest.items()]
+        self.state.learned += [{"task": t.to_json(), "longest": n} for t, n in longest.items()]
+        self.state.pseudo_samples = [
+            {"task": e.task.name, "text": e.text, "label": e.label} for e in pseudo
+        ]
 
-    def save(self, folder: Path) -> None:
-        """The tasks so far; and the pseudo-samples of this stage, to be looked at."""
-        state = {
-            "learned": [{"task": k.task.to_json(), "longest": k.longest} for k in self.learned],
-            "pseudo_samples": [
-                {"task": e.task.name, "text": e.text, "label": e.label} for e in self.pseudo
-            ],
-        }
-        (folder / FILE).write_text(json.dumps(state, ensure_ascii=False), encoding="utf-8")
 
-    def load(self, folder: Path) -> None:
-        """The tasks so far."""
-        state = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        self.learned = [Learned(Task.from_json(k["task"]), k["longest"]) for k in state["learned"]]
+def _share(ctx: Context) -> float:
+    """The pseudo-samples' share of the answer tokens of an epoch."""
+    answers = [len(example.answer) for example in ctx.encoded]
+    return sum(answers[ctx.own :]) / sum(answers)
 
 
 def writing_task(task: Task) -> Task:
@@ -262,30 +258,21 @@ def read(task: Task, text: str) -> Example | None:
     return Example(task, text, answer) if text and answer else None
 
 
-@torch.no_grad()
-def sampled_texts(learner: Learner, known: Learned, count: int) -> Iterator[str]:
-    """What the model writes as examples of a task. It is put into evaluation mode."""
-    encoder, model = learner.encoder, learner.carrier.model.eval()
-    tokenizer = encoder.tokenizer
-    prompt, _ = encoder.prompt_ids(writing_task(known.task), "")
-    ids = torch.tensor([prompt] * count, device=model.device)
+def sampled_texts(ctx: Context, task: Task, longest: int, count: int) -> list[str]:
+    """What the model writes as examples of a task, of at most `longest` tokens."""
+    prompt, _ = ctx.encoder.prompt_ids(writing_task(task), "")
     with warnings.catch_warnings():  # that the penalty does not count what was read, as it should
         warnings.filterwarnings("ignore", message="Passing `repetition_penalty`")
-        rows = model.generate(
-            ids,
-            torch.ones_like(ids),
-            max_new_tokens=known.longest,
+        return ctx.generate(
+            [prompt] * count,
+            max_new_tokens=longest,
             do_sample=True,
             num_beams=1,
             temperature=1.0,
             top_p=1.0,
             top_k=TOP_K,
             repetition_penalty=REPETITION_PENALTY,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
         )
-    for row in rows if encoder.encoder_decoder else rows[:, len(prompt) :]:
-        yield tokenizer.decode(row, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
 
 def _words(tokenizer: Any, stage: Stage, count: int) -> list[list[int]]:

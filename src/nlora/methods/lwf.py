@@ -15,29 +15,30 @@ KL(p_new ‖ p_old), and sums over tokens. The paper's warm-up of a new output l
 counterpart here, since all tasks share the vocabulary.
 
 The old model is the same model with the values its parameters had when the stage began. That costs
-one more forward pass per step, and a copy of what is trained: of an adapter with carrier `lora`
-(one adapter, continued from task to task), of the whole model with carrier `full`. With weight 0
+one more forward pass per step, and a copy of what is trained: of an adapter with adapter `lora`
+(one adapter, continued from task to task), of the whole model with adapter `full`. With weight 0
 over all parameters this is `seq-ft`.
 """
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
-from typing import Any, Literal
+from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING, Any
+
 from pydantic import Field
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
-from nlora.methods.base import Learner, PerStage, Stage, per_stage
-from nlora.methods.lora import LoraMethod, LoraSettings
-from nlora.models.logits import answer_logits
+from nlora.methods.base import PerStage, per_stage
+from nlora.methods.parts.lora import AnyAdapter, LoraMethod, LoraSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from nlora.methods.context import Batch, Context
 
 
 class LwfSettings(LoraSettings):
     """What is trained, and how near the answers stay."""
 
-    carrier: Literal["full", "lora"] = Field("full", description="what is trained")
+    adapter: AnyAdapter = Field("full", description="what is trained")
     distillation_weight: PerStage = Field(
         1.0, description="w, the weight of the divergence, one value or one per stage"
     )
@@ -55,17 +56,6 @@ class Lwf(LoraMethod):
     settings: LwfSettings
     needs_previous = True
 
-    def __init__(self, settings: LwfSettings) -> None:
-        super().__init__(settings)
-        self.weight = 0.0
-        """w at this stage."""
-        self.previous: Callable[[], AbstractContextManager[None]] | None = None
-
-    @property
-    def carrier(self) -> str:
-        """All parameters or LoRA, as set."""
-        return self.settings.carrier
-
     def own_weight(self) -> str | None:
         """The divergence's weight, unless there is a penalty."""
         return super().own_weight() or "distillation_weight"
@@ -74,35 +64,37 @@ class Lwf(LoraMethod):
         """The settings of every LoRA method alone: there is no model before the first task."""
         return self.lora_first_stage()
 
-    def begin(self, learner: Learner, stage: Stage) -> None:
+    def begin(self, ctx: Context) -> None:
         """Go on from the model as it stands, and keep it as the teacher from the second task on."""
-        weight = self.settings.distillation_weight
-        weight = per_stage(weight, stage.index, "distillation_weight")
-        self.weight = weight if stage.index > 1 else 0.0
-        learner.carrier.begin(continued=True, keep_previous=self.weight > 0)
-        self.previous = learner.carrier.previous
+        ctx.adapter.begin(continued=True, keep_previous=self._weight(ctx) > 0)
 
-    def loss(
-        self, model: nn.Module, batch: Mapping[str, Tensor], tokens: Tensor
-    ) -> dict[str, Tensor]:
+    def loss(self, ctx: Context, batch: Batch) -> dict[str, Tensor]:
         """The task's cross-entropy, and the divergence from the model before the task."""
-        old = self._before(model, batch) if self.weight else None
-        logits, targets = answer_logits(model, batch)
+        from torch.nn.functional import cross_entropy, kl_div, log_softmax
+
+        weight = self._weight(ctx)
+        old = self._before(ctx, batch) if weight else None
+        logits, targets = ctx.logits(batch)
         logits = logits.float()
-        terms = {"task": cross_entropy(logits, targets, reduction="sum") / tokens}
+        terms = {"task": cross_entropy(logits, targets, reduction="sum") / ctx.tokens}
         if old is not None:
             new = log_softmax(logits / self.settings.temperature, dim=-1)
             divergence = kl_div(new, old, reduction="sum", log_target=True)
-            terms["distillation"] = self.weight * divergence / tokens
+            terms["distillation"] = weight * divergence / ctx.tokens
         return terms
 
-    @torch.no_grad()
-    def _before(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+    def _weight(self, ctx: Context) -> float:
+        """w at this stage; there is no model before the first."""
+        weight = self.settings.distillation_weight
+        weight = per_stage(weight, ctx.stage.index, "distillation_weight")
+        return weight if ctx.stage.index > 1 else 0.0
+
+    def _before(self, ctx: Context, batch: Batch) -> Tensor:
         """log p_old (n, vocabulary) at the answers of a batch, without dropout."""
-        assert self.previous is not None
-        training = model.training
-        model.eval()
-        with self.previous():
-            logits, _ = answer_logits(model, batch)
-        model.train(training)
-        return log_softmax(logits.float() / self.settings.temperature, dim=-1)
+        import torch
+
+        from nlora.backbones.states import evaluating
+
+        with torch.no_grad(), ctx.previous(), evaluating(ctx.network or ctx.model):
+            logits, _ = ctx.logits(batch)
+        return (logits.float() / self.settings.temperature).log_softmax(-1)

@@ -5,7 +5,7 @@ A new LoRA adapter per task with an ℓ₁ penalty on ΔW = B·A (Eq. 4):
     L = L_task + λ‖ΔW‖₁
 
 where "Is Parameter Collision Hindering Continual Learning in LLMs?" (arXiv:2410.10179) writes A·B
-for the transpose. The earlier updates are frozen and in force. `methods.sparsity` has the penalty
+for the transpose. The earlier updates are frozen and active. `parts.sparsity` has the penalty
 and its units; with `l1` 0 this is IncLoRA, bit for bit.
 """
 
@@ -14,8 +14,8 @@ from typing import Any
 from pydantic import Field
 
 from nlora.methods.base import PerStage
-from nlora.methods.lora import LoraMethod, LoraSettings
-from nlora.methods.sparsity import SparsityKind
+from nlora.methods.parts.lora import LoraMethod, LoraSettings
+from nlora.methods.parts.sparsity import SparsityKind
 
 
 class NLoraSettings(LoraSettings):

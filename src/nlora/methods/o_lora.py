@@ -10,21 +10,29 @@ A (r, in), summed over matrices and earlier tasks i:
 The released code adds λ₂ (Σ ‖A‖_F + ‖B‖_F) over the new factors, with λ₂ = 0 on orders 1 to 3.
 """
 
-from typing import Any
+from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING, Any, Literal
+
 from pydantic import Field
 
-from nlora.lowrank.factors import concatenate
-from nlora.lowrank.penalties import Orthogonality, factor_norms_and_grads, overlap_and_grads
-from nlora.methods.base import Learner, Penalty, PerStage, Stage, Step, Term, per_stage
-from nlora.methods.lora import LoraMethod, LoraSettings
+from nlora.methods.base import Penalty, PerStage, per_stage
+from nlora.methods.parts.lora import LoraMethod, LoraSettings
+from nlora.methods.parts.terms import Weighted, flat
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from nlora.adapters.lora import Lora
+    from nlora.lowrank.penalties import Orthogonality
+    from nlora.methods.context import Context
+    from nlora.methods.parts.terms import Pairs
 
 
 class OLoraSettings(LoraSettings):
     """O-LoRA's published defaults."""
 
-    orthogonality: Orthogonality = Field(
+    orthogonality: Literal["entrywise", "squared"] = Field(
         "entrywise", description="entrywise as in the released code, or squared as in Eq. 1"
     )
     orthogonality_weight: PerStage = Field(
@@ -35,55 +43,44 @@ class OLoraSettings(LoraSettings):
     )
 
 
-class Overlap:
+class Overlap(Weighted):
     """λ₁ times the overlap of the new adapter's input spaces with all earlier ones."""
 
     name = "orthogonality"
 
-    def __init__(self, learner: Learner, form: Orthogonality, weight: float) -> None:
-        carrier = learner.carrier
+    def __init__(self, adapter: Lora, form: Orthogonality, weight: float) -> None:
+        from nlora.lowrank.factors import concatenate
+
+        super().__init__(weight)
         self.form: Orthogonality = form
-        self.weight = weight
-        self.factors = list(carrier.factors().values())
-        self.past = [
-            concatenate([update[name] for update in carrier.past]).A for name in carrier.factors()
-        ]
+        named = adapter.factors()
+        self.factors = list(named.values())
+        self.past = [concatenate([update[name] for update in adapter.past]).A for name in named]
 
-    @torch.no_grad()
-    def __call__(self, step: Step) -> Term:
-        """The weighted overlap and its gradient, which is that of A alone."""
+    def value_and_pairs(self) -> tuple[Tensor, Pairs]:
+        """The overlap, and its gradient, which is that of A alone."""
+        from nlora.lowrank.penalties import overlap_and_grads
+
         value, grads = overlap_and_grads(self.factors, self.past, self.form)
-        added = [(f.A, self.weight * g) for f, (g, _) in zip(self.factors, grads, strict=True)]
-        return Term(self.weight * float(value), added)  # type: ignore[arg-type]
-
-    def notes(self) -> dict[str, Any]:
-        """Nothing is measured."""
-        return {}
+        return value, [(f.A, g) for f, (g, _) in zip(self.factors, grads, strict=True)]  # type: ignore[misc]
 
 
-class FactorNorms:
+class FactorNorms(Weighted):
     """λ₂ times the norms of the new factors."""
 
     name = "norms"
 
-    def __init__(self, learner: Learner, weight: float) -> None:
-        self.weight = weight
-        self.factors = list(learner.carrier.factors().values())
+    def __init__(self, adapter: Lora, weight: float) -> None:
+        super().__init__(weight)
+        self.factors = list(adapter.factors().values())
 
-    @torch.no_grad()
-    def __call__(self, step: Step) -> Term:
-        """The weighted norms and their gradient."""
+    def value_and_pairs(self) -> tuple[Tensor, Pairs]:
+        """The norms and their gradient."""
+        from nlora.lowrank.penalties import factor_norms_and_grads
+
         value, grads = factor_norms_and_grads(self.factors)
-        added = [
-            (p, self.weight * g)
-            for f, pair in zip(self.factors, grads, strict=True)
-            for p, g in zip((f.A, f.B), pair, strict=True)
-        ]
-        return Term(self.weight * float(value), added)  # type: ignore[arg-type]
-
-    def notes(self) -> dict[str, Any]:
-        """Nothing is measured."""
-        return {}
+        parameters = [p for f in self.factors for p in (f.A, f.B)]
+        return value, list(zip(parameters, flat(grads), strict=True))  # type: ignore[arg-type]
 
 
 class OLora(LoraMethod):
@@ -104,14 +101,17 @@ class OLora(LoraMethod):
         norms = per_stage(self.settings.norm_weight, 1, "norm_weight")
         return {**self.lora_first_stage(), **({"norm_weight": norms} if norms else {})}
 
-    def penalties(self, learner: Learner, stage: Stage) -> list[Penalty]:
+    def penalties(self, ctx: Context) -> list[Penalty]:
         """The overlap from the second task on, the norms where asked for, and ‖ΔW‖₁ likewise."""
-        terms = super().penalties(learner, stage)
+        from nlora.adapters.lora import Lora
+
+        terms = super().penalties(ctx)
         s = self.settings
-        overlap = per_stage(s.orthogonality_weight, stage.index, "orthogonality_weight")
-        norms = per_stage(s.norm_weight, stage.index, "norm_weight")
-        if overlap and learner.carrier.past:
-            terms.append(Overlap(learner, s.orthogonality, overlap))
+        overlap = per_stage(s.orthogonality_weight, ctx.stage.index, "orthogonality_weight")
+        norms = per_stage(s.norm_weight, ctx.stage.index, "norm_weight")
+        lora = ctx.adapter_as(Lora)
+        if overlap and lora.past:
+            terms.append(Overlap(lora, s.orthogonality, overlap))
         if norms:
-            terms.append(FactorNorms(learner, norms))
+            terms.append(FactorNorms(lora, norms))
         return terms

@@ -1,7 +1,7 @@
 """OSF: the weights are trained outside their first singular directions, which hold what is known.
 
 "Sculpting Subspaces: Constrained Full Fine-Tuning in LLMs for Continual Learning"
-(arXiv:2504.07097), as PEFT implements it (`nlora.carriers.osf`). Before every task the SVD of each
+(arXiv:2504.07097), as PEFT implements it (`nlora.adapters.osf`). Before every task the SVD of each
 adapted matrix is taken anew, and the directions of its largest singular values are frozen:
 
     growing    (k − 1)/n of them before task k of n: nearly everything is trained for the first task
@@ -23,21 +23,21 @@ layer. Learning rate: PEFT advises 1e-5 to 1e-4, of which the larger ones forget
 small model (docs/results).
 """
 
-from typing import Annotated, Any, Literal
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
 from nlora.methods.base import (
     ONE_PER_STAGE,
-    Learner,
     Method,
-    Penalty,
-    Rates,
     Settings,
-    Stage,
-    Step,
     per_stage,
 )
+
+if TYPE_CHECKING:
+    from nlora.methods.context import Context
 
 
 def _rank(value: Any) -> Any:
@@ -69,26 +69,6 @@ class OsfSettings(Settings):
     )
 
 
-class Steps:
-    """Keeps the optimiser's steps in the subspace."""
-
-    name = "projection"
-
-    def __init__(self, carrier: Any) -> None:
-        self.carrier = carrier
-
-    def __call__(self, step: Step) -> None:
-        """Nothing is added to the loss."""
-
-    def after(self, rates: Rates) -> None:
-        """Take back what the step has outside of it."""
-        self.carrier.project()
-
-    def notes(self) -> dict[str, Any]:
-        """Nothing is measured."""
-        return {}
-
-
 class Osf(Method):
     """Train task after task in what the weights' first singular directions leave."""
 
@@ -100,7 +80,7 @@ class Osf(Method):
     settings: OsfSettings
 
     @property
-    def carrier(self) -> str:
+    def adapter(self) -> str:
         """PEFT's OSF."""
         return "osf"
 
@@ -108,20 +88,24 @@ class Osf(Method):
         """The lower end of what PEFT advises, chosen on dev."""
         return {"learning_rate": 1e-5}
 
-    def carrier_options(self) -> dict[str, Any]:
+    def adapter_options(self) -> dict[str, Any]:
         """What the first task preserves."""
         return {"effective_rank": self._preserved(1, 1)}
 
-    def begin(self, learner: Learner, stage: Stage) -> None:
+    def begin(self, ctx: Context) -> None:
         """Decompose the weights as they stand, and preserve what the stage is to preserve."""
-        learner.carrier.effective_rank = self._preserved(
-            stage.index, len(self.stages(learner.stream))
-        )
-        super().begin(learner, stage)
+        from nlora.adapters.osf import Osf as OsfAdapter
 
-    def penalties(self, learner: Learner, stage: Stage) -> list[Penalty]:
-        """The projection of steps, where it is asked for."""
-        return [Steps(learner.carrier)] if self.settings.projection == "step" else []
+        tasks = len(self.stages(ctx.stream))
+        ctx.adapter_as(OsfAdapter).effective_rank = self._preserved(ctx.stage.index, tasks)
+        super().begin(ctx)
+
+    def after_step(self, ctx: Context) -> None:
+        """Take back what the step has outside of the subspace, where that is asked for."""
+        if self.settings.projection == "step":
+            from nlora.adapters.osf import Osf as OsfAdapter
+
+            ctx.adapter_as(OsfAdapter).project()
 
     def _preserved(self, stage: int, tasks: int) -> float:
         rank = self.settings.effective_rank

@@ -1,26 +1,25 @@
 """PerTaskFT: a model of its own for every task, each trained from the base model.
 
 The baseline of the paper's Table 1 that must be told the task of what it answers, and so forgets
-nothing and gains nothing. Its carrier decides what a task costs: an adapter, or a whole model.
+nothing and gains nothing. Its adapter decides what a task costs: an adapter, or a whole model.
 """
 
 from typing import Literal
 
 from pydantic import Field
 
-from nlora.carriers.lora import Consolidation
-from nlora.methods.lora import LoraMethod, LoraSettings
+from nlora.methods.parts.lora import AnyAdapter, ConsolidationName, LoraMethod, LoraSettings
 
 
 class PerTaskSettings(LoraSettings):
     """What is trained; the model is told which task it answers."""
 
-    carrier: Literal["full", "lora"] = Field("lora", description="what is trained")
-    consolidation: Consolidation = Field(
+    adapter: AnyAdapter = Field("lora", description="what is trained")
+    consolidation: ConsolidationName = Field(
         "none", description=LoraSettings.model_fields["consolidation"].description
     )
-    routing: Literal["none", "input", "told"] = Field(
-        "told", description=LoraSettings.model_fields["routing"].description
+    routing: Literal["none", "input", "task"] = Field(
+        "task", description=LoraSettings.model_fields["routing"].description
     )
 
 
@@ -32,8 +31,3 @@ class PerTask(LoraMethod):
     paper = "arXiv:2410.10179, Table 1 (PerTaskFT)"
     Settings = PerTaskSettings
     settings: PerTaskSettings
-
-    @property
-    def carrier(self) -> str:
-        """All parameters or LoRA, as set."""
-        return self.settings.carrier

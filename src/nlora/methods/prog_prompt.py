@@ -8,14 +8,13 @@ with weight decay 1e-5, which are the defaults here, and 10 epochs of batch 8, w
 and left to `epochs` and `batch_size`.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from __future__ import annotations
+
 from typing import Any
 
 from pydantic import Field
 
-from nlora.carriers.layouts import Concatenated
-from nlora.methods.base import Learner, Method, Settings
+from nlora.methods.base import Method, Settings
 
 
 class ProgPromptSettings(Settings):
@@ -44,7 +43,7 @@ class ProgPrompt(Method):
         return True
 
     @property
-    def carrier(self) -> str:
+    def adapter(self) -> str:
         """Soft prompts."""
         return "prompt"
 
@@ -52,12 +51,8 @@ class ProgPrompt(Method):
         """The optimiser of the method's paper."""
         return {"learning_rate": 0.3, "weight_decay": 1e-5}
 
-    def carrier_options(self) -> dict[str, Any]:
+    def adapter_options(self) -> dict[str, Any]:
         """The prompts stand one behind the other."""
-        return {"layout": Concatenated(self.settings.prompt_length)}
+        from nlora.adapters.layouts import Concatenated
 
-    @contextmanager
-    def at(self, learner: Learner, stage: int) -> Iterator[None]:
-        """Read the prompts of this stage and of those before it, the newest first."""
-        with learner.carrier.reading(range(stage - 1, -1, -1)):
-            yield
+        return {"layout": Concatenated(self.settings.prompt_length)}

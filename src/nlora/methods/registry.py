@@ -156,9 +156,25 @@ def _import(path: Path) -> Any:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         raise NloraError(f"plugin file {path} fails: {_brief(error)}") from error
+    _register_parts(module)
     if not _entries(vars(module).values()):
         raise NloraError(f"plugin file {path} defines no method (a subclass of Method with a name)")
     return module
+
+
+def _register_parts(module: Any) -> None:
+    """Let adapters and consolidations that a plug-in defines be asked for by name, too."""
+    from nlora.adapters import registry as adapters
+    from nlora.adapters.base import Adapter
+    from nlora.merging import registry as consolidations
+    from nlora.merging.base import Consolidation
+
+    own = [v for v in vars(module).values() if getattr(v, "__module__", "") == module.__name__]
+    for kind in [v for v in own if isinstance(v, type) and "name" in vars(v)]:
+        if issubclass(kind, Adapter):
+            adapters.register(kind)
+        elif issubclass(kind, Consolidation):
+            consolidations.register(kind)
 
 
 def _brief(error: BaseException) -> str:

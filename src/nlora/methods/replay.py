@@ -5,26 +5,37 @@ O-LoRA's gives the buffer's size; published code keeps 1 % (Progressive Prompts)
 each task. `buffer` is a share of the task's training data below 1, else a number of examples.
 """
 
-import json
+from __future__ import annotations
+
 import math
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from nlora.data.task import Example, Task, sample
-from nlora.methods.base import Learner, Stage
-from nlora.methods.lora import LoraMethod, LoraSettings
+from nlora.data.task import Example, sample
+from nlora.methods.base import MixedIn
+from nlora.methods.parts.lora import AnyAdapter, LoraMethod, LoraSettings, LoraState
+
+if TYPE_CHECKING:
+    from nlora.methods.context import Context
 
 
 class ReplaySettings(LoraSettings):
     """How much is kept of each task, and what is trained."""
 
-    carrier: Literal["full", "lora"] = Field("full", description="what is trained")
+    adapter: AnyAdapter = Field("full", description="what is trained")
     buffer: float = Field(
         0.1, gt=0, description="kept of each task: a share below 1, else a number of examples"
     )
+
+
+@dataclass
+class ReplayState(LoraState):
+    """The buffer."""
+
+    kept: list[dict[str, Any]] = field(default_factory=list)
+    """Examples with their tasks, as JSON (`Example.to_json`)."""
 
 
 class Replay(LoraMethod):
@@ -35,38 +46,20 @@ class Replay(LoraMethod):
     paper = "arXiv:2410.10179, Table 1 (Replay)"
     continues = True
     Settings = ReplaySettings
+    State = ReplayState
     settings: ReplaySettings
+    state: ReplayState
     needs_old_data = True
 
-    def __init__(self, settings: ReplaySettings) -> None:
-        super().__init__(settings)
-        self.kept: list[Example] = []
+    def mixed_in(self, ctx: Context) -> MixedIn:
+        """Every kept example of earlier tasks."""
+        return MixedIn([Example.from_json(row) for row in self.state.kept])
 
-    @property
-    def carrier(self) -> str:
-        """All parameters or LoRA, as set."""
-        return self.settings.carrier
-
-    def examples(self, learner: Learner, stage: Stage) -> Sequence[Example]:
-        """The task's examples and every kept one of earlier tasks."""
-        return [*super().examples(learner, stage), *self.kept]
-
-    def end(self, learner: Learner, stage: Stage) -> None:
+    def end(self, ctx: Context) -> None:
         """Keep a label-stratified sample of the task."""
-        super().end(learner, stage)
+        super().end(ctx)
         size = self.settings.buffer
-        for data in stage.tasks:
+        for data in ctx.stage.tasks:
             count = math.ceil(size * len(data.train)) if size < 1 else int(size)
-            self.kept.extend(sample(data.train, count, stage.seed))
-
-    def save(self, folder: Path) -> None:
-        """The kept examples with their tasks, and what every LoRA method keeps."""
-        super().save(folder)
-        rows = [{"task": e.task.to_json(), "text": e.text, "label": e.label} for e in self.kept]
-        (folder / "buffer.json").write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
-
-    def load(self, folder: Path) -> None:
-        """The kept examples of every stage so far."""
-        super().load(folder)
-        rows = json.loads((folder / "buffer.json").read_text(encoding="utf-8"))
-        self.kept = [Example(Task.from_json(r["task"]), r["text"], r["label"]) for r in rows]
+            kept = sample(data.train, count, ctx.stage.seed)
+            self.state.kept.extend(example.to_json() for example in kept)

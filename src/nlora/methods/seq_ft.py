@@ -17,7 +17,7 @@ class SeqFt(Method):
     continues = True
 
     @property
-    def carrier(self) -> str:
+    def adapter(self) -> str:
         """All parameters."""
         return "full"
 

@@ -5,7 +5,7 @@ The baseline of the paper's Table 1 that keeps nothing of the earlier tasks on p
 
 from typing import Any
 
-from nlora.methods.lora import LoraMethod
+from nlora.methods.parts.lora import LoraMethod, TunedSettings
 
 
 class SeqLora(LoraMethod):
@@ -15,6 +15,7 @@ class SeqLora(LoraMethod):
     summary = "one LoRA adapter, continued from task to task"
     paper = "arXiv:2410.10179, Table 1 (SeqLoRA)"
     continues = True
+    Settings = TunedSettings
 
     def first_stage(self) -> dict[str, Any]:
         """The settings of every LoRA method alone."""

@@ -2,8 +2,8 @@
 
 "Is Parameter Collision Hindering Continual Learning in LLMs?" (arXiv:2410.10179) makes updates
 sparse so that they hardly meet, which makes them smaller, too. Here every task trains a share s of
-the entries of each adapted matrix, at random positions, with the earlier updates frozen and in
-force; only where tasks meet differs:
+the entries of each adapted matrix, at random positions, with the earlier updates frozen and
+active; only where tasks meet differs:
 
     masks           share of entries that two tasks both change
     identical       s
@@ -16,18 +16,22 @@ rank of such an update is not bounded. A stage's notes hold the rates as measure
 "Sparse High Rank Adapters" (SHiRA, arXiv:2406.13175) trains such entries, for one task.
 """
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from nlora.carriers.masks import Masks
-from nlora.methods.base import Learner, Method, Settings, Stage
+from nlora.methods.base import Method, Settings
+
+if TYPE_CHECKING:
+    from nlora.methods.context import Context
 
 
 class SparseMasksSettings(Settings):
     """Where tasks meet, and how much each may change."""
 
-    masks: Masks = Field(
+    masks: Literal["identical", "independent", "disjoint"] = Field(
         "independent",
         description="the entries that tasks train: identical, drawn independently, or disjoint",
     )
@@ -50,11 +54,11 @@ class SparseMasks(Method):
     settings: SparseMasksSettings
 
     @property
-    def carrier(self) -> str:
+    def adapter(self) -> str:
         """Sparse entries."""
         return "sparse"
 
-    def carrier_options(self) -> dict[str, Any]:
+    def adapter_options(self) -> dict[str, Any]:
         """How masks are drawn."""
         return self.settings.model_dump()
 
@@ -62,7 +66,9 @@ class SparseMasks(Method):
         """The first mask is drawn alike whatever the later ones."""
         return {"density": self.settings.density}
 
-    def begin(self, learner: Learner, stage: Stage) -> None:
+    def begin(self, ctx: Context) -> None:
         """A fresh update. Raises NloraError where the run's tasks will not all have room."""
-        learner.carrier.check_room(len(self.stages(learner.stream)))
-        super().begin(learner, stage)
+        from nlora.adapters.sparse import Sparse
+
+        ctx.adapter_as(Sparse).check_room(len(self.stages(ctx.stream)))
+        super().begin(ctx)

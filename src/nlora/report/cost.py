@@ -1,7 +1,7 @@
 """The table of what each method costs, and what it needs."""
 
 from nlora.report.accuracy import over_streams
-from nlora.report.marks import MEANINGS, needs
+from nlora.report.footnotes import MEANINGS, needs
 from nlora.report.runs import Run, Section
 from nlora.report.table import Cell, Table
 
@@ -25,8 +25,8 @@ def cost(section: Section) -> Table:
             )
         ]
         said = [meaning for name, meaning in MEANINGS.items() if needed.get(name)]
-        rows.append([label, needed.get("carrier"), *measures, "; ".join(said)])
-    columns = ["method", "carrier", "training (min)", "evaluation (min)", "peak memory (GB)"]
+        rows.append([label, needed.get("adapter"), *measures, "; ".join(said)])
+    columns = ["method", "adapter", "training (min)", "evaluation (min)", "peak memory (GB)"]
     columns += ["trained (million)", "needs"]
     machines = dict.fromkeys(_machine(run) for run in section.runs if not run.error)
     notes = [

@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from nlora.report.footnotes import legend, marked
 from nlora.report.ledger import unpack
-from nlora.report.marks import legend, marked
 from nlora.report.runs import Run, Section
 from nlora.report.statistics import COVERAGE, SAMPLES, Differences, estimates
 from nlora.report.table import Cell, Table, Value
@@ -15,12 +15,12 @@ Answers = Mapping[str, np.ndarray]
 
 
 def _at_the_end(run: Run) -> Answers:
-    """What average accuracy is the mean of."""
+    """Right or wrong after the last stage: average accuracy is the mean of these."""
     return {task: unpack(bits) for task, bits in run.row["answers"]["stages"][-1].items()}
 
 
 def _when_learned(run: Run) -> Answers | None:
-    """What learning accuracy is the mean of; None where all tasks were learned at once."""
+    """Right or wrong right after each task; None where all tasks were learned at once."""
     tasks, stages = run.row["stages"], run.row["answers"]["stages"]
     if tasks != run.row["tasks"]:
         return None

@@ -16,7 +16,7 @@ def fairness(section: Section) -> list[str]:
 
 
 def _tuning(runs: Sequence[Run]) -> list[str]:
-    """How much was tuned; a ledger from before there was tuning does not say."""
+    """How much was tuned; nothing where the ledger does not say."""
     runs = [run for run in runs if "tuning" in run.row]
     trials = {len(run.row["tuning"]["trials"]) if run.row["tuning"] else 0 for run in runs}
     if not any(trials):
@@ -36,7 +36,7 @@ def _between_methods(runs: Sequence[Run]) -> list[str]:
 
 
 def _between_streams(runs: Sequence[Run]) -> list[str]:
-    """Tuning chooses for each stream, and says so itself."""
+    """Settings that differ between a method's streams, where they were not tuned."""
     notes = []
     runs = [run for run in runs if not run.row.get("tuning")]
     for label in dict.fromkeys(run.label for run in runs):

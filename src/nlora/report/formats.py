@@ -101,7 +101,7 @@ def _latex(said: str) -> str:
 
 
 def comma_separated(table: Table) -> str:
-    """CSV with numbers unrounded: columns more for standard deviations, bounds and marks."""
+    """CSV with numbers unrounded: more columns for standard deviations, bounds and symbols."""
     columns: list[str] = []
     rows: list[dict[str, object]] = [{} for _ in table.rows]
     for i, name in enumerate(table.columns):

@@ -37,7 +37,7 @@ class Run:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """As resolved."""
+        """The settings as resolved."""
         return self.row["configuration"]["settings"]
 
     @property

@@ -35,7 +35,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Name:
-    """A method's name, and the marks of what it needs."""
+    """A method's name, and the symbols of what it needs."""
 
     label: str
     marks: str = ""
@@ -65,7 +65,7 @@ class Table:
     notes: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
-        """Rows as objects by column, numbers unrounded; `marks` are those of the row's method."""
+        """Rows as objects by column, numbers unrounded; `marks` are the method's symbols."""
         rows = [
             {
                 name: cell.to_json() if isinstance(cell, Value) else plain(cell)
@@ -92,5 +92,5 @@ def plain(cell: Name | str | int | None) -> str | int | None:
 
 
 def marks_of(row: list[Cell]) -> str:
-    """The marks of the method whose row it is."""
+    """The symbols of the method whose row it is."""
     return "".join(cell.marks for cell in row if isinstance(cell, Name))

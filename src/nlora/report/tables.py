@@ -7,7 +7,7 @@ from nlora.errors import NloraError, unknown
 from nlora.report.accuracy import accuracy, metrics
 from nlora.report.cost import cost
 from nlora.report.differences import differences
-from nlora.report.geometry import collisions, overlaps, ratios
+from nlora.report.overlap import collisions, overlaps, ratios
 from nlora.report.runs import Section, sections
 from nlora.report.table import Table
 

@@ -58,7 +58,7 @@ class StageRecord(BaseModel):
     """Per cent by task, of the model as it was after this stage."""
     tested: dict[str, int] = Field(default_factory=dict)
     notes: dict[str, Any] = Field(default_factory=dict)
-    """What the method and its carrier recorded, such as the measured weight of a penalty."""
+    """What the method and its adapter recorded, such as the measured weight of a penalty."""
     seconds: dict[str, float] = Field(default_factory=dict)
     peak_memory_bytes: int = 0
     versions: dict[str, str] = Field(default_factory=dict)
@@ -208,6 +208,16 @@ class ModelDirectory:
         for name in manifest:
             self.verify(records[name])
         return [self._stages / name / "update" for name in manifest]
+
+    def update_path(self, name: str) -> Path:
+        """The folder of the update of one stage of a manifest."""
+        return self._stages / name / "update"
+
+    def precision(self) -> str | None:
+        """In which precision what is committed was trained; None where nothing is."""
+        if not self.stages() and self.zero_shot() is None:
+            return None
+        return self.config().get("settings", {}).get("precision", "fp32")
 
     def verify(self, record: StageRecord) -> None:
         """Compare a stage's files with their hashes. Raises NloraError naming the first bad one."""

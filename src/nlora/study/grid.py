@@ -1,27 +1,19 @@
 """The grid of a comparison: streams × methods × seeds, each cell one run."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from nlora.backbones.catalog import Base, find
 from nlora.data.streams import load_stream
 from nlora.data.task import TaskData
 from nlora.errors import NloraError, unknown
-from nlora.methods.labels import split_labels, split_settings
-from nlora.methods.registry import methods
-from nlora.training.config import RunConfig, parse_config, parse_overrides
-
-
-@dataclass(frozen=True)
-class Point:
-    """A method with settings of its own; `label` is its name in the ledger and in tables."""
-
-    label: str
-    method: str
-    settings: dict[str, Any] = field(default_factory=dict)
+from nlora.plan.config import RunConfig, parse_config
+from nlora.plan.points import Point
+from nlora.plan.resolve import Plan, resolve
 
 
 @dataclass(frozen=True)
@@ -31,7 +23,7 @@ class Cell:
     stream: str
     label: str
     seed: int
-    config: RunConfig
+    plan: Plan
 
     @property
     def name(self) -> str:
@@ -86,13 +78,18 @@ class Grid:
         data = Path(self.data) if self.data else None
         return {stream_name(s): load_stream(s, data) for s in self.streams}
 
+    @cached_property
+    def base(self) -> Base:
+        """The base model, found once for all cells."""
+        return find(self.model)
+
     def settings_of(self, point: Point) -> dict[str, Any]:
         """The settings that a point is run with: its own win over its method's and the common."""
         common = {k: v for k, v in self.settings.items() if not isinstance(v, dict)}
         return {**common, **self.settings.get(point.method, {}), **point.settings}
 
-    def cell(self, stream: str, point: Point, seed: int, **settings: Any) -> Cell:
-        """One run, with further settings (those that tuning chose)."""
+    def config(self, stream: str, point: Point, seed: int, **settings: Any) -> RunConfig:
+        """What one cell asks for, with further settings (those that tuning chose)."""
         values = {
             "model": self.model,
             "method": point.method,
@@ -105,8 +102,13 @@ class Grid:
             "plugin": self.plugin,
             "settings": {**self.settings_of(point), **settings},
         }
-        config = parse_config(values, f"cell {point.label}")
-        return Cell(stream_name(stream), point.label, seed, config)
+        return parse_config(values, f"cell {point.label}")
+
+    def cell(self, stream: str, point: Point, seed: int, **settings: Any) -> Cell:
+        """One run, resolved. Raises NloraError for all that is wrong with it."""
+        name = stream_name(stream)
+        config = self.config(stream, point, seed, **settings)
+        return Cell(name, point.label, seed, resolve(config, self.tasks[name], self.base))
 
     def pairs(self) -> Iterator[tuple[str, Point]]:
         """Every stream with every point."""
@@ -132,31 +134,6 @@ def folder(name: str) -> str:
     'inc-lora,routing=input,consolidation=largest'
     """
     return re.sub(r"[^\w.+=,-]+", "-", name.replace(":", ","))
-
-
-def parse_points(texts: Sequence[str], plugin: str | None = None) -> tuple[Point, ...]:
-    """Methods separated by commas, each with settings after a colon if it has any; `all` is all.
-
-    >>> [p.label for p in parse_points(["n-lora,inc-lora:routing=input,rank=4,mtl"])]
-    ['n-lora', 'inc-lora:routing=input,rank=4', 'mtl']
-
-    Raises NloraError for an unknown method, with the nearest, and for what is no setting.
-    """
-    known = methods(Path(plugin) if plugin else None)
-    labels = [label for text in texts for label in split_labels(text)]
-    labels = [name for label in labels for name in (known if label == "all" else [label])]
-    for label in labels:
-        name, colon, given = label.partition(":")
-        if name not in known:
-            raise unknown("method", name, known)
-        if colon and "=" not in given:
-            raise NloraError(f"method '{label}': after the colon come settings, KEY=VALUE")
-    return tuple(_point(label) for label in labels)
-
-
-def _point(label: str) -> Point:
-    method, _, given = label.partition(":")
-    return Point(label, method, parse_overrides(split_settings(given)) if given else {})
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:

@@ -15,12 +15,13 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from nlora.backbones.catalog import Base
 from nlora.errors import NloraError
-from nlora.models.catalog import resolve
+from nlora.plan.points import Point
+from nlora.plan.resolve import choose
 from nlora.report import ledger
 from nlora.store.atomic import write_json
-from nlora.study.grid import Grid, Point
-from nlora.training.config import plan
+from nlora.study.grid import Grid
 
 FORMAT = 1
 LEDGER, TUNING, ERRORS = "ledger.jsonl", "tuning.jsonl", "errors"
@@ -57,7 +58,7 @@ def claimed(out: Path, grid: Grid) -> Iterator[None]:
 
 
 def _described(grid: Grid) -> dict[str, Any]:
-    model = resolve(grid.model)
+    model = grid.base
     common = {k: v for k, v in grid.settings.items() if not isinstance(v, dict)}
     return {
         "format": FORMAT,
@@ -71,14 +72,14 @@ def _described(grid: Grid) -> dict[str, Any]:
             name: {data.name: data.fingerprint() for data in tasks}
             for name, tasks in grid.tasks.items()
         },
-        "methods": {p.label: _method(grid, p, model.recommended) for p in grid.points},
+        "methods": {p.label: _method(grid, p, model) for p in grid.points},
     }
 
 
-def _method(grid: Grid, point: Point, recommended: dict[str, dict]) -> dict[str, Any]:
+def _method(grid: Grid, point: Point, base: Base) -> dict[str, Any]:
     """A method with all its settings, so that a default that changes is noticed."""
-    config = grid.cell(grid.streams[0], point, grid.seeds[0]).config
-    return {"method": point.method, "settings": plan(config, recommended).settings()}
+    config = grid.config(grid.streams[0], point, grid.seeds[0])
+    return {"method": point.method, "settings": choose(config, base.recommended).settings()}
 
 
 def _read(out: Path) -> dict[str, Any]:

@@ -1,10 +1,7 @@
 """Is it sparsity, or do smaller updates forget less? A finished run with its updates shrunk.
 
-    python -m nlora.study.rescaling MODEL_DIR [--scales 0.7,0.5,0.3] [--beside MODEL_DIR]
-                                    --out LEDGER
-
 Nothing is trained. The model after every stage answers the tests of the tasks so far once more,
-with every ΔW multiplied by a scale. `--beside` names a run on the same tasks, such as one of
+with every ΔW multiplied by a scale. `beside` is a run on the same tasks, such as one of
 `n-lora`: each update is then scaled to the ‖ΔW‖_F of the same stage there, too. If shrinking alone
 keeps as much, sparsity is not the cause; what it learns less stands beside it.
 
@@ -14,9 +11,8 @@ scale among its notes: `nlora table` puts it beside the runs themselves. Scale 1
 itself. The run is of a method that makes one model of LoRA adapters.
 """
 
-import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import copytree
@@ -27,20 +23,19 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from nlora.analysis.adapters import WEIGHTS, read_adapter
+from nlora.continual.commit import commit
+from nlora.continual.model import ContinualModel
+from nlora.continual.results import results
 from nlora.data.task import digest
 from nlora.errors import NloraError
 from nlora.lowrank.factors import svd
-from nlora.models.backbone import load
-from nlora.models.catalog import resolve
+from nlora.plan.config import stored_config
+from nlora.plan.resolve import choose
 from nlora.report import ledger
 from nlora.store.directory import ModelDirectory
 from nlora.study.grid import stream_name
-from nlora.study.rows import commit, row
-from nlora.training.config import plan
-from nlora.training.learner import Learner, weights_dtype
-from nlora.training.progress import Silent
-from nlora.training.results import results
-from nlora.training.run import learned_tasks, stored_config
+from nlora.study.rows import commit as source_commit
+from nlora.study.rows import row
 
 
 @dataclass(frozen=True)
@@ -52,11 +47,11 @@ class Finished:
 
     @classmethod
     def at(cls, path: Path) -> "Finished":
-        """Raises NloraError for any other run."""
+        """The run in this folder. Raises NloraError for one of another kind."""
         directory = ModelDirectory(path)
         config = stored_config(directory)
-        built = plan(config).method
-        if built.carrier != "lora" or built.storage_grows:
+        built = choose(config).method
+        if built.adapter != "lora" or built.storage_grows:
             raise NloraError(f"{path}: {config.method} does not make one model of LoRA adapters")
         updates = directory.update_paths()
         if len(updates) < len(directory.stages()) or not updates:
@@ -65,7 +60,7 @@ class Finished:
 
     @property
     def tasks(self) -> list[str]:
-        """In the order in which they were learned."""
+        """The tasks, in the order in which they were learned."""
         return [record.name for record in self.directory.stages()]
 
     def sizes(self) -> list[float]:
@@ -80,27 +75,26 @@ class Finished:
 def rescaled(run: Finished, scales: Sequence[float], out: Path) -> ModelDirectory:
     """A model directory at `out` like the run's, each update multiplied by its scale."""
     directory, source = ModelDirectory(out), run.directory
-    config = stored_config(source)
-    resolved = resolve(config.model)
-    planned = plan(config, resolved.recommended)
-    tasks = learned_tasks(source)
+    model = ContinualModel.open(source.path)
     with directory.locked(), TemporaryDirectory() as scratch:
         directory.write_config(source.config())
         if zero := source.zero_shot():
             directory.adopt(source, zero)
-        backbone = load(resolved, weights_dtype(planned))
-        learner = Learner(planned, backbone, directory, tasks, Silent())
+        model.directory, tasks = directory, model.stream
         updates = _scaled(run.updates, scales, Path(scratch))
         for k, record in enumerate(source.stages(), start=1):
-            with learner.carrier.standing(updates[:k]):
-                answers = learner.evaluate(tasks[:k])
+            with model.adapter.after(updates[:k]):
+                answers = model.evaluate(tasks[:k])
                 losses = (source.stage_path(record) / "losses.jsonl").read_text("utf-8")
                 notes = {**record.notes, "scale": scales[k - 1]}
-                changed = record.model_copy(update={"files": {}, "notes": notes})
+                accuracy = model.measured(answers)
+                changed = record.model_copy(
+                    update={"files": {}, "notes": notes, "accuracy": accuracy}
+                )
                 steps = [json.loads(line) for line in losses.splitlines()]
-                learner.commit(changed, answers, steps, record.seconds, tasks[k - 1 : k])
-        names = source.config()["tasks"]
-        directory.write_results(results(directory, names, config.method))
+                commit(model, changed, answers, steps, tasks[k - 1 : k])
+        config = source.config()
+        directory.write_results(results(directory, config["tasks"], config["method"]))
     return directory
 
 
@@ -120,7 +114,7 @@ def rescaled_row(
 ) -> dict[str, Any]:
     """The ledger's row of a run with its updates scaled, as one more setting of its method."""
     with TemporaryDirectory() as folder:
-        found = row(rescaled(run, scales, Path(folder) / "model"), commit())
+        found = row(rescaled(run, scales, Path(folder) / "model"), source_commit())
     configuration = found["configuration"]
     configuration["settings"][setting] = value
     config = stored_config(run.directory)
@@ -130,40 +124,26 @@ def rescaled_row(
     return {"cell": cell, **found, "hash": digest(configuration), "tuning": None}
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Add the rows that the command line asks for."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("run", type=Path, metavar="MODEL_DIR")
-    parser.add_argument("--scales", default="0.7,0.5,0.3")
-    parser.add_argument("--beside", type=Path, metavar="MODEL_DIR")
-    parser.add_argument("--out", type=Path, metavar="LEDGER", required=True)
-    options = parser.parse_args(arguments)
-    try:
-        scales = [float(scale) for scale in options.scales.split(",")]
-    except ValueError:
-        parser.error(f"--scales takes numbers with commas between them, not '{options.scales}'")
-    try:
-        run = Finished.at(options.run)
-        wanted: list[tuple[str, float | str, list[float]]] = [
-            ("scale", scale, [scale] * len(run.updates)) for scale in scales
-        ]
-        if options.beside is not None:
-            other = Finished.at(options.beside)
-            if other.tasks != run.tasks:
-                raise NloraError(f"{other.directory.path} has not learned the same tasks in a row")
-            pairs = zip(run.sizes(), other.sizes(), strict=True)
-            method = stored_config(other.directory).method
-            each = [theirs / own if own else 0.0 for own, theirs in pairs]
-            wanted.append(("size", method, each))
-        for setting in wanted:
-            found = rescaled_row(run, *setting)
-            ledger.write(options.out, found)
-            print(f"{found['cell']['method']}: {found['average_accuracy']:.1f}", flush=True)
-    except NloraError as error:
-        parser.error(str(error))
+def rescale(
+    path: Path, scales: Sequence[float], beside: Path | None, out: Path
+) -> Iterator[dict[str, Any]]:
+    """The rows of the run at `path` at each scale, and at the sizes of the run `beside`.
 
-
-if __name__ == "__main__":
-    main()
+    Each is in the ledger `out` when it is yielded. Raises NloraError for a run that is not of one
+    model of LoRA adapters, and where the two runs have not learned the same tasks.
+    """
+    run = Finished.at(path)
+    wanted: list[tuple[str, float | str, list[float]]] = [
+        ("scale", scale, [scale] * len(run.updates)) for scale in scales
+    ]
+    if beside is not None:
+        other = Finished.at(beside)
+        if other.tasks != run.tasks:
+            raise NloraError(f"{beside} has not learned the same tasks in a row")
+        pairs = zip(run.sizes(), other.sizes(), strict=True)
+        each = [theirs / own if own else 0.0 for own, theirs in pairs]
+        wanted.append(("size", stored_config(other.directory).method, each))
+    for setting in wanted:
+        found = rescaled_row(run, *setting)
+        ledger.write(out, found)
+        yield found

@@ -1,36 +1,68 @@
-"""The ledger row of a cell: its model directory, the geometry of its updates, and what made it.
-
-python -m nlora.study.rows MODEL_DIR… >> docs/results/ledger.jsonl
-"""
+"""The row of a ledger that a finished run makes: its results, its geometry, and what made it."""
 
 import json
-import math
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import nlora
-from nlora.analysis.adapters import read_stages
-from nlora.analysis.report import analyse
+from nlora.data.task import digest
 from nlora.errors import NloraError
-from nlora.lowrank.supports import Threshold
-from nlora.report import ledger
-from nlora.store.directory import ModelDirectory
+from nlora.machine import machine
+from nlora.methods.registry import method
+from nlora.plan.config import with_todays_names
+from nlora.report.ledger import pack, rounded
+from nlora.store.directory import ModelDirectory, StageRecord
 
 THRESHOLDS = ("0.1rms", "1e-3")
 """Of collisions: relative to each matrix' own size, and absolute."""
 
-DIGITS = 6
+_CONFIGURATION = ("method", "tasks", "seed", "max_train", "max_eval", "evaluate", "settings")
+
+
+def configuration(document: dict[str, Any]) -> dict[str, Any]:
+    """What of a `model.json` decides the result. A model in a folder goes by the folder's name."""
+    model = Path(document["model"])
+    name = model.name if model.is_absolute() else document["model"]
+    return {"model": name, **{key: document[key] for key in _CONFIGURATION}}
 
 
 def row(directory: ModelDirectory, made_by: str | None) -> dict[str, Any]:
-    """A model directory's row with the geometry of its LoRA updates, as `analyze --json` has it.
+    """The row of a model directory whose run is finished.
 
-    `made_by` is the `commit` of nlora that trained it.
+    `made_by` is the `commit` of nlora that trained it; `geometry` is that of the LoRA updates, as
+    `nlora analyze --json` has it. Raises NloraError for a directory without results.
     """
-    found = ledger.row(directory)
-    return {**found, "commit": made_by, "geometry": _geometry(directory, found["needs"])}
+    document = directory.config()
+    found = configuration(document)
+    wanted = _needs(document)
+    records = directory.stages()
+    zero = directory.zero_shot()
+    everything = [*([zero] if zero else []), *records]
+    return {
+        "configuration": found,
+        "hash": digest(found),
+        "base": document["base"],
+        "needs": wanted,
+        "data": {k: v for r in records for k, v in r.fingerprints.items()},
+        "versions": document["versions"],
+        "machine": machine(),
+        **directory.results(),
+        "seconds_by": {
+            kind: sum(r.seconds.get(kind, 0.0) for r in everything)
+            for kind in ("training", "evaluation")
+        },
+        "trainable_parameters": [r.trainable_parameters for r in records],
+        "losses": {r.name: _last(directory, r) for r in records},
+        "notes": {r.name: r.notes for r in records},
+        "answers": {
+            "zero_shot": _answers(directory, zero) if zero else None,
+            "stages": [_answers(directory, r) for r in records],
+        },
+        "tests": _tests(directory),
+        "commit": made_by,
+        "geometry": _geometry(directory, wanted),
+    }
 
 
 def commit() -> str | None:
@@ -50,32 +82,59 @@ def _git(folder: Path, *arguments: str) -> str:
     return done.stdout.strip()
 
 
+def _needs(document: dict[str, Any]) -> dict[str, Any]:
+    """What the method of a `model.json` needs, for the footnotes of tables."""
+    plugin = document.get("plugin")
+    entry = method(document["method"], Path(plugin) if plugin else None)
+    own = {
+        k: v
+        for k, v in with_todays_names(document["settings"]).items()
+        if k in entry.kind.Settings.model_fields
+    }
+    built = entry.build(own)
+    return {
+        "task_identity": built.needs_task_id,
+        "old_data": built.needs_old_data,
+        "storage": built.storage_grows,
+        "adapter": built.adapter,
+    }
+
+
+def _answers(directory: ModelDirectory, record: StageRecord) -> dict[str, str]:
+    """Which test examples of each task were answered right, as `pack` writes it."""
+    lines = (directory.stage_path(record) / "predictions.jsonl").read_text("utf-8")
+    right: dict[str, list[bool]] = {}
+    for line in lines.removesuffix("\n").split("\n"):  # a text may hold other ends of line
+        prediction = json.loads(line)
+        right.setdefault(prediction["task"], []).append(prediction["correct"])
+    return {task: pack(rows) for task, rows in right.items()}
+
+
+def _tests(directory: ModelDirectory) -> dict[str, str]:
+    """A hash of each task's test examples: only answers to the same ones can be paired."""
+    return {
+        task: digest([[row["text"], row["label"]] for row in rows])
+        for task, rows in directory.tests().items()
+    }
+
+
+def _last(directory: ModelDirectory, record: StageRecord) -> dict[str, float]:
+    """Each loss term's mean over the last quarter of the stage."""
+    lines = (directory.stage_path(record) / "losses.jsonl").read_text("utf-8").splitlines()
+    steps = [json.loads(line) for line in lines[-max(len(lines) // 4, 1) :]]
+    names = [k for k in steps[-1] if k not in ("step", "epoch")]
+    return {name: sum(step[name] for step in steps) / len(steps) for name in names}
+
+
 def _geometry(directory: ModelDirectory, needs: dict[str, Any]) -> dict[str, Any] | None:
-    if needs["carrier"] != "lora" or not directory.stages():
+    if needs["adapter"] != "lora" or not directory.stages():
         return None
+    from nlora.analysis.adapters import read_stages
+    from nlora.analysis.report import analyse
+    from nlora.lowrank.supports import Threshold
+
     try:
         adapters = read_stages(directory.path)
-        return _rounded(analyse(adapters, [Threshold.parse(text) for text in THRESHOLDS]))
+        return rounded(analyse(adapters, [Threshold.parse(text) for text in THRESHOLDS]))
     except NloraError as error:  # a method may keep other updates than adapters
         return {"error": str(error).replace(f"{directory.path}/", "")}
-
-
-def _rounded(value: Any) -> Any:
-    """The same JSON with as many digits as mean something."""
-    if isinstance(value, float):
-        return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_rounded(item) for item in value]
-    return value
-
-
-def main() -> None:
-    """Print the rows of the model directories named on the command line."""
-    for name in sys.argv[1:]:
-        print(json.dumps(row(ModelDirectory(Path(name)), commit()), ensure_ascii=False))
-
-
-if __name__ == "__main__":
-    main()

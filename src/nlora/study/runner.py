@@ -1,19 +1,23 @@
 """Runs jobs in processes, some at a time, and goes on when one fails.
 
-A job waits while another one computes what both share (`study.share`).
+A job waits while another one computes what both share (`study.share`). Processes are begun by
+`multiprocessing`: an executor of `concurrent.futures` does not say how a worker ended, and cannot
+end one that runs (before Python 3.14).
 """
 
+import signal
 import time
-from collections.abc import Callable, Sequence
-from multiprocessing import get_all_start_methods, get_context
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing import get_all_start_methods, get_context, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from nlora.progress import Progress
 from nlora.study import share
 from nlora.study.worker import Job, Order, work
-from nlora.training.progress import Watcher
 
 Outcome = dict[str, Any]
 """A job's row; or `error`, in one line, and `traceback` where it is a bug of ours."""
@@ -25,19 +29,19 @@ class _Running(NamedTuple):
 
 
 class Runner:
-    """Runs jobs below a folder. `finished` is told of each one's outcome as it ends."""
+    """Runs jobs below a folder. `finished` is called with each one's outcome as it ends."""
 
     def __init__(
         self,
         out: Path,
         workers: int,
-        watcher: Watcher,
+        progress: Progress,
         commit: str | None,
         finished: Callable[[Job, Outcome], None],
     ) -> None:
         self.out = out
         self.workers = workers
-        self.watcher = watcher
+        self.progress = progress
         self.commit = commit
         self.finished = finished
         self.bar = False
@@ -74,11 +78,11 @@ class Runner:
     def _start(self, job: Job) -> tuple[Connection, BaseProcess]:
         sources = [self._source(job, stage) for stage in (0, 1)]
         order = Order(self.out, *sources, workers=self.workers, commit=self.commit)
-        self.watcher.message(f"{job.name} ({self._progress()})")
+        self.progress.message(f"{job.name} ({self._progress()})")
         context = _context()
         ours, theirs = context.Pipe(duplex=False)
         process = context.Process(target=work, args=(job, order, theirs))
-        process.start()
+        _begin(process, context)
         theirs.close()
         return ours, process
 
@@ -112,16 +116,16 @@ class Runner:
             self._end(job, kind, values, process.exitcode)
         elif self.workers > 1:
             if kind in ("message", "start"):
-                self.watcher.message(f"{job.name}: {values[0]}")
+                self.progress.message(f"{job.name}: {values[0]}")
         elif kind == "advance":
-            self.watcher.advance(values[0], **values[1])
+            self.progress.advance(values[0], **values[1])
         else:
             self.bar = kind == "start" or (self.bar and kind == "message")
-            getattr(self.watcher, kind)(*values)
+            getattr(self.progress, kind)(*values)
 
     def _end(self, job: Job, kind: str, values: Sequence[Any], status: int | None) -> None:
         if self.bar:
-            self.watcher.finish()
+            self.progress.finish()
             self.bar = False
         self.ended += 1
         if kind == "row":
@@ -143,8 +147,38 @@ def _context() -> Any:
     if torch.cuda.is_available() or "forkserver" not in get_all_start_methods():
         return get_context("spawn")
     context = get_context("forkserver")
-    context.set_forkserver_preload(["nlora.study.worker", "nlora.training.learner"])
+    context.set_forkserver_preload(["nlora.study.worker", "nlora.continual.model"])
     return context
+
+
+def _begin(process: Any, context: Any) -> None:
+    """Start a worker to which Ctrl-C is nothing: this process has it too, and ends its workers.
+
+    Else one that is still importing the libraries would print a traceback. A fork server passes on
+    what it was begun with, so it is begun first: then it imports, while this process listens.
+    """
+    with _interrupts_held():
+        if context.get_start_method() == "spawn":
+            process.start()
+            return
+        from multiprocessing import forkserver  # which Windows lacks
+
+        forkserver.ensure_running()
+    process.start()
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Take Ctrl-C at the end; processes that are begun meanwhile never do."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows, where nothing is inherited
+        yield
+        return
+    resource_tracker.ensure_running()  # or multiprocessing begins it, and stops holding
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _duration(seconds: float) -> str:

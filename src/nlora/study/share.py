@@ -5,15 +5,14 @@ methods whose `first_stage` says so. The run that comes first computes it; other
 the committed stage, and are then as if they had done it themselves.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nlora.data.task import TaskData, digest
-from nlora.models.catalog import resolve
+from nlora.continual.agreement import document
+from nlora.data.task import digest
+from nlora.plan.resolve import Plan
 from nlora.store.directory import ModelDirectory
-from nlora.training.config import Plan
 
 _EVALUATION = (
     *("prompt", "chat", "max_length", "max_text_tokens", "max_new_tokens", "eval_tokens"),
@@ -29,11 +28,11 @@ class Shared(NamedTuple):
     first_stage: str | None = None
 
 
-def shared(plan: Plan, stream: Sequence[TaskData]) -> Shared:
-    """What a run with this plan has in common with others; `stream` is as it is trained on."""
-    model = resolve(plan.config.model)
+def shared(plan: Plan) -> Shared:
+    """What a run with this plan has in common with others."""
+    stream = plan.stream
     run = plan.run.model_dump(mode="json")
-    base = model.revision or model.target
+    base = plan.base.revision or plan.base.target
     zero = first = None
     if plan.config.evaluate != "seen":
         tests = sorted(replace(data, train=()).fingerprint() for data in stream)
@@ -42,7 +41,7 @@ def shared(plan: Plan, stream: Sequence[TaskData]) -> Shared:
     if rule is not None:
         tested = {"seen": 1, "next": 2, "all": len(stream)}[plan.config.evaluate]
         data = [data.fingerprint() for data in stream[:tested]]
-        first = digest([base, run, plan.method.carrier, rule, plan.config.seed, data])
+        first = digest([base, run, plan.method.adapter, rule, plan.config.seed, data])
     return Shared(zero, first)
 
 
@@ -58,9 +57,7 @@ def has(out: Path, stage: int) -> bool:
     return bool(directory.stages() if stage else directory.zero_shot())
 
 
-def adopt(
-    plan: Plan, stream: Sequence[TaskData], out: Path, zero: Path | None, first: Path | None
-) -> None:
+def adopt(plan: Plan, out: Path, zero: Path | None, first: Path | None) -> None:
     """Begin the run `out` with the zero-shot evaluation and the first stage of other runs.
 
     What the directory has already stays as it is. Raises NloraError if a file was changed.
@@ -73,9 +70,9 @@ def adopt(
     with directory.locked():
         for stage, path in wanted:
             other = ModelDirectory(path)
-            document = other.config()
+            begun = other.config()
             if not directory.exists():
-                directory.write_config(_document(plan, stream, document))
+                directory.write_config(_document(plan, begun))
             record = other.stages()[0] if stage else other.zero_shot()
             assert record is not None
             notes = {**record.notes, "copied_from": "/".join(path.parts[-3:])}
@@ -83,11 +80,10 @@ def adopt(
             directory.adopt(other, record, notes=notes, seed=seed)
 
 
-def _document(plan: Plan, stream: Sequence[TaskData], other: dict[str, Any]) -> dict[str, Any]:
+def _document(plan: Plan, other: dict[str, Any]) -> dict[str, Any]:
     """`model.json` as the run itself would write it, in the precision of the run it shares."""
     return {
         **other,
-        **plan.config.model_dump(mode="json"),
+        **document(plan),
         "settings": {**plan.settings(), "precision": other["settings"]["precision"]},
-        "tasks": [data.name for data in stream],
     }

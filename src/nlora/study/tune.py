@@ -10,7 +10,7 @@ from itertools import islice, product
 from typing import Any
 
 from nlora.errors import NloraError
-from nlora.training.config import Plan
+from nlora.plan.resolve import Plan
 
 SEED = 1000
 """Of the trials; no run of the grid may have it."""

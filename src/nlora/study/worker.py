@@ -12,14 +12,13 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from nlora.data.streams import load_stream
+from nlora.backbones.quiet import quiet
+from nlora.continual.learning import run_plan
 from nlora.data.task import TaskData, sample
 from nlora.errors import NloraError
-from nlora.models.quiet import quiet
+from nlora.plan.resolve import Plan
 from nlora.store.directory import ModelDirectory
 from nlora.study import rows, share
-from nlora.training.config import RunConfig
-from nlora.training.run import prepare, run
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Job:
     """Its folder below the output folder."""
     key: dict[str, Any]
     """What it is called in the ledger."""
-    config: RunConfig
+    plan: Plan
     shared: share.Shared = field(default_factory=share.Shared)
     trial: bool = False
     """Evaluate on dev and never on test."""
@@ -38,7 +37,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Order:
-    """What a worker is told beside its job."""
+    """What a worker needs to know beside its job."""
 
     out: Path
     zero: Path | None
@@ -50,25 +49,21 @@ class Order:
 
 
 class Remote:
-    """A watcher that passes everything on."""
+    """A progress that sends everything to the parent process."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
 
     def message(self, text: str) -> None:
-        """Pass it on."""
         self.connection.send(("message", text))
 
     def start(self, title: str, total: int) -> None:
-        """Pass it on."""
         self.connection.send(("start", title, total))
 
     def advance(self, count: int = 1, **values: float) -> None:
-        """Pass it on."""
         self.connection.send(("advance", count, values))
 
     def finish(self) -> None:
-        """Pass it on."""
         self.connection.send(("finish",))
 
 
@@ -81,7 +76,7 @@ def work(job: Job, order: Order, connection: Connection) -> None:
         connection.send(("row", _run(job, order, Remote(connection))))
     except NloraError as error:
         connection.send(("error", str(error), None))
-    except KeyboardInterrupt:  # the parent has it too, and says so
+    except (KeyboardInterrupt, BrokenPipeError):  # the parent is interrupted, and says so
         pass
     except Exception as error:
         told = f"{type(error).__name__}: {' '.join(str(error).split())}"
@@ -102,14 +97,9 @@ def _divide_threads(workers: int) -> None:
 
 
 def _run(job: Job, order: Order, remote: Remote) -> dict[str, Any]:
-    config, out = job.config, order.out / job.name
-    assert config.stream is not None
-    stream = load_stream(config.stream, Path(config.data) if config.data else None)
-    if job.trial:
-        stream = [on_dev(data, config.seed) for data in stream]
-    plan, sampled = prepare(config, stream)
-    share.adopt(plan, sampled, out, order.zero, order.first)
-    results = run(config, out, remote, stream)
+    out = order.out / job.name
+    share.adopt(job.plan, out, order.zero, order.first)
+    results = run_plan(job.plan, out, remote)
     if job.trial:
         measured = ("average_accuracy", "learning_accuracy", "seconds")
         return {**job.key, **{name: results[name] for name in measured}}

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from nlora.methods.base import Rates
+from nlora.methods.context import Rates
 
 
 def step_rates(optimizer: Any, clipped: Tensor | float = 1.0) -> Rates:
@@ -16,7 +16,7 @@ def step_rates(optimizer: Any, clipped: Tensor | float = 1.0) -> Rates:
     lr / (√v̂ + ε), and 0 where an entry never had a gradient: the proximal step is then that of
     Adam's metric. (At the bare learning rate a penalty that is small beside the task's gradient
     would do nothing, since Adam's steps are about lr whatever the gradient's size.) For every other
-    optimiser it is the learning rate.
+    optimiser it is the learning rate (`readable` tells which are meant).
     """
     groups = {p: group for group in optimizer.param_groups for p in group["params"]}
 
@@ -30,3 +30,8 @@ def step_rates(optimizer: Any, clipped: Tensor | float = 1.0) -> Rates:
         return torch.where(size > 0, rate / (size + group["eps"]), 0.0)
 
     return rate
+
+
+def readable(optimizer: str) -> bool:
+    """Whether `step_rates` knows the steps of an optimiser (Adam's and SGD's) of this name."""
+    return optimizer in ("sgd", "adamw_torch", "adamw_torch_fused", "adamw_anyprecision")

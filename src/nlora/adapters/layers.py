@@ -1,0 +1,47 @@
+"""The matrices of a model that LoRA adapts, found by PEFT."""
+
+import re
+import textwrap
+from typing import Any
+
+from peft import LoraConfig, get_peft_model
+from peft.tuners.lora import Linear
+from peft.tuners.tuners_utils import BaseTunerLayer
+
+from nlora.errors import NloraError
+
+
+def adapted(model: Any, target_modules: str | list[str] | None) -> tuple[Any, dict[str, Any]]:
+    """The model, frozen but otherwise as it was, and the matrices that LoRA would adapt, by name.
+
+    These are PEFT's layers around them (`get_base_layer`, `in_features`, `fan_in_fan_out` …), of
+    which none is in the model. Raises NloraError as `wrapped` and `layers` do.
+    """
+    inside = wrapped(model, LoraConfig(r=1, target_modules=target_modules))
+    found = layers(inside)
+    return inside.unload(), found
+
+
+def wrapped(model: Any, config: Any, what: str = "LoRA adapters") -> Any:
+    """PEFT's model around this one. Raises NloraError where PEFT refuses `target_modules`."""
+    try:
+        return get_peft_model(model, config)
+    except (ValueError, re.error) as error:
+        reason = textwrap.shorten(str(error), 300, placeholder=" …")
+        raise NloraError(
+            f"cannot put {what} into this model: {reason} (setting target_modules)"
+        ) from error
+
+
+def layers(model: Any) -> dict[str, Any]:
+    """The adapted matrices by name. Raises NloraError for kinds that have no one ΔW."""
+    found = {}
+    for name, module in model.base_model.model.named_modules():
+        if isinstance(module, Linear):
+            found[name] = module
+        elif isinstance(module, BaseTunerLayer):
+            raise NloraError(
+                f"setting target_modules: '{name}' is a {type(module.get_base_layer()).__name__}; "
+                "only linear layers can be adapted"
+            )
+    return found

@@ -1,0 +1,56 @@
+"""The settings of a run that decide where an update lives."""
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from nlora.errors import unknown
+
+Count = Annotated[int, Field(gt=0, lt=2**31)]
+
+STARTS = ("default", "gaussian", "orthogonal", "pissa", "pissa_niter_16", "olora")
+"""PEFT's names for LoRA's starts that need neither data nor a quantised model; the number of
+iterations of `pissa_niter_16` is free."""
+
+
+class AdapterSettings(BaseModel):
+    """What an adapter is built from, beside the model and the options of a method."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    rank: Count = Field(8, description="of LoRA")
+    alpha: float = Field(32.0, gt=0, description="LoRA's α: ΔW = (α/rank)·B·A")
+    dropout: float = Field(0.1, ge=0, lt=1, description="LoRA's dropout")
+    target_modules: str | list[str] | None = Field(
+        None, description="matrices that LoRA adapts; PEFT's choice for the model by default"
+    )
+    start: str = Field(
+        "default",
+        description="how LoRA's factors start, by PEFT's names: gaussian, orthogonal, pissa, "
+        "pissa_niter_N, olora; the base model's weights stay what they are",
+    )
+    history_rank: Count = Field(
+        128, description="bf16 models: rank beyond which the earlier updates are recompressed"
+    )
+    peft_type: str | None = Field(
+        None, description="adapter peft: the tuner, by PEFT's name (LOHA, LOKR, OFT, LORA, …)"
+    )
+    peft_options: dict[str, Any] = Field(
+        default_factory=dict, description="adapter peft: the tuner's own options, by PEFT's names"
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="auto is bf16 where the hardware is faster with it"
+    )
+
+    @field_validator("start")
+    @classmethod
+    def _known_start(cls, name: str) -> str:
+        if name not in STARTS and not re.fullmatch(r"pissa_niter_\d+", name):
+            raise unknown("start", name, STARTS)
+        return name
+
+    @property
+    def fold(self) -> bool:
+        """Whether earlier updates may join the model's weights, which fp32 has room for."""
+        return self.precision == "fp32"

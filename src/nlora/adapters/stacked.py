@@ -1,0 +1,140 @@
+"""What adapters share that keep an update per stage, each active beside those after it."""
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import Parameter
+
+from nlora.adapters.base import Adapter, Beginning, snapshot, swapped
+
+STATE = "scales.safetensors"
+
+U = TypeVar("U")
+"""One matrix' update."""
+
+
+class Stacked(Adapter, Generic[U]):
+    """A stack of updates by matrix: the one in hand, and under it all earlier ones.
+
+    A subclass says how an update is drawn, copied, put back and read, and how the earlier ones are
+    active; this class is their life.
+    """
+
+    def __init__(self) -> None:
+        self.past: list[dict[str, U]] = []
+        """Every earlier update, by matrix, oldest first."""
+        self.extra: dict[str, Parameter] = {}
+        """What is stored of the stack beside its updates, by name: see `state`."""
+        self.consolidated = False
+        """Whether the update in hand has joined the earlier ones."""
+        self._trained = False
+        self._start: list[Tensor] = []
+
+    @abstractmethod
+    def draw(self, asked: Beginning) -> None:
+        """Let a fresh update be in hand."""
+
+    @abstractmethod
+    def clear(self) -> None:
+        """Let the update in hand be 0."""
+
+    @abstractmethod
+    def copy(self) -> dict[str, U]:
+        """The update in hand, copied."""
+
+    @abstractmethod
+    def put(self, update: Mapping[str, U]) -> None:
+        """Let this update be in hand."""
+
+    @abstractmethod
+    def read(self, folder: Path) -> dict[str, U]:
+        """A saved update, as `copy` gives it."""
+
+    @abstractmethod
+    def activate(self) -> None:
+        """Let the earlier updates be active as `past`, `extra` and `consolidated` say."""
+
+    def choose(self, asked: Beginning) -> None:
+        """Choose what is trained beside and within the update in hand. Default: all of it."""
+
+    def prepare(self, asked: Beginning) -> None:
+        """A fresh update on top of all earlier ones, or the last one continued."""
+        self.replaces = asked.continued and self._trained
+        if not self.replaces:
+            if self._trained:
+                self.past.append(self.copy())
+            # Before `activate`, which may draw random numbers that it does not keep.
+            self.draw(asked)
+        self.choose(asked)
+        self._activate(consolidated=False)
+        self._start = snapshot(self._tensors()) if asked.keep_previous else []
+        self._trained = True
+
+    def state(self) -> dict[str, Tensor]:
+        """What is stored of the stack beside its updates, such as scalars on them."""
+        return dict(self.extra)
+
+    def consolidate(self) -> None:
+        self._activate(consolidated=True)
+
+    @contextmanager
+    def previous(self) -> Iterator[None]:
+        joined = self.consolidated
+        try:
+            with swapped(self._tensors(), self._start):
+                if joined:
+                    self._activate(consolidated=False)
+                yield
+        finally:
+            if joined:
+                self._activate(consolidated=True)
+
+    def load(self, folders: Sequence[Path]) -> None:
+        """Activate saved updates; the last stays the one that `begin` may continue."""
+        self._read(folders)
+        self._trained = bool(folders)
+        self.replaces = False
+        self._start = []
+
+    @contextmanager
+    def after(self, folders: Sequence[Path]) -> Iterator[None]:
+        """The model that these saved updates make, W₀ if none, instead of the one in hand."""
+        past, extra, in_hand, joined = self.past, self.extra, self.copy(), self.consolidated
+        try:
+            self._read(folders)
+            yield
+        finally:
+            self.past, self.extra = past, extra
+            self.put(in_hand)
+            self._activate(joined)
+
+    def save_state(self, folder: Path) -> None:
+        """Write `state()` beside the update, if there is any."""
+        if self.extra:
+            save_file({name: p.detach() for name, p in self.extra.items()}, folder / STATE)
+
+    def _read(self, folders: Sequence[Path]) -> None:
+        # All files first: one that cannot be read leaves the model as it is.
+        updates = [self.read(folder) for folder in folders]
+        state = folders[-1] / STATE if folders else None
+        extra = load_file(state) if state is not None and state.is_file() else {}
+        device = next(self.model.parameters()).device
+        self.extra = {n: Parameter(t.to(device), requires_grad=False) for n, t in extra.items()}
+        self.past = updates[:-1]
+        if updates:
+            self.put(updates[-1])
+        else:
+            self.clear()
+        self._activate(consolidated=bool(updates))
+
+    def _activate(self, consolidated: bool) -> None:
+        self.consolidated = consolidated
+        self.activate()
+
+    def _tensors(self) -> list[Any]:
+        return [*self.update().values(), *self.state().values()]

@@ -1,0 +1,1 @@
+"""Models and tokenizers by name or path: found, downloaded, loaded, and how they are built."""

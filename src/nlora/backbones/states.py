@@ -1,0 +1,47 @@
+"""What a frozen model makes of a text, as one vector."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nlora.backbones.structure import accepts, positions
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Run without dropout, and then go on in the mode that the model was in."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+@torch.no_grad()
+def mean_state(
+    model: Any, input_ids: Tensor, mask: Tensor, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """The mean of a Transformers model's last hidden states where the mask is set, (B, d).
+
+    `input_ids` and `mask` are (B, S). An encoder-decoder model reads with its encoder.
+    """
+    decoder_only = not model.config.is_encoder_decoder
+    reader = model.base_model if decoder_only else model.get_encoder()
+    inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": mask.long()}
+    if decoder_only:
+        inputs["use_cache"] = False
+        if accepts(type(reader), "position_ids"):
+            inputs["position_ids"] = positions(inputs["attention_mask"])
+    with evaluating(model):
+        states = reader(**inputs).last_hidden_state
+    return masked_mean(states, mask, dtype)
+
+
+def masked_mean(vectors: Tensor, mask: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """The mean (B, d), taken in `dtype`, of vectors (B, S, d) where the mask (B, S) is set."""
+    weight = mask[..., None].to(dtype)
+    return (vectors.to(dtype) * weight).sum(1) / weight.sum(1).clamp(min=1)

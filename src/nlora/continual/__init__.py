@@ -1,0 +1,1 @@
+"""The model in memory: opened from its directory, it answers, learns, is measured and exported."""

@@ -1,0 +1,120 @@
+"""Whether a model directory and a plan are of one run: nothing else may go on in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from nlora.backbones.fingerprint import FINGERPRINT
+from nlora.continual.tasks import answerable_tasks
+from nlora.errors import NloraError
+from nlora.plan.config import stored_config, with_todays_names
+from nlora.plan.resolve import Plan, resolve
+from nlora.store.directory import ModelDirectory, StageRecord
+
+if TYPE_CHECKING:
+    from nlora.methods.context import Stage
+
+_NOT_COMPARED = ("data", "plugin", "stream")
+"""Paths and names: the tasks and the fingerprints of their data are compared instead."""
+
+
+def stored_plan(directory: ModelDirectory) -> Plan:
+    """The plan that a directory was begun with, over the tasks that it has learned.
+
+    Raises NloraError if there is no model, if it has learned nothing, or if the base model is
+    another one now.
+    """
+    learned = answerable_tasks(directory)
+    plan = resolve(stored_config(directory), learned, whole=False)
+    plan = plan.with_precision(directory.precision())
+    check_base(plan, directory)
+    return plan
+
+
+def check_plan(plan: Plan, directory: ModelDirectory, tasks: Sequence[str] | None) -> None:
+    """Raise NloraError if the directory has begun with another plan or other tasks (None: any)."""
+    stored = directory.config()
+    asked = plan.config.model_dump(mode="json")
+    pairs = {
+        name: (stored.get(name), asked[name])
+        for name in asked
+        if name not in (*_NOT_COMPARED, "settings")
+    }
+    if _same_base(plan, directory):
+        del pairs["model"]
+    if tasks is not None:
+        pairs["tasks"] = (stored.get("tasks"), list(tasks))
+    old, new = with_todays_names(stored.get("settings", {})), plan.settings()
+    pairs |= {name: (old[name], new.get(name)) for name in old}  # newer settings: their default
+    different = [f"{name} {a!r}, not {b!r}" for name, (a, b) in pairs.items() if a != b]
+    if different:
+        shown = "; ".join(different[:3]) + ("; …" if len(different) > 3 else "")
+        learned = stored.get("tasks") or []
+        grown = tasks is not None and len(different) == 1 and list(tasks)[: len(learned)] == learned
+        advice = "`nlora learn` adds a task to it" if grown else "choose another folder"
+        raise NloraError(f"{directory.path} holds a different configuration ({shown}); {advice}")
+
+
+def check_base(plan: Plan, directory: ModelDirectory) -> None:
+    """Raise NloraError if the plan's base model is another one than was trained on."""
+    _same_base(plan, directory)
+
+
+def _same_base(plan: Plan, directory: ModelDirectory) -> bool:
+    """Whether a model in a folder is the one that was trained on, wherever it lies.
+
+    Raises NloraError if a model has other weights than the one of that name had.
+    """
+    base, found, model = directory.config().get("base", {}), plan.base, plan.config.model
+    known = base.get("revision")
+    folders = [str(r).startswith(FINGERPRINT) for r in (known, found.revision)]
+    if known in (None, found.revision):  # None: a Hub name, or a folder before they had one
+        return all(folders)
+    if all(folders):
+        raise NloraError(
+            f"{directory.path} holds a different configuration: it was trained on another model "
+            f"than the one in {model} (weights, config.json or tokenizer); choose another folder"
+        )
+    raise NloraError(
+        f"{directory.path} was trained on {base.get('title')} ({known}), but '{model}' is "
+        f"{found.title} ({found.revision}) here"
+    )
+
+
+def check_stages(
+    directory: ModelDirectory, done: Sequence[StageRecord], planned: Sequence[Stage]
+) -> None:
+    """Raise NloraError if what was learned is not the beginning of what is planned."""
+    names = [record.name for record in done]
+    if names != [stage.name for stage in planned[: len(done)]]:
+        raise NloraError(
+            f"{directory.path} holds a different configuration: it has learned "
+            f"{', '.join(names)}; choose another folder"
+        )
+    for record, stage in zip(done, planned, strict=False):
+        for data in stage.tasks:
+            known = record.fingerprints.get(data.name)
+            if data.train and known is not None and known != data.fingerprint():
+                raise NloraError(
+                    f"{directory.path}: the data of task '{data.name}' is not what its stage was "
+                    "trained on; choose another folder"
+                )
+
+
+def begun(directory: ModelDirectory) -> bool:
+    """Whether anything is committed; where nothing is, nothing can be lost, and any plan begins."""
+    return bool(directory.stages()) or directory.zero_shot() is not None
+
+
+def document(plan: Plan) -> dict[str, Any]:
+    """What `model.json` says of a run with this plan."""
+    from nlora.machine import versions
+
+    return {
+        **plan.config.model_dump(mode="json"),
+        "settings": plan.settings(),
+        "base": {"title": plan.base.title, "revision": plan.base.revision},
+        "tasks": [data.name for data in plan.stream],
+        "versions": versions(),
+    }

@@ -1,0 +1,59 @@
+"""What of a stage is written to the model directory."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nlora import processes
+from nlora.data.task import TaskData
+from nlora.evaluation.answers import Prediction
+from nlora.machine import peak_memory, versions
+from nlora.store.atomic import draft_text
+from nlora.store.directory import StageRecord
+from nlora.store.state import write_state
+
+
+def commit(
+    model: Any,
+    record: StageRecord,
+    answers: Mapping[str, Sequence[Prediction]],
+    losses: Sequence[Mapping[str, float]],
+    trained: Sequence[TaskData] | None,
+) -> None:
+    """Write a stage of a `ContinualModel`: its record, answers and losses, update and state.
+
+    Without `trained` tasks there is no update: the evaluation before training. The main process
+    alone writes.
+    """
+    record.tested = {task: len(rows) for task, rows in answers.items()}
+    record.peak_memory_bytes = peak_memory()
+    record.versions = versions()
+
+    def write(folder: Path) -> None:
+        draft_text(folder / "predictions.jsonl", _jsonl(_answer_rows(answers)))
+        if trained is None:
+            return
+        draft_text(folder / "losses.jsonl", _jsonl(losses))
+        tests = [e for data in trained for e in data.test]
+        rows = [{"task": e.task.name, "text": e.text, "label": e.label} for e in tests]
+        draft_text(folder / "test.jsonl", _jsonl(rows))
+        model.adapter.save(folder / "update")
+        (folder / "state").mkdir()
+        write_state(folder / "state", model.method.state)
+        if not any((folder / "state").iterdir()):
+            (folder / "state").rmdir()
+
+    processes.on_main(lambda: model.directory.commit(record, write))
+
+
+def _answer_rows(answers: Mapping[str, Sequence[Prediction]]) -> list[dict[str, Any]]:
+    return [
+        {"task": task, "index": i, "text": p.text, "label": p.label, "correct": p.correct}
+        for task, predictions in answers.items()
+        for i, p in enumerate(predictions)
+    ]
+
+
+def _jsonl(rows: Sequence[Mapping[str, Any]]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

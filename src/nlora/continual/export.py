@@ -1,0 +1,51 @@
+"""A trained model as a plain Transformers model, for any program."""
+
+from pathlib import Path
+
+from nlora.continual.agreement import stored_plan
+from nlora.continual.learning import spoken
+from nlora.errors import NloraError, unknown
+from nlora.progress import Progress
+from nlora.store.atomic import draft_text, indented, new_folder
+from nlora.store.directory import ModelDirectory
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+PROMPTS = "prompts.json"
+
+
+def export(
+    model_dir: Path, out: Path, dtype: str = "float32", progress: Progress | None = None
+) -> None:
+    """Write the model of `model_dir`, all updates in its weights, to the new folder `out`.
+
+    `from_pretrained` reads it. Beside weights and tokenizer lies `prompts.json`: of each task the
+    prompt, with {text} where its text goes. The updates are merged in fp32; a `dtype` of 16 bits
+    rounds afterwards, which may lose small ones. Raises NloraError if the answers are not those of
+    one model, and if `out` is there already.
+    """
+    if dtype not in DTYPES:
+        raise unknown("dtype", dtype, DTYPES)
+    directory = ModelDirectory(model_dir)
+    plan = stored_plan(directory)
+    if not plan.method.mergeable:
+        raise NloraError(
+            f"{plan.config.method} does not make one model that can be saved by itself: `nlora "
+            "methods` tells which methods are mergeable"
+        )
+    if out.exists() or out.is_symlink():
+        raise NloraError(f"{out} is there already; choose a new folder")
+    import torch  # slow, and not for what is refused
+
+    from nlora.continual.model import ContinualModel
+
+    progress = spoken(progress)
+    model = ContinualModel.begin(plan, directory, progress, fp32=True)
+    plain = model.adapter.merged().to(getattr(torch, dtype))
+    prompter = model.encoder.prompter
+    prompts = {data.name: prompter.prompt(data.task, "{text}") for data in model.stream}
+    with new_folder(out, out.with_name(f".{out.name}.partial")) as draft:
+        plain.save_pretrained(draft)
+        model.backbone.tokenizer.save_pretrained(draft)
+        draft_text(draft / PROMPTS, indented(prompts))
+    progress.message(f"the model is in {out}")

@@ -1,0 +1,147 @@
+"""`run` learns a stream; `learn` adds one task. Both write a model directory stage by stage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nlora import processes
+from nlora.continual.agreement import begun, check_plan, check_stages, document
+from nlora.continual.results import results
+from nlora.continual.tasks import learned_tasks
+from nlora.data.task import TaskData
+from nlora.errors import NloraError
+from nlora.plan.config import RunConfig, stored_config
+from nlora.plan.resolve import Plan, resolve
+from nlora.progress import NoProgress, Progress
+from nlora.store.directory import ModelDirectory
+
+if TYPE_CHECKING:
+    from nlora.methods.context import Stage
+
+
+@processes.together()
+def run(
+    config: RunConfig,
+    out: Path,
+    progress: Progress | None = None,
+    stream: Sequence[TaskData] | None = None,
+) -> dict[str, Any]:
+    """Learn a stream, going on after the last committed stage; the results.
+
+    `stream` gives the tasks themselves instead of the name in `config`. Raises NloraError if `out`
+    holds another configuration or something else.
+    """
+    ModelDirectory(out).exists()  # before anything is downloaded
+    return run_plan(resolve(config, stream), out, progress)
+
+
+def run_plan(plan: Plan, out: Path, progress: Progress | None = None) -> dict[str, Any]:
+    """`run` of a plan that is resolved already."""
+    directory = ModelDirectory(out)
+    directory.exists()
+    with processes.main_holds(directory.locked):
+        return _learn_all(plan, directory, spoken(progress))
+
+
+@processes.together()
+def learn(
+    out: Path,
+    task: TaskData,
+    config: RunConfig | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Add one task to a model directory; the results.
+
+    `config` starts a new directory; an existing one goes on as its `model.json` says, which a
+    `config` must equal. A task that was learned already, from the same data, is not learned again.
+    """
+    progress = spoken(progress)
+    directory = ModelDirectory(out)
+    exists = directory.exists()
+    if config is None:
+        if not exists:
+            raise NloraError(f"{out} holds no model; a new one needs --model and --method")
+        config = stored_config(directory)
+    plan = resolve(config, [task], whole=False)
+    [data] = plan.stream
+    with processes.main_holds(directory.locked):
+        earlier = learned_tasks(directory)
+        names = [known.name for known in earlier]
+        if task.name not in names:
+            return _learn_all(plan.with_stream([*earlier, data]), directory, progress, extend=True)
+        plan = plan.with_precision(directory.precision())
+        check_plan(plan, directory, None)
+        fingerprints = [r.fingerprints.get(task.name) for r in directory.stages()]
+        if data.fingerprint() not in fingerprints:
+            raise NloraError(
+                f"{out} has learned another task named '{task.name}'; give this one another name"
+            )
+        progress.message(f"{out} has learned '{task.name}' already, nothing to do")
+        return _write_results(directory, names, config.method)
+
+
+def spoken(progress: Progress | None) -> Progress:
+    """The progress where somebody wants it, and only in the process that speaks."""
+    return progress if progress is not None and processes.is_main() else NoProgress()
+
+
+def _learn_all(
+    plan: Plan, directory: ModelDirectory, progress: Progress, extend: bool = False
+) -> dict[str, Any]:
+    """Train the stages that are not committed yet, under the directory's lock."""
+    tasks = [data.name for data in plan.stream]
+    going_on = begun(directory)
+    if going_on:
+        plan = plan.with_precision(directory.precision())
+        check_plan(plan, directory, None if extend else tasks)
+    stages, done = plan.stages(), directory.stages()
+    check_stages(directory, done, stages)
+    if extend:
+        if len(done) == len(stages):
+            raise NloraError(
+                f"{plan.config.method} trains all its tasks in one stage, so {directory.path} "
+                "cannot learn one more"
+            )
+        plan.check_lists(len(stages), exactly=False)
+    if len(done) == len(stages) and (stages or directory.zero_shot() is not None):
+        progress.message(f"{directory.path}: all {len(done)} stages are there, nothing to do")
+        return _write_results(directory, tasks, plan.config.method)
+    return _train(plan, directory, progress, going_on, zero_shot=not extend)
+
+
+def _train(
+    plan: Plan, directory: ModelDirectory, progress: Progress, going_on: bool, zero_shot: bool
+) -> dict[str, Any]:
+    """Load the model, begin the directory if it is new, and learn what is left."""
+    from nlora.continual.model import ContinualModel
+    from nlora.training.determinism import deterministic
+    from nlora.training.trainer import check_available
+
+    check_available(plan.run)
+    tasks = [data.name for data in plan.stream]
+    method, evaluate = plan.config.method, plan.config.evaluate
+    with deterministic(plan.run.deterministic):
+        model = ContinualModel.begin(plan, directory, progress)
+        if not going_on:
+            processes.on_main(lambda: directory.write_config(document(plan)))
+        stages, done = plan.stages(), len(directory.stages())
+        if not done and zero_shot and evaluate != "seen" and directory.zero_shot() is None:
+            model.zero_shot()
+            _write_results(directory, tasks, method)
+        for number, stage in enumerate(stages[done:], start=done + 1):
+            model.learn(stage, _tested(evaluate, stages, number))
+            _write_results(directory, tasks, method)
+    return directory.results()
+
+
+def _write_results(directory: ModelDirectory, tasks: Sequence[str], method: str) -> dict[str, Any]:
+    found = results(directory, tasks, method)
+    processes.on_main(lambda: directory.write_results(found))
+    return found
+
+
+def _tested(evaluate: str, stages: Sequence[Stage], number: int) -> list[TaskData]:
+    last = {"seen": number, "next": number + 1, "all": len(stages)}[evaluate]
+    return [data for stage in stages[:last] for data in stage.tasks]

@@ -1,0 +1,296 @@
+"""A model that keeps learning: one class for `run`, `learn`, `predict`, `export` and studies."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nlora import processes
+from nlora.adapters.base import Adapter
+from nlora.adapters.registry import adapter
+from nlora.backbones.load import Backbone, load
+from nlora.continual.agreement import stored_plan
+from nlora.continual.commit import commit
+from nlora.data.encode import Encoder
+from nlora.data.prompts import Prompter
+from nlora.data.task import Example, TaskData
+from nlora.errors import NloraError
+from nlora.evaluation.answers import Prediction, answer
+from nlora.fast.attention import use_plain_attention
+from nlora.methods.context import Context, Stage
+from nlora.plan.resolve import Plan
+from nlora.progress import NoProgress, Progress, shown
+from nlora.store.directory import ModelDirectory, StageRecord
+from nlora.store.state import read_state
+
+Answers = dict[str, list[Prediction]]
+"""The answers to each task's test examples, by its name."""
+
+
+class ContinualModel:
+    """A base model with an adapter and a method, and the directory that keeps what it learns.
+
+    `open` gives the model of a directory as its last stage left it; `begin` the one of a plan.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        directory: ModelDirectory,
+        backbone: Backbone,
+        progress: Progress | None = None,
+    ) -> None:
+        self.plan = plan
+        self.method = plan.method
+        self.directory = directory
+        self.backbone = backbone
+        self.progress = progress or NoProgress()
+        self.stream: Sequence[TaskData] = plan.stream
+        """Every task of the run, learned or yet to be."""
+        self.encoder = make_encoder(plan, backbone)
+        use_plain_attention(backbone.model)
+        self.adapter: Adapter = make_adapter(plan, backbone)
+        self.mixed = plan.run.precision == "bf16" and weights_dtype(plan) == torch.float32
+        self.records = directory.stages()
+        self._known_states: dict[str, Tensor] = {}
+
+    @classmethod
+    def begin(
+        cls,
+        plan: Plan,
+        directory: ModelDirectory,
+        progress: Progress | None = None,
+        fp32: bool = False,
+    ) -> "ContinualModel":
+        """Load the plan's base model, and bring it to where the last committed stage left it.
+
+        With `fp32` all of it is in fp32, whatever it was trained in. Raises NloraError if it cannot
+        be loaded.
+        """
+        progress = progress or NoProgress()
+        progress.message(f"loading {plan.config.model}")
+        backbone = load(plan.base, weights_dtype(plan))
+        if fp32:
+            # After loading: the base that was trained on may have been rounded to bf16.
+            backbone.model.float()
+            in_fp32 = plan.run.model_copy(update={"precision": "fp32"})
+            plan = replace(plan, run=in_fp32)
+        model = cls(plan, directory, backbone, progress)
+        model.restore()
+        return model
+
+    @classmethod
+    def open(cls, path: Path, progress: Progress | None = None) -> "ContinualModel":
+        """The model of a directory, as its last stage left it; its stream is what it has learned.
+
+        Raises NloraError as `stored_plan` does.
+        """
+        directory = ModelDirectory(path)
+        return cls.begin(stored_plan(directory), directory, progress)
+
+    def restore(self) -> None:
+        """Bring the model to where the last committed stage left it."""
+        self.records = self.directory.stages()
+        self.adapter.load(self.directory.update_paths())
+        self.method.state = self._state_after(self.records)
+
+    def _state_after(self, records: Sequence[StageRecord]) -> Any:
+        """What the method remembered after these stages."""
+        folder = self.directory.stage_path(records[-1]) / "state" if records else None
+        kind = self.method.State
+        return read_state(folder, kind) if folder is not None and folder.is_dir() else kind()
+
+    def context(self, stage: Stage | None = None) -> Context:
+        """What a hook of the method is given, in a stage or outside of any."""
+        last = len(self.records)
+        return Context(
+            stage=stage or Stage(last, self.records[-1].name if last else "", (), seed=0),
+            adapter=self.adapter,
+            encoder=self.encoder,
+            stream=self.stream,
+            after=self.after,
+            stage_of=self.stage_of,
+            progress=self.progress,
+            known_states=self._known_states,
+        )
+
+    def stage_of(self, task: str) -> int | None:
+        """The stage in which a task was learned, or None."""
+        for record in self.records:
+            if any(known["name"] == task for known in record.tasks):
+                return record.index
+        return None
+
+    @contextmanager
+    def after(self, stage: int) -> Iterator[None]:
+        """The model as it was after a stage; the base model after stage 0."""
+        if self.records and self.records[-1].index == stage:
+            yield
+            return
+        with self.adapter.after(self.directory.update_paths(stage)):
+            yield
+
+    @contextmanager
+    def without(self, stage: int) -> Iterator[None]:
+        """The model without the update of a stage, and with all others.
+
+        Raises NloraError if the model holds no such update by itself.
+        """
+        names = [record.folder for record in self.records if record.index == stage]
+        manifest = self.records[-1].updates if self.records else []
+        if not names or names[0] not in manifest:
+            raise NloraError(f"{self.directory.path} holds no update of stage {stage} by itself")
+        paths = self.directory.update_paths()
+        left = [p for p, n in zip(paths, manifest, strict=True) if n != names[0]]
+        with self.adapter.after(left):
+            yield
+
+    def learn(self, stage: Stage, tested: Sequence[TaskData]) -> StageRecord:
+        """Train a stage, test `tested`, and commit it, if the method accepts what it has become."""
+        from nlora.training.loop import train
+
+        started = time.perf_counter()
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        before = dict(self.records[-1].accuracy) if self.records else {}
+        ctx = self.context(stage)
+        trained = train(self.method, ctx, self.plan.run, self.mixed, self.directory.path / "logs")
+        done = time.perf_counter()
+        earlier = self.records[-1].updates if self.records else []
+        record = StageRecord(
+            index=stage.index,
+            name=stage.name,
+            tasks=[data.task.to_json() for data in stage.tasks],
+            fingerprints={data.name: data.fingerprint() for data in stage.tasks},
+            seed=stage.seed,
+            examples=trained.examples,
+            steps=trained.steps,
+            trainable_parameters=sum(p.numel() for p in self.adapter.trained().values()),
+            notes=trained.notes,
+        )
+        record.updates = [*(earlier[:-1] if self.adapter.replaces else earlier), record.folder]
+        self.records.append(record)
+        answers = self.evaluate(tested)
+        record.accuracy = self.measured(answers)
+        record.seconds = {"training": done - started}
+        accepted = self.method.accept(ctx, before, record.accuracy)
+        if not accepted:
+            answers = self._reject(record, earlier, tested)
+        record.seconds["evaluation"] = time.perf_counter() - done
+        commit(self, record, answers, trained.losses, stage.tasks)
+        if not accepted:
+            self.restore()
+        return record
+
+    def _reject(
+        self, record: StageRecord, earlier: list[str], tested: Sequence[TaskData]
+    ) -> Answers:
+        """Let the record and the method's state be what they were before; that model's answers.
+
+        The update stays in the stage's folder, and no manifest names it.
+        """
+        record.notes["rejected"] = {"accuracy": record.accuracy}
+        record.updates = earlier
+        self.method.state = self._state_after(self.records[:-1])
+        with self.adapter.after([self.directory.update_path(name) for name in earlier]):
+            answers = self.evaluate(tested)
+        record.accuracy = self.measured(answers)
+        return answers
+
+    def zero_shot(self) -> None:
+        """Test all tasks before any training, and commit that."""
+        started = time.perf_counter()
+        answers = self.evaluate(self.stream)
+        record = StageRecord(index=0, name="zero-shot", seed=self.plan.config.seed)
+        record.accuracy = self.measured(answers)
+        record.seconds = {"evaluation": time.perf_counter() - started}
+        commit(self, record, answers, [], None)
+
+    def measured(self, answers: Answers) -> dict[str, float]:
+        """The accuracy, or what the method measures in its place, by task."""
+        tasks = {data.name: data.task for data in self.stream}
+        return {name: self.method.metric(tasks[name])(rows) for name, rows in answers.items()}
+
+    def evaluate(self, tasks: Sequence[TaskData]) -> Answers:
+        """The model's answers to the test examples of each task."""
+        answers = {}
+        with shown(self.progress, "evaluation", sum(len(data.test) for data in tasks)):
+            for data in tasks:
+                answers[data.name] = self.answer(data.test, data.name)
+        return answers
+
+    def answer(self, examples: Sequence[Example], task: str) -> list[Prediction]:
+        """Answers to examples of a task, as the method predicts.
+
+        With the model of the task's stage if the method needs to know it, with that of the stage
+        that each example is routed to, or with the one model.
+        """
+        learned = self.stage_of(task)
+        ctx = self.context()
+        if self.method.needs_task_id and learned is not None:
+            routes: list[int] | None = [learned] * len(examples)
+        else:
+            routes = processes.from_main(self.method.route(ctx, examples))
+        if routes is None:
+            return self._answer(examples)
+        found: dict[int, Prediction] = {}
+        for stage in sorted(set(routes)):
+            rows = [i for i, route in enumerate(routes) if route == stage]
+            with self.method.at(ctx, stage):
+                found.update(zip(rows, self._answer([examples[i] for i in rows]), strict=True))
+        return [found[i] for i in range(len(examples))]
+
+    def _answer(self, examples: Sequence[Example]) -> list[Prediction]:
+        run = self.plan.run
+        with self._autocast():
+            return answer(
+                self.adapter.model,
+                self.encoder,
+                examples,
+                run.max_new_tokens,
+                run.eval_tokens,
+                advance=self.progress.advance,
+            )
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if not self.mixed:
+            return nullcontext()
+        return torch.autocast(self.backbone.model.device.type, dtype=torch.bfloat16)
+
+
+def make_adapter(plan: Plan, backbone: Backbone) -> Adapter:
+    """The adapter that the plan's method asks for, in the backbone."""
+    kind = adapter(plan.method.adapter)
+    made = kind.build(backbone.model, plan.run, **plan.method.adapter_options())
+
+    def base_weights() -> dict[str, Tensor]:
+        return dict(load(plan.base, weights_dtype(plan)).model.named_parameters())
+
+    made.base_weights = base_weights
+    return made
+
+
+def weights_dtype(plan: Plan) -> torch.dtype:
+    """In what the model is loaded: fp32 also where its own weights are trained.
+
+    With `precision=bf16` training is then mixed.
+    """
+    trained = adapter(plan.method.adapter).needs_fp32
+    return torch.float32 if plan.run.precision == "fp32" or trained else torch.bfloat16
+
+
+def make_encoder(plan: Plan, backbone: Backbone) -> Encoder:
+    """The encoder for the plan's prompts and the backbone's tokenizer."""
+    run = plan.run
+    return Encoder(
+        backbone.tokenizer,
+        Prompter(run.prompt, run.chat, backbone.tokenizer),
+        backbone.encoder_decoder,
+        run.max_length,
+        run.max_text_tokens,
+    )

@@ -1,0 +1,97 @@
+"""What a run would do, without doing it: counts, prompts as the model reads them, steps, sizes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from nlora.backbones.load import load
+from nlora.continual.model import make_adapter, make_encoder
+from nlora.data.encode import Encoder
+from nlora.data.task import Example, TaskData
+from nlora.plan.resolve import Plan
+from nlora.training.loop import count_steps
+from nlora.training.trainer import check_available
+
+
+@dataclass(frozen=True)
+class TaskPreview:
+    """One task as it would be trained: counts, and the share of its training texts that are cut."""
+
+    name: str
+    train: int
+    test: int
+    labels: int | None
+    truncated: float
+    longest: int
+    """Tokens of the longest training example, its answer included."""
+
+
+@dataclass(frozen=True)
+class RenderedExample:
+    """An example as the model reads it, and the tokens that count in the loss."""
+
+    task: str
+    prompt: str
+    answer_tokens: list[str]
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What `--dry-run` shows."""
+
+    tasks: list[TaskPreview]
+    stages: list[tuple[str, int]]
+    """(name, optimiser steps); replayed or generated examples are not counted."""
+    examples: list[RenderedExample]
+    trainable_parameters: int
+    all_parameters: int
+
+
+def preview(plan: Plan) -> Preview:
+    """Look ahead. Only the model's configuration and tokenizer are read, not its weights.
+
+    Raises NloraError for all that would stop the run before its first step.
+    """
+    check_available(plan.run)
+    backbone = load(plan.base, torch.float32, weights=False)
+    total = sum(p.numel() for p in backbone.model.parameters())
+    encoder = make_encoder(plan, backbone)
+    adapter = make_adapter(plan, backbone)
+    adapter.begin()
+    stages = plan.stages()
+    counts = [sum(len(data.train) for data in stage.tasks) for stage in stages]
+    return Preview(
+        tasks=[_task(encoder, data) for data in plan.stream],
+        stages=[
+            (stage.name, count_steps(count, plan.run, stage.index))
+            for stage, count in zip(stages, counts, strict=True)
+        ],
+        examples=[_render(encoder, e) for e in _first_two(plan.stream)],
+        trainable_parameters=sum(p.numel() for p in adapter.trained().values()),
+        all_parameters=total,
+    )
+
+
+def _task(encoder: Encoder, data: TaskData) -> TaskPreview:
+    encoded = encoder.all(data.train)
+    return TaskPreview(
+        name=data.name,
+        train=len(data.train),
+        test=len(data.test),
+        labels=None if data.task.labels is None else len(data.task.labels),
+        truncated=sum(e.truncated for e in encoded) / len(encoded),
+        longest=max(len(e) for e in encoded),
+    )
+
+
+def _first_two(stream: Sequence[TaskData]) -> list[Example]:
+    if len(stream) > 1:
+        return [stream[0].train[0], stream[1].train[0]]
+    return list(stream[0].train[:2])
+
+
+def _render(encoder: Encoder, example: Example) -> RenderedExample:
+    ids = encoder(example)
+    tokens = [encoder.tokenizer.decode([i]) for i in ids.answer]
+    return RenderedExample(example.task.name, encoder.tokenizer.decode(ids.prompt), tokens)

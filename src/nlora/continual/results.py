@@ -1,0 +1,44 @@
+"""`results.json`: what the committed stages say together."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from nlora.evaluation.matrix import Row, average_accuracy, summary
+from nlora.store.directory import ModelDirectory, StageRecord
+
+
+def results(directory: ModelDirectory, tasks: Sequence[str], method: str) -> dict[str, Any]:
+    """Accuracies (unrounded per cent, None where not measured) and all that follows from them.
+
+    Row k of `accuracy_matrix` is measured after stage k, its columns are `tasks`. Metrics are over
+    the tasks learned so far. A method that trains all tasks in one stage has one row and neither
+    learning accuracy nor forgetting nor transfer.
+    """
+    records = directory.stages()
+    zero = directory.zero_shot()
+    everything = [*([zero] if zero else []), *records]
+    matrix = [_row(record, tasks) for record in records]
+    zero_shot = _row(zero, tasks) if zero else None
+    learned = [t["name"] for record in records for t in record.tasks]
+    if all(len(record.tasks) == 1 for record in records):
+        columns = [tasks.index(name) for name in learned]
+        metrics = summary(
+            [[row[c] for c in columns] for row in matrix],
+            [zero_shot[c] for c in columns] if zero_shot else None,
+        )
+    else:
+        metrics = {**summary([], None), "average_accuracy": average_accuracy(matrix)}
+    return {
+        "method": method,
+        "tasks": list(tasks),
+        "stages": [record.name for record in records],
+        "zero_shot": zero_shot,
+        "accuracy_matrix": matrix,
+        **metrics,
+        "seconds": sum(sum(record.seconds.values()) for record in everything),
+        "peak_memory_bytes": max((r.peak_memory_bytes for r in everything), default=0),
+    }
+
+
+def _row(record: StageRecord, tasks: Sequence[str]) -> Row:
+    return [record.accuracy.get(task) for task in tasks]

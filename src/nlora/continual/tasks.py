@@ -1,0 +1,31 @@
+"""The tasks that a model directory has learned, as it kept them."""
+
+from nlora.data.task import Example, Task, TaskData
+from nlora.errors import NloraError
+from nlora.store.directory import ModelDirectory
+
+
+def learned_tasks(directory: ModelDirectory) -> list[TaskData]:
+    """The tasks learned so far with their test examples, in the order in which they were learned.
+
+    Raises NloraError if a file of test examples was changed or is missing.
+    """
+    tests = directory.tests()
+    found = []
+    for record in directory.stages():
+        for value in record.tasks:
+            task = Task.from_json(value)
+            rows = tests.get(task.name, [])
+            test = tuple(Example(task, row["text"], row["label"]) for row in rows)
+            found.append(TaskData(task, (), test))
+    return found
+
+
+def answerable_tasks(directory: ModelDirectory) -> list[TaskData]:
+    """`learned_tasks` of a model that can be used. Raises NloraError if it is none, or is empty."""
+    if not directory.exists():
+        raise NloraError(f"{directory.path} holds no model")
+    learned = learned_tasks(directory)
+    if not learned:
+        raise NloraError(f"{directory.path} has learned no task yet")
+    return learned

@@ -1,0 +1,207 @@
+"""Greedy decoding of texts that are expected to become a label.
+
+The published protocol decodes up to 50 tokens and compares normalised texts. Here prompts of like
+length share a batch, and a row stops as soon as its text can no longer become a label; which
+answers are right does not change by that.
+
+Decoder-only models with a plain cache read what all prompts begin with once. While an answer is the
+beginning of a label, the rest of that label is read along as a draft, and what greedy decoding says
+at each of its tokens tells how much of it stands (speculative decoding): a trained model's answers
+take two passes however long they are. A row leaves the batch when it is done. All other models are
+decoded by their own `generate`.
+"""
+
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, StoppingCriteria, StoppingCriteriaList
+
+from nlora import processes
+from nlora.backbones.structure import accepts, base_model, positions
+from nlora.data.batches import SHORTEST_PREFIX, Collator, by_budget, common_prefix, pad
+from nlora.data.encode import Encoder
+from nlora.evaluation.expected import Expected
+from nlora.fast.prefix import continuing, read_prefix, why_not, without_prefix
+
+Decoded = Iterator[tuple[list[int], list[str]]]
+"""Indices of prompts and the texts that follow them, batch by batch."""
+
+
+def decode(
+    model: Any,
+    encoder: Encoder,
+    prompts: Sequence[list[int]],
+    expected: Sequence[Expected],
+    max_new_tokens: int,
+    batch_tokens: int,
+) -> Decoded:
+    """The texts that follow the prompts, at most `max_new_tokens` long.
+
+    `batch_tokens` bounds rows × longest row. Of several processes each decodes its share of the
+    batches that a single one would decode.
+    """
+    decoder = _by_generate if why_not(model) else _by_cache
+    return decoder(model, encoder, prompts, expected, max_new_tokens, batch_tokens)
+
+
+def _by_cache(
+    model: Any,
+    encoder: Encoder,
+    prompts: Sequence[list[int]],
+    expected: Sequence[Expected],
+    max_new_tokens: int,
+    batch_tokens: int,
+) -> Decoded:
+    collator = Collator(encoder.tokenizer.pad_token_id, encoder_decoder=False)
+    shared = common_prefix(prompts)
+    shared = shared if shared >= SHORTEST_PREFIX and len(prompts) > 1 else 0
+    prefix = None
+    if shared:
+        ids = torch.tensor(prompts[0][:shared], device=model.device)
+        prefix = read_prefix(model, ids, rows=1)
+    for rows in processes.share(by_budget([len(p) - shared for p in prompts], batch_tokens)):
+        inputs = collator.prompts([prompts[i] for i in rows])
+        inputs = {name: tensor.to(model.device) for name, tensor in inputs.items()}
+        inputs["position_ids"] = positions(inputs["attention_mask"])
+        cache = DynamicCache(config=base_model(model).config)
+        if prefix is not None:
+            cache = deepcopy(prefix)
+            cache.batch_repeat_interleave(len(rows))
+            inputs = without_prefix(inputs, shared)
+        decoding = _Decoding(model, encoder, cache, [expected[i] for i in rows], max_new_tokens)
+        yield rows, decoding.run(inputs)
+
+
+class _Decoding:
+    """One batch. Rows are numbered as they came; `alive` are those still in it, in order."""
+
+    def __init__(
+        self,
+        model: Any,
+        encoder: Encoder,
+        cache: DynamicCache,
+        expected: Sequence[Expected],
+        max_new_tokens: int,
+    ) -> None:
+        self.model = model
+        self.encoder = encoder
+        self.cache = cache
+        self.expected = expected
+        self.max_new_tokens = max_new_tokens
+        self.new: list[list[int]] = [[] for _ in expected]
+        self.alive = list(range(len(expected)))
+        self.mask = torch.empty(0)
+        """Which positions of the cache count, (alive, S)."""
+        self.place = torch.empty(0)
+        """The position of each row's last token that was read, (alive, 1)."""
+
+    def run(self, inputs: dict[str, Tensor]) -> list[str]:
+        """The texts that follow left-padded inputs whose first tokens may be in the cache."""
+        self.mask, self.place = inputs["attention_mask"], inputs["position_ids"][:, -1:]
+        says = self._read(inputs["input_ids"], inputs["position_ids"], last=True)
+        self._take(says, [[] for _ in self.alive], read=0)
+        while self.alive:
+            drafts = [self.expected[row].draft(self.new[row]) for row in self.alive]
+            blocks = [
+                [self.new[row][-1], *draft] for row, draft in zip(self.alive, drafts, strict=True)
+            ]
+            ids = pad(blocks, self.encoder.tokenizer.pad_token_id, left=False).to(self.mask)
+            self.mask = torch.nn.functional.pad(self.mask, (0, ids.shape[1]), value=1)
+            ahead = torch.arange(1, ids.shape[1] + 1, device=ids.device)
+            self._take(self._read(ids, self.place + ahead), drafts, read=ids.shape[1])
+        return [self.encoder.text(ids) for ids in self.new]
+
+    def _read(self, ids: Tensor, places: Tensor, last: bool = False) -> list[list[int]]:
+        """What greedy decoding says after each token of `ids` (alive, N), or after the last."""
+        kind = type(base_model(self.model))
+        more = {"position_ids": places} if accepts(kind, "position_ids") else {}
+        if last and accepts(kind, "logits_to_keep"):
+            # An index: a slice of the states would make `matmul` copy the vocabulary for each row.
+            more["logits_to_keep"] = torch.tensor([ids.shape[1] - 1], device=ids.device)
+        going_on = continuing(self.model, self.cache)
+        logits = self.model(input_ids=ids, attention_mask=self.mask, **more, **going_on).logits
+        return (logits[:, -1:] if last else logits).argmax(-1).tolist()
+
+    def _take(self, says: list[list[int]], drafts: list[list[int]], read: int) -> None:
+        """Add to every row what is said as far as its draft agrees; rows that are done leave.
+
+        `read` positions of the cache are new; those of drafts that do not stand stop counting.
+        """
+        going, counts = [], []
+        for position, (said, draft) in enumerate(zip(says, drafts, strict=True)):
+            stands = next((i for i, token in enumerate(draft) if said[i] != token), len(draft))
+            if self._add(self.alive[position], said[: stands + 1]):
+                going.append(position)
+                counts.append(stands + 1)
+        if len(going) < len(self.alive):
+            index = torch.tensor(going, dtype=torch.long, device=self.mask.device)
+            self.cache.batch_select_indices(index)
+            self.mask, self.place = self.mask[index], self.place[index]
+            self.alive = [self.alive[position] for position in going]
+        if read and going:
+            count = torch.tensor(counts, device=self.mask.device)[:, None]
+            order = torch.arange(read, device=self.mask.device)
+            self.mask[:, -read:] *= order < count
+            self.place = self.place + count
+
+    def _add(self, row: int, tokens: list[int]) -> bool:
+        """Add tokens to a row until it is done; whether it goes on."""
+        new = self.new[row]
+        for token in tokens:
+            if token == self.encoder.tokenizer.eos_token_id:
+                return False
+            new.append(token)
+            reachable = self.expected[row].reachable(self.encoder.text(new))
+            if not reachable or len(new) == self.max_new_tokens:
+                return False
+        return True
+
+
+def _by_generate(
+    model: Any,
+    encoder: Encoder,
+    prompts: Sequence[list[int]],
+    expected: Sequence[Expected],
+    max_new_tokens: int,
+    batch_tokens: int,
+) -> Decoded:
+    tokenizer = encoder.tokenizer
+    collator = Collator(tokenizer.pad_token_id, encoder.encoder_decoder)
+    for rows in processes.share(by_budget([len(p) for p in prompts], batch_tokens)):
+        batch = collator.prompts([prompts[i] for i in rows])
+        batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
+        out = model.generate(
+            **batch,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            num_beams=1,
+            use_cache=True,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            stopping_criteria=StoppingCriteriaList(
+                [_HopelessRows(encoder, [expected[i] for i in rows])]
+            ),
+        )
+        new = out if encoder.encoder_decoder else out[:, batch["input_ids"].shape[1] :]
+        yield rows, [encoder.text(row) for row in new]
+
+
+class _HopelessRows(StoppingCriteria):
+    """Stops each row whose text can no longer become one of its labels."""
+
+    def __init__(self, encoder: Encoder, expected: Sequence[Expected]) -> None:
+        self.encoder = encoder
+        self.expected = expected
+        self.start: int | None = None
+
+    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:  # type: ignore[override]
+        if self.start is None:
+            self.start = input_ids.shape[1] - 1  # the first call follows the first new token
+        stop = [
+            not expected.reachable(self.encoder.text(row))
+            for expected, row in zip(self.expected, input_ids[:, self.start :], strict=True)
+        ]
+        return torch.tensor(stop, device=input_ids.device)

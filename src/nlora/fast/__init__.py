@@ -1,0 +1,1 @@
+"""What makes training and evaluation quick and changes no result."""

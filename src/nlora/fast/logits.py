@@ -1,0 +1,56 @@
+"""Logits where answers are, and nowhere else, for encoder-decoder and decoder-only models.
+
+Every method's loss gets its logits here, so no method knows what kind of model it trains. In
+SmolLM2-135M the vocabulary projection is 21 % of the weights; projecting the prompt's positions
+too would compute about thirty times as many logits as count.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from nlora.backbones.structure import accepts, base_model, positions
+from nlora.data.batches import IGNORED
+from nlora.fast.prefix import continuing, read_prefix, without_prefix
+
+
+class Answers(NamedTuple):
+    """Logits (n, vocabulary) at the n answer tokens of a batch, and the tokens themselves (n,)."""
+
+    logits: Tensor
+    targets: Tensor
+
+
+def answer_logits(model: nn.Module, batch: Mapping[str, Any]) -> Answers:
+    """The logits that predict each answer token of a batch (`data.batches.Collator`).
+
+    Where the batch says that its rows begin with the same tokens (`shared_prefix`), these are read
+    once (`fast.prefix`).
+    """
+    base: Any = base_model(model)
+    labels: Tensor = batch["labels"]
+    inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+    if base.config.is_encoder_decoder:
+        keep = labels != IGNORED
+        read = batch.get("answers", labels)
+        decoder_input_ids = base.prepare_decoder_input_ids_from_labels(labels=read)
+        logits = model(**inputs, decoder_input_ids=decoder_input_ids, use_cache=False).logits
+        return Answers(logits[keep], labels[keep])
+    # Position s predicts token s + 1.
+    targets = nn.functional.pad(labels, (0, 1), value=IGNORED)[:, 1:]
+    if accepts(type(base), "position_ids"):
+        inputs["position_ids"] = positions(batch["attention_mask"])
+    past: dict[str, Any] = {"use_cache": False}
+    if shared := batch.get("shared_prefix", 0):
+        longest = int(batch["attention_mask"].sum(1).argmax())
+        cache = read_prefix(model, batch["input_ids"][longest, :shared], len(labels))
+        if cache is not None:
+            past = continuing(model, cache)
+            inputs, targets = without_prefix(inputs, shared), targets[:, shared:]
+    keep = targets != IGNORED
+    if accepts(type(base), "logits_to_keep"):
+        logits = model(**inputs, **past, logits_to_keep=keep).logits
+    else:
+        logits = model(**inputs, **past).logits[keep]
+    return Answers(logits, targets[keep])

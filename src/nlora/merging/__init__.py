@@ -1,0 +1,1 @@
+"""Consolidations: what model the updates of all tasks make together."""

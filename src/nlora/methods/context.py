@@ -1,0 +1,223 @@
+"""What every hook of a method is given: the stage, the step, and the model in memory.
+
+With it come the services that methods share: the log-likelihood of answers, sampled texts, hidden
+states and covariances of inputs, and the model as it was before.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import Parameter
+from torch.nn.functional import cross_entropy
+
+from nlora import processes
+from nlora.adapters.base import Adapter
+from nlora.adapters.covariance import InputCovariances
+from nlora.backbones.states import evaluating, mean_state
+from nlora.backbones.structure import base_model
+from nlora.data.batches import IGNORED, Collator, by_budget, pad
+from nlora.data.encode import Encoded, Encoder
+from nlora.data.task import Example, TaskData
+from nlora.errors import NloraError
+from nlora.fast.logits import Answers, answer_logits
+from nlora.progress import NoProgress, Progress
+
+A = TypeVar("A", bound=Adapter)
+
+Batch = dict[str, Any]
+"""Tensors of a micro-batch by name (`data.batches.Collator`)."""
+
+BATCH_TOKENS = 4096
+"""Rows × longest row of a batch in which nothing is trained."""
+
+Rates = Callable[[Parameter], Tensor | float]
+"""How far the optimiser's last step moved each entry of a parameter per unit of its gradient before
+clipping: a number, or a tensor of the parameter's shape."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a run: the tasks that are trained together, usually one."""
+
+    index: int
+    """1, 2, …; 0 before any training."""
+    name: str
+    tasks: tuple[TaskData, ...]
+    seed: int
+    """Decides all that is random in the stage, so that a resumed run repeats it."""
+    steps: int = 0
+    """Optimiser steps; known when the stage's examples are."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimiser step."""
+
+    number: int
+    """0 for the stage's first."""
+    total: int
+    gradients: Mapping[Parameter, Tensor] = field(default_factory=dict)
+    """Of the loss that depends on data, summed over processes, before clipping, for every trained
+    parameter that has one. Known after the last micro-batch."""
+    covariances: Mapping[str, Tensor] = field(default_factory=dict)
+    """By adapted matrix, the mean of x xᵀ over the step's tokens x, (in, in) in fp32, for a method
+    that has `needs_covariances`."""
+    rates: Rates | None = None
+    """After the step."""
+
+
+@dataclass
+class Context:
+    """The stage in hand and the model that learns it."""
+
+    stage: Stage
+    adapter: Adapter
+    encoder: Encoder
+    stream: Sequence[TaskData]
+    """Every task of the run, learned or yet to be."""
+    after: Callable[[int], AbstractContextManager[None]]
+    """The model as it was after a stage; the base model after stage 0. Not within a step."""
+    stage_of: Callable[[str], int | None]
+    """The stage in which a task was learned, or None."""
+    progress: Progress = field(default_factory=NoProgress)
+    examples: Sequence[Example] = ()
+    """What the stage trains on: its own examples, then those mixed in. A batch's `index` counts
+    them."""
+    own: int = 0
+    """How many of them are the stage's own."""
+    encoded: Sequence[Encoded] = ()
+    """Their token ids."""
+    network: nn.Module | None = None
+    """What is called in a training step: the model, and what gathers gradients around it."""
+    tokens: Tensor | int = 1
+    """The answer tokens of the whole optimiser step, over all micro-batches and processes."""
+    step: Step | None = None
+    """The step in hand; None outside of training."""
+    known_states: dict[str, Tensor] = field(default_factory=dict)
+    """What `states` has read already, by text."""
+
+    @property
+    def model(self) -> Any:
+        """What is trained and evaluated: called, and asked to `generate`, like Transformers'."""
+        return self.adapter.model
+
+    def adapter_as(self, kind: type[A]) -> A:
+        """The adapter, of the kind that the method works with. Raises NloraError if it is none."""
+        if not isinstance(self.adapter, kind):
+            raise NloraError(
+                f"this needs adapter '{kind.name}', and there is '{self.adapter.name}'"
+            )
+        return self.adapter
+
+    def previous(self) -> AbstractContextManager[None]:
+        """The model as it was when this stage began, for a method that has `needs_previous`."""
+        return self.adapter.previous()
+
+    def logits(self, batch: Mapping[str, Any]) -> Answers:
+        """Logits (n, vocabulary) at the n answer tokens of a batch, and the tokens (n,)."""
+        return answer_logits(self.network or self.model, batch)
+
+    def batches(
+        self, rows: Sequence[Encoded], tokens: int = BATCH_TOKENS, share: bool = False
+    ) -> Iterator[tuple[list[int], Batch]]:
+        """Batches of encoded examples of like length on the model's device, with their indices.
+
+        `tokens` bounds rows × longest row. With `share` each of several processes has its share.
+        """
+        tokenizer = self.encoder.tokenizer
+        collate = Collator(tokenizer.pad_token_id, self.encoder.encoder_decoder)
+        budget = by_budget([len(row) for row in rows], tokens)
+        for chosen in processes.share(budget) if share else budget:
+            batch = collate([rows[i] for i in chosen])
+            yield chosen, on_device(batch, self.model.device)
+
+    @torch.no_grad()
+    def score(self, examples: Sequence[Example]) -> list[float]:
+        """ln p(answer | prompt) of each example: the sum over the answer's tokens and its end."""
+        found: dict[int, float] = {}
+        with evaluating(self.model):
+            for rows, batch in self.batches(self.encoder.all(examples)):
+                logits, targets = answer_logits(self.model, batch)
+                each = -cross_entropy(logits.float(), targets, reduction="none")
+                lengths = (batch["labels"] != IGNORED).sum(1).tolist()
+                sums = [float(part.double().sum()) for part in each.split(lengths)]
+                found.update(zip(rows, sums, strict=True))
+        return [found[i] for i in range(len(examples))]
+
+    @torch.no_grad()
+    def generate(self, prompts: Sequence[list[int]], **sampling: Any) -> list[str]:
+        """The texts that the model writes after prompts (token ids), without dropout.
+
+        `sampling` are arguments of Transformers' `generate`, such as `max_new_tokens`.
+        """
+        tokenizer, encoder = self.encoder.tokenizer, self.encoder
+        collate = Collator(tokenizer.pad_token_id, encoder.encoder_decoder)
+        found: dict[int, str] = {}
+        with evaluating(self.model):
+            for rows in by_budget([len(prompt) for prompt in prompts], BATCH_TOKENS):
+                batch = on_device(collate.prompts([prompts[i] for i in rows]), self.model.device)
+                out = self.model.generate(
+                    **batch,
+                    eos_token_id=tokenizer.eos_token_id,
+                    pad_token_id=tokenizer.pad_token_id,
+                    **sampling,
+                )
+                new = out if encoder.encoder_decoder else out[:, batch["input_ids"].shape[1] :]
+                found.update(zip(rows, map(encoder.text, new), strict=True))
+        return [found[i] for i in range(len(prompts))]
+
+    @torch.inference_mode()
+    def states(self, texts: Sequence[str]) -> Tensor:
+        """What the base model makes of each raw text, without prompt: the mean of its last hidden
+        states (of the encoder where there is one), (n, d) in float64. A text is read once."""
+        new = list(dict.fromkeys(text for text in texts if text not in self.known_states))
+        if new:
+            self.known_states.update(zip(new, self._read(new), strict=True))
+        return torch.stack([self.known_states[text] for text in texts])
+
+    def _read(self, texts: Sequence[str]) -> list[Tensor]:
+        encoder = self.encoder
+        limit = min(encoder.max_length, encoder.max_text_tokens or encoder.max_length)
+        rows = encoder.tokenizer(list(texts), truncation=True, max_length=limit).input_ids
+        rows = [row or [encoder.tokenizer.eos_token_id] for row in rows]
+        found: dict[int, Tensor] = {}
+        with self.after(0), evaluating(self.model):
+            for chosen in by_budget([len(row) for row in rows], BATCH_TOKENS):
+                ids = pad([rows[i] for i in chosen], encoder.tokenizer.pad_token_id, left=False)
+                mask = pad([[1] * len(rows[i]) for i in chosen], 0, left=False)
+                device = self.model.device
+                base, masks = base_model(self.model), mask.to(device)
+                means = mean_state(base, ids.to(device), masks, torch.float64)
+                found.update(zip(chosen, means.cpu(), strict=True))
+        return [found[i] for i in range(len(rows))]
+
+    @torch.no_grad()
+    def covariances(self, examples: Sequence[Example]) -> dict[str, Tensor]:
+        """The mean of x xᵀ over the inputs x of each adapted matrix, (in, in), on these examples.
+
+        The model as it is, reading prompt and answer, padding left out.
+        """
+        with evaluating(self.model), self.input_covariances() as measured:
+            for _, batch in self.batches(self.encoder.all(examples)):
+                with measured.of(batch) as seen:
+                    answer_logits(self.model, seen)
+        return measured.means()
+
+    def input_covariances(self) -> InputCovariances:
+        """What measures the inputs of the adapted matrices.
+
+        Raises NloraError if the adapter's update is not one of matrices.
+        """
+        matrices = self.adapter.matrices()
+        if not matrices:
+            raise NloraError(f"adapter '{self.adapter.name}' adapts no matrices that have inputs")
+        return InputCovariances(matrices, self.encoder.encoder_decoder)
+
+
+def on_device(batch: Mapping[str, Any], device: torch.device) -> Batch:
+    """The batch with its tensors on a device; what is no tensor stays as it is."""
+    return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}

@@ -1,1 +1,0 @@
-"""Backbones by name, and where their logits come from."""

@@ -1,0 +1,109 @@
+"""What is asked for: a run's configuration as a file and the command line give it."""
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+
+from nlora.backbones.catalog import BUILT_IN
+from nlora.errors import NloraError, unknown
+from nlora.store.directory import ModelDirectory
+
+Evaluate = Literal["seen", "next", "all"]
+
+DERIVED = ("format", "base", "tasks", "versions")
+"""What `model.json` holds beside the configuration."""
+
+RENAMED = {"carrier": "adapter"}
+"""Settings that had another name in nlora 0.1, and the one they have now."""
+RENAMED_VALUES = {("routing", "told"): "task"}
+"""Likewise values of settings."""
+
+
+def absolute(path: str) -> str:
+    """The path as it is found from any working directory, `~` expanded."""
+    # Unlike Path.expanduser, os.path leaves "~stranger" as it is, to be reported as missing.
+    return os.path.abspath(os.path.expanduser(path))
+
+
+def _absolute_folder(model: str) -> str:
+    folder = absolute(model)
+    return folder if os.path.isdir(folder) and model not in BUILT_IN else model
+
+
+def _absolute_file(stream: str) -> str:
+    return absolute(stream) if stream.lower().endswith((".yaml", ".yml")) else stream
+
+
+class RunConfig(BaseModel):
+    """A whole run: `model.json`, and what `--config` reads. Its paths are made absolute."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: Annotated[str, AfterValidator(_absolute_folder)]
+    method: str
+    stream: Annotated[str, AfterValidator(_absolute_file)] | None = None
+    data: Annotated[str, AfterValidator(absolute)] | None = None
+    seed: int = Field(default=0, ge=0)
+    max_train: PositiveInt | None = None
+    max_eval: PositiveInt | None = None
+    evaluate: Evaluate = "seen"
+    plugin: Annotated[str, AfterValidator(absolute)] | None = None
+    settings: Annotated[dict[str, Any], AfterValidator(lambda s: with_todays_names(s))] = Field(
+        default_factory=dict
+    )
+    """Run settings and the method's own, flat."""
+
+
+def with_todays_names(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that an earlier version of nlora named otherwise, under today's names.
+
+    >>> with_todays_names({"carrier": "lora", "routing": "told"})
+    {'adapter': 'lora', 'routing': 'task'}
+    """
+    found = {RENAMED.get(name, name): value for name, value in settings.items()}
+    for (name, old), new in RENAMED_VALUES.items():
+        if found.get(name) == old:
+            found[name] = new
+    return found
+
+
+def parse_config(values: dict[str, Any], source: str) -> RunConfig:
+    """A configuration from a file's or the command line's values. Raises NloraError."""
+    known = set(RunConfig.model_fields)
+    for name in values:
+        if name not in known:
+            raise unknown(f"key in {source}:", name, known)
+    try:
+        return RunConfig(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]) if first["loc"] else source
+        if first["type"] == "missing":
+            raise NloraError(f"{source}: '{name}' is needed") from error
+        raise NloraError(f"'{name}': {first['msg']}, not {first['input']!r}") from error
+
+
+def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
+    """Values of `key=value` texts: numbers, lists and null are read as such (1e-3 is a number).
+
+    >>> parse_overrides(["l1=1e-3", "epochs=[1,10]", "prompt=released"])
+    {'l1': 0.001, 'epochs': [1, 10], 'prompt': 'released'}
+    """
+    from omegaconf import OmegaConf
+
+    overrides = list(overrides)
+    for text in overrides:
+        if "=" not in text or not text.split("=", 1)[0].strip():
+            raise NloraError(f"--set takes key=value, not '{text}'")
+    try:
+        return OmegaConf.to_container(OmegaConf.from_dotlist(overrides))  # type: ignore[return-value]
+    except Exception as error:
+        raise NloraError(f"--set {' '.join(overrides)}: {str(error).splitlines()[0]}") from error
+
+
+def stored_config(directory: ModelDirectory) -> RunConfig:
+    """The configuration in a directory's `model.json`. Raises NloraError if it is none."""
+    values = {k: v for k, v in directory.config().items() if k not in DERIVED}
+    return parse_config(values, str(directory.path / "model.json"))

@@ -1,0 +1,193 @@
+"""A configuration resolved, once: everything below receives the plan and decides nothing again.
+
+Precedence of settings, lowest first: defaults (an adapter's, then a method's own where its paper
+has another optimiser), the model's recommended settings, a recipe, a configuration file, flags and
+`key=value` overrides. A recipe, a file and flags are one `RunConfig` already.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from nlora.backbones.catalog import EVERY, Base, find
+from nlora.backbones.hardware import bf16_is_faster
+from nlora.data.streams import load_stream
+from nlora.data.task import TaskData, sample
+from nlora.errors import NloraError, unknown
+from nlora.methods.base import ONE_PER_STAGE, Method
+from nlora.methods.registry import Entry, setting_error
+from nlora.methods.registry import method as entry_of
+from nlora.plan.config import RunConfig
+from nlora.plan.settings import RunSettings
+
+if TYPE_CHECKING:
+    from nlora.methods.context import Stage
+
+ADAPTER_DEFAULTS: dict[str, dict[str, Any]] = {
+    "full": {"learning_rate": 1e-4},
+    "sparse": {"learning_rate": 3e-3},
+}
+"""Over all parameters LoRA's learning rate is too large, for sparse entries it is too small. Both
+were chosen on dev, with agnews and dbpedia (docs/results/README.md)."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A method with its settings and the run's, before there is a model."""
+
+    entry: Entry
+    method: Method
+    run: RunSettings
+
+    def settings(self) -> dict[str, Any]:
+        """All settings, flat, as `model.json` holds them."""
+        own = self.method.settings.model_dump(mode="json")
+        return {**self.run.model_dump(mode="json"), **own}
+
+    def check_lists(self, stages: int, exactly: bool = True) -> None:
+        """Raise NloraError if a setting lists values for another number of stages.
+
+        Without `exactly`, for fewer.
+        """
+        for settings in (self.run, self.method.settings):
+            for name, info in type(settings).model_fields.items():
+                value = getattr(settings, name)
+                if ONE_PER_STAGE not in info.metadata or not isinstance(value, list):
+                    continue
+                if len(value) < stages or (exactly and len(value) > stages):
+                    raise NloraError(
+                        f"setting '{name}' lists {len(value)} values for {stages} stages; "
+                        "give one value for all, or one per stage"
+                    )
+
+
+@dataclass(frozen=True)
+class Plan(Choice):
+    """A run as it will be done: method, settings, base model, precision and data are known.
+
+    It can be sent to another process.
+    """
+
+    config: RunConfig
+    """As it was asked."""
+    base: Base
+    """The base model, found and fingerprinted."""
+    stream: tuple[TaskData, ...] = field(default=(), repr=False)
+    """The tasks, with the examples that are used."""
+
+    def stages(self) -> "list[Stage]":
+        """What is trained one after another."""
+        from nlora.methods.context import Stage
+
+        seed = self.config.seed
+        return [
+            Stage(index, name, data, seed=(seed * 1000 + index) % 2**32)  # NumPy's bound
+            for index, (name, data) in enumerate(self.method.stages(self.stream), start=1)
+        ]
+
+    def with_stream(self, stream: Sequence[TaskData]) -> "Plan":
+        """The same plan over other tasks, of which as many examples are used as it asks for."""
+        return replace(self, stream=tuple(sampled(data, self.config) for data in stream))
+
+    def with_precision(self, precision: str | None) -> "Plan":
+        """The plan in the precision in which its directory was begun, if `auto` was asked for.
+
+        A directory goes on as it began, also on a machine that would have chosen otherwise.
+        """
+        asked = self.config.settings.get("precision", "auto")
+        if precision is None or asked != "auto" or precision == self.run.precision:
+            return self
+        return replace(self, run=self.run.model_copy(update={"precision": precision}))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As what it was resolved from: a method of a plug-in has no module to be imported by."""
+        return _again, (self.config, self.base, self.stream, self.run.precision)
+
+
+def choose(config: RunConfig, recommended: Mapping[str, dict[str, Any]] | None = None) -> Choice:
+    """The method and all settings of a configuration, without looking for its model or its data.
+
+    `recommended` are a model's settings by adapter. Raises NloraError for an unknown or bad one.
+    """
+    entry = entry_of(config.method, Path(config.plugin) if config.plugin else None)
+    own_names = set(entry.kind.Settings.model_fields)
+    known = own_names | set(RunSettings.model_fields)
+    for name in config.settings:
+        if name not in known:
+            raise unknown(f"setting of {config.method}", name, known)
+    method = entry.build({k: v for k, v in config.settings.items() if k in own_names})
+    return Choice(entry, method, _run_settings(config, method, recommended or {}))
+
+
+def _run_settings(
+    config: RunConfig, method: Method, recommended: Mapping[str, dict[str, Any]]
+) -> RunSettings:
+    values = {
+        **ADAPTER_DEFAULTS.get(method.adapter, {}),
+        **method.run_defaults(),
+        **recommended.get(EVERY, {}),
+        **recommended.get(method.adapter, {}),
+        **{k: v for k, v in config.settings.items() if k in RunSettings.model_fields},
+    }
+    try:
+        run = RunSettings(**values)
+    except ValidationError as error:
+        raise setting_error(error) from error
+    if run.batch_size % run.accumulation:
+        raise NloraError(
+            f"setting 'accumulation': {run.accumulation} does not divide "
+            f"batch_size {run.batch_size}"
+        )
+    return run
+
+
+def resolve(
+    config: RunConfig,
+    stream: Sequence[TaskData] | None = None,
+    base: Base | None = None,
+    whole: bool = True,
+) -> Plan:
+    """The plan of a configuration: its method, settings, data and base model, each found once.
+
+    `stream` stands in for the one that the configuration names, and `base` for the model that was
+    found already, where a grid has the same one in every cell. With `whole` the stream is all that
+    will be learned, and settings that list values must list one per stage. Raises NloraError for
+    all that is wrong, before anything is downloaded where that is possible.
+    """
+    choice = choose(config)  # a misspelt setting should not wait for a download
+    method = choice.method
+    if stream is None:
+        if config.stream is None:
+            raise NloraError("which stream? give --stream NAME (`nlora streams` lists them)")
+        stream = load_stream(config.stream, Path(config.data) if config.data else None)
+    if whole:
+        stages = method.stages(stream)
+        if stages:
+            choice.check_lists(len(stages))
+        elif config.evaluate == "seen":
+            raise NloraError(f"{config.method} trains nothing: give --evaluate next or all")
+    base = base or find(config.model)
+    run = _run_settings(config, method, base.recommended)
+    if run.precision == "auto":
+        faster = "bf16" if bf16_is_faster() else "fp32"
+        run = run.model_copy(update={"precision": faster})
+    tasks = tuple(sampled(data, config) for data in stream)
+    return Plan(choice.entry, method, run, config, base, tasks)
+
+
+def sampled(data: TaskData, config: RunConfig) -> TaskData:
+    """At most `max_train` examples by the seed and `max_eval` that do not depend on it."""
+    return replace(
+        data,
+        train=sample(data.train, config.max_train, config.seed),
+        test=sample(data.test, config.max_eval, seed=0),
+    )
+
+
+def _again(config: RunConfig, base: Base, stream: tuple[TaskData, ...], precision: str) -> Plan:
+    chosen = choose(config, base.recommended)
+    run = chosen.run.model_copy(update={"precision": precision})
+    return Plan(chosen.entry, chosen.method, run, config, base, stream)

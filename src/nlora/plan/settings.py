@@ -1,0 +1,54 @@
+"""Settings that are the same for every method."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field
+
+from nlora.adapters.settings import AdapterSettings, Count
+from nlora.data.prompts import PromptForm
+from nlora.methods.base import ONE_PER_STAGE, PerStage
+
+Schedule = Literal[
+    "constant", "linear", "cosine", "cosine_with_restarts", "polynomial", "inverse_sqrt"
+]
+"""Transformers' schedules that need no arguments of their own."""
+
+
+def _positive(value: Any) -> Any:
+    for number in value if isinstance(value, list) else [value]:
+        if not number > 0:
+            raise ValueError("must be greater than 0")
+    return value
+
+
+class RunSettings(AdapterSettings):
+    """Settings that are the same for every method."""
+
+    epochs: Annotated[int | list[int], AfterValidator(_positive), ONE_PER_STAGE] = Field(
+        1, description="passes over a stage's examples, one value or one per stage"
+    )
+    batch_size: Count = Field(16, description="examples per optimiser step")
+    accumulation: Count = Field(
+        1, description="micro-batches that a step's batch is split into, to save memory"
+    )
+    learning_rate: PerStage = Field(1e-3, description="one value or one per stage")
+    schedule: Schedule = Field("constant", description="of the learning rate within a stage")
+    optimizer: str = Field("adamw_torch", description="optimiser (Transformers' names)")
+    weight_decay: float = Field(0.0, ge=0, description="of the optimiser")
+    max_grad_norm: float = Field(1.0, ge=0, description="clip gradients at this norm; 0 for not")
+    max_length: Count = Field(512, description="longest prompt, in tokens")
+    max_text_tokens: Count | None = Field(None, description="cut the text alone to so many tokens")
+    max_new_tokens: Count = Field(50, description="longest answer in evaluation")
+    eval_tokens: Count = Field(2048, description="tokens in a batch of evaluation")
+    prompt: PromptForm = Field(
+        "paper", description="paper: no data set name; released: with the Task/Dataset prefix"
+    )
+    chat: bool = Field(False, description="wrap prompts in the model's chat template")
+    shared_prefix: Literal["auto", "off"] = Field(
+        "auto", description="auto reads what all prompts of a batch begin with only once"
+    )
+    gradient_checkpointing: bool = Field(False, description="save memory, take longer")
+    deterministic: bool = Field(
+        False, description="on a GPU: the same numbers each time, slower (a CPU always does)"
+    )
+    report_to: str = Field("none", description="a tracker that Transformers knows (tensorboard, …)")

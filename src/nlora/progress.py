@@ -1,0 +1,47 @@
+"""How the library tells how far it is; the command line draws it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """What shows how far a run is: a bar, lines, or nothing."""
+
+    def message(self, text: str) -> None:
+        """Something happened, in one line."""
+        ...
+
+    def start(self, title: str, total: int) -> None:
+        """Work of so many steps begins."""
+        ...
+
+    def advance(self, count: int = 1, **values: float) -> None:
+        """So many steps are done; values such as the loss belong to the last."""
+        ...
+
+    def finish(self) -> None:
+        """The work that was started last is over."""
+        ...
+
+
+class NoProgress:
+    """A progress that shows nothing."""
+
+    def message(self, text: str) -> None: ...
+
+    def start(self, title: str, total: int) -> None: ...
+
+    def advance(self, count: int = 1, **values: float) -> None: ...
+
+    def finish(self) -> None: ...
+
+
+@contextmanager
+def shown(progress: Progress, title: str, total: int) -> Iterator[None]:
+    """Announce work of `total` steps, and its end, even when it fails."""
+    progress.start(title, total)
+    try:
+        yield
+    finally:
+        progress.finish()

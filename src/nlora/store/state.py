@@ -1,0 +1,129 @@
+"""What a method remembers from stage to stage, as files: safetensors and JSON, never pickled.
+
+A state is a dataclass. `state.json` holds every field; where a tensor stands, or an element of a
+list or mapping is one, it has null, and `state.safetensors` has the tensor as `name`, `name.key` or
+`name.number`.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from nlora.errors import NloraError
+from nlora.store.atomic import draft_text
+
+S = TypeVar("S")
+
+TENSORS, VALUES = "state.safetensors", "state.json"
+
+
+def write_state(folder: Path, state: Any) -> None:
+    """Write a state into a folder that is there; nothing where every field has its default.
+
+    Raises NloraError for a field that would not be read back as it is.
+    """
+    tensors, values = _parts(state)
+    if not tensors and values == _parts(type(state)())[1]:
+        return
+    for name, value in values.items():
+        if not _survives(value):
+            raise NloraError(
+                f"field '{name}' of {type(state).__name__} is no tensor, list of tensors, tensors "
+                "by name or JSON value, so it cannot be kept"
+            )
+    if tensors:
+        save_file({n: t.detach().contiguous() for n, t in tensors.items()}, folder / TENSORS)
+    draft_text(folder / VALUES, json.dumps(values, ensure_ascii=False))
+
+
+def read_state(folder: Path, kind: type[S]) -> S:
+    """The state that `write_state` wrote, or an earlier version of nlora; tensors on the CPU.
+
+    Raises NloraError if it is that of another method.
+    """
+    if (folder / VALUES).is_file():
+        values = json.loads((folder / VALUES).read_text(encoding="utf-8"))
+        found = _filled(values, _tensors(folder / TENSORS))
+    else:
+        found = _earlier(folder)
+    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    if unknown := found.keys() - known:
+        raise NloraError(
+            f"{folder} holds what this method does not keep: {', '.join(sorted(unknown))}"
+        )
+    return kind(**found)
+
+
+def _parts(state: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors of a state by name, and its fields with null in their place."""
+    tensors: dict[str, Tensor] = {}
+    values: dict[str, Any] = {}
+
+    def without(name: str, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            tensors[name] = value
+            return None
+        return value
+
+    for field in fields(state):
+        name, value = field.name, getattr(state, field.name)
+        if isinstance(value, dict):
+            values[name] = {key: without(f"{name}.{key}", v) for key, v in value.items()}
+        elif isinstance(value, list):
+            values[name] = [without(f"{name}.{i}", v) for i, v in enumerate(value)]
+        else:
+            values[name] = without(name, value)
+    return tensors, values
+
+
+def _filled(values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The fields with their tensors."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            found[name] = {key: tensors.get(f"{name}.{key}", v) for key, v in value.items()}
+        elif isinstance(value, list):
+            found[name] = [tensors.get(f"{name}.{i}", v) for i, v in enumerate(value)]
+        else:
+            found[name] = tensors.get(name, value)
+    return found
+
+
+def _survives(value: Any) -> bool:
+    """Whether a value is read from JSON as it was written."""
+    try:
+        return json.loads(json.dumps(value)) == value
+    except (TypeError, ValueError):
+        return False
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    return load_file(path) if path.is_file() else {}
+
+
+def _earlier(folder: Path) -> dict[str, Any]:
+    """The fields of states as nlora 0.1 wrote them, each kind in a file of its own."""
+    found: dict[str, Any] = {}
+    if tensors := _tensors(folder / "ewc.safetensors"):
+        found["constant"] = float(tensors.pop("constant"))
+        found |= {name: dict(_below(tensors, name)) for name in ("fisher", "anchor")}
+    if tensors := _tensors(folder / "router.safetensors"):
+        found |= {"means": list(tensors["means"]), "scatter": tensors["scatter"]}
+        found |= {"stages": list(range(1, 1 + len(tensors["means"])))}
+        found["texts"] = int(tensors["texts"])
+    if (path := folder / "buffer.json").is_file():
+        found["kept"] = json.loads(path.read_text(encoding="utf-8"))
+    if (path := folder / "lfpt5.json").is_file():
+        found |= json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def _below(tensors: Mapping[str, Tensor], field: str) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a mapping, by its keys."""
+    prefix = f"{field}."
+    return ((n.removeprefix(prefix), t) for n, t in tensors.items() if n.startswith(prefix))

@@ -1,0 +1,161 @@
+"""What happens to gradients once per optimiser step, between the last backward pass and the step.
+
+Penalties are added, a method may change the sum, and then it is clipped.
+"""
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+from transformers import TrainerCallback
+
+from nlora import processes
+from nlora.errors import NloraError
+from nlora.methods.base import Method, Penalty, Proximal, Term, overrides
+from nlora.methods.context import Context, Rates, Step
+from nlora.training.rates import readable, step_rates
+
+log = logging.getLogger("nlora")
+
+LOGGED = ("step", "epoch", "learning_rate", "gradient_norm", "penalty_gradient_norm")
+"""What is logged of every step beside the terms."""
+
+
+class GradientCallback(TrainerCallback):
+    """Adds penalties, lets the method change gradients, and clips, once per optimiser step.
+
+    The Trainer clips before it calls any callback, so this one takes clipping over while it
+    trains: `max_grad_norm` of the arguments is 0 meanwhile. Exact under gradient accumulation and
+    DDP; it needs gradients in `.grad`, which DeepSpeed does not leave there.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        ctx: Context,
+        penalties: Sequence[Penalty],
+        optimizer: str,
+    ) -> None:
+        check_names(penalty.name for penalty in penalties)
+        self.method = method
+        self.ctx = ctx
+        self.penalties = penalties
+        self.optimizer = optimizer
+        self.covariances = ctx.input_covariances() if method.needs_covariances else None
+        self.changes_gradients = overrides(method, "gradients")
+        acting = any(isinstance(penalty, Proximal) for penalty in penalties)
+        self.keeps_gradients = self.changes_gradients or overrides(method, "after_step") or acting
+        """Whether the task's gradient is looked at when `.grad` holds it no more."""
+        self.guessed = False
+        """Whether step sizes were asked for that cannot be read."""
+        self.terms: dict[str, float] = {}
+        """The value of each penalty at this step, by name."""
+        self.norms: dict[str, Tensor] = {}
+        """`gradient_norm`, of task and penalties together before clipping; and that of the
+        penalties alone, `penalty_gradient_norm`, where there are any."""
+        self.max_grad_norm = 0.0
+        self.clipped: Tensor | float = 1.0
+        """What clipping left of the gradient of this step: a factor of at most 1."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Take clipping over."""
+        self.max_grad_norm, args.max_grad_norm = args.max_grad_norm, 0.0
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Hand clipping back."""
+        args.max_grad_norm = self.max_grad_norm
+
+    @torch.no_grad()
+    def on_pre_optimizer_step(
+        self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any
+    ) -> None:
+        """Add every penalty's gradient to the task's, let the method change it, clip."""
+        own = {p: p.grad for p in model.parameters() if p.grad is not None}
+        if self.keeps_gradients:
+            own = {p: g.clone() for p, g in own.items()}
+        self.ctx.step = step = Step(state.global_step, state.max_steps, own, self._measured())
+        self._add([(penalty.name, penalty(step)) for penalty in self.penalties])
+        if self.changes_gradients:
+            for parameter, gradient in (self.method.gradients(self.ctx) or {}).items():
+                if gradient.shape != parameter.shape:
+                    raise NloraError(
+                        f"{self.method.name}: a gradient is {list(gradient.shape)} for a parameter "
+                        f"of {list(parameter.shape)}"
+                    )
+                parameter.grad = gradient.to(parameter.dtype)
+        bound = self.max_grad_norm or float("inf")
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), bound)
+        self.norms["gradient_norm"] = norm
+        self.clipped = (bound / norm).clamp(max=1.0) if self.max_grad_norm else 1.0
+
+    def on_optimizer_step(
+        self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any
+    ) -> None:
+        """Let proximal penalties and the method act, at the rates of the optimiser's step."""
+        assert self.ctx.step is not None
+        step = replace(self.ctx.step, rates=self._rates(optimizer))
+        for penalty in self.penalties:
+            if isinstance(penalty, Proximal):
+                penalty.after(step)
+        self.ctx.step = step
+        self.method.after_step(self.ctx)
+
+    def notes(self) -> dict[str, Any]:
+        """What the stage should record: where step sizes were not those of the optimiser."""
+        return {"step_sizes": "learning rate"} if self.guessed else {}
+
+    def _rates(self, optimizer: Any) -> Rates:
+        """The rates of the step; a warning where they are asked for and cannot be read."""
+        read = step_rates(optimizer, self.clipped)
+        if readable(self.optimizer):
+            return read
+
+        def rate(parameter: Parameter) -> Tensor | float:
+            if not self.guessed:
+                self.guessed = True
+                log.warning(
+                    "the step sizes of optimizer '%s' cannot be read: what acts after its steps "
+                    "goes by the learning rate alone",
+                    self.optimizer,
+                )
+            return read(parameter)
+
+        return rate
+
+    def _measured(self) -> dict[str, Tensor]:
+        """The covariances of the step's inputs, over all processes."""
+        if self.covariances is None:
+            return {}
+        sums = {name: processes.summed(own) for name, own in self.covariances.sums().items()}
+        found = self.covariances.means(sums)
+        self.covariances.clear()
+        return found
+
+    def _add(self, computed: Sequence[tuple[str, Term | None]]) -> None:
+        together: dict[Parameter, Tensor] = {}
+        for name, term in computed:
+            self.terms[name] = 0.0 if term is None else term.value
+            for parameter, gradient in [] if term is None else term.gradients:
+                gradient = gradient.to(parameter.dtype)
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                parameter.grad.add_(gradient)
+                known = together.get(parameter)
+                together[parameter] = gradient if known is None else known + gradient
+        if computed:
+            norms = [torch.linalg.vector_norm(g, dtype=torch.float32) for g in together.values()]
+            total = torch.stack(norms).norm() if norms else torch.zeros(())
+            self.norms["penalty_gradient_norm"] = total
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Raise NloraError unless each name is one's own: terms are logged by it, step by step."""
+    seen: set[str] = set(LOGGED)
+    for name in names:
+        if name in seen:
+            raise NloraError(f"two loss terms or penalties are logged as '{name}'; rename one")
+        seen.add(name)

@@ -1,0 +1,89 @@
+"""One stage, from the update that is made ready to the update that is trained."""
+
+import math
+import random
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from transformers import set_seed
+
+from nlora import processes
+from nlora.data.task import Example
+from nlora.errors import NloraError
+from nlora.methods.base import Method, MixedIn, per_stage
+from nlora.methods.context import Context
+from nlora.plan.settings import RunSettings
+from nlora.progress import shown
+from nlora.training.gradients import GradientCallback
+from nlora.training.trainer import StageTrainer
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What is known of a stage's training beside the update itself."""
+
+    examples: int
+    steps: int
+    losses: list[dict[str, float]]
+    """Every loss term, norms and learning rate of each optimiser step."""
+    notes: dict[str, Any]
+
+
+def train(method: Method, ctx: Context, run: RunSettings, autocast: bool, logs: Path) -> Trained:
+    """Train one stage: afterwards the adapter holds its update, and the method its state.
+
+    With `autocast` matrices are multiplied in bf16. Trackers' files go below `logs`.
+    """
+    set_seed(ctx.stage.seed)
+    method.begin(ctx)
+    take_examples(method, ctx, run)
+    penalties = method.penalties(ctx)
+    gradients = GradientCallback(method, ctx, penalties, run.optimizer)
+    with shown(ctx.progress, f"{ctx.stage.index} {ctx.stage.name}: training", ctx.stage.steps):
+        losses = StageTrainer(method, ctx, run, gradients, autocast, logs).losses_of_training()
+    ctx.adapter.consolidate()
+    method.end(ctx)
+    notes = {
+        "truncated": sum(e.truncated for e in ctx.encoded),
+        **ctx.adapter.notes(),
+        **{p.name: p.notes() for p in penalties if p.notes()},
+        **gradients.notes(),
+    }
+    return Trained(len(ctx.examples), ctx.stage.steps, losses, notes)
+
+
+def take_examples(method: Method, ctx: Context, run: RunSettings) -> None:
+    """Put the stage's examples, those mixed in, their token ids and the steps into the context."""
+    own = list(method.examples(ctx))
+    mixed = mixed_examples(len(own), method.mixed_in(ctx), ctx.stage.seed)
+    # All processes must agree, also on what was generated.
+    ctx.examples, ctx.own = processes.from_main([*own, *mixed]), len(own)
+    encoded = method.encode(ctx, ctx.examples)
+    ctx.encoded = [replace(example, index=i) for i, example in enumerate(encoded)]
+    ctx.stage = replace(ctx.stage, steps=count_steps(len(ctx.encoded), run, ctx.stage.index))
+
+
+def mixed_examples(own: int, mixed: MixedIn, seed: int) -> list[Example]:
+    """The examples that are mixed in with `own` others, as many as their share asks for.
+
+    Raises NloraError for a share that is no share.
+    """
+    examples, share = list(mixed.examples), mixed.share
+    if share is None or not examples:
+        return examples
+    if not 0 <= share < 1:
+        raise NloraError(f"the share of mixed-in examples must be at least 0 and below 1: {share}")
+    count = round(own * share / (1 - share))
+    order = random.Random(seed)
+    found: list[Example] = []
+    while len(found) < count:
+        order.shuffle(examples)
+        found += examples[: count - len(found)]
+    return found
+
+
+def count_steps(examples: int, settings: RunSettings, stage: int) -> int:
+    """Optimiser steps of a stage."""
+    epochs = int(per_stage(settings.epochs, stage, "epochs"))
+    return epochs * math.ceil(examples / settings.batch_size)

@@ -1,0 +1,79 @@
+import pytest
+import torch
+
+from nlora.adapters.full import Full
+from nlora.fast.logits import answer_logits
+from tests import tiny
+from tests.adapters.helpers import batch, logits, train
+
+SHAPES = ("llama", "gpt2", "t5")  # gpt2 and t5 share embeddings and output layer
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_last_saved_state_is_the_model(shape, tmp_path):
+    live = Full(tiny.model(shape))
+    for stage in (1, 2):
+        live.begin()
+        train(live, seed=stage)
+        live.save(tmp_path / str(stage))
+    loaded = Full(tiny.model(shape, seed=5))
+    loaded.load([tmp_path / "1", tmp_path / "2"])
+    assert torch.equal(logits(loaded.model, shape), logits(live.model, shape))
+    assert live.replaces
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_parameter_is_trained_and_shared_ones_stay_shared(shape, tmp_path):
+    live = Full(tiny.model(shape).requires_grad_(False))
+    assert {id(p) for p in live.trainable()} == {id(p) for p in live.model.parameters()}
+    assert all(p.requires_grad for p in live.trainable())
+    train(live, seed=1)
+    live.save(tmp_path)
+    loaded = Full(tiny.model(shape))
+    loaded.load([tmp_path])
+    inputs, outputs = (
+        loaded.model.get_input_embeddings().weight,
+        loaded.model.get_output_embeddings().weight,
+    )
+    assert (inputs is outputs) == (shape != "llama")
+
+
+@pytest.mark.parametrize("shape", ["llama", "t5"])
+def test_previous_is_the_model_from_before_the_stage(shape):
+    adapter = Full(tiny.model(shape))
+    adapter.begin()
+    train(adapter, seed=1)
+    before = logits(adapter.model, shape)
+    adapter.begin(keep_previous=True)
+    train(adapter, seed=2)
+    after = logits(adapter.model, shape)
+    assert not torch.equal(after, before)
+    with adapter.previous():
+        assert torch.equal(logits(adapter.model, shape), before)
+    assert torch.equal(logits(adapter.model, shape), after)
+
+
+def test_previous_may_be_asked_while_a_backward_pass_is_in_flight():
+    adapter = Full(tiny.model("llama"))
+    adapter.begin(keep_previous=True)
+    train(adapter, seed=1)
+
+    def gradients(teacher: bool) -> list[torch.Tensor]:
+        adapter.model.zero_grad()
+        loss = answer_logits(adapter.model, batch("llama")).logits.square().mean()
+        if teacher:
+            with torch.no_grad(), adapter.previous():
+                answer_logits(adapter.model, batch("llama"))
+        loss.backward()
+        return [p.grad.clone() for p in adapter.trainable()]
+
+    pairs = zip(gradients(True), gradients(False), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_no_copy_of_the_model_is_kept_where_none_is_asked_for():
+    adapter = Full(tiny.model("llama"))
+    adapter.begin(keep_previous=True)
+    adapter.begin()
+    with pytest.raises(ValueError), adapter.previous():
+        pass

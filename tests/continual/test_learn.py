@@ -1,0 +1,172 @@
+import json
+import shutil
+from types import SimpleNamespace
+
+import pytest
+
+from nlora.continual.learning import learn, run
+from nlora.data.files import read_stream, task_from_files
+from nlora.errors import NloraError
+from tests.runs import FAST, Listener, config, tree, write_stream, write_task
+
+
+@pytest.fixture(scope="module")
+def learned(llama, tmp_path_factory):
+    """A run over two of three tasks whose original files are gone, and the third task's data."""
+    folder = tmp_path_factory.mktemp("learned")
+    tasks = read_stream(write_stream(folder))
+    stream = write_stream(folder, "colour", "animal")
+    run(config(llama, stream), folder / "out")
+    for path in folder.glob("*.jsonl"):
+        path.unlink()
+    return SimpleNamespace(out=folder / "out", third=tasks[2], tasks=tasks)
+
+
+@pytest.fixture
+def out(learned, tmp_path):
+    """A copy of the run's directory."""
+    return shutil.copytree(learned.out, tmp_path / "out")
+
+
+def updates(out):
+    return {name: data for name, data in tree(out).items() if "/update/" in name}
+
+
+def test_a_learned_task_is_a_stage_like_those_of_a_run(learned, llama, out, tmp_path):
+    found = learn(out, learned.third)
+    assert found["stages"] == ["colour", "animal", "fruit"]
+    whole = run(config(llama, None), tmp_path / "whole", stream=learned.tasks)
+    assert found["accuracy_matrix"] == whole["accuracy_matrix"]
+    assert updates(out) == updates(tmp_path / "whole")
+
+
+def test_every_earlier_task_is_tested_again_from_what_the_directory_kept(learned, out):
+    found = learn(out, learned.third)
+    assert None not in found["accuracy_matrix"][2]
+    record = json.loads((out / "stages" / "003-fruit" / "stage.json").read_text())
+    assert record["tested"] == {"colour": 6, "animal": 6, "fruit": 6}
+
+
+def test_the_original_run_is_refused_afterwards(learned, llama, out, tmp_path):
+    learn(out, learned.third)
+    before = tree(out)
+    for names in (("colour", "animal"), ("colour", "animal", "fruit")):
+        stream = write_stream(tmp_path, *names)
+        with pytest.raises(NloraError, match="different configuration") as error:
+            run(config(llama, stream), out)
+        assert "\n" not in str(error.value)
+    assert tree(out) == before
+
+
+def test_a_new_directory_goes_on_without_being_told_how(llama, tmp_path):
+    out = tmp_path / "out"
+    tasks = read_stream(write_stream(tmp_path))
+    settings = {**FAST, "rank": 2}
+    first = learn(out, tasks[0], config(llama, None, settings, method="seq-lora"))
+    assert first["stages"] == ["colour"]
+    second = learn(out, tasks[1])
+    assert second["stages"] == ["colour", "animal"]
+    assert second["method"] == "seq-lora"
+    adapter = json.loads((out / "stages/002-animal/update/adapter_config.json").read_text())
+    assert adapter["r"] == 2
+
+
+def test_telling_it_again_is_allowed_and_something_else_is_refused(learned, llama, out):
+    before = tree(out)
+    for other in (config(llama, None, {**FAST, "rank": 2}), config(llama, None, method="ns")):
+        with pytest.raises(NloraError, match="different configuration"):
+            learn(out, learned.third, other)
+    assert tree(out) == before
+    assert learn(out, learned.third, config(llama, None))["stages"][2] == "fruit"
+
+
+def test_a_new_directory_needs_a_configuration(learned, tmp_path):
+    with pytest.raises(NloraError, match="--model and --method"):
+        learn(tmp_path / "new", learned.third)
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_same_task_twice_does_nothing(learned, out, monkeypatch):
+    first = learn(out, learned.third)
+    before, listener = tree(out), Listener()
+
+    def fails(*args, **kwargs):
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr("nlora.backbones.load.load", fails)
+    assert learn(out, learned.third, progress=listener) == first
+    assert tree(out) == before
+    assert "nothing to do" in listener.messages[-1]
+
+
+def test_another_task_of_the_same_name_is_refused(learned, out, tmp_path):
+    write_task(tmp_path, "colour", start=50)
+    other = task_from_files(
+        "colour", tmp_path / "colour-train.jsonl", tmp_path / "colour-test.jsonl"
+    )
+    before = tree(out)
+    with pytest.raises(NloraError, match="another task named 'colour'") as error:
+        learn(out, other)
+    assert "\n" not in str(error.value)
+    assert tree(out) == before
+
+
+def test_a_damaged_directory_is_not_learned_from(learned, out):
+    (out / "stages" / "001-colour" / "update" / "adapter_model.safetensors").write_bytes(b"x")
+    before = tree(out)
+    with pytest.raises(NloraError, match=r"001-colour.*changed or damaged"):
+        learn(out, learned.third)
+    assert tree(out) == before
+
+
+def test_a_method_that_trains_all_tasks_together_cannot_learn_one_more(llama, tmp_path):
+    tasks = read_stream(write_stream(tmp_path))
+    asked = config(llama, None, method="mtl")
+    run(asked, tmp_path / "out", stream=tasks[:2])
+    before = tree(tmp_path / "out")
+    with pytest.raises(NloraError, match="mtl trains all its tasks in one stage") as error:
+        learn(tmp_path / "out", tasks[2])
+    assert "\n" not in str(error.value)
+    assert tree(tmp_path / "out") == before
+
+
+def test_what_a_method_keeps_for_its_next_stage_is_there(llama, tmp_path):
+    tasks = read_stream(write_stream(tmp_path))
+    settings = {**FAST, "adapter": "lora", "buffer": 3}
+    run(config(llama, None, settings, method="replay"), tmp_path / "out", stream=tasks[:2])
+    learn(tmp_path / "out", tasks[2])
+    record = json.loads((tmp_path / "out/stages/003-fruit/stage.json").read_text())
+    assert record["examples"] == 12 + 2 * 3
+
+
+def test_a_list_without_a_value_for_the_stage_is_refused_before_training(llama, tmp_path):
+    tasks = read_stream(write_stream(tmp_path))
+    out = tmp_path / "out"
+    settings = {**FAST, "learning_rate": [1e-3, 2e-3]}
+    learn(out, tasks[0], config(llama, None, settings))  # more values than stages so far
+    learn(out, tasks[1])
+    before = tree(out)
+    with pytest.raises(NloraError, match="'learning_rate' lists 2 values") as error:
+        learn(out, tasks[2])
+    assert "\n" not in str(error.value)
+    assert tree(out) == before
+
+
+def test_the_limits_of_the_directory_hold_for_what_it_learns(llama, tmp_path):
+    tasks = read_stream(write_stream(tmp_path))
+    asked = config(llama, None, max_train=9, max_eval=3)
+    run(asked, tmp_path / "out", stream=tasks[:1])
+    learn(tmp_path / "out", tasks[1])
+    record = json.loads((tmp_path / "out/stages/002-animal/stage.json").read_text())
+    assert record["examples"] == 9
+    assert record["tested"] == {"colour": 3, "animal": 3}
+
+
+def test_a_directory_goes_on_from_any_working_directory(llama, tmp_path, monkeypatch):
+    tasks = read_stream(write_stream(tmp_path))
+    shutil.copytree(llama, tmp_path / "model")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    learn(tmp_path / "out", tasks[0], config("model", None))
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert learn(tmp_path / "out", tasks[1])["stages"] == ["colour", "animal"]

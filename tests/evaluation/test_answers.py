@@ -1,0 +1,165 @@
+from functools import lru_cache
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nlora.data.encode import Encoder
+from nlora.data.prompts import Prompter
+from nlora.data.task import Example, Task
+from nlora.evaluation.answers import Prediction, answer, exact_match
+from nlora.evaluation.expected import ANYTHING
+from nlora.evaluation.greedy import decode
+from nlora.evaluation.normalise import Options, normalise
+from tests.tiny import ENCODER_DECODER, SHAPES, model, task, tokenizer
+
+LABELS = ("Science or Technology", "World", "Worldly", "C-3PO", "ΑΣ")
+WORDS = [*LABELS, "Sc", "ience", " or", "  ", ".", "!", "wor", "ld", "ly", "x", "Σ", "Α", "\n", "-"]
+
+
+@given(st.lists(st.sampled_from(WORDS), max_size=6))
+def test_a_text_that_becomes_a_label_was_never_called_hopeless(pieces):
+    whole = "".join(pieces)
+    if normalise(whole) in {normalise(label) for label in LABELS}:
+        options = Options(LABELS)
+        assert all(options.reachable(whole[:end]) for end in range(len(whole) + 1))
+
+
+def test_a_text_that_cannot_become_a_label_is_hopeless():
+    options = Options(LABELS)
+    assert not options.reachable("World War")
+    assert not options.reachable("The answer")
+    assert options.reachable("World.")
+    assert options.reachable("")
+
+
+def test_a_character_whose_bytes_are_incomplete_is_not_hopeless():
+    assert Options(("caf\u00e9",)).reachable("caf\ufffd")
+
+
+def test_accuracy_is_exact_match_after_normalisation():
+    rows = [Prediction("world ", "World"), Prediction("World War", "World"), Prediction("", "C")]
+    assert [p.correct for p in rows] == [True, False, False]
+    assert exact_match(rows) == pytest.approx(100 / 3)
+    assert exact_match([rows[0], *rows]) == pytest.approx(50)
+
+
+def loud(shape):
+    """A random model whose answers depend on what it reads, unlike most random ones'."""
+    net = model(shape)
+    net.get_output_embeddings().weight.data.mul_(30)
+    return net.eval()
+
+
+@lru_cache
+def overfitted(shape, examples=None):
+    """A model that has learned some answers, so that right, wrong and endless answers occur."""
+    from nlora.data.batches import Collator
+    from nlora.fast.logits import answer_logits
+
+    net = model(shape)
+    seq2seq = shape in ENCODER_DECODER
+    encode = Encoder(tokenizer(seq2seq), Prompter(), seq2seq)
+    examples = examples or task(count=9).train
+    batch = Collator(0, seq2seq)([encode(e) for e in examples[:6]])
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-2)
+    loss = torch.tensor(1.0)
+    while loss > 0.01:
+        logits, targets = answer_logits(net, batch)
+        loss = torch.nn.functional.cross_entropy(logits, targets)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return net, encode, examples
+
+
+def passes(net, monkeypatch):
+    """How long the inputs of each forward pass are, from now on."""
+    lengths = []
+    original = net.forward
+
+    def counting(input_ids=None, **kwargs):
+        lengths.append(input_ids.shape[1])
+        return original(input_ids=input_ids, **kwargs)
+
+    monkeypatch.setattr(net, "forward", counting)
+    return lengths
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_early_stop_and_length_sorting_change_no_verdict(shape):
+    net, encode, examples = overfitted(shape)
+    quick = answer(net, encode, examples, batch_tokens=300)
+    plain = [answer(net, encode, [e], early_stop=False)[0] for e in examples]
+    assert [p.correct for p in quick] == [p.correct for p in plain]
+    assert any(p.correct for p in quick)
+    # what was right has the same text, too
+    assert [q.text for q, p in zip(quick, plain, strict=True) if p.correct] == [
+        p.text for p in plain if p.correct
+    ]
+
+
+def test_rows_stop_as_soon_as_they_are_hopeless(monkeypatch):
+    net = model("llama")
+    encode = Encoder(tokenizer(False), Prompter(), False)
+    lengths = passes(net, monkeypatch)
+    answer(net, encode, task().test)
+    stopped = len(lengths)
+    lengths.clear()
+    free = Task("free", "Say.", None)
+    answer(net, encode, [Example(free, e.text, e.label) for e in task().test])
+    assert stopped < 10 < len(lengths)  # free text is decoded to the end
+
+
+def test_answers_come_back_in_the_order_of_the_examples():
+    encode = Encoder(tokenizer(False), Prompter(), False)
+    examples = task().test
+    found = answer(model("llama"), encode, examples, max_new_tokens=2, batch_tokens=256)
+    assert [p.label for p in found] == [e.label for e in examples]
+
+
+@pytest.mark.parametrize("shape", ["llama", "gpt2"])
+@torch.inference_mode()
+def test_prompts_that_begin_differently_share_batches_and_not_answers(shape):
+    net, encode = loud(shape), Encoder(tokenizer(False), Prompter(), False)
+    prompts = [encode.answer_ids(text)[:-1] for text in ("xy", "a longer one", "zyx", "a")]
+    kinds = [ANYTHING] * len(prompts)
+    together = dict(
+        pair
+        for rows, texts in decode(net, encode, prompts, kinds, 6, 2048)
+        for pair in zip(rows, texts, strict=True)
+    )
+    alone = [next(decode(net, encode, [p], [ANYTHING], 6, 2048))[1][0] for p in prompts]
+    assert [together[i] for i in range(len(prompts))] == alone
+    assert len(set(alone)) > 1
+
+
+@torch.inference_mode()
+def test_a_batch_has_the_rows_that_its_budget_allows_beside_the_shared_prefix():
+    net = loud("llama")
+    encode = Encoder(tokenizer(False), Prompter(), False)
+    start = encode.answer_ids("a shared beginning ")[:-1]
+    prompts = [[*start, *encode.answer_ids(text)[:-1]] for text in ("one", "two", "three", "four")]
+    found = list(decode(net, encode, prompts, [ANYTHING] * 4, 2, batch_tokens=10))
+    assert [rows for rows, _ in found] == [[2, 3], [0, 1]]
+
+
+@pytest.mark.parametrize("shape", ["llama", "neox"])
+def test_a_label_that_was_learned_takes_few_passes_however_long_it_is(shape, monkeypatch):
+    net, encode, examples = overfitted(shape)
+    lengths = passes(net, monkeypatch)
+    found = answer(net, encode, examples[:6])
+    assert all(p.correct for p in found)
+    # The shared prefix; the rest of the prompts, which says " ", with which every label begins
+    # where tokens are bytes; the first label as a draft; the label that the next letter tells.
+    assert lengths[2:] == [len(" red"), len("blue or grey")]
+
+
+@pytest.mark.parametrize("shape", ["llama", "gpt2"])
+def test_labels_that_begin_alike_are_told_apart(shape):
+    described = Task("mood", "How?", ("very good", "very bad", "so-so", "very"))
+    labels = ("very good", "very bad", "very", "so-so", "very bad", "very good")
+    examples = tuple(Example(described, f"{i} says it {i}", x) for i, x in enumerate(labels))
+    net, encode, examples = overfitted(shape, examples)
+    assert [p.text.strip() for p in answer(net, encode, examples)] == list(labels)
