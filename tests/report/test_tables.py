@@ -157,6 +157,15 @@ def test_marks_stand_wherever_a_method_does_and_say_what_they_mean(make):
             assert [r["marks"] or None for r in flat] == marks
 
 
+def test_rows_of_an_earlier_version_mean_the_same(make):
+    today, before = row("ewc"), row("ewc")
+    today["configuration"]["settings"] |= {"adapter": "lora", "routing": "task"}
+    before["configuration"]["settings"] |= {"carrier": "lora", "routing": "told"}
+    before["needs"]["carrier"] = before["needs"].pop("adapter")
+    assert make([today], "cost").to_json() == make([before], "cost").to_json()
+    assert cells(make([before], "cost"), "ewc")["adapter"] == "lora"
+
+
 def test_cost_is_a_mean_over_runs(make):
     rows = grid(("inc-lora",), seeds=(0, 1))
     for r in rows:

@@ -188,6 +188,18 @@ def test_a_default_that_is_another_now_disagrees_and_a_new_setting_does_not(file
         claim(out, files())
 
 
+def test_a_grid_of_an_earlier_version_agrees_under_todays_names(files, tmp_path):
+    out = tmp_path / "out"
+    asked = files("ewc:adapter=lora,inc-lora:routing=task")
+    claim(out, asked)
+    written = json.loads((out / "compare.json").read_text())
+    ewc, inc = (m["settings"] for m in written["methods"].values())
+    ewc["carrier"] = ewc.pop("adapter")
+    inc["routing"] = "told"
+    (out / "compare.json").write_text(json.dumps(written))
+    claim(out, asked)
+
+
 def test_other_data_and_another_model_disagree_too(files, tmp_path, t5):
     out = tmp_path / "out"
     claim(out, files())

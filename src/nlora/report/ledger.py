@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from nlora.errors import NloraError
+from nlora.plan.config import with_todays_names
 from nlora.store.atomic import write_text
 
 
@@ -51,10 +52,23 @@ def rounded(value: Any, digits: int = 6) -> Any:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The rows of a ledger of runs. Raises NloraError, with the line, for what is none."""
+    """The rows of a ledger of runs, those of earlier versions of nlora under today's names.
+
+    Raises NloraError, with the line, for what is none.
+    """
     if not path.is_file():
         raise NloraError(f"{path} does not exist; `nlora compare` writes OUT/ledger.jsonl")
-    return list(lines(path, {"configuration", "base"}))
+    return [_with_todays_names(row) for row in lines(path, {"configuration", "base"})]
+
+
+def _with_todays_names(row: dict[str, Any]) -> dict[str, Any]:
+    configuration = row["configuration"]
+    settings = with_todays_names(configuration["settings"])
+    return {
+        **row,
+        "configuration": {**configuration, "settings": settings},
+        "needs": with_todays_names(row.get("needs", {})),
+    }
 
 
 def lines(path: Path, keys: Collection[str] = ()) -> Iterator[dict[str, Any]]:

@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from nlora.backbones.catalog import Base
 from nlora.errors import NloraError
+from nlora.plan.config import with_todays_names
 from nlora.plan.points import Point
 from nlora.plan.resolve import choose
 from nlora.report import ledger
@@ -92,7 +93,7 @@ def _read(out: Path) -> dict[str, Any]:
             raise NloraError(f"{path} is not valid JSON: {error}") from error
         if not isinstance(value, dict) or value.get("format") != FORMAT:
             raise NloraError(f"{path} is not a comparison's; choose another folder")
-        return value if _used(out) else {}
+        return _with_todays_names(value) if _used(out) else {}
     if out.is_dir():
         if any(p.name != ".lock" and not p.name.startswith(f".{_FILE}-") for p in out.iterdir()):
             raise NloraError(
@@ -101,6 +102,15 @@ def _read(out: Path) -> dict[str, Any]:
     elif out.exists() or out.is_symlink():
         raise NloraError(f"{out} is a file; a folder is needed here")
     return {}
+
+
+def _with_todays_names(grid: dict[str, Any]) -> dict[str, Any]:
+    """The grid of an earlier version of nlora, its settings under today's names."""
+    methods = {
+        label: {**method, "settings": with_todays_names(method["settings"])}
+        for label, method in grid["methods"].items()
+    }
+    return {**grid, "settings": with_todays_names(grid["settings"]), "methods": methods}
 
 
 def _used(out: Path) -> bool:
