@@ -16,6 +16,7 @@ import itertools
 import json
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,17 +24,16 @@ from typing import Any
 import torch
 
 from nlora.analysis.adapters import WEIGHTS, read_adapter
-from nlora.backbones.catalog import find
 from nlora.backbones.load import load
 from nlora.cli.console import Lines
 from nlora.continual.learning import run
 from nlora.continual.model import make_adapter, make_encoder, weights_dtype
-from nlora.data.batches import Collator, by_budget
 from nlora.data.streams import load_stream
 from nlora.data.task import Example, TaskData, sample
 from nlora.lowrank.factors import Factors
+from nlora.methods.context import Context, Stage
 from nlora.plan.config import RunConfig, parse_overrides
-from nlora.plan.resolve import Plan, choose
+from nlora.plan.resolve import Plan, resolve
 from nlora.store.directory import ModelDirectory
 
 
@@ -64,23 +64,21 @@ def losses(
     resolved: Plan, updates: Sequence[Path], tasks: dict[str, Sequence[Example]]
 ) -> dict[str, float]:
     """The mean loss per answer token of each task's examples, with these updates active."""
-    backbone = load(find(resolved.config.model), weights_dtype(resolved))
-    encoder, adapter = make_encoder(resolved, backbone), make_adapter(resolved, backbone)
+    backbone = load(resolved.base, weights_dtype(resolved))
+    adapter = make_adapter(resolved, backbone)
     adapter.load(updates)
-    adapter.model.eval()
-    collate = Collator(backbone.tokenizer.pad_token_id, backbone.encoder_decoder)
+    ctx = Context(
+        stage=Stage(0, "", (), seed=0),
+        adapter=adapter,
+        encoder=make_encoder(resolved, backbone),
+        stream=(),
+        after=lambda stage: nullcontext(),
+        stage_of=lambda task: None,
+    )
     found = {}
     for name, examples in tasks.items():
-        rows = [encoder(e) for e in examples]
-        tokens = torch.tensor(sum(len(row.answer) for row in rows))
-        found[name] = 0.0
-        for batch in by_budget([len(row) for row in rows], resolved.run.eval_tokens):
-            inputs = collate([rows[i] for i in batch])
-            inputs = {
-                key: value.to(adapter.model.device) if isinstance(value, torch.Tensor) else value
-                for key, value in inputs.items()
-            }
-            found[name] += float(resolved.method.loss(adapter.model, inputs, tokens)["task"])
+        tokens = sum(len(row.answer) for row in ctx.encoder.all(examples))
+        found[name] = -sum(ctx.score(examples)) / tokens
     return found
 
 
@@ -90,7 +88,7 @@ def measure(config: RunConfig, folder: Path, stream: Sequence[TaskData]) -> list
     run(config, folder, Lines(), stream=on_dev)
     directory = ModelDirectory(folder)
     stored = directory.config()["settings"]
-    resolved = choose(config.model_copy(update={"settings": stored}))
+    resolved = resolve(config.model_copy(update={"settings": stored}), on_dev)
     dev = {task.name: sample(task.test, config.max_eval, seed=0) for task in on_dev}
     rows = []
     for k, record in enumerate(directory.stages(), start=1):

@@ -5,6 +5,8 @@ user of Transformers and PEFT would write for the same batches.
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +22,14 @@ from nlora.data.batches import Collator, TrainingOrder
 from nlora.data.streams import load_stream
 from nlora.data.task import Example, TaskData, sample
 from nlora.evaluation.answers import answer
+from nlora.fast.attention import use_plain_attention
 from nlora.machine import peak_memory
-from nlora.methods.base import Stage
+from nlora.methods.context import Context, Stage
 from nlora.plan.config import RunConfig
-from nlora.plan.resolve import choose
-from nlora.plan.settings import RunSettings
-from nlora.progress import NoProgress
-from nlora.training.loop import train
+from nlora.plan.resolve import choose, resolve
+from nlora.training.gradients import GradientCallback
+from nlora.training.loop import take_examples
+from nlora.training.trainer import StageTrainer
 
 BATCH = 16
 
@@ -45,13 +48,14 @@ class Ours:
     ) -> None:
         settings["precision"] = "bf16" if dtype == torch.bfloat16 else "fp32"
         config = RunConfig(model=model, method=method, settings=settings)
-        self.plan = choose(config)
-        self.backbone = load(find(model), dtype)
+        self.data = replace(data, train=data.train[: BATCH * steps])
+        self.plan = resolve(config, [self.data], whole=False)
+        self.backbone = load(self.plan.base, dtype)
+        use_plain_attention(self.backbone.model)
         self.adapter = make_adapter(self.plan, self.backbone)
         self.encoder = make_encoder(self.plan, self.backbone)
         self.adapter.begin()
-        self.rows = [self.encoder(e) for e in data.train[: BATCH * steps]]
-        self.stage = Stage(1, data.name, (data,), seed=1, steps=steps)
+        self.encoder.all(self.data.train)  # which keeps the token ids
 
     def evaluate(self, tests: Sequence[Example]) -> list[str]:
         """The answers."""
@@ -59,22 +63,18 @@ class Ours:
 
     def train(self) -> None:
         """All steps."""
-        run: RunSettings = self.plan.run
-        penalties = self.plan.method.penalties(self, self.stage)  # type: ignore[arg-type]
-        pad_id = self.backbone.tokenizer.pad_token_id
-        collator = Collator(pad_id, self.backbone.encoder_decoder, share_prefix=True)
-        train(
-            self.plan.method,
-            self.adapter.model,
-            self.stage,
-            self.rows,
-            penalties,
-            run,
-            collator,
-            False,
-            NoProgress(),
-            Path("unused"),
+        method, run = self.plan.method, self.plan.run
+        ctx = Context(
+            stage=Stage(1, self.data.name, (self.data,), seed=1),
+            adapter=self.adapter,
+            encoder=self.encoder,
+            stream=(self.data,),
+            after=lambda stage: nullcontext(),
+            stage_of=lambda task: None,
         )
+        take_examples(method, ctx, run)
+        gradients = GradientCallback(method, ctx, method.penalties(ctx), run.optimizer)
+        StageTrainer(method, ctx, run, gradients, False, Path("unused")).losses_of_training()
 
 
 class Minimal:

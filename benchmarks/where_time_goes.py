@@ -64,24 +64,26 @@ def main() -> None:
     import accelerate
     import torch
 
+    from nlora.continual import learning, model
     from nlora.data import batches, encode
     from nlora.methods.base import Method
+    from nlora.plan import config, resolve
     from nlora.store.directory import ModelDirectory
-    from nlora.training import config, learner, run, trainer
+    from nlora.training import gradients, loop
 
     clock = Clock()
     imported = time.perf_counter() - _started
-    clock.watch("read data", run, "load_stream")
-    clock.watch("load model", run, "_learner")
+    clock.watch("read data", resolve, "load_stream")
+    clock.watch("load model", model, "load")
     clock.watch("tokenise", encode.Encoder, "all")
     clock.watch("tokenise", encode.Encoder, "prompts")
     clock.watch("collate", batches.Collator, "__call__")
-    clock.watch("set up the Trainer", learner, "train")
+    clock.watch("set up the Trainer", loop, "train")
     clock.watch("forward", Method, "loss")
     clock.watch("backward", accelerate.Accelerator, "backward")
-    clock.watch("penalty and clipping", trainer.PenaltyCallback, "on_pre_optimizer_step")
+    clock.watch("penalty and clipping", gradients.GradientCallback, "on_pre_optimizer_step")
     clock.watch("optimiser", torch.optim.AdamW, "step")
-    clock.watch("evaluation", learner, "predict")
+    clock.watch("evaluation", model, "answer")
     clock.watch("save", ModelDirectory, "commit")
     asked = config.RunConfig(
         model=options.model,
@@ -92,7 +94,7 @@ def main() -> None:
         max_eval=options.max_eval,
         settings=config.parse_overrides(options.overrides),
     )
-    clock.timed("everything else", run.run)(asked, options.out)
+    clock.timed("everything else", learning.run)(asked, options.out)
     parts = {"import": imported, **clock.seconds}
     total = sum(parts.values())
     shown = {
