@@ -12,6 +12,7 @@ from nlora.errors import NloraError
 from tests import tiny
 from tests.adapters.helpers import logits, train
 from tests.adapters.test_consolidation import together
+from tests.methods.helpers import TASKS, learn, stages
 
 STARTS = ("gaussian", "orthogonal", "pissa", "pissa_niter_4", "olora")
 MOVING = ("pissa", "pissa_niter_4", "olora")
@@ -165,3 +166,10 @@ def test_a_start_that_is_not_known_is_refused_with_a_hint():
     assert AdapterSettings(start="pissa_niter_3").start == "pissa_niter_3"
     with pytest.raises(ValidationError):
         AdapterSettings(start=1)
+
+
+def test_a_penalty_on_the_change_wants_an_update_that_starts_at_zero(llama, tmp_path):
+    with pytest.raises(NloraError, match="starts at 0; set start=default") as error:
+        learn(llama, tmp_path, "n-lora", TASKS[:1], start="pissa")
+    assert "\n" not in str(error.value)
+    assert stages(tmp_path) == []

@@ -100,6 +100,16 @@ class Lora(Stacked[Factors]):
             settings.start,
         )
 
+    def whole(self) -> dict[str, Factors]:
+        """The factors whose product is this stage's ΔW, by matrix, for penalties on ΔW.
+
+        Raises NloraError where the update is counted from a start that is not 0, since its trained
+        factors alone are not ΔW then.
+        """
+        if self.origin:
+            raise NloraError("a penalty on ΔW needs an update that starts at 0; set start=default")
+        return self.factors()
+
     def factors(self) -> dict[str, Factors]:
         """The factors of this stage's update, by matrix, as they are trained.
 

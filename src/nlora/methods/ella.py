@@ -58,7 +58,7 @@ class PastOverlap(OnFactors):
     name = "ella"
 
     def __init__(self, adapter: Lora, weight: float, relative: bool, steps: int) -> None:
-        named = adapter.factors()
+        named = adapter.whole()
         super().__init__(named.values(), weight, relative, steps)
         self.past = [_sum([update[name] for update in adapter.past]) for name in named]
         sizes = [_size(list(update.values())) for update in adapter.past]

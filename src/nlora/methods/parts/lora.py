@@ -160,7 +160,7 @@ class LoraMethod(Method):
 
         kind = ProximalSparsity if s.penalty == "column-row" else Sparsity
         term = kind(
-            ctx.adapter_as(Lora).factors().values(), s.penalty, weight, s.l1_unit, ctx.stage.steps
+            ctx.adapter_as(Lora).whole().values(), s.penalty, weight, s.l1_unit, ctx.stage.steps
         )
         return [ready(term, ctx.stage)]
 
