@@ -31,10 +31,12 @@ IMPORTED = [
     "torch.distributed.distributed_c10d._get_default_store",
     "torch.cpu._is_amx_tile_supported",
     "torch.cpu._is_avx512_bf16_supported",
+    "peft.utils.constants.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING",
     "transformers.cache_utils.DynamicLayer",
     "transformers.integrations.integration_utils.get_reporting_integration_callbacks",
     "transformers.integrations.sdpa_attention.sdpa_attention_forward",
     "transformers.masking_utils.eager_mask",
+    "transformers.pytorch_utils.Conv1D",
     "transformers.trainer_pt_utils.get_length_grouped_indices",
     "transformers.training_args.OptimizerNames",
 ]

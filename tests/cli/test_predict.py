@@ -29,6 +29,12 @@ def test_texts_of_every_kind_of_file_have_the_same_answers(nlora, model_dir, tmp
     (only,) = shown
     rows = [json.loads(line) for line in only.splitlines()]
     assert [(row["text"], row["task"]) for row in rows] == [(text, "animal") for text in texts]
+    assert all(row["answer"] in row["probabilities"] for row in rows)
+    assert [sum(row["probabilities"].values()) for row in rows] == pytest.approx([1.0] * 3)
+    free = nlora("predict", model_dir, tmp_path / "t.txt", "--task", "animal", "--free")
+    assert [set(json.loads(line)) for line in free.stdout.splitlines()] == [
+        {"text", "task", "answer", "confidence", "unknown"}
+    ] * 3
     out = tmp_path / "new" / "answers.jsonl"
     done = nlora("predict", model_dir, tmp_path / "t.txt", "--task", "animal", "--out", out)
     assert (done.exit_code, done.stdout) == (0, "")

@@ -44,6 +44,7 @@ def test_a_dry_run_shows_what_would_happen_and_writes_nothing(nlora, command, tm
     assert "Which colour?\nOption: a, b, c \nxxx 0\nAnswer:" in result.stdout
     assert "counts in the loss: ' ' 'a' '</s>'" in result.stdout
     assert "trainable: 2,048 parameters" in result.stdout
+    assert "adapted: q_proj, v_proj (PEFT's choice for llama)" in result.stdout
     found = json.loads(nlora(*command, "--dry-run", "--json").stdout)
     assert found["stages"] == [["colour", 2], ["animal", 2]]
     assert found["settings"]["batch_size"] == 8

@@ -173,7 +173,7 @@ def test_yaml_that_is_nested_without_end_is_one_line(folder):
     [
         ("a: [1\n", 2, "malformed YAML"),
         ("- name: a\n  train: \x07\n", 2, "malformed YAML"),
-        ("- name: a\n- just text\n", 1, "no 'train'"),
+        ("- name: a\n- just text\n", 1, "no 'test'"),
         ("- just text\n", 1, "must have keys"),
         (ENTRY + "  instructions: Which?\n", 4, "unknown key 'instructions'; did you mean 'instr"),
         (ENTRY + "  ? [a, b]\n  : c\n", 4, "unknown key"),

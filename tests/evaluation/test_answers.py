@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from nlora.data.encode import Encoder
 from nlora.data.prompts import Prompter
 from nlora.data.task import Example, Task
-from nlora.evaluation.answers import Prediction, answer, exact_match
+from nlora.evaluation.answers import Prediction, answer, exact_match, off_list
 from nlora.evaluation.expected import ANYTHING
 from nlora.evaluation.greedy import decode
 from nlora.evaluation.normalise import Options, normalise
@@ -50,6 +50,11 @@ def loud(shape):
     net = model(shape)
     net.get_output_embeddings().weight.data.mul_(30)
     return net.eval()
+
+
+def test_answers_that_are_none_of_the_labels_are_counted():
+    rows = [Prediction("world ", "World"), Prediction("World War", "World"), Prediction("", "C")]
+    assert off_list(rows, ("World", "C")) == pytest.approx(200 / 3)
 
 
 @lru_cache

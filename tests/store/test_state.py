@@ -89,7 +89,8 @@ def test_files_of_earlier_versions_are_read(tmp_path):
     router = {"means": means, "scatter": scatter, "texts": torch.tensor(7)}
     save_file(router, tmp_path / "router.safetensors")
     found = read_state(tmp_path, EwcState)
-    expected = EwcState(list(means), [1, 2], scatter, 7, {"a.b": fisher}, {"a.b": anchor}, 0.1)
+    ewc = {"fisher": {"a.b": fisher}, "anchor": {"a.b": anchor}, "constant": 0.1}
+    expected = EwcState(list(means), [1, 2], scatter, 7, **ewc)
     assert same(vars(found), vars(expected))
     write_state(tmp_path, found)  # as the next stage does
     assert same(vars(read_state(tmp_path, EwcState)), vars(expected))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 
 from nlora.adapters.settings import AdapterSettings
+from nlora.backbones.targets import Targets
 from nlora.errors import NloraError
 from nlora.lowrank.factors import Factors
 
@@ -76,6 +77,8 @@ class Adapter(ABC):
     It may be another object after `begin` or `load`."""
     replaces: bool = False
     """Whether the update in hand continues the one before it, and so stands for both."""
+    targets: Targets | None = None
+    """Which matrices were chosen and why; None where the adapter adapts none by name."""
     base_weights: Callable[[], Mapping[str, Tensor]] | None = None
     """Reads the base model's parameters again, by name. Whoever builds the adapter may set it; an
     adapter that overwrites the weights keeps a copy of them where it is not set."""

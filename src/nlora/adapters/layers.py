@@ -1,4 +1,4 @@
-"""The matrices of a model that LoRA adapts, found by PEFT."""
+"""The matrices of a model that LoRA adapts, put in by PEFT."""
 
 import re
 import textwrap
@@ -8,10 +8,11 @@ from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import Linear
 from peft.tuners.tuners_utils import BaseTunerLayer
 
+from nlora.backbones.targets import Targets, choose
 from nlora.errors import NloraError
 
 
-def adapted(model: Any, target_modules: str | list[str] | None) -> tuple[Any, dict[str, Any]]:
+def adapted(model: Any, target_modules: str | list[str]) -> tuple[Any, dict[str, Any]]:
     """The model, frozen but otherwise as it was, and the matrices that LoRA would adapt, by name.
 
     These are PEFT's layers around them (`get_base_layer`, `in_features`, `fan_in_fan_out` …), of
@@ -20,6 +21,13 @@ def adapted(model: Any, target_modules: str | list[str] | None) -> tuple[Any, di
     inside = wrapped(model, LoraConfig(r=1, target_modules=target_modules))
     found = layers(inside)
     return inside.unload(), found
+
+
+def targets(model: Any, target_modules: str | list[str] | None) -> Targets:
+    """What is set, or else what the model's structure says (`backbones.targets`)."""
+    if target_modules is None:
+        return choose(model)
+    return Targets(target_modules, "the setting target_modules")
 
 
 def wrapped(model: Any, config: Any, what: str = "LoRA adapters") -> Any:

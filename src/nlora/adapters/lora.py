@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from nlora.adapters.base import Abilities, Beginning, ties_told
-from nlora.adapters.layers import layers, wrapped
+from nlora.adapters.layers import layers, targets, wrapped
 from nlora.adapters.past import Branch, Dense, Folded, Past, Scaled
 from nlora.adapters.settings import AdapterSettings
 from nlora.adapters.stacked import Stacked
@@ -58,12 +58,13 @@ class Lora(Stacked[Factors]):
     ) -> None:
         super().__init__()
         kind = TaskType.SEQ_2_SEQ_LM if model.config.is_encoder_decoder else TaskType.CAUSAL_LM
+        self.targets = targets(model, target_modules)
         config = LoraConfig(
             task_type=kind,
             r=rank,
             lora_alpha=alpha,  # type: ignore[arg-type]
             lora_dropout=dropout,
-            target_modules=target_modules,
+            target_modules=self.targets.modules,
         )
         self.model: Any = wrapped(model, config)
         self.layers = layers(self.model)

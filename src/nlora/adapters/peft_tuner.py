@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from peft import PeftModel, TaskType, get_peft_model
+from peft import PeftModel, PeftType, TaskType, get_peft_model
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from torch import Tensor
 
 from nlora.adapters.base import Abilities, Adapter, Beginning, in_main_memory, snapshot, swapped
 from nlora.adapters.settings import AdapterSettings
+from nlora.backbones.targets import Targets, choose
 from nlora.errors import NloraError, unknown
 from nlora.merging.base import Consolidation
 from nlora.merging.registry import consolidation as by_name
@@ -47,8 +48,12 @@ class PeftTuner(Adapter):
         target_modules: str | list[str] | None = None,
     ) -> None:
         kind = TaskType.SEQ_2_SEQ_LM if model.config.is_encoder_decoder else TaskType.CAUSAL_LM
+        options = dict(options or {})
+        if target_modules is None and "target_modules" not in options:
+            self.targets = _default_targets(model, peft_type)
+            target_modules = self.targets.modules if self.targets else None
         own = {"target_modules": target_modules} if target_modules is not None else {}
-        self._make = _maker(peft_type, {"task_type": kind, **own, **(options or {})})
+        self._make = _maker(peft_type, {"task_type": kind, **own, **options})
         self._kind = peft_type
         self.model = model.requires_grad_(False)
         self._in_hand = False
@@ -219,6 +224,15 @@ class PeftTuner(Adapter):
         kept = {name: before[name] for name in changed}
         self._put(kept)
         return kept
+
+
+def _default_targets(model: Any, peft_type: str) -> Targets | None:
+    """What PEFT must be told for a tuner that it puts where it puts LoRA; None for others."""
+    lora = PEFT_TYPE_TO_TUNER_MAPPING[PeftType.LORA].target_module_mapping
+    tuner = PEFT_TYPE_TO_TUNER_MAPPING.get(peft_type)  # type: ignore[arg-type]
+    known = getattr(tuner, "target_module_mapping", {})
+    alike = known.get("llama") == lora["llama"]
+    return choose(model) if alike else None
 
 
 def _maker(peft_type: str, options: dict[str, Any]) -> Callable[[], Any]:

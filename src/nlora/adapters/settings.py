@@ -23,7 +23,9 @@ class AdapterSettings(BaseModel):
     alpha: float = Field(32.0, gt=0, description="LoRA's α: ΔW = (α/rank)·B·A")
     dropout: float = Field(0.1, ge=0, lt=1, description="LoRA's dropout")
     target_modules: str | list[str] | None = Field(
-        None, description="matrices that LoRA adapts; PEFT's choice for the model by default"
+        None,
+        description="matrices that LoRA adapts; by default the attention's query and value "
+        "projections (--dry-run names them)",
     )
     start: str = Field(
         "default",

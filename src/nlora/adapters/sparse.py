@@ -25,7 +25,7 @@ from torch.nn import Parameter
 from torch.nn.functional import linear
 
 from nlora.adapters.base import Abilities, Beginning, ties_told
-from nlora.adapters.layers import adapted
+from nlora.adapters.layers import adapted, targets
 from nlora.adapters.masks import Masks, collision_rate, mask
 from nlora.adapters.past import Dense, Folded, Past
 from nlora.adapters.settings import AdapterSettings
@@ -116,7 +116,8 @@ class Sparse(Stacked[Entries]):
         density: float | None = None,
     ) -> None:
         super().__init__()
-        self.model, self.layers = adapted(model, target_modules)
+        self.targets = targets(model, target_modules)
+        self.model, self.layers = adapted(model, self.targets.modules)
         self.masks: Masks = masks
         self.branches: dict[str, Branch] = {}
         self._hooks: list[Any] = []

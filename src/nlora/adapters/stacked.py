@@ -34,6 +34,8 @@ class Stacked(Adapter, Generic[U]):
         """Whether the update in hand has joined the earlier ones."""
         self._trained = False
         self._start: list[Tensor] = []
+        self._read_before: dict[Path, tuple[Any, dict[str, U]]] = {}
+        """Saved updates by folder, with what their files were like."""
 
     @abstractmethod
     def draw(self, asked: Beginning) -> None:
@@ -120,7 +122,7 @@ class Stacked(Adapter, Generic[U]):
 
     def _read(self, folders: Sequence[Path]) -> None:
         # All files first: one that cannot be read leaves the model as it is.
-        updates = [self.read(folder) for folder in folders]
+        updates = [self._known(folder) for folder in folders]
         state = folders[-1] / STATE if folders else None
         extra = load_file(state) if state is not None and state.is_file() else {}
         device = next(self.model.parameters()).device
@@ -131,6 +133,14 @@ class Stacked(Adapter, Generic[U]):
         else:
             self.clear()
         self._activate(consolidated=bool(updates))
+
+    def _known(self, folder: Path) -> dict[str, U]:
+        """A saved update, read once: switching between stages reads no file again."""
+        stats = [path.stat() for path in sorted(folder.iterdir())]
+        seen = tuple((stat.st_mtime_ns, stat.st_size, stat.st_ino) for stat in stats)
+        if self._read_before.get(folder, ((), None))[0] != seen:
+            self._read_before[folder] = seen, self.read(folder)
+        return self._read_before[folder][1]
 
     def _activate(self, consolidated: bool) -> None:
         self.consolidated = consolidated

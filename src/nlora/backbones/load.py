@@ -1,5 +1,6 @@
 """Backbones: a model and its tokenizer, by built-in name, folder or Hugging Face name."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,11 @@ import torch
 from nlora.backbones.catalog import Base, nearest_hint
 from nlora.backbones.hardware import device
 from nlora.errors import NloraError
+
+_TOKENIZER = re.compile(
+    r"tokenizer|vocab|merges|spiece|sentencepiece|source\.spm|.*\.(model|tiktoken|bpe)$"
+)
+"""How files of tokenizers begin."""
 
 
 @dataclass
@@ -46,20 +52,23 @@ def load(base: Base, dtype: torch.dtype, weights: bool = True) -> Backbone:
     where = {"revision": base.revision} if not Path(base.target).is_dir() else {}
     try:
         config = AutoConfig.from_pretrained(base.target, **where)
+        _answers_in_order(config)
         kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         if weights:
-            model: Any = kind.from_pretrained(base.target, dtype=dtype, **where)
+            model: Any = kind.from_pretrained(base.target, config=config, dtype=dtype, **where)
             model = model.to(device())
         else:
             with torch.device("meta"):
                 model = kind.from_config(config, dtype=dtype)
+        _check_tokenizer(base)
         tokenizer = AutoTokenizer.from_pretrained(base.target, **where)
     except (OSError, ValueError, KeyError, ImportError) as error:
         reason = (str(error).strip().splitlines() or [repr(error)])[0]
         raise NloraError(
             f"model '{base.name}' could not be loaded: {reason}{nearest_hint(base.name)}"
         ) from error
-    if tokenizer.pad_token_id is None:
+    pad = tokenizer.pad_token_id
+    if pad is None or pad >= embedding_rows(model):
         # Padding is masked wherever it stands, so any token will do.
         tokenizer.pad_token = tokenizer.eos_token
     return Backbone(
@@ -70,3 +79,32 @@ def load(base: Base, dtype: torch.dtype, weights: bool = True) -> Backbone:
         tokenizer=tokenizer,
         recommended=base.recommended,
     )
+
+
+def embedding_rows(model: Any) -> int:
+    """For how many token ids the model has an embedding."""
+    return model.get_input_embeddings().weight.shape[0]
+
+
+def _check_tokenizer(base: Base) -> None:
+    """Raise NloraError for a folder without a tokenizer: Transformers would make an empty one."""
+    folder = Path(base.target)
+    if folder.is_dir() and not any(_TOKENIZER.match(path.name) for path in folder.iterdir()):
+        raise NloraError(
+            f"model '{base.name}' has no tokenizer files; save its tokenizer into {folder} "
+            "(`tokenizer.save_pretrained`)"
+        )
+
+
+def _answers_in_order(config: Any) -> None:
+    """Let a model without an encoder read nothing that follows, and one with an encoder begin.
+
+    BERT and its like read in both directions unless they are told to be decoders.
+    """
+    if not config.is_encoder_decoder:
+        for name in ("is_decoder", "causal"):
+            if getattr(config, name, None) is False:
+                setattr(config, name, True)
+    elif getattr(config, "decoder_start_token_id", None) is None:
+        first = getattr(config, "bos_token_id", None)
+        config.decoder_start_token_id = config.pad_token_id if first is None else first

@@ -41,3 +41,11 @@ def cache_argument(kind: type[nn.Module]) -> str | None:
 def positions(attention_mask: Tensor) -> Tensor:
     """Position of each token (B, S), counted from the first that is not padding."""
     return (attention_mask.cumsum(-1) - 1).clamp(min=0)
+
+
+def end_tokens(model: nn.Module, tokenizer: Any) -> list[int]:
+    """The tokens that end an answer: the tokenizer's, and all of the model's generation_config."""
+    config = getattr(base_model(model), "generation_config", None)
+    told = getattr(config, "eos_token_id", None)
+    told = [told] if isinstance(told, int) else list(told or ())
+    return list(dict.fromkeys([tokenizer.eos_token_id, *told]))

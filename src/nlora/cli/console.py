@@ -138,3 +138,8 @@ def show_results(results: dict[str, Any], title: str = "") -> None:
     shown.append(["seconds", round(results["seconds"])])
     shown.append(["peak memory (MB)", results["peak_memory_bytes"] // 1_000_000])
     show("", ["metric", "value"], shown)
+    lost = [[name, *values.values()] for name, values in results.get("only_tested", {}).items()]
+    if lost:
+        show("", ["only tested", "before training", "now", "lost"], lost)
+    for line in results.get("routing", {}).get("unclear", []):
+        out.print(line, style="bold yellow", markup=False, highlight=False)

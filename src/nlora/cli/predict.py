@@ -1,14 +1,19 @@
 """`nlora predict`: ask a trained model."""
 
+from __future__ import annotations
+
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nlora.cli.console import progress
 from nlora.errors import NloraError
+
+if TYPE_CHECKING:
+    from nlora.continual.answering import Answer
 
 
 def predict(
@@ -27,13 +32,22 @@ def predict(
             "or with routing=input."
         ),
     ] = None,
+    free: Annotated[
+        bool,
+        typer.Option(
+            "--free", help="The text that greedy decoding gives, which may be none of the labels."
+        ),
+    ] = False,
     out: Annotated[
         Path | None, typer.Option(help="Write the answers to a file instead of printing them.")
     ] = None,
 ) -> None:
     """Answer new texts: a JSON object a line with text, task and answer.
 
-    A text is asked as the task's examples were, with its instruction and labels.
+    A text is asked as the task's examples were, with its instruction and labels. Where the task has
+    labels the answer is the most likely of them, with the probability of each. Where the method
+    finds the task, confidence says how sure it is, and unknown whether the text is far from every
+    task.
     """
     from nlora.continual.answering import predict as answers
     from nlora.data.files import read_texts
@@ -42,10 +56,17 @@ def predict(
     asked = read_texts(texts)
     if out is not None and out.is_dir():
         raise NloraError(f"{out} is a folder; --out takes a file")
-    found = answers(model_dir, asked, task, progress())
-    lines = "".join(json.dumps(a._asdict(), ensure_ascii=False) + "\n" for a in found)
+    found = answers(model_dir, asked, task, progress(), free)
+    lines = "".join(json.dumps(_row(a), ensure_ascii=False) + "\n" for a in found)
     if out is None:
         sys.stdout.write(lines)
     else:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_text(out, lines)
+
+
+def _row(answer: Answer) -> dict[str, Any]:
+    """An answer as JSON; what was not asked for is left out."""
+    values = answer._asdict()
+    optional = ("probabilities", "reason")
+    return {k: v for k, v in values.items() if v is not None or k not in optional}

@@ -90,5 +90,9 @@ def _dry_run(config, json: bool) -> None:  # type: ignore[no-untyped-def]
         out.print(example.prompt, markup=False, highlight=False)
         counted = " ".join(repr(token) for token in example.answer_tokens)
         out.print(f"counts in the loss: {counted}\n", style="green", markup=False, highlight=False)
+    if seen.adapted is not None:
+        names = seen.adapted.modules
+        listed = names if isinstance(names, str) else ", ".join(names)
+        out.print(f"adapted: {listed} ({seen.adapted.reason})", markup=False, highlight=False)
     share = 100 * seen.trainable_parameters / seen.all_parameters
     out.print(f"trainable: {seen.trainable_parameters:,} parameters ({share:.2f} % of the model)")

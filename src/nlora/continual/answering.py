@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -16,25 +17,46 @@ from nlora.store.directory import ModelDirectory
 
 if TYPE_CHECKING:
     from nlora.continual.model import ContinualModel
+    from nlora.methods.base import Route
 
 
 class Answer(NamedTuple):
-    """A text, the task that it was asked as, and what the model answered."""
+    """A text, the task that it was asked as, and what the model answered.
+
+    `probabilities` are those of the task's labels, which sum to 1; None for free answers.
+    """
 
     text: str
-    task: str
-    answer: str
+    text: str
+    task: str | None
+    """None where the text is far from every task."""
+    answer: str | None
+    """None where there is none: `reason` says why."""
+    probabilities: dict[str, float] | None = None
+    confidence: float | None = None
+    """The probability of the task among those learned, where a router chose it."""
+    unknown: bool = False
+    """Whether the text is far from every task."""
+    reason: str | None = None
 
 
 @processes.together()
 def predict(
-    model_dir: Path, texts: Sequence[str], task: str | None = None, progress: Progress | None = None
+    model_dir: Path,
+    texts: Sequence[str],
+    task: str | None = None,
+    progress: Progress | None = None,
+    free: bool = False,
 ) -> list[Answer]:
     """The answers of the model that `run` or `learn` has made, in the texts' order.
 
-    A text is asked as the task's examples were, with its instruction and labels. `task` names a
-    learned one; without it there must be one alone, or a method that finds it by the input
-    (`routing=input`). Nothing is written. Raises NloraError if there is no model or no such task.
+    A text is asked as the task's examples were, with its instruction and labels. The answer is the
+    most likely of the task's labels; with `free`, or where the task has none, it is the text that
+    greedy decoding gives, as in the tests of `run` and `learn`. `task` names a learned one, and its
+    model answers wherever there is more than one; without it there must be one task alone, or a
+    method that finds it by the input (`routing=input`), where a text far from every task is
+    answered as the setting `unknown` says. Nothing is written. Raises NloraError if there is no
+    model or no such task.
     """
     directory = ModelDirectory(model_dir)
     plan = stored_plan(directory)
@@ -43,32 +65,94 @@ def predict(
         raise unknown("task", task, names)
     from nlora.continual.model import ContinualModel  # slow, and not for what is refused
 
-    return answers(ContinualModel.begin(plan, directory, spoken(progress)), texts, task)
+    return answers(ContinualModel.begin(plan, directory, spoken(progress)), texts, task, free)
 
 
-def answers(model: ContinualModel, texts: Sequence[str], task: str | None = None) -> list[Answer]:
+def answers(
+    model: ContinualModel, texts: Sequence[str], task: str | None = None, free: bool = False
+) -> list[Answer]:
     """`predict` of a model in memory."""
-    asked = _tasks(model, texts, task)
-    found: dict[int, Answer] = {}
+    known = {data.name: data.task for data in model.stream}
+    if task is None and len(known) == 1:
+        [task] = known
     with shown(model.progress, "answers", len(texts)):
-        for one in dict.fromkeys(asked):
-            rows = [i for i, of_row in enumerate(asked) if of_row == one]
-            given = model.answer([Example(one, texts[i], "") for i in rows], one.name)
-            found |= {
-                i: Answer(texts[i], one.name, p.text) for i, p in zip(rows, given, strict=True)
-            }
+        if task is None:
+            return _found(model, known, texts, free)
+        given = _given(model, known[task], texts, free, stage=_own_stage(model, task))
+        return [
+            Answer(text, task, said, likely)
+            for text, (said, likely) in zip(texts, given, strict=True)
+        ]
+
+
+Given = tuple[str | None, dict[str, float] | None]
+"""An answer, and the probabilities of the task's labels where it is one of them."""
+
+
+def _given(
+    model: ContinualModel, task: Task, texts: Sequence[str], free: bool, stage: int | None
+) -> list[Given]:
+    """The answers to texts of a task: the most likely labels, or what greedy decoding says."""
+    examples = [Example(task, text, "") for text in texts]
+    if free or task.labels is None:
+        return [(p.text, None) for p in model.answer(examples, task.name, stage)]
+    scores = model.scores(examples, task.name, stage)
+    return [_chosen(task.labels, row) for row in scores]
+
+
+def _chosen(labels: Sequence[str], scores: Sequence[float]) -> tuple[str, dict[str, float]]:
+    """The most likely label, and the probability of each among them."""
+    best = max(scores)
+    weights = [math.exp(score - best) for score in scores]
+    total = sum(weights)
+    probabilities = {label: weight / total for label, weight in zip(labels, weights, strict=True)}
+    return labels[scores.index(best)], probabilities
+
+
+def _found(
+    model: ContinualModel, known: dict[str, Task], texts: Sequence[str], free: bool
+) -> list[Answer]:
+    """The answers of the stage that each text is taken for, stage by stage."""
+    any_task = next(iter(known.values()))  # a router that is told no task reads the text alone
+    asked = [Example(any_task, text, "") for text in texts]
+    routes = processes.from_main(model.method.routes(model.context(), asked, named=False))
+    if routes is None:
+        raise NloraError(f"which task? name one of {', '.join(known)}")
+    beyond = getattr(model.method.settings, "unknown", "nearest")
+    if beyond != "nearest" and any(route.limit is None for route in routes):
+        model.progress.message(
+            "some tasks have too few training texts to say which texts are far from them: every "
+            "text that is nearest to one of these is answered by its model"
+        )
+    groups: dict[int | None, list[int]] = {}
+    for i, route in enumerate(routes):
+        far = route.unknown and beyond != "nearest"
+        groups.setdefault(None if far else route.stage, []).append(i)
+    found: dict[int, Answer] = {}
+    for stage in sorted(groups, key=lambda stage: stage or 0):
+        rows = groups[stage]
+        chosen = [texts[i] for i in rows]
+        name, given = None, [(None, None)] * len(rows)
+        if stage is not None:
+            name = model.records[stage - 1].tasks[0]["name"]
+            given = _given(model, known[name], chosen, free, stage)
+        elif beyond == "base":
+            given = [(p.text, None) for p in model.bare(chosen)]
+        for i, (said, likely) in zip(rows, given, strict=True):
+            route, reason = routes[i], _why(routes[i]) if stage is None else None
+            found[i] = Answer(texts[i], name, said, likely, route.confidence, route.unknown, reason)
     return [found[i] for i in range(len(texts))]
 
 
-def _tasks(model: ContinualModel, texts: Sequence[str], name: str | None) -> list[Task]:
-    """The task of each text: the one that is named, the only one, or the one that is found."""
-    known = {data.name: data.task for data in model.stream}
-    first = model.stream[0]
-    if name is not None or len(known) == 1:
-        return [known[name or first.name]] * len(texts)
-    # A router reads the text alone, so any task will do.
-    asked = [Example(first.task, text, "") for text in texts]
-    routes = model.method.route(model.context(), asked)
-    if routes is None:
-        raise NloraError(f"which task? name one of {', '.join(known)}")
-    return [known[model.records[stage - 1].tasks[0]["name"]] for stage in routes]
+def _own_stage(model: ContinualModel, task: str) -> int | None:
+    """The stage whose model answers a task that is named; none where that was not accepted."""
+    stage = model.stage_of(task)
+    rejected = stage is not None and "rejected" in model.records[stage - 1].notes
+    return None if rejected else stage
+
+
+def _why(route: Route) -> str:
+    return (
+        f"far from every task: at a distance of {route.distance:.3g} from the nearest, whose own "
+        f"texts are within {route.limit:.3g}; name the task to have an answer of its model"
+    )

@@ -7,7 +7,8 @@ from typing import Any
 
 from nlora import processes
 from nlora.data.task import TaskData
-from nlora.evaluation.answers import Prediction
+from nlora.evaluation.answers import Prediction, off_list
+from nlora.evaluation.metrics import by_label
 from nlora.machine import peak_memory, versions
 from nlora.store.atomic import draft_text
 from nlora.store.directory import StageRecord
@@ -23,21 +24,27 @@ def commit(
 ) -> None:
     """Write a stage of a `ContinualModel`: its record, answers and losses, update and state.
 
-    Without `trained` tasks there is no update: the evaluation before training. The main process
-    alone writes.
+    Without `trained` tasks there is no update: the evaluation before training, which keeps the test
+    examples of the tasks that are only tested. The main process alone writes.
     """
     record.tested = {task: len(rows) for task, rows in answers.items()}
+    listed = {data.name: data.task.labels for data in model.stream}
+    asked = {task: known for task in answers if (known := listed.get(task)) is not None}
+    record.by_label = {task: by_label(answers[task], known) for task, known in asked.items()}
+    record.off_list = {task: off_list(answers[task], known) for task, known in asked.items()}
     record.peak_memory_bytes = peak_memory()
     record.versions = versions()
 
     def write(folder: Path) -> None:
         draft_text(folder / "predictions.jsonl", _jsonl(_answer_rows(answers)))
+        kept = [data for data in model.stream if data.only_tested] if trained is None else trained
+        tests = [e for data in kept for e in data.test]
+        rows = [{"task": e.task.name, "text": e.text, "label": e.label} for e in tests]
+        if tests:
+            draft_text(folder / "test.jsonl", _jsonl(rows))
         if trained is None:
             return
         draft_text(folder / "losses.jsonl", _jsonl(losses))
-        tests = [e for data in trained for e in data.test]
-        rows = [{"task": e.task.name, "text": e.text, "label": e.label} for e in tests]
-        draft_text(folder / "test.jsonl", _jsonl(rows))
         model.adapter.save(folder / "update")
         (folder / "state").mkdir()
         write_state(folder / "state", model.method.state)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from nlora import processes
 from nlora.continual.agreement import begun, check_plan, check_stages, document
 from nlora.continual.results import results
-from nlora.continual.tasks import learned_tasks
+from nlora.continual.tasks import learned_tasks, only_tested
 from nlora.data.task import TaskData
+from nlora.data.writable import check_writable
 from nlora.errors import NloraError
 from nlora.plan.config import RunConfig, stored_config
 from nlora.plan.resolve import Plan, resolve
@@ -64,13 +65,21 @@ def learn(
         if not exists:
             raise NloraError(f"{out} holds no model; a new one needs --model and --method")
         config = stored_config(directory)
+    if task.only_tested:
+        raise NloraError(
+            f"task '{task.name}' has no training examples; a task that is only tested belongs into "
+            "the stream of `nlora run`"
+        )
     plan = resolve(config, [task], whole=False)
     [data] = plan.stream
     with processes.main_holds(directory.locked):
-        earlier = learned_tasks(directory)
+        earlier, others = learned_tasks(directory), only_tested(directory)
         names = [known.name for known in earlier]
+        if task.name in [known.name for known in others]:
+            raise NloraError(f"{out} only tests '{task.name}'; give this task another name")
         if task.name not in names:
-            return _learn_all(plan.with_stream([*earlier, data]), directory, progress, extend=True)
+            stream = [*earlier, data, *others]
+            return _learn_all(plan.with_stream(stream), directory, progress, extend=True)
         plan = plan.with_precision(directory.precision())
         check_plan(plan, directory, None)
         fingerprints = [r.fingerprints.get(task.name) for r in directory.stages()]
@@ -79,7 +88,8 @@ def learn(
                 f"{out} has learned another task named '{task.name}'; give this one another name"
             )
         progress.message(f"{out} has learned '{task.name}' already, nothing to do")
-        return _write_results(directory, names, config.method)
+        tasks = [*names, *(known.name for known in others)]
+        return _write_results(directory, tasks, config.method)
 
 
 def spoken(progress: Progress | None) -> Progress:
@@ -124,14 +134,19 @@ def _train(
     method, evaluate = plan.config.method, plan.config.evaluate
     with deterministic(plan.run.deterministic):
         model = ContinualModel.begin(plan, directory, progress)
+        left = plan.stages()[len(directory.stages()) :]
+        asked = [data for stage in left for data in stage.tasks]
+        check_writable(model.encoder, asked, progress.message)
         if not going_on:
             processes.on_main(lambda: directory.write_config(document(plan)))
         stages, done = plan.stages(), len(directory.stages())
-        if not done and zero_shot and evaluate != "seen" and directory.zero_shot() is None:
-            model.zero_shot()
+        others = [data for data in plan.stream if data.only_tested]
+        before = list(plan.stream) if evaluate != "seen" else others
+        if not done and zero_shot and before and directory.zero_shot() is None:
+            model.zero_shot(before)
             _write_results(directory, tasks, method)
         for number, stage in enumerate(stages[done:], start=done + 1):
-            model.learn(stage, _tested(evaluate, stages, number))
+            model.learn(stage, [*_tested(evaluate, stages, number), *others])
             _write_results(directory, tasks, method)
     return directory.results()
 

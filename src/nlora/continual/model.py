@@ -1,11 +1,13 @@
 """A model that keeps learning: one class for `run`, `learn`, `predict`, `export` and studies."""
 
+import json
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,20 +15,26 @@ from torch import Tensor
 from nlora import processes
 from nlora.adapters.base import Adapter
 from nlora.adapters.registry import adapter
-from nlora.backbones.load import Backbone, load
+from nlora.backbones.load import Backbone, embedding_rows, load
 from nlora.continual.agreement import stored_plan
 from nlora.continual.commit import commit
 from nlora.data.encode import Encoder
 from nlora.data.prompts import Prompter
-from nlora.data.task import Example, TaskData
+from nlora.data.task import Example, Task, TaskData
 from nlora.errors import NloraError
+from nlora.evaluation.among import log_likelihoods
 from nlora.evaluation.answers import Prediction, answer
+from nlora.evaluation.metrics import OF_LABELS
 from nlora.fast.attention import use_plain_attention
+from nlora.methods.base import Route
 from nlora.methods.context import Context, Stage
 from nlora.plan.resolve import Plan
+from nlora.plan.resolve import trained as trained_of
 from nlora.progress import NoProgress, Progress, shown
 from nlora.store.directory import ModelDirectory, StageRecord
 from nlora.store.state import read_state
+
+T = TypeVar("T")
 
 Answers = dict[str, list[Prediction]]
 """The answers to each task's test examples, by its name."""
@@ -54,10 +62,12 @@ class ContinualModel:
         """Every task of the run, learned or yet to be."""
         self.encoder = make_encoder(plan, backbone)
         use_plain_attention(backbone.model)
-        self.adapter: Adapter = make_adapter(plan, backbone)
+        self.adapter: Adapter = make_adapter(plan, backbone, stored_targets(directory))
         self.mixed = plan.run.precision == "bf16" and weights_dtype(plan) == torch.float32
         self.records = directory.stages()
-        self._known_states: dict[str, Tensor] = {}
+        self._known_states: dict[Any, Tensor] = {}
+        self._routes_taken: dict[str, list[Route]] = {}
+        """Of the last evaluation, by task, where the method routes."""
 
     @classmethod
     def begin(
@@ -112,7 +122,7 @@ class ContinualModel:
             stage=stage or Stage(last, self.records[-1].name if last else "", (), seed=0),
             adapter=self.adapter,
             encoder=self.encoder,
-            stream=self.stream,
+            stream=trained_of(self.stream),
             after=self.after,
             stage_of=self.stage_of,
             progress=self.progress,
@@ -132,7 +142,7 @@ class ContinualModel:
         if self.records and self.records[-1].index == stage:
             yield
             return
-        with self.adapter.after(self.directory.update_paths(stage)):
+        with self.adapter.after(self.directory.update_paths(stage, self.records)):
             yield
 
     @contextmanager
@@ -177,6 +187,7 @@ class ContinualModel:
         self.records.append(record)
         answers = self.evaluate(tested)
         record.accuracy = self.measured(answers)
+        self._tell_routes(record)
         record.seconds = {"training": done - started}
         accepted = self.method.accept(ctx, before, record.accuracy)
         if not accepted:
@@ -202,11 +213,12 @@ class ContinualModel:
         record.accuracy = self.measured(answers)
         return answers
 
-    def zero_shot(self) -> None:
-        """Test all tasks before any training, and commit that."""
+    def zero_shot(self, tasks: Sequence[TaskData]) -> None:
+        """Test tasks before any training, and commit that."""
         started = time.perf_counter()
-        answers = self.evaluate(self.stream)
+        answers = self.evaluate(tasks)
         record = StageRecord(index=0, name="zero-shot", seed=self.plan.config.seed)
+        record.tasks = [data.task.to_json() for data in self.stream if data.only_tested]
         record.accuracy = self.measured(answers)
         record.seconds = {"evaluation": time.perf_counter() - started}
         commit(self, record, answers, [], None)
@@ -219,31 +231,78 @@ class ContinualModel:
     def evaluate(self, tasks: Sequence[TaskData]) -> Answers:
         """The model's answers to the test examples of each task."""
         answers = {}
+        self._routes_taken.clear()
         with shown(self.progress, "evaluation", sum(len(data.test) for data in tasks)):
             for data in tasks:
                 answers[data.name] = self.answer(data.test, data.name)
         return answers
 
-    def answer(self, examples: Sequence[Example], task: str) -> list[Prediction]:
-        """Answers to examples of a task, as the method predicts.
+    def answer(
+        self, examples: Sequence[Example], task: str, stage: int | None = None
+    ) -> list[Prediction]:
+        """Answers to examples of a task, by greedy decoding, as the method predicts.
 
         With the model of the task's stage if the method needs to know it, with that of the stage
-        that each example is routed to, or with the one model.
+        that each example is routed to, or with the one model. `stage` is the one that all are known
+        to belong to, if there is more than one model.
         """
+        return self._routed(examples, task, stage, self._answer)
+
+    def scores(
+        self, examples: Sequence[Example], task: str, stage: int | None = None
+    ) -> list[list[float]]:
+        """ln p of each of the task's labels as the answer to each example; routed as `answer`."""
+        return self._routed(examples, task, stage, self._scores)
+
+    def _routed(
+        self,
+        examples: Sequence[Example],
+        task: str,
+        stage: int | None,
+        ask: Callable[[Sequence[Example]], list[T]],
+    ) -> list[T]:
+        """What `ask` says to the examples, each asked of the model that answers it."""
         learned = self.stage_of(task)
         ctx = self.context()
         if self.method.needs_task_id and learned is not None:
-            routes: list[int] | None = [learned] * len(examples)
+            stages: list[int] | None = [learned] * len(examples)
+        elif stage is not None and self.method.routes_by_input:
+            stages = [stage] * len(examples)
         else:
-            routes = processes.from_main(self.method.route(ctx, examples))
-        if routes is None:
-            return self._answer(examples)
-        found: dict[int, Prediction] = {}
-        for stage in sorted(set(routes)):
-            rows = [i for i, route in enumerate(routes) if route == stage]
-            with self.method.at(ctx, stage):
-                found.update(zip(rows, self._answer([examples[i] for i in rows]), strict=True))
+            routes = processes.from_main(self.method.routes(ctx, examples))
+            stages = None if routes is None else [route.stage for route in routes]
+            if routes:
+                self._routes_taken[task] = routes
+        if stages is None:
+            return ask(examples)
+        found: dict[int, T] = {}
+        for one in sorted(set(stages)):
+            rows = [i for i, route in enumerate(stages) if route == one]
+            with self.method.at(ctx, one):
+                found.update(zip(rows, ask([examples[i] for i in rows]), strict=True))
         return [found[i] for i in range(len(examples))]
+
+    def bare(self, texts: Sequence[str]) -> list[Prediction]:
+        """The base model's answers to texts, without any task's question."""
+        with self.after(0):
+            return self._answer([Example(Task(""), text, "") for text in texts])
+
+    def _tell_routes(self, record: StageRecord) -> None:
+        """Record which stages the tests of each task were answered by, and how many were far."""
+        if not self._routes_taken:
+            return
+        names = {known.index: known.name for known in self.records}
+        told = record.notes.setdefault("routing", {})
+        told["tests"] = {
+            task: dict(Counter(names[route.stage] for route in routes))
+            for task, routes in self._routes_taken.items()
+        }
+        told["far"] = {
+            task: sum(route.unknown for route in routes) / len(routes)
+            for task, routes in self._routes_taken.items()
+        }
+        for line in told.get("unclear", []):
+            self.progress.message(line)
 
     def _answer(self, examples: Sequence[Example]) -> list[Prediction]:
         run = self.plan.run
@@ -254,8 +313,14 @@ class ContinualModel:
                 examples,
                 run.max_new_tokens,
                 run.eval_tokens,
+                early_stop=all(e.task.metric in OF_LABELS for e in examples),
                 advance=self.progress.advance,
             )
+
+    def _scores(self, examples: Sequence[Example]) -> list[list[float]]:
+        model, tokens = self.adapter.model, self.plan.run.eval_tokens
+        with self._autocast():
+            return log_likelihoods(model, self.encoder, examples, tokens, self.progress.advance)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if not self.mixed:
@@ -263,10 +328,31 @@ class ContinualModel:
         return torch.autocast(self.backbone.model.device.type, dtype=torch.bfloat16)
 
 
-def make_adapter(plan: Plan, backbone: Backbone) -> Adapter:
-    """The adapter that the plan's method asks for, in the backbone."""
+def stored_targets(directory: ModelDirectory) -> list[str] | str | None:
+    """The matrices that a directory's last update adapts, if it is PEFT's LoRA.
+
+    Another version may choose others by default than the one that the directory began with.
+    """
+    paths = directory.update_paths()
+    file = paths[-1] / "adapter_config.json" if paths else None
+    if file is None or not file.is_file():
+        return None
+    stored = json.loads(file.read_text(encoding="utf-8"))
+    return stored.get("target_modules") if stored.get("peft_type") == "LORA" else None
+
+
+def make_adapter(
+    plan: Plan, backbone: Backbone, begun_with: list[str] | str | None = None
+) -> Adapter:
+    """The adapter that the plan's method asks for, in the backbone.
+
+    `begun_with` are the matrices of earlier updates, which stay where the settings name none.
+    """
     kind = adapter(plan.method.adapter)
-    made = kind.build(backbone.model, plan.run, **plan.method.adapter_options())
+    run = plan.run
+    if kind.name == "lora" and run.target_modules is None and begun_with is not None:
+        run = run.model_copy(update={"target_modules": begun_with})
+    made = kind.build(backbone.model, run, **plan.method.adapter_options())
 
     def base_weights() -> dict[str, Tensor]:
         return dict(load(plan.base, weights_dtype(plan)).model.named_parameters())
@@ -293,4 +379,5 @@ def make_encoder(plan: Plan, backbone: Backbone) -> Encoder:
         backbone.encoder_decoder,
         run.max_length,
         run.max_text_tokens,
+        embedding_rows(backbone.model),
     )

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 import torch
 
 from nlora.backbones.load import load
+from nlora.backbones.targets import Targets
 from nlora.continual.model import make_adapter, make_encoder
 from nlora.data.encode import Encoder
 from nlora.data.task import Example, TaskData
-from nlora.plan.resolve import Plan
+from nlora.data.writable import check_writable
+from nlora.plan.resolve import Plan, trained
 from nlora.training.loop import count_steps
 from nlora.training.trainer import check_available
 
@@ -44,6 +46,8 @@ class Preview:
     stages: list[tuple[str, int]]
     """(name, optimiser steps); replayed or generated examples are not counted."""
     examples: list[RenderedExample]
+    adapted: Targets | None
+    """The matrices that the adapter was put on, and why these."""
     trainable_parameters: int
     all_parameters: int
 
@@ -57,6 +61,7 @@ def preview(plan: Plan) -> Preview:
     backbone = load(plan.base, torch.float32, weights=False)
     total = sum(p.numel() for p in backbone.model.parameters())
     encoder = make_encoder(plan, backbone)
+    check_writable(encoder, plan.stream)
     adapter = make_adapter(plan, backbone)
     adapter.begin()
     stages = plan.stages()
@@ -68,6 +73,7 @@ def preview(plan: Plan) -> Preview:
             for stage, count in zip(stages, counts, strict=True)
         ],
         examples=[_render(encoder, e) for e in _first_two(plan.stream)],
+        adapted=adapter.targets,
         trainable_parameters=sum(p.numel() for p in adapter.trained().values()),
         all_parameters=total,
     )
@@ -80,15 +86,14 @@ def _task(encoder: Encoder, data: TaskData) -> TaskPreview:
         train=len(data.train),
         test=len(data.test),
         labels=None if data.task.labels is None else len(data.task.labels),
-        truncated=sum(e.truncated for e in encoded) / len(encoded),
-        longest=max(len(e) for e in encoded),
+        truncated=sum(e.truncated for e in encoded) / max(len(encoded), 1),
+        longest=max((len(e) for e in encoded), default=0),
     )
 
 
 def _first_two(stream: Sequence[TaskData]) -> list[Example]:
-    if len(stream) > 1:
-        return [stream[0].train[0], stream[1].train[0]]
-    return list(stream[0].train[:2])
+    first, *others = trained(stream)
+    return [first.train[0], others[0].train[0]] if others else list(first.train[:2])
 
 
 def _render(encoder: Encoder, example: Example) -> RenderedExample:

@@ -12,7 +12,9 @@ def results(directory: ModelDirectory, tasks: Sequence[str], method: str) -> dic
 
     Row k of `accuracy_matrix` is measured after stage k, its columns are `tasks`. Metrics are over
     the tasks learned so far. A method that trains all tasks in one stage has one row and neither
-    learning accuracy nor forgetting nor transfer.
+    learning accuracy nor forgetting nor transfer. `routing`, where a router chooses, is
+    what it took for what at the last stage. Tasks that are only tested have columns, and what they
+    lost is in `only_tested`; the metrics leave them out.
     """
     records = directory.stages()
     zero = directory.zero_shot()
@@ -27,7 +29,10 @@ def results(directory: ModelDirectory, tasks: Sequence[str], method: str) -> dic
             [zero_shot[c] for c in columns] if zero_shot else None,
         )
     else:
-        metrics = {**summary([], None), "average_accuracy": average_accuracy(matrix)}
+        columns = [tasks.index(name) for name in learned] or list(range(len(tasks)))
+        average = average_accuracy([[row[c] for c in columns] for row in matrix])
+        metrics = {**summary([], None), "average_accuracy": average}
+    untrained = {name: _drop(everything, name) for name in tasks if _only_tested(zero, name)}
     return {
         "method": method,
         "tasks": list(tasks),
@@ -35,9 +40,26 @@ def results(directory: ModelDirectory, tasks: Sequence[str], method: str) -> dic
         "zero_shot": zero_shot,
         "accuracy_matrix": matrix,
         **metrics,
+        **({"only_tested": untrained} if untrained else {}),
+        **({"routing": records[-1].notes["routing"]} if _routed(records) else {}),
         "seconds": sum(sum(record.seconds.values()) for record in everything),
         "peak_memory_bytes": max((r.peak_memory_bytes for r in everything), default=0),
     }
+
+
+def _only_tested(zero: StageRecord | None, task: str) -> bool:
+    return zero is not None and any(known["name"] == task for known in zero.tasks)
+
+
+def _drop(records: Sequence[StageRecord], task: str) -> dict[str, float | None]:
+    """What a task that nobody trains had before training, has now, and has lost."""
+    before, now = (records[i].accuracy.get(task) for i in (0, -1))
+    lost = None if before is None or now is None else before - now
+    return {"before": before, "now": now, "lost": lost}
+
+
+def _routed(records: Sequence[StageRecord]) -> bool:
+    return bool(records) and "routing" in records[-1].notes
 
 
 def _row(record: StageRecord, tasks: Sequence[str]) -> Row:

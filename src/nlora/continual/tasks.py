@@ -21,6 +21,18 @@ def learned_tasks(directory: ModelDirectory) -> list[TaskData]:
     return found
 
 
+def only_tested(directory: ModelDirectory) -> list[TaskData]:
+    """The tasks that are tested after every stage and never trained, with their test examples."""
+    zero = directory.zero_shot()
+    tests = directory.tests() if zero is not None and zero.tasks else {}
+    found = []
+    for value in zero.tasks if zero is not None else []:
+        task = Task.from_json(value)
+        test = tuple(Example(task, row["text"], row["label"]) for row in tests.get(task.name, []))
+        found.append(TaskData(task, (), test, only_tested=True))
+    return found
+
+
 def answerable_tasks(directory: ModelDirectory) -> list[TaskData]:
     """`learned_tasks` of a model that can be used. Raises NloraError if it is none, or is empty."""
     if not directory.exists():

@@ -88,7 +88,7 @@ def load_task(data: Path, name: str) -> TaskData:
         dataset=folder.name,
     )
     splits = {split: read_split(folder, split, task) for split in SPLITS}
-    return TaskData(task, **splits)
+    return TaskData(task, splits["train"], splits["test"], splits["dev"])
 
 
 def ambiguous(name: str, folders: list[Path]) -> str:

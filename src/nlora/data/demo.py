@@ -45,7 +45,7 @@ def demo_stream(train: int = 96, test: int = 60, dev: int = 30, seed: int = 0) -
             rows = [(_new(write, label, seen), label) for label in islice(cycle(labels), count)]
             rng.shuffle(rows)
             splits[split] = tuple(Example(task, text, label) for text, label in rows)
-        stream.append(TaskData(task, **splits))
+        stream.append(TaskData(task, splits["train"], splits["test"], splits["dev"]))
     return stream
 
 

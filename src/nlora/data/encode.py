@@ -1,5 +1,6 @@
 """From an example to token ids: the prompt, cut where it must be, and the answer."""
 
+import itertools
 import re
 from array import array
 from collections.abc import Sequence
@@ -96,7 +97,8 @@ class Encoder:
 
     `max_length` bounds the prompt, in tokens; `max_text_tokens` bounds the text alone. What is too
     long loses the end of its longest field (MultiRC has its question and candidate answer after a
-    long paragraph); the instruction, the options and "Answer:" always stay.
+    long paragraph); the instruction, the options and "Answer:" always stay. `ids` is for how many
+    token ids the model has an embedding.
     """
 
     def __init__(
@@ -106,12 +108,14 @@ class Encoder:
         encoder_decoder: bool,
         max_length: int = 512,
         max_text_tokens: int | None = None,
+        ids: int | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.prompter = prompter
         self.encoder_decoder = encoder_decoder
         self.max_length = max_length
         self.max_text_tokens = max_text_tokens
+        self.ids = ids
         self._known: dict[tuple[Task, str], tuple[array, bool]] = {}
         self.answer_ids = lru_cache(maxsize=4096)(self._answer_ids)
         self._overhead = lru_cache(maxsize=None)(self._count_overhead)
@@ -164,6 +168,7 @@ class Encoder:
             self.encoder_decoder,
             self.max_length,
             self.max_text_tokens,
+            self.ids,
         )
         return digest([made_by, [(task.to_json(), text) for task, text in pairs]])
 
@@ -185,13 +190,7 @@ class Encoder:
     def _fit(self, pairs: Sequence[tuple[Task, str]]) -> list[tuple[list[int], str]]:
         """Token ids of the prompts, and as much of each text as there is room for."""
         budgets = [self._room(task) for task, _ in pairs]
-        encoding = self.tokenizer(
-            [text for _, text in pairs],
-            add_special_tokens=False,
-            return_offsets_mapping=True,
-            verbose=False,  # no warning of a long text, which is cut below
-        )
-        offsets: list[list[tuple[int, int]]] = encoding["offset_mapping"]
+        offsets = self._offsets([text for _, text in pairs])
         cuts = [
             cut_fields(text, ends, budget)
             for (_, text), ends, budget in zip(pairs, offsets, budgets, strict=True)
@@ -210,6 +209,40 @@ class Encoder:
                 [ids] = self._tokenize([self.prompter.prompt(task, cut)])
             fitted.append((ids, cut))
         return fitted
+
+    def _offsets(self, texts: list[str]) -> list[list[tuple[int, int]]]:
+        """Where in its text each token lies, (begin, end).
+
+        A slow tokenizer does not tell: there the tokens of a word share its letters evenly.
+        """
+        plain: dict[str, Any] = {"add_special_tokens": False, "verbose": False}
+        # not verbose: no warning of a long text, which is cut
+        if self.tokenizer.is_fast:
+            encoding = self.tokenizer(texts, return_offsets_mapping=True, **plain)
+            return encoding["offset_mapping"]
+        found = []
+        for text in texts:
+            words = list(re.finditer(r"\s*\S+|\s+$", text))
+            rows = self.tokenizer([w.group() for w in words], **plain).input_ids if words else []
+            places: list[tuple[int, int]] = []
+            for word, ids in zip(words, rows, strict=True):
+                size = word.end() - word.start()
+                ends = [word.start() + size * i // len(ids) for i in range(len(ids) + 1)]
+                places += itertools.pairwise(ends)
+            found.append(places)
+        return found
+
+    def _check_ids(self, rows: Sequence[Sequence[int]]) -> None:
+        """Raise NloraError for a token that the model has no embedding for."""
+        if self.ids is None:
+            return
+        if beyond := next((id for row in rows for id in row if id >= self.ids), None):
+            token = self.tokenizer.convert_ids_to_tokens(beyond)
+            raise NloraError(
+                f"the tokenizer writes '{token}' as id {beyond}, and the model has embeddings for "
+                f"{self.ids} ids only: tokenizer and model do not belong together, or the model "
+                "must be enlarged (`model.resize_token_embeddings`)"
+            )
 
     def _room(self, task: Task) -> int:
         """How many tokens a text of the task may have."""
@@ -231,6 +264,7 @@ class Encoder:
             # A chat template's own last token is never the end token of the answer's turn.
             end = self.tokenizer.eos_token_id
             rows = [row[:-1] if row and row[-1] == end else row for row in rows]
+        self._check_ids(rows)
         return rows
 
     def _answer_ids(self, label: str) -> tuple[int, ...]:
@@ -248,4 +282,5 @@ class Encoder:
                 if seamless
                 else self.tokenizer(answer, add_special_tokens=False).input_ids
             )
+        self._check_ids([[*ids, self.tokenizer.eos_token_id]])
         return (*ids, self.tokenizer.eos_token_id)

@@ -7,13 +7,14 @@
       instruction: Which team should answer this ticket? Choose one from the option.
       labels: [billing, technical, no]
 
-A row has `text` or `sentence`, and `label`. Without `labels`, answers are free text.
+A row has `text` or `sentence`, and `label`. Without `labels`, answers are free text. `metric` names
+what answers are measured by (`nlora.evaluation.metrics`). A task without `train` is only tested.
 """
 
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
@@ -23,7 +24,7 @@ from nlora.data.rows import STDIN, read_array, read_csv, read_jsonl, read_lines,
 from nlora.data.task import Example, Task, TaskData
 from nlora.errors import NloraError, unknown
 
-_KEYS = ("name", "train", "test", "dev", "instruction", "labels")
+_KEYS = ("name", "train", "test", "dev", "instruction", "labels", "metric")
 _TEXT_KEYS = ("text", "sentence")
 _READERS = {".jsonl": read_jsonl, ".csv": read_csv, ".json": read_array}
 # A task's name becomes part of a folder's name.
@@ -35,16 +36,17 @@ _NULL = "tag:yaml.org,2002:null"
 class _Entry:
     place: str
     task: Task
-    train: Path
+    train: Path | None
     test: Path
     dev: Path | None
 
     def load(self) -> TaskData:
         return TaskData(
             self.task,
-            train=_read_split(self.train, self.task),
+            train=_read_split(self.train, self.task) if self.train else (),
             test=_read_split(self.test, self.task),
             dev=_read_split(self.dev, self.task) if self.dev else (),
+            only_tested=self.train is None,
         )
 
 
@@ -174,14 +176,16 @@ def _read_entry(path: Path, node: yaml.Node) -> _Entry:
             raise NloraError(f"{_place(path, value)}: '{key}' must be text")
         else:
             text[key] = None if value.tag == _NULL else value.value
-    missing = [key for key in ("name", "train", "test") if not text.get(key)]
+    missing = [key for key in ("name", "test") if not text.get(key)]
     if missing:
         raise NloraError(f"{place}: the task has no '{missing[0]}'")
     name, train, test, dev = (text.get(key) or "" for key in ("name", "train", "test", "dev"))
     return _Entry(
         place,
-        _task(place, name, text.get("instruction"), labels),
-        _resolve(path, train),
+        replace(
+            _task(place, name, text.get("instruction"), labels), metric=text.get("metric") or None
+        ),
+        _resolve(path, train) if train else None,
         _resolve(path, test),
         _resolve(path, dev) if dev else None,
     )

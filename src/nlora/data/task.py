@@ -13,7 +13,8 @@ class Task:
     `labels` are the answers to choose from, in the order in which the prompt lists them; None means
     that answers are free text. `instruction` None means that there is none (COPA's text asks the
     question itself). `group` and `dataset` are the names in the prefix of the released
-    prompts ("Task:SC", "Dataset:amazon").
+    prompts ("Task:SC", "Dataset:amazon"). `metric` names what answers are measured by
+    (`nlora.evaluation.metrics`); None is exact match.
     """
 
     name: str
@@ -21,10 +22,14 @@ class Task:
     labels: tuple[str, ...] | None = None
     group: str = ""
     dataset: str = ""
+    metric: str | None = None
 
     def to_json(self) -> dict:
         """The task as JSON; `from_json` reads it back."""
-        return asdict(self) | {"labels": list(self.labels) if self.labels is not None else None}
+        found = asdict(self) | {"labels": list(self.labels) if self.labels is not None else None}
+        if self.metric is None:  # as before there were others: fingerprints must not change
+            del found["metric"]
+        return found
 
     @classmethod
     def from_json(cls, value: dict) -> "Task":
@@ -59,6 +64,8 @@ class TaskData:
     train: tuple[Example, ...]
     test: tuple[Example, ...]
     dev: tuple[Example, ...] = ()
+    only_tested: bool = False
+    """It is never trained: it shows what happens to an ability that nobody trains."""
 
     @property
     def name(self) -> str:

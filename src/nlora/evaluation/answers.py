@@ -37,6 +37,12 @@ def exact_match(predictions: Sequence[Prediction]) -> float:
     return 100.0 * sum(p.correct for p in predictions) / len(predictions)
 
 
+def off_list(predictions: Sequence[Prediction], labels: Sequence[str]) -> float:
+    """Per cent of answers that are none of the labels, after normalisation."""
+    known = {normalise(label) for label in labels}
+    return 100.0 * sum(normalise(p.text) not in known for p in predictions) / len(predictions)
+
+
 def answer(
     model: Any,
     encoder: Encoder,

@@ -20,11 +20,11 @@ from torch import Tensor
 from transformers import DynamicCache, StoppingCriteria, StoppingCriteriaList
 
 from nlora import processes
-from nlora.backbones.structure import accepts, base_model, positions
+from nlora.backbones.structure import accepts, base_model, end_tokens, positions
 from nlora.data.batches import SHORTEST_PREFIX, Collator, by_budget, common_prefix, pad
 from nlora.data.encode import Encoder
 from nlora.evaluation.expected import Expected
-from nlora.fast.prefix import continuing, read_prefix, why_not, without_prefix
+from nlora.fast.prefix import continuing, has_cache, read_prefix, why_not, without_prefix
 
 Decoded = Iterator[tuple[list[int], list[str]]]
 """Indices of prompts and the texts that follow them, batch by batch."""
@@ -55,6 +55,18 @@ def _by_cache(
     max_new_tokens: int,
     batch_tokens: int,
 ) -> Decoded:
+    for rows, inputs, cache in prompt_batches(model, encoder, prompts, batch_tokens):
+        decoding = _Decoding(model, encoder, cache, [expected[i] for i in rows], max_new_tokens)
+        yield rows, decoding.run(inputs)
+
+
+def prompt_batches(
+    model: Any, encoder: Encoder, prompts: Sequence[list[int]], batch_tokens: int
+) -> Iterator[tuple[list[int], dict[str, Tensor], DynamicCache]]:
+    """Batches of prompts for a decoder-only model with a plain cache: each process its share.
+
+    Indices of prompts, left-padded inputs, and the cache that holds what all prompts begin with.
+    """
     collator = Collator(encoder.tokenizer.pad_token_id, encoder_decoder=False)
     shared = common_prefix(prompts)
     shared = shared if shared >= SHORTEST_PREFIX and len(prompts) > 1 else 0
@@ -71,8 +83,7 @@ def _by_cache(
             cache = deepcopy(prefix)
             cache.batch_repeat_interleave(len(rows))
             inputs = without_prefix(inputs, shared)
-        decoding = _Decoding(model, encoder, cache, [expected[i] for i in rows], max_new_tokens)
-        yield rows, decoding.run(inputs)
+        yield rows, inputs, cache
 
 
 class _Decoding:
@@ -91,6 +102,7 @@ class _Decoding:
         self.cache = cache
         self.expected = expected
         self.max_new_tokens = max_new_tokens
+        self.ends = set(end_tokens(model, encoder.tokenizer))
         self.new: list[list[int]] = [[] for _ in expected]
         self.alive = list(range(len(expected)))
         self.mask = torch.empty(0)
@@ -112,7 +124,7 @@ class _Decoding:
             self.mask = torch.nn.functional.pad(self.mask, (0, ids.shape[1]), value=1)
             ahead = torch.arange(1, ids.shape[1] + 1, device=ids.device)
             self._take(self._read(ids, self.place + ahead), drafts, read=ids.shape[1])
-        return [self.encoder.text(ids) for ids in self.new]
+        return [self.encoder.text(ids).strip() for ids in self.new]
 
     def _read(self, ids: Tensor, places: Tensor, last: bool = False) -> list[list[int]]:
         """What greedy decoding says after each token of `ids` (alive, N), or after the last."""
@@ -151,7 +163,7 @@ class _Decoding:
         """Add tokens to a row until it is done; whether it goes on."""
         new = self.new[row]
         for token in tokens:
-            if token == self.encoder.tokenizer.eos_token_id:
+            if token in self.ends:
                 return False
             new.append(token)
             reachable = self.expected[row].reachable(self.encoder.text(new))
@@ -178,15 +190,21 @@ def _by_generate(
             max_new_tokens=max_new_tokens,
             do_sample=False,
             num_beams=1,
-            use_cache=True,
-            eos_token_id=tokenizer.eos_token_id,
+            use_cache=has_cache(base_model(model)),
+            eos_token_id=end_tokens(model, tokenizer),
             pad_token_id=tokenizer.pad_token_id,
             stopping_criteria=StoppingCriteriaList(
                 [_HopelessRows(encoder, [expected[i] for i in rows])]
             ),
         )
-        new = out if encoder.encoder_decoder else out[:, batch["input_ids"].shape[1] :]
-        yield rows, [encoder.text(row) for row in new]
+        start = 1 if encoder.encoder_decoder else batch["input_ids"].shape[1]
+        ends = end_tokens(model, tokenizer)
+        yield rows, [encoder.text(until(row, ends)).strip() for row in out[:, start:].tolist()]
+
+
+def until(ids: list[int], ends: Sequence[int]) -> list[int]:
+    """The ids before the first end token, which the tokenizer may not know as a special one."""
+    return ids[: next((i for i, token in enumerate(ids) if token in ends), len(ids))]
 
 
 class _HopelessRows(StoppingCriteria):

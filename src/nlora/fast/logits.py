@@ -34,7 +34,7 @@ def answer_logits(model: nn.Module, batch: Mapping[str, Any]) -> Answers:
     if base.config.is_encoder_decoder:
         keep = labels != IGNORED
         read = batch.get("answers", labels)
-        decoder_input_ids = base.prepare_decoder_input_ids_from_labels(labels=read)
+        decoder_input_ids = decoder_inputs(base, read)
         logits = model(**inputs, decoder_input_ids=decoder_input_ids, use_cache=False).logits
         return Answers(logits[keep], labels[keep])
     # Position s predicts token s + 1.
@@ -54,3 +54,15 @@ def answer_logits(model: nn.Module, batch: Mapping[str, Any]) -> Answers:
     else:
         logits = model(**inputs, **past).logits[keep]
     return Answers(logits, targets[keep])
+
+
+def decoder_inputs(base: Any, labels: Tensor) -> Tensor:
+    """What the decoder of an encoder-decoder model reads for labels (B, T): the start token first.
+
+    Most models have a function of their own for it.
+    """
+    if hasattr(base, "prepare_decoder_input_ids_from_labels"):
+        return base.prepare_decoder_input_ids_from_labels(labels=labels)
+    start, pad = base.config.decoder_start_token_id, base.config.pad_token_id
+    shifted = nn.functional.pad(labels, (1, 0), value=start)[:, :-1]
+    return shifted.masked_fill(shifted == IGNORED, pad)

@@ -9,12 +9,14 @@ rounding; only with LoRA dropout does one mask serve the prefix of all rows.
 import logging
 from functools import lru_cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from nlora.backbones.states import evaluating
 from nlora.backbones.structure import accepts, base_model, cache_argument, wrappers
 
 log = logging.getLogger("nlora")
@@ -72,10 +74,56 @@ def why_not(model: nn.Module) -> str | None:
         return "gradient checkpointing keeps no keys and values"
     if getattr(base, "_is_stateful", False) or cache_argument(type(base)) is None:
         return f"{type(base).__name__} keeps a state instead of keys and values"
+    if not has_cache(base):
+        return f"{type(base).__name__} does not say what it keeps"
     layers = DynamicCache(config=base.config).layers
     if not layers or any(type(layer) is not DynamicLayer for layer in layers):
         return f"{type(base).__name__} has layers with a sliding window or a state"
-    return None
+    if base not in _GOES_ON:
+        _GOES_ON[base] = _goes_on(base)
+    return None if _GOES_ON[base] else f"{type(base).__name__} does not go on from a cache"
+
+
+def has_cache(base: Any) -> bool:
+    """Whether Transformers can make a cache for this model, from what its configuration says."""
+    try:
+        DynamicCache(config=base.config)
+    except AttributeError:  # no number of layers, where a model consists of several parts
+        return False
+    return True
+
+
+_GOES_ON: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+"""What `_goes_on` found, by model."""
+
+
+@torch.no_grad()
+def _goes_on(base: Any) -> bool:
+    """Whether a few tokens read behind others give what reading all at once gives.
+
+    Some older models take a cache and no mask that is longer than their input, or count positions
+    from the input's first token.
+    """
+    ids = torch.arange(3, 9, device=base.device)[None] % base.config.get_text_config().vocab_size
+    ones = torch.ones_like(ids)
+    places = torch.arange(ids.shape[1], device=base.device)[None]
+
+    def read(start: int, stop: int, **more: Any) -> Tensor:
+        if accepts(type(base), "position_ids"):
+            more["position_ids"] = places[:, start:stop]
+        inputs = {"input_ids": ids[:, start:stop], "attention_mask": ones[:, :stop]}
+        return base(**inputs, **more).logits[:, -1].float()
+
+    with evaluating(base):
+        whole = read(0, ids.shape[1], use_cache=False)
+        cache = DynamicCache(config=base.config)
+        try:
+            read(0, 4, **continuing(base, cache))
+            parts = read(4, ids.shape[1], **continuing(base, cache))
+        except (RuntimeError, AssertionError, ValueError, TypeError, AttributeError, IndexError):
+            return False
+    near = 1e-3 if base.dtype == torch.float32 else 0.1
+    return bool((whole - parts).abs().max() <= near * whole.abs().max())
 
 
 @lru_cache

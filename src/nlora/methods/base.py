@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, Protocol
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from nlora.errors import NloraError
-from nlora.evaluation.answers import exact_match
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -94,6 +93,23 @@ class Proximal(Protocol):
     def after(self, step: Step) -> None:
         """Take the proximal step that belongs to the optimiser's last step (`step.rates`)."""
         ...
+
+
+class Route(NamedTuple):
+    """The stage that an example is answered with, and what is known of the choice."""
+
+    stage: int
+    confidence: float | None = None
+    """The probability that the example belongs to the stage, if it belongs to any."""
+    distance: float | None = None
+    """Of the example from the stage's."""
+    limit: float | None = None
+    """The distance beyond which an example belongs to no stage; None where none is known."""
+
+    @property
+    def unknown(self) -> bool:
+        """Whether the example is far from every task."""
+        return None not in (self.distance, self.limit) and self.distance > self.limit  # type: ignore[operator]
 
 
 class MixedIn(NamedTuple):
@@ -250,8 +266,13 @@ class Method:
         return True
 
     def metric(self, task: Task) -> Metric:
-        """What answers to a task are measured by. Default: exact match after normalisation."""
-        return exact_match
+        """What answers to a task are measured by. Default: as the task says, else exact match.
+
+        Raises NloraError for a metric that is not known, or whose library is missing.
+        """
+        from nlora.evaluation.metrics import metric
+
+        return metric(task.metric)
 
     @contextmanager
     def at(self, ctx: Context, stage: int) -> Iterator[None]:
@@ -265,6 +286,25 @@ class Method:
     def route(self, ctx: Context, examples: Sequence[Example]) -> list[int] | None:
         """The stage to answer each example with. Default None: one model for all."""
         return None
+
+    def routes(
+        self, ctx: Context, examples: Sequence[Example], named: bool = True
+    ) -> list[Route] | None:
+        """As `route`, with what is known of each choice; Default: nothing but the stage.
+
+        Without `named` it is not known which task is asked: of an example the text counts alone.
+        """
+        found = self.route(ctx, examples)
+        return None if found is None else [Route(stage) for stage in found]
+
+    @property
+    def routes_by_input(self) -> bool:
+        """Whether `route` chooses, so that answers depend on which task an example is taken for."""
+        return overrides(self, "route")
+
+    def notes(self, ctx: Context) -> dict[str, Any]:
+        """What the stage should record, after `end`. Default: nothing."""
+        return {}
 
 
 def overrides(method: Method, hook: str) -> bool:

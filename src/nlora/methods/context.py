@@ -18,7 +18,7 @@ from nlora import processes
 from nlora.adapters.base import Adapter
 from nlora.adapters.covariance import InputCovariances
 from nlora.backbones.states import evaluating, mean_state
-from nlora.backbones.structure import base_model
+from nlora.backbones.structure import base_model, end_tokens
 from nlora.data.batches import IGNORED, Collator, by_budget, pad
 from nlora.data.encode import Encoded, Encoder
 from nlora.data.task import Example, TaskData
@@ -97,8 +97,8 @@ class Context:
     """The answer tokens of the whole optimiser step, over all micro-batches and processes."""
     step: Step | None = None
     """The step in hand; None outside of training."""
-    known_states: dict[str, Tensor] = field(default_factory=dict)
-    """What `states` has read already, by text."""
+    known_states: dict[Any, Tensor] = field(default_factory=dict)
+    """What `states` and `prompt_states` have read already, by text and by token ids."""
 
     @property
     def model(self) -> Any:
@@ -162,7 +162,7 @@ class Context:
                 batch = on_device(collate.prompts([prompts[i] for i in rows]), self.model.device)
                 out = self.model.generate(
                     **batch,
-                    eos_token_id=tokenizer.eos_token_id,
+                    eos_token_id=end_tokens(self.model, tokenizer),
                     pad_token_id=tokenizer.pad_token_id,
                     **sampling,
                 )
@@ -176,14 +176,24 @@ class Context:
         states (of the encoder where there is one), (n, d) in float64. A text is read once."""
         new = list(dict.fromkeys(text for text in texts if text not in self.known_states))
         if new:
-            self.known_states.update(zip(new, self._read(new), strict=True))
+            encoder = self.encoder
+            limit = min(encoder.max_length, encoder.max_text_tokens or encoder.max_length)
+            rows = encoder.tokenizer(new, truncation=True, max_length=limit).input_ids
+            rows = [row or [encoder.tokenizer.eos_token_id] for row in rows]
+            self.known_states.update(zip(new, self._read(rows), strict=True))
         return torch.stack([self.known_states[text] for text in texts])
 
-    def _read(self, texts: Sequence[str]) -> list[Tensor]:
+    @torch.inference_mode()
+    def prompt_states(self, examples: Sequence[Example]) -> Tensor:
+        """As `states`, of the whole prompt that each example is asked by."""
+        asked = [tuple(ids) for ids, _ in self.encoder.prompts(examples)]
+        new = list(dict.fromkeys(ids for ids in asked if ids not in self.known_states))
+        if new:
+            self.known_states.update(zip(new, self._read(list(map(list, new))), strict=True))
+        return torch.stack([self.known_states[ids] for ids in asked])
+
+    def _read(self, rows: Sequence[list[int]]) -> list[Tensor]:
         encoder = self.encoder
-        limit = min(encoder.max_length, encoder.max_text_tokens or encoder.max_length)
-        rows = encoder.tokenizer(list(texts), truncation=True, max_length=limit).input_ids
-        rows = [row or [encoder.tokenizer.eos_token_id] for row in rows]
         found: dict[int, Tensor] = {}
         with self.after(0), evaluating(self.model):
             for chosen in by_budget([len(row) for row in rows], BATCH_TOKENS):

@@ -85,7 +85,7 @@ class Plan(Choice):
         seed = self.config.seed
         return [
             Stage(index, name, data, seed=(seed * 1000 + index) % 2**32)  # NumPy's bound
-            for index, (name, data) in enumerate(self.method.stages(self.stream), start=1)
+            for index, (name, data) in enumerate(self.method.stages(trained(self.stream)), start=1)
         ]
 
     def with_stream(self, stream: Sequence[TaskData]) -> "Plan":
@@ -164,11 +164,15 @@ def resolve(
             raise NloraError("which stream? give --stream NAME (`nlora streams` lists them)")
         stream = load_stream(config.stream, Path(config.data) if config.data else None)
     if whole:
-        stages = method.stages(stream)
+        if not trained(stream):
+            raise NloraError("no task of the stream has training examples to learn from")
+        stages = method.stages(trained(stream))
         if stages:
             choice.check_lists(len(stages))
         elif config.evaluate == "seen":
             raise NloraError(f"{config.method} trains nothing: give --evaluate next or all")
+    for data in stream:
+        method.metric(data.task)
     base = base or find(config.model)
     run = _run_settings(config, method, base.recommended)
     if run.precision == "auto":
@@ -176,6 +180,11 @@ def resolve(
         run = run.model_copy(update={"precision": faster})
     tasks = tuple(sampled(data, config) for data in stream)
     return Plan(choice.entry, method, run, config, base, tasks)
+
+
+def trained(stream: Sequence[TaskData]) -> list[TaskData]:
+    """The tasks without those that are only tested."""
+    return [data for data in stream if not data.only_tested]
 
 
 def sampled(data: TaskData, config: RunConfig) -> TaskData:

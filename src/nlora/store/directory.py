@@ -19,7 +19,7 @@ import contextlib
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,11 @@ class StageRecord(BaseModel):
     trainable_parameters: int = 0
     accuracy: dict[str, float] = Field(default_factory=dict)
     """Per cent by task, of the model as it was after this stage."""
+    off_list: dict[str, float] = Field(default_factory=dict)
+    """Per cent of answers that are none of the task's labels, by task that has labels."""
     tested: dict[str, int] = Field(default_factory=dict)
+    by_label: dict[str, Any] = Field(default_factory=dict)
+    """By task and label: precision, recall, support, and what its examples were answered with."""
     notes: dict[str, Any] = Field(default_factory=dict)
     """What the method and its adapter recorded, such as the measured weight of a penalty."""
     seconds: dict[str, float] = Field(default_factory=dict)
@@ -86,6 +90,8 @@ class ModelDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._stages = path / "stages"
+        self._verified: dict[Path, tuple[int, ...]] = {}
+        """Files that were found whole, as they were then: they are read once."""
 
     def exists(self) -> bool:
         """Whether there is a model here. Raises NloraError if the place holds something else."""
@@ -181,12 +187,14 @@ class ModelDirectory:
         return self._stages / record.folder
 
     def tests(self) -> dict[str, list[dict[str, str]]]:
-        """The test examples (`text`, `label`) of every task learned, by task.
+        """The test examples (`text`, `label`) of every task learned or only tested, by task.
 
         Raises NloraError if a file was changed or is missing.
         """
         found: dict[str, list[dict[str, str]]] = {}
-        for record in self.stages():
+        for record in self._records():
+            if record.index == 0 and not record.tasks:
+                continue
             self._verify(record, "test.jsonl")
             text = _read(self.stage_path(record) / "test.jsonl")
             # Only "\n" ends a line: str.splitlines would also cut at U+2028 inside a text.
@@ -195,13 +203,15 @@ class ModelDirectory:
                 found.setdefault(row["task"], []).append(row)
         return found
 
-    def update_paths(self, stage: int | None = None) -> list[Path]:
+    def update_paths(
+        self, stage: int | None = None, known: Sequence[StageRecord] | None = None
+    ) -> list[Path]:
         """Folders of the updates that make up the model after a stage, in order.
 
-        The last stage by default; none after stage 0. Raises NloraError if a file was changed or is
-        missing.
+        The last stage by default; none after stage 0. `known` are the records, where they were read
+        already. Raises NloraError if a file was changed or is missing.
         """
-        records = {r.folder: r for r in self.stages()}
+        records = {r.folder: r for r in (self.stages() if known is None else known)}
         if not records or stage == 0:
             return []
         manifest = list(records.values())[-1 if stage is None else stage - 1].updates
@@ -228,8 +238,13 @@ class ModelDirectory:
         path = self.stage_path(record) / name
         if not path.is_file():
             raise NloraError(f"{path} is missing")
+        stat = path.stat()
+        seen = stat.st_mtime_ns, stat.st_size, stat.st_ino
+        if self._verified.get(path) == seen:
+            return
         if sha256(path) != record.files.get(name):
             raise NloraError(f"{path} was changed or damaged: its hash is not the recorded one")
+        self._verified[path] = seen
 
     def commit(self, record: StageRecord, write: Callable[[Path], None]) -> None:
         """Write a stage (`write` fills its folder) and let it appear by one rename."""

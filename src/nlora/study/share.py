@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from nlora.continual.agreement import document
 from nlora.data.task import digest
-from nlora.plan.resolve import Plan
+from nlora.plan.resolve import Plan, trained
 from nlora.store.directory import ModelDirectory
 
 _EVALUATION = (
@@ -34,13 +34,15 @@ def shared(plan: Plan) -> Shared:
     run = plan.run.model_dump(mode="json")
     base = plan.base.revision or plan.base.target
     zero = first = None
-    if plan.config.evaluate != "seen":
-        tests = sorted(replace(data, train=()).fingerprint() for data in stream)
+    others = [data for data in stream if data.only_tested]
+    before = list(stream) if plan.config.evaluate != "seen" else others
+    if before:
+        tests = sorted(replace(data, train=()).fingerprint() for data in before)
         zero = digest([base, {name: run[name] for name in _EVALUATION}, tests])
     rule = _first_stage(plan)
     if rule is not None:
         tested = {"seen": 1, "next": 2, "all": len(stream)}[plan.config.evaluate]
-        data = [data.fingerprint() for data in stream[:tested]]
+        data = [data.fingerprint() for data in [*trained(stream)[:tested], *others]]
         first = digest([base, run, plan.method.adapter, rule, plan.config.seed, data])
     return Shared(zero, first)
 

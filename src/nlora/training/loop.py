@@ -2,7 +2,7 @@
 
 import math
 import random
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +46,11 @@ def train(method: Method, ctx: Context, run: RunSettings, autocast: bool, logs: 
     method.end(ctx)
     notes = {
         "truncated": sum(e.truncated for e in ctx.encoded),
+        **({"adapted": asdict(targets)} if (targets := ctx.adapter.targets) else {}),
         **ctx.adapter.notes(),
         **{p.name: p.notes() for p in penalties if p.notes()},
         **gradients.notes(),
+        **method.notes(ctx),
     }
     return Trained(len(ctx.examples), ctx.stage.steps, losses, notes)
 

@@ -22,7 +22,7 @@ from pydantic import AfterValidator, Field
 
 from nlora.errors import NloraError
 from nlora.merging.registry import checked, consolidation
-from nlora.methods.base import Method, Penalty, State, per_stage
+from nlora.methods.base import Method, Penalty, Route, State, per_stage
 from nlora.methods.parts.sparsity import ProximalSparsity, SparseSettings, Sparsity
 from nlora.methods.parts.terms import ready
 
@@ -49,6 +49,22 @@ class LoraSettings(SparseSettings):
         description="which state of the model answers: the newest (none), the one after the task "
         "that the input is taken for (input) or said to belong to (task)",
     )
+    route_by: Literal["text", "prompt"] = Field(
+        "text",
+        description="what routing=input looks at: the bare text, or the prompt with instruction "
+        "and options, which may name the task",
+    )
+    unknown: Literal["none", "base", "nearest"] = Field(
+        "none",
+        description="what answers a text far from every task, where predict is told no task: "
+        "nothing (none), the base model (base), or the nearest task's model (nearest)",
+    )
+    unknown_quantile: float = Field(
+        0.99,
+        gt=0.5,
+        lt=1,
+        description="the share of a task's own texts that are not to count as far from it",
+    )
 
 
 AnyAdapter = Literal["full", "lora", "peft"]
@@ -65,7 +81,10 @@ class TunedSettings(LoraSettings):
 
 @dataclass
 class LoraState(State):
-    """What the router keeps (`parts.routing`), where routing is by the input."""
+    """What the router keeps (`parts.routing`), where routing is by the input.
+
+    The fields of prompts are filled where the router looks at prompts, too.
+    """
 
     means: list[Tensor] = field(default_factory=list)
     """Of the features of a stage's texts, (d,)."""
@@ -75,6 +94,22 @@ class LoraState(State):
     """Of all features around the means of their stages, summed, (d, d)."""
     texts: int = 0
     """How many texts there were."""
+    counts: dict[str, int] = field(default_factory=dict)
+    """How many of each stage."""
+    held_out: dict[str, Tensor] = field(default_factory=dict)
+    """Features of some of each stage's texts, (m, d), to measure the router by."""
+    limits: dict[str, float] = field(default_factory=dict)
+    """By stage the distance beyond which a text counts as far."""
+    temperature: float = 1.0
+    """What scores are divided by to be log-probabilities."""
+    prompt_means: list[Tensor] = field(default_factory=list)
+    prompt_stages: list[int] = field(default_factory=list)
+    prompt_scatter: Tensor | None = None
+    prompt_texts: int = 0
+    prompt_counts: dict[str, int] = field(default_factory=dict)
+    prompt_held_out: dict[str, Tensor] = field(default_factory=dict)
+    prompt_limits: dict[str, float] = field(default_factory=dict)
+    prompt_temperature: float = 1.0
 
 
 class LoraMethod(Method):
@@ -138,10 +173,11 @@ class LoraMethod(Method):
         s = self.settings
         weight = per_stage(s.l1, 1, "l1")
         penalised = s.penalty != "none" and weight
+        routed = s.routing == "input"
         return {
             "penalty": [s.penalty, weight, s.l1_unit] if penalised else None,
             "consolidation": s.consolidation,
-            "routing": s.routing,
+            "routing": [s.routing, s.route_by, s.unknown_quantile] if routed else s.routing,
         }
 
     def adapter_options(self) -> dict[str, Any]:
@@ -164,17 +200,54 @@ class LoraMethod(Method):
         )
         return [ready(term, ctx.stage)]
 
+    @property
+    def routes_by_input(self) -> bool:
+        """As the setting says, or where a subclass has a rule of its own."""
+        return self.settings.routing == "input" or self._own_rule
+
+    @property
+    def _own_rule(self) -> bool:
+        return type(self).route is not LoraMethod.route
+
     def end(self, ctx: Context) -> None:
         """Let the router take up the stage."""
         if self.settings.routing == "input":
-            from nlora.methods.parts.routing import Router
+            for router in self._routers():
+                router.learn(ctx)
 
-            Router(self.state).learn(ctx)
+    def notes(self, ctx: Context) -> dict[str, Any]:
+        """What the router takes for what, on held-out training texts."""
+        if self.settings.routing != "input":
+            return {}
+        from nlora.methods.parts.routing import unclear
+
+        router = self._routers()[-1]
+        names = {ctx.stage_of(data.name): data.name for data in reversed(ctx.stream)}
+        names[ctx.stage.index] = ctx.stage.name
+        order = [names[stage] for stage in router.get("stages")]
+        found = {names[stage]: counts for stage, counts in router.confusion().items()}
+        by = self.settings.route_by
+        told = {"by": by, "tasks": order, "held_out": found, "unclear": unclear(order, found, by)}
+        return {"routing": told}
 
     def route(self, ctx: Context, examples: Sequence[Example]) -> list[int] | None:
         """The stage that each input is taken for, where routing is by the input."""
+        found = self.routes(ctx, examples)
+        return None if found is None else [route.stage for route in found]
+
+    def routes(
+        self, ctx: Context, examples: Sequence[Example], named: bool = True
+    ) -> list[Route] | None:
+        """The stage that each input is taken for, and how sure that is."""
+        if self._own_rule:
+            return super().routes(ctx, examples, named)
         if self.settings.routing != "input" or not self.state.means:
             return None
+        return self._routers()[-1 if named else 0].routes(ctx, examples)
+
+    def _routers(self) -> list[Any]:
+        """The router by texts, and the one by prompts where the setting asks for it."""
         from nlora.methods.parts.routing import Router
 
-        return Router(self.state).route(ctx, examples)
+        kinds = ["text"] if self.settings.route_by == "text" else ["text", "prompt"]
+        return [Router(self.state, kind, self.settings.unknown_quantile) for kind in kinds]

@@ -2,63 +2,218 @@
 
 De-LoRA keeps a LoRA adapter per task and chooses among them by linear discriminant analysis on what
 the frozen base model makes of the raw text, without prompt: e(x) is the mean of its last hidden
-states (`Context.states`). Of each task t the mean μ_t is kept and its scatter added to a pooled S;
-no text is. With n texts of T tasks and d dimensions
+states (`Context.states`; with `route_by=prompt` of the whole prompt). Of each task t the mean μ_t
+is kept and its scatter added to a pooled S; no text is. With n texts of T tasks and d dimensions
 
     Σ = S/(n − T),  Σ ← (1 − γ)·Σ + γ·(tr Σ/d)·I,  γ = 0.01
     task of x = argmax_t e(x)ᵀΣ⁻¹μ_t − ½·μ_tᵀΣ⁻¹μ_t
 
 in float64. It needs no old data and no task identity, but the adapters are kept one by one.
+
+A router also knows what it cannot tell. The features of a fifth of each task's texts are kept, and
+taken out of the statistics exactly where they are asked (a mean and a scatter lose what a row gave
+them). On these held-out features it is measured how often one task is taken for another, how far
+texts of a task lie from its mean, √((e − μ_t)ᵀΣ⁻¹(e − μ_t)), and by what the scores must be divided
+to be log-probabilities. The router in use has seen all texts.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from math import ceil
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from nlora.data.task import Example, sample
+from nlora.methods.base import Route
 from nlora.methods.context import Context
 
 TEXTS = 1000
 """Training texts of a task that are looked at, at most."""
 SHRINKAGE = 0.01
+HELD_OUT = 200
+"""Texts of a task that are held out to measure the router: a fifth, and at most so many."""
+ENOUGH = 20
+"""Held-out texts from which on it is said how far is too far."""
+UNCLEAR = 0.2
+"""Of the texts taken for one of two tasks, the share taken for the other one from which on the two
+count as not told apart."""
+TEMPERATURES = tuple(1.5**i for i in range(24))
+
+FIELDS = ("means", "stages", "scatter", "texts", "counts", "held_out", "limits", "temperature")
+"""Of a state; those of prompts begin with `prompt_`."""
+
+
+class Fitted(NamedTuple):
+    """Discriminant analysis, ready to be asked."""
+
+    spread: Tensor
+    """Σ, (d, d)."""
+    weights: Tensor
+    """Σ⁻¹μ, (d, T)."""
+    offsets: Tensor
+    """½·μᵀΣ⁻¹μ, (T,)."""
+
+    @classmethod
+    def of(cls, means: Tensor, scatter: Tensor, texts: int) -> "Fitted":
+        """Of means (T, d) and the scatter (d, d) of so many texts."""
+        size = len(scatter)
+        spread = scatter / max(texts - len(means), 1)
+        level = float(spread.trace()) / size
+        spread = (1 - SHRINKAGE) * spread + SHRINKAGE * max(level, 1e-12) * torch.eye(size)
+        weights = torch.linalg.solve(spread, means.T)  # (d, T): Σ⁻¹μ
+        return cls(spread, weights, 0.5 * (means.T * weights).sum(0))
+
+    def scores(self, features: Tensor) -> Tensor:
+        """Of features (n, d) for each task, (n, T)."""
+        return features @ self.weights - self.offsets
+
+    def distances(self, features: Tensor, scores: Tensor) -> Tensor:
+        """How far features (n, d) lie from the mean of each task, (n, T)."""
+        half = torch.linalg.solve_triangular(
+            torch.linalg.cholesky(self.spread), features.T, upper=False
+        )
+        return (half.square().sum(0)[:, None] - 2 * scores).clamp(min=0).sqrt()
 
 
 class Router:
-    """Chooses by what a method's state keeps (`parts.lora.LoraState`)."""
+    """Chooses by what a method's state keeps (`parts.lora.LoraState`), of texts or of prompts."""
 
-    def __init__(self, state: Any) -> None:
+    def __init__(self, state: Any, by: str = "text", quantile: float = 0.99) -> None:
         self.state = state
+        self.by = by
+        self.quantile = quantile
+        self._prefix = "" if by == "text" else f"{by}_"
+
+    def get(self, name: str) -> Any:
+        """One of FIELDS."""
+        return getattr(self.state, self._prefix + name)
+
+    def put(self, name: str, value: Any) -> None:
+        """Let one of FIELDS be this."""
+        setattr(self.state, self._prefix + name, value)
 
     def learn(self, ctx: Context) -> None:
         """Take up the texts of one more stage."""
         stage = ctx.stage
         examples = [e for data in stage.tasks for e in sample(data.train, TEXTS, stage.seed)]
-        self.add(stage.index, ctx.states([e.text for e in examples]))
+        self.add(stage.index, self.features(ctx, examples))
+
+    def features(self, ctx: Context, examples: Sequence[Example]) -> Tensor:
+        """What the router sees of examples, (n, d)."""
+        if self.by == "prompt":
+            return ctx.prompt_states(examples)
+        return ctx.states([e.text for e in examples])
 
     def add(self, stage: int, features: Tensor) -> None:
         """Take up the features (n, d) of one more stage."""
-        state = self.state
         mean = features.mean(0)
         centred = features - mean
         scatter = centred.T @ centred
-        state.scatter = scatter if state.scatter is None else state.scatter + scatter
-        state.means.append(mean)
-        state.stages.append(stage)
-        state.texts += len(features)
+        known = self.get("scatter")
+        self.put("scatter", scatter if known is None else known + scatter)
+        self.get("means").append(mean)
+        self.get("stages").append(stage)
+        self.put("texts", self.get("texts") + len(features))
+        self.get("counts")[str(stage)] = len(features)
+        count = min(HELD_OUT, len(features) // 5)
+        if count:
+            chosen = torch.arange(count) * len(features) // count  # evenly, in the texts' order
+            self.get("held_out")[str(stage)] = features[chosen].float()
+        self._measure()
+
+    def fitted(self) -> Fitted:
+        """The router in use."""
+        return Fitted.of(torch.stack(self.get("means")), self.get("scatter"), self.get("texts"))
+
+    def without_held_out(self) -> Fitted:
+        """The router that has not seen the held-out features."""
+        means, scatter, texts = [], self.get("scatter").clone(), self.get("texts")
+        for stage, mean in zip(self.get("stages"), self.get("means"), strict=True):
+            held, count = self.get("held_out").get(str(stage)), self.get("counts").get(str(stage))
+            if held is None:
+                means.append(mean)
+                continue
+            away = held.double() - mean
+            shift = -away.sum(0) / (count - len(held))  # from the old mean to that of the rest
+            scatter -= away.T @ away + (count - len(held)) * torch.outer(shift, shift)
+            means.append(mean + shift)
+            texts -= len(held)
+        return Fitted.of(torch.stack(means), scatter, texts)
+
+    def _measure(self) -> None:
+        """Learn from the held-out features how far is too far, and how sure scores are."""
+        held = {stage: rows.double() for stage, rows in self.get("held_out").items()}
+        if not held:
+            return
+        router, limits, scores, own = self.without_held_out(), {}, [], []
+        for stage, rows in held.items():
+            place = self.get("stages").index(int(stage))
+            scores.append(router.scores(rows))
+            own += [place] * len(rows)
+            if len(rows) >= ENOUGH:
+                away = router.distances(rows, scores[-1])[:, place].sort().values
+                # The rank of conformal prediction; the largest where there are too few texts.
+                rank = min(ceil((len(rows) + 1) * self.quantile), len(rows))
+                limits[stage] = float(away[rank - 1])
+        self.put("limits", limits)
+        self.put("temperature", _temperature(torch.cat(scores), torch.tensor(own)))
+
+    def confusion(self) -> dict[int, list[int]]:
+        """How many held-out texts of each stage are taken for each of the stages, in order."""
+        router, found = self.without_held_out(), {}
+        for stage, rows in self.get("held_out").items():
+            taken = router.scores(rows.double()).argmax(1)
+            found[int(stage)] = torch.bincount(taken, minlength=len(router.offsets)).tolist()
+        return found
 
     def choose(self, features: Tensor) -> list[int]:
         """The stage of each row of features (n, d)."""
-        means = torch.stack(self.state.means)  # (T, d)
-        size = len(self.state.scatter)
-        spread = self.state.scatter / max(self.state.texts - len(means), 1)
-        level = float(spread.trace()) / size
-        spread = (1 - SHRINKAGE) * spread + SHRINKAGE * max(level, 1e-12) * torch.eye(size)
-        weights = torch.linalg.solve(spread, means.T)  # (d, T): Σ⁻¹μ
-        scores = features @ weights - 0.5 * (means.T * weights).sum(0)
-        return [self.state.stages[i] for i in scores.argmax(1).tolist()]
+        return [self.get("stages")[i] for i in self.fitted().scores(features).argmax(1).tolist()]
 
-    def route(self, ctx: Context, examples: Sequence[Example]) -> list[int]:
-        """The stage to answer each example with."""
-        return self.choose(ctx.states([e.text for e in examples]))
+    def routes(self, ctx: Context, examples: Sequence[Example]) -> list[Route]:
+        """The stage to answer each example with, and how sure that is."""
+        return self.judge(self.features(ctx, examples))
+
+    def judge(self, features: Tensor) -> list[Route]:
+        """The stage of each row of features (n, d), with what is known of the choice."""
+        if not len(features):
+            return []
+        router = self.fitted()
+        scores = router.scores(features)
+        chosen = scores.argmax(1)
+        stages = [self.get("stages")[i] for i in chosen.tolist()]
+        sure = (scores / self.get("temperature")).softmax(1).amax(1).tolist()
+        away = router.distances(features, scores).gather(1, chosen[:, None])[:, 0].tolist()
+        limits: Mapping[str, float] = self.get("limits")
+        return [
+            Route(stage, confidence, distance, limits.get(str(stage)))
+            for stage, confidence, distance in zip(stages, sure, away, strict=True)
+        ]
+
+
+def _temperature(scores: Tensor, own: Tensor) -> float:
+    """By what to divide scores (n, T) so that they are log-probabilities of these tasks (n,)."""
+    losses = [torch.nn.functional.cross_entropy(scores / t, own) for t in TEMPERATURES]
+    return TEMPERATURES[int(torch.stack(losses).argmin())]
+
+
+def unclear(names: Sequence[str], confusion: Mapping[str, Sequence[int]], by: str) -> list[str]:
+    """A sentence for each two tasks that the router cannot tell apart.
+
+    `confusion` has, by task, how many of its held-out texts are taken for each of `names`.
+    """
+    found = []
+    for i, one in enumerate(names):
+        for j, other in enumerate(names[:i]):
+            if one not in confusion or other not in confusion:
+                continue
+            wrong = confusion[one][j] + confusion[other][i]
+            asked = wrong + confusion[one][i] + confusion[other][j]
+            if wrong >= UNCLEAR * max(asked, 1) and wrong > 1:
+                share = round(100 * wrong / asked)
+                found.append(
+                    f"{other} and {one} cannot be told apart by their {by}s ({share} % taken for "
+                    "the other): name the task when you predict"
+                )
+    return found

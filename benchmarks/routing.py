@@ -1,0 +1,148 @@
+"""What routing costs, and how often a router is right.
+
+    python benchmarks/routing.py cost [--stages 15] [--texts 1000] [--pairs 3]
+    python benchmarks/routing.py right --data DIR [--model tiny-t5] [--train 200] [--test 100]
+
+`cost`: seconds of `predict` of texts without a named task by a model that routes among so many
+stages, against the same texts by a model that learned one task, as the median ratio of interleaved
+pairs, on a small random Llama with the tokenizer of smollm2-135m. `right`: the share of test texts
+that are taken for their own task after the last stage, by text and by prompt, on order-1 and
+order-4, and the pairs of tasks that the router says it cannot tell apart. Nothing is trained: a
+router needs the base model alone.
+"""
+
+import argparse
+import random
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from nlora.backbones.catalog import find
+from nlora.continual.answering import predict
+from nlora.continual.learning import run
+from nlora.continual.model import ContinualModel
+from nlora.data.streams import load_stream
+from nlora.data.task import Example, Task, TaskData, sample
+from nlora.methods.parts.lora import LoraState
+from nlora.methods.parts.routing import Router, unclear
+from nlora.plan.config import RunConfig
+from nlora.plan.resolve import resolve
+from nlora.store.directory import ModelDirectory
+
+WORDS = [
+    "river",
+    "stone",
+    "market",
+    "engine",
+    "letter",
+    "garden",
+    "doctor",
+    "winter",
+    "music",
+    "planet",
+    "bridge",
+    "camera",
+]
+
+
+def small_llama(folder: Path) -> Path:
+    tokenizer = AutoTokenizer.from_pretrained(find("smollm2-135m").target)
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 192, "intermediate_size": 512, "num_hidden_layers": 6}
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        num_attention_heads=4,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        **sizes,
+    )
+    model = LlamaForCausalLM(config)
+    model.lm_head.weight.data.mul_(30)  # so that adapters can move the answers
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def made_up(number: int) -> TaskData:
+    """A task whose texts have words of their own."""
+    draw = random.Random(number)
+    labels = ("good", "bad", "neither of the two")
+    task = Task(f"task{number}", "What is it? Choose one from the option.", labels)
+    own = [f"{draw.choice(WORDS)}{number}" for _ in range(6)]
+
+    def split(count: int) -> tuple[Example, ...]:
+        texts = [" ".join(draw.choices([*own, *WORDS], k=25)) for _ in range(count)]
+        return tuple(Example(task, t, labels[i % 3]) for i, t in enumerate(texts))
+
+    return TaskData(task, split(24), split(70))
+
+
+def cost(stages: int, texts: int, pairs: int) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        model = str(small_llama(folder / "model"))
+        settings = {"routing": "input", "learning_rate": 3e-3, "epochs": 4, "precision": "fp32"}
+        config = RunConfig(model=model, method="inc-lora", settings=settings, max_eval=3)
+        tasks = [made_up(number) for number in range(stages)]
+        for count, out in ((stages, "many"), (1, "one")):
+            run(config, folder / out, stream=tasks[:count])
+        asked = [e.text for data in tasks for e in data.test][:texts]
+        times = []
+        for _ in range(pairs + 1):
+            both = []
+            for out in ("many", "one"):
+                started = time.perf_counter()
+                found = predict(folder / out, asked)
+                both.append(time.perf_counter() - started)
+                used = len({a.task for a in found})
+                print(f"{out}: {both[-1]:.2f} s, answered as {used} tasks", flush=True)
+            times.append(both)
+        ratio = statistics.median(many / one for many, one in times[1:])
+        print(f"{len(asked)} texts over {stages} stages against one: {ratio:.2f} times as long")
+
+
+def right(data: str, model: str, train: int, test: int) -> None:
+    for name in ("order-1", "order-4"):
+        stream = load_stream(name, Path(data))
+        plan = resolve(RunConfig(model=model, method="inc-lora"), stream)
+        with tempfile.TemporaryDirectory() as folder:
+            ctx = ContinualModel.begin(plan, ModelDirectory(Path(folder) / "none")).context()
+            for by in ("text", "prompt"):
+                router = Router(LoraState(), by)
+                for stage, task in enumerate(stream, start=1):
+                    router.add(stage, router.features(ctx, sample(task.train, train, 0)))
+                shares, far = [], []
+                for stage, task in enumerate(stream, start=1):
+                    routes = router.routes(ctx, sample(task.test, test, 0))
+                    shares.append(sum(r.stage == stage for r in routes) / len(routes))
+                    far.append(sum(r.unknown for r in routes) / len(routes))
+                names = [task.name for task in stream]
+                counts = {names[s - 1]: row for s, row in router.confusion().items()}
+                print(f"{name} by {by}: {100 * statistics.fmean(shares):.1f} % right, ", end="")
+                print(f"{100 * statistics.fmean(far):.1f} % far; ", end="")
+                print(", ".join(f"{n} {100 * s:.0f}" for n, s in zip(names, shares, strict=True)))
+                for line in unclear(names, counts, by):
+                    print(f"  {line}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    which = parser.add_subparsers(dest="which", required=True)
+    one = which.add_parser("cost")
+    for name, value in (("stages", 15), ("texts", 1000), ("pairs", 3)):
+        one.add_argument(f"--{name}", type=int, default=value)
+    other = which.add_parser("right")
+    other.add_argument("--data", required=True)
+    other.add_argument("--model", default="tiny-t5")
+    for name, value in (("train", 200), ("test", 100)):
+        other.add_argument(f"--{name}", type=int, default=value)
+    given = vars(parser.parse_args())
+    {"cost": cost, "right": right}[given.pop("which")](**given)
+
+
+if __name__ == "__main__":
+    main()

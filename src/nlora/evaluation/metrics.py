@@ -1,0 +1,152 @@
+"""What answers to a task are measured by, by name; all in per cent.
+
+exact      exact match after normalisation (default); `accuracy` is the same
+macro-f1   the mean over labels of F1; an answer that is no label is a miss (scikit-learn)
+f1         F1 of the tokens of answer and label, the mean over answers (as SQuAD, torchmetrics' own)
+rouge-l    ROUGE-L's F1, the mean over answers (rouge-score, without stemming)
+contains   the label stands in the answer, both normalised
+
+`module:function` is a function of one's own: it is given the answers and the labels, two lists of
+texts, and returns a number in per cent.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from nlora.errors import NloraError, unknown
+from nlora.evaluation.answers import Metric, Prediction, exact_match
+from nlora.evaluation.normalise import normalise
+
+EXTRA = "pip install 'nlora[metrics]'"
+
+
+def macro_f1(predictions: Sequence[Prediction]) -> float:
+    """The mean over labels, those that are right or were answered for another, of F1."""
+    from sklearn.metrics import f1_score  # type: ignore[import-untyped]
+
+    given, right = _normalised(predictions)
+    labels = sorted(set(right))
+    score = f1_score(right, given, labels=labels, average="macro", zero_division=0)  # type: ignore[arg-type]
+    return 100.0 * float(score)
+
+
+def token_f1(predictions: Sequence[Prediction]) -> float:
+    """The mean over answers of the F1 of their tokens, without articles, as SQuAD counts them."""
+    from torchmetrics.functional.text import squad  # type: ignore[import-not-found]
+
+    given = [{"prediction_text": p.text, "id": str(i)} for i, p in enumerate(predictions)]
+    right = [
+        {"answers": {"answer_start": [0], "text": [p.label]}, "id": str(i)}
+        for i, p in enumerate(predictions)
+    ]
+    return float(squad(given, right)["f1"])
+
+
+def rouge_l(predictions: Sequence[Prediction]) -> float:
+    """The mean over answers of ROUGE-L's F1."""
+    from rouge_score.rouge_scorer import RougeScorer  # type: ignore[import-not-found]
+
+    scorer = RougeScorer(["rougeL"])
+    scores = [scorer.score(p.label, p.text)["rougeL"].fmeasure for p in predictions]
+    return 100.0 * sum(scores) / len(scores)
+
+
+def contains(predictions: Sequence[Prediction]) -> float:
+    """Per cent of answers in which the label stands as whole words."""
+    pairs = zip(*_normalised(predictions), strict=True)
+    return 100.0 * sum(f" {right} " in f" {given} " for given, right in pairs) / len(predictions)
+
+
+METRICS: dict[str, Metric] = {
+    "exact": exact_match,
+    "accuracy": exact_match,
+    "macro-f1": macro_f1,
+    "f1": token_f1,
+    "rouge-l": rouge_l,
+    "contains": contains,
+}
+NEEDS = {
+    "macro-f1": "sklearn.metrics",
+    "f1": "torchmetrics.functional.text",
+    "rouge-l": "rouge_score.rouge_scorer",
+}
+"""The module that a metric takes from an extra."""
+
+OF_LABELS = (None, "exact", "accuracy", "macro-f1")
+"""Metrics for which an answer that can become no label any more is wrong, however it goes on."""
+
+
+def metric(name: str | None) -> Metric:
+    """The metric of that name, exact match by default.
+
+    Raises NloraError for an unknown name, for a function that is not there, and where a library is
+    missing.
+    """
+    if name is None:
+        return exact_match
+    if ":" in name:
+        return _own(name)
+    if name not in METRICS:
+        raise unknown("metric", name, [*METRICS, "module:function"])
+    if name in NEEDS:
+        _importable(name)
+    return METRICS[name]
+
+
+def _importable(name: str) -> None:
+    try:
+        importlib.import_module(NEEDS[name])
+    except ImportError:
+        library = NEEDS[name].split(".")[0]
+        raise NloraError(f"metric '{name}' needs {library}: {EXTRA}") from None
+
+
+def _own(name: str) -> Metric:
+    module, _, function = name.partition(":")
+    try:
+        found: Any = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise NloraError(f"metric '{name}': {error}") from error
+    if not callable(found):
+        raise NloraError(f"metric '{name}' is no function")
+
+    def measured(predictions: Sequence[Prediction]) -> float:
+        value: Any = found([p.text for p in predictions], [p.label for p in predictions])
+        try:
+            return float(value)
+        except (TypeError, ValueError):
+            raise NloraError(f"metric '{name}' gave {value!r}, which is no number") from None
+
+    return measured
+
+
+def by_label(predictions: Sequence[Prediction], labels: Sequence[str]) -> dict[str, Any]:
+    """Of each label its precision and recall (per cent, None of nothing), support and confusion.
+
+    `answered` has what examples of the label were answered with, by label; `none` counts answers
+    that are no label.
+    """
+    names = {normalise(label): label for label in labels}
+    pairs = Counter((p.label, names.get(normalise(p.text))) for p in predictions)
+    found = {}
+    for label in labels:
+        row = {other: pairs[label, other] for other in labels if pairs[label, other]}
+        support = sum(row.values()) + pairs[label, None]
+        times = sum(count for (_, given), count in pairs.items() if given == label)
+        right = pairs[label, label]
+        found[label] = {
+            "precision": 100.0 * right / times if times else None,
+            "recall": 100.0 * right / support if support else None,
+            "support": support,
+            "answered": row,
+            "none": pairs[label, None],
+        }
+    return found
+
+
+def _normalised(predictions: Sequence[Prediction]) -> tuple[list[str], list[str]]:
+    return [normalise(p.text) for p in predictions], [normalise(p.label) for p in predictions]

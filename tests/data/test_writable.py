@@ -1,0 +1,44 @@
+"""A tokenizer that, like T5's, has no brace and no Cyrillic: what it can write is known before."""
+
+import string
+
+import pytest
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
+
+from nlora.data.encode import Encoder
+from nlora.data.prompts import Prompter
+from nlora.data.task import Example, Task, TaskData
+from nlora.data.writable import check_writable
+from nlora.errors import NloraError
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    pieces = ["<pad>", "</s>", "<unk>", " ", *string.ascii_letters]
+    vocabulary = {piece: i for i, piece in enumerate(pieces)}
+    raw = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=raw, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    )
+    return Encoder(tokenizer, Prompter(), encoder_decoder=True)
+
+
+def data(labels, text="a good story"):
+    task = Task("forms", "Which?", labels)
+    return TaskData(task, (Example(task, text, labels[0]),), ())
+
+
+def test_a_label_without_its_pieces_is_named(encoder):
+    check_writable(encoder, [data(("good", "bad"))])
+    for label, piece in (("{x}", "{"), ("да", "д")):
+        with pytest.raises(NloraError, match=f"'forms': .* '{piece}' of label '{label}'"):
+            check_writable(encoder, [data(("good", label))])
+
+
+def test_texts_with_many_unknown_pieces_are_told_and_with_most_refused(encoder):
+    told = []
+    check_writable(encoder, [data(("good", "bad"), "so {{ and")], told.append)
+    assert "unknown" in told[0]
+    with pytest.raises(NloraError, match="unknown"):
+        check_writable(encoder, [data(("good", "bad"), "{ { {")])

@@ -1,0 +1,65 @@
+"""Which of a task's labels is the answer, against the plain sum of log-likelihoods."""
+
+import math
+
+import pytest
+import torch
+
+from nlora.data.encode import Encoder
+from nlora.data.prompts import Prompter
+from nlora.data.task import Example, Task
+from nlora.evaluation.among import log_likelihoods
+from nlora.evaluation.answers import answer
+from tests.tiny import ENCODER_DECODER, SHAPES, model, tokenizer
+
+LABELS = ("world", "worldly", "a", "science or technology", "wo")
+TEXTS = ("a text", "", "a longer text, of several words", "x")
+
+
+def asked(shape):
+    seq2seq = shape in ENCODER_DECODER
+    encoder = Encoder(tokenizer(seq2seq), Prompter(), seq2seq)
+    task = Task("news", "What is the topic of the following paragraph?", LABELS)
+    other = Task("short", "Is it so?", ("yes", "no"))
+    examples = [Example(task, text, "a") for text in TEXTS] + [Example(other, "b", "no")]
+    return model(shape), encoder, examples
+
+
+def plainly(net, encoder, example, label):
+    """Σ ln p in fp64 of the label's tokens and its end, from one whole forward pass."""
+    [(prompt, _)] = encoder.prompts([example])
+    ids = list(encoder.answer_ids(label))
+    if encoder.encoder_decoder:
+        out = net(
+            input_ids=torch.tensor([prompt]), decoder_input_ids=torch.tensor([[0, *ids[:-1]]])
+        )
+        logits = out.logits[0]
+    else:
+        logits = net(input_ids=torch.tensor([prompt + ids])).logits[0, len(prompt) - 1 : -1]
+    each = logits.double().log_softmax(-1)
+    return sum(float(each[i, token]) for i, token in enumerate(ids))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_each_label_has_the_likelihood_of_its_tokens_and_end(shape):
+    net, encoder, examples = asked(shape)
+    found = log_likelihoods(net, encoder, examples, batch_tokens=400)
+    net = net.double().requires_grad_(False)
+    for example, scores in zip(examples, found, strict=True):
+        plain = [plainly(net, encoder, example, label) for label in example.task.labels]
+        assert scores == pytest.approx(plain, abs=2e-4)
+
+
+@pytest.mark.parametrize("shape", ["llama", "t5"])
+def test_every_end_token_of_the_model_ends_an_answer_without_spaces_around_it(shape):
+    net, encoder, examples = asked(shape)
+    free = [Example(Task("free"), e.text, "") for e in examples]
+    [(prompt, _)] = encoder.prompts(free[:1])
+    told = net.generate(torch.tensor([prompt]), max_new_tokens=1, do_sample=False)
+    first = int(told[0, -1])
+    for ends in (first, [1, first]):
+        net.generation_config.eos_token_id = ends
+        assert answer(net, encoder, free[:1])[0].text == ""
+    texts = [p.text for p in answer(net, encoder, free)]
+    assert texts == [text.strip() for text in texts]
+    assert math.isfinite(log_likelihoods(net, encoder, examples)[0][0])

@@ -1,0 +1,93 @@
+"""Metrics by name, on answers written by hand."""
+
+import pytest
+
+from nlora.errors import NloraError
+from nlora.evaluation.answers import Prediction
+from nlora.evaluation.metrics import METRICS, by_label, metric
+
+
+def rows(*pairs):
+    return [Prediction(text, label) for text, label in pairs]
+
+
+def test_exact_match_is_the_default():
+    found = rows((" Good.", "good"), ("bad", "good"))
+    assert metric(None)(found) == metric("exact")(found) == metric("accuracy")(found) == 50
+
+
+def test_macro_f1_counts_each_label_the_same_and_an_answer_that_is_none_as_a_miss():
+    found = rows(("a", "a"), ("a", "a"), ("a", "b"), ("b", "b"), ("what?", "b"))
+    # a: precision 2/3, recall 1; b: precision 1, recall 1/3.
+    assert metric("macro-f1")(found) == pytest.approx(100 * (0.8 + 0.5) / 2)
+
+
+def test_contains_counts_whole_words():
+    found = rows(("It is New York.", "new york"), ("category", "cat"), ("a cat", "Cat"))
+    assert metric("contains")(found) == pytest.approx(200 / 3)
+
+
+def test_f1_is_of_tokens_without_articles():
+    pytest.importorskip("torchmetrics")
+    found = rows(("the cat sat", "a cat sat down"), ("dog", "cat"))
+    assert metric("f1")(found) == pytest.approx(100 * 0.8 / 2)
+
+
+def test_rouge_l_is_the_longest_common_subsequence():
+    pytest.importorskip("rouge_score")
+    found = rows(("the cat sat on mats", "the cat sat down"))
+    assert metric("rouge-l")(found) == pytest.approx(100 * 2 * 0.6 * 0.75 / 1.35)
+
+
+def test_a_function_of_ones_own_is_given_answers_and_labels(tmp_path, monkeypatch):
+    (tmp_path / "my_metrics.py").write_text(
+        "def first(answers, labels):\n"
+        "    return 100 * sum(a[0] == b[0] for a, b in zip(answers, labels)) / len(labels)\n"
+        "def words(answers, labels):\n    return 'many'\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    found = rows(("good", "great"), ("bad", "great"))
+    assert metric("my_metrics:first")(found) == 50
+    with pytest.raises(NloraError, match="gave 'many', which is no number"):
+        metric("my_metrics:words")(found)
+    for name in ("my_metrics:second", "no_such_module:first", ":first"):
+        with pytest.raises(NloraError, match=name):
+            metric(name)
+
+
+def test_an_unknown_metric_is_one_line_with_the_nearest():
+    with pytest.raises(NloraError, match="unknown metric 'rougel'; did you mean 'rouge-l'"):
+        metric("rougel")
+
+
+@pytest.mark.parametrize("name", ["macro-f1", "f1", "rouge-l"])
+def test_a_library_that_is_missing_is_named_with_its_extra(name, monkeypatch):
+    def missing(module):
+        raise ImportError(module)
+
+    assert name in METRICS
+    monkeypatch.setattr("nlora.evaluation.metrics.importlib.import_module", missing)
+    with pytest.raises(NloraError, match=rf"'{name}' needs \w+: pip install 'nlora\[metrics\]'"):
+        metric(name)
+
+
+def test_what_is_known_of_each_label():
+    found = by_label(
+        rows(("A.", "a"), ("b", "a"), ("b", "b"), ("x", "b"), ("b", "a")), ("a", "b", "c")
+    )
+    assert found["a"] == {
+        "precision": 100,
+        "recall": pytest.approx(100 / 3),
+        "support": 3,
+        "answered": {"a": 1, "b": 2},
+        "none": 0,
+    }
+    assert found["b"]["precision"] == pytest.approx(100 / 3)
+    assert (found["b"]["recall"], found["b"]["none"]) == (50, 1)
+    assert found["c"] == {
+        "precision": None,
+        "recall": None,
+        "support": 0,
+        "answered": {},
+        "none": 0,
+    }
