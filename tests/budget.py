@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-LEAST = 2.0
+LEAST = 5.0
 """Seconds that any file may take: those of less are not listed, and what they take is noise."""
 
 
