@@ -8,7 +8,8 @@ PYTEST := $(BIN)/pytest -n $(WORKERS)
 # Seconds of tests that `make check` runs, about.
 SHORT ?= 8
 
-.PHONY: help install demo check test lint types unit changed-types changed-tests coverage budget clean
+.PHONY: help install demo check test lint types unit changed-types changed-tests coverage budget \
+	mutation clean
 
 help:
 	@echo "make demo      install, then learn four small tasks with two methods and compare them"
@@ -58,5 +59,10 @@ coverage: install
 budget: install
 	NLORA_BUDGET=write $(PYTEST)
 
+# Goes on where it was interrupted; with ROOM=store, all of that room anew.
+mutation: install
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,mutation]'
+	OMP_NUM_THREADS=1 PYTHONPATH=src $(BIN)/python tools/mutation.py run --max-children 1 $(if $(ROOM),'nlora.$(ROOM).*')
+
 clean:
-	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .ruff_cache .hypothesis .coverage*
+	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .ruff_cache .hypothesis .coverage* mutants

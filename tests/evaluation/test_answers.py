@@ -4,12 +4,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
 from nlora.data.encode import Encoder
 from nlora.data.prompts import Prompter
 from nlora.data.task import Example, Task
 from nlora.evaluation.answers import Prediction, answer, exact_match, off_list
-from nlora.evaluation.expected import ANYTHING
+from nlora.evaluation.expected import ANYTHING, Expected
 from nlora.evaluation.greedy import decode
 from nlora.evaluation.normalise import Options, normalise
 from tests.tiny import ENCODER_DECODER, SHAPES, model, task, tokenizer
@@ -30,12 +31,18 @@ def test_a_text_that_cannot_become_a_label_is_hopeless():
     options = Options(LABELS)
     assert not options.reachable("World War")
     assert not options.reachable("The answer")
+    assert not options.reachable("WorldX")
     assert options.reachable("World.")
     assert options.reachable("")
 
 
 def test_a_character_whose_bytes_are_incomplete_is_not_hopeless():
     assert Options(("caf\u00e9",)).reachable("caf\ufffd")
+
+
+def test_a_sigma_that_is_final_so_far_is_not_hopeless():
+    assert Options(("ΑΣΑ",)).reachable("ΑΣ")
+    assert Options(("ΑΣ",)).reachable("ΑΣ")
 
 
 def test_accuracy_is_exact_match_after_normalisation():
@@ -45,9 +52,47 @@ def test_accuracy_is_exact_match_after_normalisation():
     assert exact_match([rows[0], *rows]) == pytest.approx(50)
 
 
+def sliding_window():
+    """A model whose cache forgets, so that it is decoded by its own `generate`."""
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    torch.manual_seed(0)
+    return MistralForCausalLM(
+        MistralConfig(
+            vocab_size=259, sliding_window=5, pad_token_id=0, eos_token_id=1, **sizes, **heads
+        )
+    )
+
+
+class Strict(LlamaForCausalLM):
+    """Has no `logits_to_keep`, as models of others may: it says something at every position."""
+
+    def forward(
+        self,
+        input_ids,
+        attention_mask=None,
+        position_ids=None,
+        past_key_values=None,
+        use_cache=None,
+    ):
+        return super().forward(
+            input_ids, attention_mask, position_ids, past_key_values, use_cache=use_cache
+        )
+
+
+def greedy(net, prompt, count):
+    """The ids of the most probable tokens, one by one and without a cache."""
+    ids = list(prompt)
+    for _ in range(count):
+        ids.append(int(net(torch.tensor([ids])).logits[0, -1].argmax()))
+    return ids[len(prompt) :]
+
+
 def loud(shape):
     """A random model whose answers depend on what it reads, unlike most random ones'."""
-    net = model(shape)
+    net = sliding_window() if shape == "sliding window" else model(shape.removeprefix("strict "))
+    if shape == "strict llama":
+        net.__class__ = Strict
     net.get_output_embeddings().weight.data.mul_(30)
     return net.eval()
 
@@ -105,8 +150,9 @@ def test_early_stop_and_length_sorting_change_no_verdict(shape):
     ]
 
 
-def test_rows_stop_as_soon_as_they_are_hopeless(monkeypatch):
-    net = model("llama")
+@pytest.mark.parametrize("shape", ["llama", "sliding window"])
+def test_rows_stop_as_soon_as_they_are_hopeless(shape, monkeypatch):
+    net = loud(shape)
     encode = Encoder(tokenizer(False), Prompter(), False)
     lengths = passes(net, monkeypatch)
     answer(net, encode, task().test)
@@ -114,7 +160,8 @@ def test_rows_stop_as_soon_as_they_are_hopeless(monkeypatch):
     lengths.clear()
     free = Task("free", "Say.", None)
     answer(net, encode, [Example(free, e.text, e.label) for e in task().test])
-    assert stopped < 10 < len(lengths)  # free text is decoded to the end
+    assert stopped < 10
+    assert len(lengths) in (50, 51)  # free text is decoded to the end, after the shared prefix
 
 
 def test_answers_come_back_in_the_order_of_the_examples():
@@ -124,20 +171,55 @@ def test_answers_come_back_in_the_order_of_the_examples():
     assert [p.label for p in found] == [e.label for e in examples]
 
 
-@pytest.mark.parametrize("shape", ["llama", "gpt2"])
+def test_the_examples_that_are_done_are_told_batch_by_batch():
+    encode, done = Encoder(tokenizer(False), Prompter(), False), []
+    settings = {"max_new_tokens": 1, "batch_tokens": 256, "advance": done.append}
+    answer(model("llama"), encode, task().test, **settings)
+    assert sum(done) == len(task().test)
+    assert len([count for count in done if count]) > 1
+
+
+PROMPTS = ("xy", "a longer one", "zyx", "a")
+
+
+def texts_of(net, encode, expected, count):
+    """What is decoded after each of PROMPTS."""
+    prompts = [encode.answer_ids(text)[:-1] for text in PROMPTS]
+    found = {}
+    for rows, texts in decode(net, encode, prompts, expected, count, 2048):
+        found |= dict(zip(rows, texts, strict=True))
+    return [found[i] for i in range(len(prompts))]
+
+
+@pytest.mark.parametrize("shape", ["llama", "gpt2", "strict llama", "sliding window"])
 @torch.inference_mode()
 def test_prompts_that_begin_differently_share_batches_and_not_answers(shape):
+    """Each ends where the end token stands, or is cut off, whatever the model is set to do."""
     net, encode = loud(shape), Encoder(tokenizer(False), Prompter(), False)
-    prompts = [encode.answer_ids(text)[:-1] for text in ("xy", "a longer one", "zyx", "a")]
-    kinds = [ANYTHING] * len(prompts)
-    together = dict(
-        pair
-        for rows, texts in decode(net, encode, prompts, kinds, 6, 2048)
-        for pair in zip(rows, texts, strict=True)
-    )
-    alone = [next(decode(net, encode, [p], [ANYTHING], 6, 2048))[1][0] for p in prompts]
-    assert [together[i] for i in range(len(prompts))] == alone
-    assert len(set(alone)) > 1
+    said = [greedy(net, encode.answer_ids(text)[:-1], 6) for text in PROMPTS]
+    end = said[0][3]
+    token = encode.tokenizer.convert_ids_to_tokens(end)
+    encode.tokenizer.add_special_tokens({"eos_token": token})
+    settings = net.generation_config
+    settings.do_sample, settings.num_beams, settings.max_new_tokens = True, 3, 9
+    settings.eos_token_id, settings.pad_token_id = None, said[1][0]
+    texts = texts_of(net, encode, [ANYTHING] * 4, 6)
+    assert texts == [encode.text(ids[: [*ids, end].index(end)]).strip() for ids in said]
+    assert len(set(texts)) > 2
+
+
+@pytest.mark.parametrize("shape", ["llama", "gpt2"])
+@torch.inference_mode()
+def test_drafts_that_do_not_stand_change_no_answer(shape):
+    net, encode = loud(shape), Encoder(tokenizer(False), Prompter(), False)
+    said = [greedy(net, encode.answer_ids(text)[:-1], 8) for text in PROMPTS]
+    wrong = encode.answer_ids("???")[:-1]
+    # Rows whose drafts are wrong after 1, 2, 3, … tokens, each again and again.
+    drafts = [
+        Expected(labels=[[*ids[:k], *wrong] for k in range(1 + i, 8, 1 + i)])
+        for i, ids in enumerate(said)
+    ]
+    assert texts_of(net, encode, drafts, 8) == [encode.text(ids) for ids in said]
 
 
 @torch.inference_mode()

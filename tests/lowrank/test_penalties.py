@@ -192,7 +192,7 @@ PENALTIES = {
     "overlap": lambda f: overlap_and_grads(f, [HALF.A] * len(f), "squared"),
     "entrywise overlap": lambda f: entrywise_overlap_and_grads(f, [HALF] * len(f)),
     "factor norms": factor_norms_and_grads,
-    "factor l1": lambda f: factor_l1_and_grads(f, "ab"),
+    "factor l1": lambda f: factor_l1_and_grads(f, which="ab"),
     "frobenius": frobenius_and_grads,
     "column-row": column_row_and_grads,
 }

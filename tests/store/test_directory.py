@@ -1,4 +1,5 @@
 import json
+import shutil
 import stat
 import subprocess
 import sys
@@ -114,10 +115,17 @@ def test_the_precision_is_that_of_the_settings_once_anything_is_committed(
 
 
 def test_a_stage_of_another_directory_is_copied_with_changed_fields(directory, tmp_path):
+    def write(folder):
+        (folder / "update" / "default").mkdir(parents=True)
+        (folder / "update" / "default" / "w.bin").write_bytes(b"\x00\xff")
+
     other = ModelDirectory(tmp_path / "other")
-    record = directory.stages()[0]
+    record = StageRecord(index=1, name="one", updates=["001-one"])
+    with directory.locked():
+        shutil.rmtree(directory.path / "stages")
+        directory.commit(record, write)
     with other.locked():
-        other.adopt(directory, record, seed=7, updates=["001-first"], notes={"from": "there"})
+        other.adopt(directory, record, seed=7, notes={"from": "there"})
     [adopted] = other.stages()
     assert (adopted.seed, adopted.notes) == (7, {"from": "there"})
     changed = {"seed", "notes"}

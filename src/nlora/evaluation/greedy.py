@@ -156,7 +156,7 @@ class _Decoding:
         if read and going:
             count = torch.tensor(counts, device=self.mask.device)[:, None]
             order = torch.arange(read, device=self.mask.device)
-            self.mask[:, -read:] *= order < count
+            self.mask[:, -read:] = order < count
             self.place = self.place + count
 
     def _add(self, row: int, tokens: list[int]) -> bool:
