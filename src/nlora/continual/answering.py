@@ -27,7 +27,6 @@ class Answer(NamedTuple):
     """
 
     text: str
-    text: str
     task: str | None
     """None where the text is far from every task."""
     answer: str | None
