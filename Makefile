@@ -59,7 +59,7 @@ coverage: install
 budget: install
 	NLORA_BUDGET=write $(PYTEST)
 
-# Goes on where it was interrupted; with ROOM=store, all of that room anew.
+# Goes on where it was interrupted; with ROOM=store, all of that room anew (docs/mutation.md).
 mutation: install
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,mutation]'
 	OMP_NUM_THREADS=1 PYTHONPATH=src $(BIN)/python tools/mutation.py run --max-children 1 $(if $(ROOM),'nlora.$(ROOM).*')

@@ -1,15 +1,16 @@
 """mutmut on this package: `python tools/mutation.py run 'nlora.store.*'`, and its other commands.
 
-Two things are changed in mutmut, whose version is therefore pinned (docs/mutation.md):
+Three things are changed in mutmut, whose version is therefore pinned (docs/mutation.md):
 
 - It leaves out decorated functions, because a decorator may register what it is given, or make
   something that cannot be called. Most functions of `lowrank` are decorated, by nothing of that
   kind. Here a decorator is applied to the function that chooses among the mutants, and to no
   mutant itself.
 - What is raised is left as it is: its mutants are other words of a message.
+- A loop without an end is told by the time of the CPU; the clock, which also runs while the machine
+  does other work, has PATIENCE.
 """
 
-import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -17,9 +18,10 @@ import libcst as cst
 from hypothesis import Phase, settings
 from mutmut.__main__ import cli
 from mutmut.mutation import file_mutation
+from mutmut.workers import isolation
 
-# A loop without an end is a failure soon: no test takes so long once what it shares is made.
-os.environ.setdefault("PYTEST_TIMEOUT", "30")
+PATIENCE = 20
+"""How many times as long as is expected a mutant's tests may last by the clock."""
 
 # A failure is one, however large: examples that fail are not made smaller.
 settings.register_profile(
@@ -62,9 +64,15 @@ OWN = ("staticmethod", "classmethod")
 """The decorators that mutmut knows."""
 
 
+def patient(register: Callable[[int, float], None]) -> Callable[[int, float], None]:
+    """mutmut's way to end a process after some seconds, after PATIENCE times as many."""
+    return lambda pid, timeout_s: register(pid, PATIENCE * timeout_s)
+
+
 if __name__ == "__main__":
     file_mutation.MutationVisitor = Visitor
     file_mutation.function_trampoline_arrangement = decorated(
         file_mutation.function_trampoline_arrangement
     )
+    isolation.register_timeout = patient(isolation.register_timeout)
     cli()
