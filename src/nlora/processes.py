@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from accelerate import PartialState
     from torch import Tensor
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 PATIENCE = timedelta(hours=1)
@@ -97,6 +98,11 @@ def gathered(value: T) -> list[T]:
     from accelerate.utils import gather_object
 
     return gather_object([value])
+
+
+def united(found: dict[K, T]) -> dict[K, T]:
+    """The entries that all processes have found, each its share, in every process."""
+    return {key: value for part in gathered(found) for key, value in part.items()}
 
 
 def summed(tensor: "Tensor") -> "Tensor":

@@ -54,3 +54,19 @@ def seen(adapter: Any) -> Iterator[list[tuple[Tensor, Tensor]]]:
         yield calls
     finally:
         handle.remove()
+
+
+def teaching_leaves_gradients_alone(adapter: Any) -> bool:
+    """Whether `previous` may be asked for while a backward pass is in flight."""
+
+    def gradients(teacher: bool) -> list[Tensor]:
+        adapter.model.zero_grad()
+        loss = answer_logits(adapter.model, batch("llama")).logits.square().mean()
+        if teacher:
+            with torch.no_grad(), adapter.previous():
+                answer_logits(adapter.model, batch("llama"))
+        loss.backward()
+        return [p.grad.clone() for p in adapter.trainable()]
+
+    pairs = zip(gradients(True), gradients(False), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)

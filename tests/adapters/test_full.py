@@ -2,9 +2,8 @@ import pytest
 import torch
 
 from nlora.adapters.full import Full
-from nlora.fast.logits import answer_logits
 from tests import tiny
-from tests.adapters.helpers import batch, logits, train
+from tests.adapters.helpers import logits, teaching_leaves_gradients_alone, train
 
 SHAPES = ("llama", "gpt2", "t5")  # gpt2 and t5 share embeddings and output layer
 
@@ -57,18 +56,7 @@ def test_previous_may_be_asked_while_a_backward_pass_is_in_flight():
     adapter = Full(tiny.model("llama"))
     adapter.begin(keep_previous=True)
     train(adapter, seed=1)
-
-    def gradients(teacher: bool) -> list[torch.Tensor]:
-        adapter.model.zero_grad()
-        loss = answer_logits(adapter.model, batch("llama")).logits.square().mean()
-        if teacher:
-            with torch.no_grad(), adapter.previous():
-                answer_logits(adapter.model, batch("llama"))
-        loss.backward()
-        return [p.grad.clone() for p in adapter.trainable()]
-
-    pairs = zip(gradients(True), gradients(False), strict=True)
-    assert all(torch.equal(a, b) for a, b in pairs)
+    assert teaching_leaves_gradients_alone(adapter)
 
 
 def test_no_copy_of_the_model_is_kept_where_none_is_asked_for():

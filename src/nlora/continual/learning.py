@@ -134,12 +134,11 @@ def _train(
     method, evaluate = plan.config.method, plan.config.evaluate
     with deterministic(plan.run.deterministic):
         model = ContinualModel.begin(plan, directory, progress)
-        left = plan.stages()[len(directory.stages()) :]
-        asked = [data for stage in left for data in stage.tasks]
+        stages, done = plan.stages(), len(model.records)
+        asked = [data for stage in stages[done:] for data in stage.tasks]
         check_writable(model.encoder, asked, progress.message)
         if not going_on:
             processes.on_main(lambda: directory.write_config(document(plan)))
-        stages, done = plan.stages(), len(directory.stages())
         others = [data for data in plan.stream if data.only_tested]
         before = list(plan.stream) if evaluate != "seen" else others
         if not done and zero_shot and before and directory.zero_shot() is None:

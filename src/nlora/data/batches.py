@@ -1,6 +1,6 @@
 """From encoded examples to padded tensors, in an order that a resumed run repeats."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -98,6 +98,11 @@ class Collator:
             if length >= SHORTEST_PREFIX:
                 batch["shared_prefix"] = length
         return batch
+
+
+def on_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """The batch with its tensors on a device; what is no tensor stays as it is."""
+    return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
 
 
 class TrainingOrder(Sampler[int]):

@@ -16,7 +16,7 @@ from transformers import DynamicCache, EncoderDecoderCache
 
 from nlora import processes
 from nlora.backbones.structure import accepts, base_model, wrappers
-from nlora.data.batches import IGNORED, Collator, by_budget, pad
+from nlora.data.batches import IGNORED, Collator, by_budget, on_device, pad
 from nlora.data.encode import Encoded, Encoder
 from nlora.data.task import Example
 from nlora.evaluation.greedy import prompt_batches
@@ -43,18 +43,17 @@ def log_likelihoods(
     model.eval()
     found: dict[int, list[float]] = {}
     lists = dict.fromkeys(e.task.labels for e in examples)
+    score = _scorer(model)
     with torch.inference_mode():
         for labels in lists:
             mine = [i for i, e in enumerate(examples) if e.task.labels == labels]
             prompts = [ids for ids, _ in encoder.prompts([examples[i] for i in mine])]
             answers = [list(encoder.answer_ids(label)) for label in labels or ()]
-            score = _scorer(model)
             for rows, scores in score(model, encoder, prompts, answers, batch_tokens):
                 found.update(zip([mine[row] for row in rows], scores.tolist(), strict=True))
                 advance(len(rows))
     elsewhere = len(examples) - len(found)
-    for other in processes.gathered(found):
-        found.update(other)
+    found = processes.united(found)
     advance(elsewhere)
     return [found[i] for i in range(len(examples))]
 
@@ -152,7 +151,7 @@ def _by_encoder(
     longest = beginnings.shape[1]
     for rows in processes.share(by_budget([len(p) for p in prompts], batch_tokens)):
         batch = collator.prompts([prompts[i] for i in rows])
-        batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
+        batch = on_device(batch, model.device)
         mask = batch["attention_mask"]
         read = base.get_encoder()(**batch)
         cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
@@ -191,8 +190,7 @@ def _whole(
     lengths = [len(answers) * (len(p) + longest) for p in prompts]
     for rows in processes.share(by_budget(lengths, batch_tokens)):
         pairs = [Encoded(prompts[i], answer, False) for i in rows for answer in answers]
-        batch = collator(pairs)
-        batch = {k: v.to(model.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+        batch = on_device(collator(pairs), model.device)
         logits, targets = answer_logits(model, batch)
         each = -torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none")
         counts = (batch["labels"] != IGNORED).sum(1).tolist()

@@ -78,7 +78,6 @@ def answer(
             texts.update(zip(rows, found, strict=True))
             advance(len(rows))
     elsewhere = len(examples) - len(texts)
-    for found in processes.gathered(texts):
-        texts.update(found)
+    texts = processes.united(texts)
     advance(elsewhere)
     return [Prediction(texts[i], e.label) for i, e in enumerate(examples)]

@@ -21,7 +21,14 @@ from transformers import DynamicCache, StoppingCriteria, StoppingCriteriaList
 
 from nlora import processes
 from nlora.backbones.structure import accepts, base_model, end_tokens, positions
-from nlora.data.batches import SHORTEST_PREFIX, Collator, by_budget, common_prefix, pad
+from nlora.data.batches import (
+    SHORTEST_PREFIX,
+    Collator,
+    by_budget,
+    common_prefix,
+    on_device,
+    pad,
+)
 from nlora.data.encode import Encoder
 from nlora.evaluation.expected import Expected
 from nlora.fast.prefix import continuing, has_cache, read_prefix, why_not, without_prefix
@@ -76,7 +83,7 @@ def prompt_batches(
         prefix = read_prefix(model, ids, rows=1)
     for rows in processes.share(by_budget([len(p) - shared for p in prompts], batch_tokens)):
         inputs = collator.prompts([prompts[i] for i in rows])
-        inputs = {name: tensor.to(model.device) for name, tensor in inputs.items()}
+        inputs = on_device(inputs, model.device)
         inputs["position_ids"] = positions(inputs["attention_mask"])
         cache = DynamicCache(config=base_model(model).config)
         if prefix is not None:
@@ -184,7 +191,7 @@ def _by_generate(
     collator = Collator(tokenizer.pad_token_id, encoder.encoder_decoder)
     for rows in processes.share(by_budget([len(p) for p in prompts], batch_tokens)):
         batch = collator.prompts([prompts[i] for i in rows])
-        batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
+        batch = on_device(batch, model.device)
         out = model.generate(
             **batch,
             max_new_tokens=max_new_tokens,

@@ -19,7 +19,7 @@ from nlora.adapters.base import Adapter
 from nlora.adapters.covariance import InputCovariances
 from nlora.backbones.states import evaluating, mean_state
 from nlora.backbones.structure import base_model, end_tokens
-from nlora.data.batches import IGNORED, Collator, by_budget, pad
+from nlora.data.batches import IGNORED, Collator, by_budget, on_device, pad
 from nlora.data.encode import Encoded, Encoder
 from nlora.data.task import Example, TaskData
 from nlora.errors import NloraError
@@ -226,8 +226,3 @@ class Context:
         if not matrices:
             raise NloraError(f"adapter '{self.adapter.name}' adapts no matrices that have inputs")
         return InputCovariances(matrices, self.encoder.encoder_decoder)
-
-
-def on_device(batch: Mapping[str, Any], device: torch.device) -> Batch:
-    """The batch with its tensors on a device; what is no tensor stays as it is."""
-    return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}

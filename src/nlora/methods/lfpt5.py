@@ -174,8 +174,7 @@ class Lfpt5(Method):
         """Σ over rows of answer tokens (B,) times the mean loss of the text to be written."""
         from torch.nn.functional import cross_entropy
 
-        from nlora.data.batches import Collator
-        from nlora.methods.context import on_device
+        from nlora.data.batches import Collator, on_device
 
         encoder = ctx.encoder
         rows = encoder.all([written(encoder, ctx.examples[i]) for i in index.tolist()])
