@@ -56,8 +56,9 @@ class Settings(BaseModel):
 class State:
     """What a method remembers from stage to stage; a subclass is a dataclass with defaults.
 
-    A field is a tensor, a list of tensors, tensors by name, or a JSON value. The state is written
-    with every stage (safetensors and JSON) and read back by a run that goes on.
+    A field is a tensor, a list of tensors, tensors by name, a JSON value, or a dataclass of such
+    fields, which is then its default factory. The state is written with every stage (safetensors
+    and JSON) and read back by a run that goes on.
     """
 
 
