@@ -113,11 +113,16 @@ class Router:
 
     def fitted(self) -> Fitted:
         """The router in use."""
-        return Fitted.of(torch.stack(self.state.means), self.state.scatter, self.state.texts)
+        return Fitted.of(torch.stack(self.state.means), self._scatter, self.state.texts)
+
+    @property
+    def _scatter(self) -> Tensor:
+        assert self.state.scatter is not None, "no stage yet"
+        return self.state.scatter
 
     def without_held_out(self) -> Fitted:
         """The router that has not seen the held-out features."""
-        means, scatter, texts = [], self.state.scatter.clone(), self.state.texts
+        means, scatter, texts = [], self._scatter.clone(), self.state.texts
         for stage, mean in zip(self.state.stages, self.state.means, strict=True):
             held, count = self.state.held_out.get(str(stage)), self.state.counts.get(str(stage))
             if held is None:
