@@ -125,7 +125,7 @@ class Router:
         means, scatter, texts = [], self._scatter.clone(), self.state.texts
         for stage, mean in zip(self.state.stages, self.state.means, strict=True):
             held, count = self.state.held_out.get(str(stage)), self.state.counts.get(str(stage))
-            if held is None:
+            if held is None or count is None:
                 means.append(mean)
                 continue
             away = held.double() - mean
