@@ -144,6 +144,17 @@ class Method:
     needs_covariances: ClassVar[bool] = False
     """The method reads `Step.covariances`."""
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "paper" not in vars(cls):  # a method that extends another is not its paper's
+            cls.paper = ""
+        for kind in (k for k in cls.__mro__ if issubclass(k, Method)):
+            if kind.State is not State and not issubclass(cls.State, kind.State):
+                raise NloraError(
+                    f"{cls.__name__}: its State must extend that of {kind.__name__}: "
+                    f"class {cls.State.__name__}({kind.__name__}.State)"
+                )
+
     def __init__(self, settings: Any) -> None:
         self.settings = settings
         self.state: Any = self.State()
