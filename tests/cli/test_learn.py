@@ -75,7 +75,7 @@ def test_afterwards_the_original_run_is_refused(nlora, refused, llama, benchmark
         (["missing.yaml"], "no such file"),
         (["mail", "--test", "missing.jsonl"], "has tests of its own"),
         (["mine.yaml", "--test", "missing.jsonl"], "has tests of its own"),
-        (["missing.jsonl"], "--test FILE"),
+        (["missing.jsonl"], "no such file"),
         (["missing.jsonl", "--test", "missing.jsonl"], "no such file"),
     ],
     ids=str,

@@ -2,22 +2,13 @@
 
 import string
 import textwrap
-from collections.abc import Callable, Collection, Sequence
-from typing import NoReturn
+from collections.abc import Collection, Sequence
 
-from nlora.data.rows import Rows
+from nlora.data.rows import Report, Rows, stop
 from nlora.data.task import Example, Task
 from nlora.errors import NloraError, unknown
 
-Report = Callable[[str], object]
-"""Called with a problem, one line of text: stops at it, or notes it and goes on."""
-
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
-
-
-def stop(problem: str) -> NoReturn:
-    """The `Report` that ends reading at the first problem."""
-    raise NloraError(problem) from None
 
 
 def normalise(text: str) -> str:
