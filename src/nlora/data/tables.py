@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import textwrap
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -43,7 +44,7 @@ def read_parquet(path: Path, data: bytes) -> Rows:
         file = pq.ParquetFile(pa.BufferReader(data))
         return _rows(path, file.schema_arrow, file.iter_batches(), len(data), "Parquet")
     except (pa.ArrowException, OSError) as error:
-        raise NloraError(f"{path}: damaged Parquet file ({_first_line(error)})") from None
+        raise NloraError(f"{path}: damaged Parquet file ({_in_one_line(error)})") from None
 
 
 def read_arrow(path: Path, data: bytes) -> Rows:
@@ -59,7 +60,7 @@ def read_arrow(path: Path, data: bytes) -> Rows:
         stream = pa.ipc.open_stream(pa.BufferReader(data))
         return _rows(path, stream.schema, stream, len(data), "Arrow")
     except (pa.ArrowException, OSError) as error:
-        raise NloraError(f"{path}: damaged Arrow file ({_first_line(error)})") from None
+        raise NloraError(f"{path}: damaged Arrow file ({_in_one_line(error)})") from None
 
 
 def is_saved(folder: Path) -> bool:
@@ -119,7 +120,7 @@ def _open(source: Path | str) -> Any:
     except NloraError:
         raise
     except Exception as error:  # of the network, the Hub, pyarrow, or a bad name
-        raise NloraError(f"{source}: cannot be read: {_first_line(error)}") from None
+        raise NloraError(f"{source}: cannot be read: {_in_one_line(error)}") from None
 
 
 def _rows(
@@ -187,6 +188,5 @@ def _needs(library: str, source: Path | str) -> None:
         raise NloraError(f"{source} needs {library}: pip install 'nlora[data]'")
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0]
+def _in_one_line(error: Exception) -> str:
+    return textwrap.shorten(str(error), 300, placeholder=" ...") or type(error).__name__
