@@ -61,11 +61,14 @@ def learn(
     Every task learned so far is tested again, so the table shows what was forgotten.
     """
     from nlora.continual.learning import learn as learn_task
+    from nlora.data.balance import label_counts
     from nlora.data.columns import parse_columns
+    from nlora.data.formats import is_source
     from nlora.plan.config import parse_config
     from nlora.plan.resolve import choose
     from nlora.store.directory import ModelDirectory
 
+    faults = Faults()
     new = None
     flags = {
         "method": method,
@@ -80,20 +83,23 @@ def learn(
         if config is None and exists and not (model and method):
             config = model_dir / "model.json"
         values = o.configuration(None, config, overrides, data=data, **flags)
-        new = parse_config(values, str(config or "a new model directory"))
+        new = faults.attempt(lambda: parse_config(values, str(config or "a new model directory")))
     given = {
-        "columns": parse_columns(columns) if columns else None,
+        "columns": faults.attempt(lambda: parse_columns(columns)) if columns else None,
         "encoding": encoding,
         "on_bad_row": "skip" if skip_bad_rows else None,
         "hold_out": hold_out,
     }
-    faults = Faults()
     data_of_task = faults.attempt(lambda: _task(task, test, labels, data, given))
     if new is not None:
         faults.attempt(lambda: choose(new))
     faults.check()
     assert data_of_task is not None
-    results = learn_task(model_dir, data_of_task, new, progress())
+    watch = progress()
+    answers = label_counts(data_of_task.train, data_of_task.task.labels)
+    if answers and data_of_task.task.labels is None and is_source(task):
+        watch.message(f"answers are free text; --labels auto makes the {len(answers)} in it labels")
+    results = learn_task(model_dir, data_of_task, new, watch)
     if json:
         print_json(results)
     else:

@@ -60,10 +60,20 @@ def read_stream(path: Path) -> list[TaskData]:
     Raises NloraError, with file and line, for all that is wrong with the list or with the files
     that it names.
     """
+    faults = Faults()
+    found = read_tasks(path, faults)
+    faults.check()
+    return found
+
+
+def read_tasks(path: Path, faults: Faults) -> list[TaskData]:
+    """The tasks of a YAML list that can be read; what is wrong with the others goes to `faults`.
+
+    Raises NloraError when it is no list.
+    """
     root = _compose(path)
     if not isinstance(root, yaml.SequenceNode) or not root.value:
         raise NloraError(f"{path}: a stream is a YAML list of tasks, each with name, train, test")
-    faults = Faults()
     places: dict[str, str] = {}
     loaded: list[TaskData | None] = []
     for node in root.value:
@@ -78,7 +88,6 @@ def read_stream(path: Path) -> list[TaskData]:
             continue
         places[name] = entry.place
         loaded.append(faults.attempt(entry.load))
-    faults.check()
     return [data for data in loaded if data is not None]
 
 

@@ -203,6 +203,9 @@ def _compare(found: dict[str, _Split], faults: Faults) -> None:
     if train.path == test.path and not train.held_out:
         faults.found.append(f"{test.path}: train and test are the same file")
         return
+    if train.examples and len({e.label for e in train.examples}) == 1:
+        note = f"{train.path}: all training examples have one label, '{train.examples[0].label}'"
+        found["train"] = replace(found["train"], notes=(*train.notes, note))
     texts = {e.text for e in train.examples}
     shared = sum(e.text in texts for e in test.examples)
     if shared:
