@@ -239,3 +239,23 @@ def test_texts_without_answers(tmp_path):
     assert texts == ("fine, but late",)
     assert "text is 'Review'" in notes[0]
     assert read_texts(table, {"text": "id", "label": "none"})[0] == ("1",)
+
+
+def test_a_test_split_without_labels_is_passed_over(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features(
+        sentence=datasets.Value("string"), label=datasets.ClassLabel(names=["no", "yes"])
+    )
+    splits = {"train": [0, 1, 1], "validation": [1], "test": [-1, -1]}
+    made = {
+        name: datasets.Dataset.from_dict(
+            {"sentence": [f"{name} {i}" for i in range(len(labels))], "label": labels}, features
+        )
+        for name, labels in splits.items()
+    }
+    datasets.DatasetDict(made).save_to_disk(tmp_path / "glue")
+    task = task_from_files("glue", tmp_path / "glue", None)
+    assert task.task.labels == ("no", "yes")
+    assert [e.label for e in task.train] == ["no", "yes", "yes"]
+    assert [(e.text, e.label) for e in task.test] == [("validation 0", "yes")]
+    assert "own split 'validation'" in task.notes[0]

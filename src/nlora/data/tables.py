@@ -96,7 +96,14 @@ def split_of(source: Path | str, split: str) -> str | None:
     found = _open(source)
     if not isinstance(found, dict):
         return None
-    return next((name for name in SPLIT_NAMES[split] if name in found), None)
+    names = [name for name in SPLIT_NAMES[split] if name in found]
+    # The test splits of benchmarks with a server (GLUE) have -1 for every label.
+    return next((name for name in names if _has_labels(found[name])), names[0] if names else None)
+
+
+def _has_labels(part: Any) -> bool:
+    columns = [c for c, kind in part.features.items() if type(kind).__name__ == "ClassLabel"]
+    return all(any(value != -1 for value in part[column]) for column in columns)
 
 
 @lru_cache(maxsize=8)
