@@ -119,3 +119,11 @@ def test_columns_on_the_command_line(text):
     with pytest.raises(NloraError):
         parse_columns(text)
     assert parse_columns("text=a, label=b") == {"text": "a", "label": "b"}
+
+
+def test_a_table_whose_first_row_is_no_header_is_asked_about(tmp_path):
+    path = tmp_path / "news.csv"
+    path.write_text("3,Wall Street,Bears claw back\n")
+    path.write_text(path.read_text() * 2)
+    with pytest.raises(NloraError, match="does its first row name the columns"):
+        task_from_files("a", None, path)

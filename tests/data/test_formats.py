@@ -206,12 +206,14 @@ def test_a_header_of_commas_is_one_of_commas_whatever_else_is_in_it(tmp_path):
     ("data", "said"),
     [
         (JSONL.encode("latin-1"), "line 1: not UTF-8 (byte 0xdc at offset 10)"),
+        ("Привет,мир\n".encode("cp1251"), "encoding: cp1251, gb18030 or shift_jis"),
         (JSONL.encode("utf-16"), "encoding: utf-16"),
         (JSONL.encode("utf-16-le"), "encoding: utf-16-le"),
         (b"PK\x03\x04rest", "zip archive or an Excel workbook"),
         (b"hello world\n", "neither JSON nor Parquet"),
         (b"{}\n{", "line 2, column 2: malformed JSON"),
-        (b'{"a": [1]}', "no list of rows"),
+        (b"text,label,text\na,b,c\n", "two columns are called 'text'"),
+        (b'{\n"a": [1]}', "no list of rows"),
     ],
 )
 def test_what_cannot_be_read_is_named(tmp_path, data, said):

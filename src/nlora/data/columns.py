@@ -147,10 +147,12 @@ def _choose(
         if not found[target]:
             missing.append("no 'text' or 'sentence'" if target == "text" else "no 'label'")
     if missing:
+        table = rows.format.endswith("between")
+        hint = "does its first row name the columns? if so, " if table else ""
         have = ", ".join(keys)[:120]
         raise NloraError(
-            f"{rows.place(0)}: {' and '.join(missing)}; it has: {have}; say which columns they "
-            "are (--columns text=NAME,label=NAME, or 'columns' in YAML)"
+            f"{rows.place(0)}: {' and '.join(missing)}; it has: {have}; {hint}say which "
+            "columns they are (--columns text=NAME,label=NAME, or 'columns' in YAML)"
         )
     return found["text"], found.get("label", [])
 

@@ -130,20 +130,13 @@ def _read_text(
     path: Path, text: str, columns: Mapping[str, str], report: Report, lines: bool
 ) -> Rows:
     suffix = ending(path)
-    first, _, rest = text.lstrip().partition("\n")
-    first = first.strip()
-    many = bool(rest.strip())
-    whole = first[:1] in ("{", "[") and _is_json(first)
-    if first[:1] in ("{", "[") and suffix in _JSONL:
-        if first in ("[", "{"):
-            whole, many = False, True  # printed over several lines
-        elif first[0] == "{" or many or not whole:
+    match _kind_of_json(text, suffix):
+        case "lines":
             return read_jsonl(path, text, report)
-    begins_json = first in ("[", "{") or first.startswith(("[{", '{"')) or whole
-    if begins_json or (first[:1] in ("{", "[") and suffix == ".json"):
-        if first[0] == "{" and whole and (many or suffix in ("", ".txt")):
-            return read_jsonl(path, text, report)
-        return read_object(path, text) if first[0] == "{" else read_array(path, text)
+        case "array":
+            return read_array(path, text)
+        case "object":
+            return read_object(path, text)
     delimiter = _delimiter(text, suffix, columns)
     if delimiter is None and suffix in _JSONL:
         return read_jsonl(path, text, report)
@@ -159,6 +152,23 @@ def _read_text(
     if delimiter == "\t":
         return read_tabs(path, text, report)
     return read_delimited(path, text, delimiter or ",", report)
+
+
+def _kind_of_json(text: str, suffix: str) -> str | None:
+    """Whether a text is JSON "lines", one "array" or one "object", by its first line; else None."""
+    first, _, rest = text.lstrip().partition("\n")
+    first = first.strip()
+    if not first.startswith(("{", "[")):
+        return None
+    one = "object" if first[0] == "{" else "array"
+    if first in ("{", "["):
+        return one  # printed over several lines
+    whole = _is_json(first)
+    if whole and rest.strip():
+        return "lines"
+    if suffix in _JSONL or (whole and one == "object" and suffix != ".json"):
+        return "array" if whole and one == "array" else "lines"
+    return one if whole or suffix == ".json" or first.startswith(("[{", '{"')) else None
 
 
 def _is_json(line: str) -> bool:

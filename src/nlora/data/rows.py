@@ -9,7 +9,7 @@ import io
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -94,11 +94,14 @@ def decoded(data: bytes, path: Path, encoding: str | None = None) -> str:
 
 def _advice(data: bytes, name: str) -> str:
     """What to do with bytes that are not in the encoding of this name."""
+    head = data[:10_000]
     likely = "cp1252"
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         likely = "utf-16"
-    elif data[:1000].count(0) * 4 > len(data[:1000]):
+    elif head.count(0) * 4 > len(head):
         likely = "utf-16-le" if data[1:2] == b"\0" else "utf-16-be"
+    elif sum(byte > 127 for byte in head) * 4 > len(head):  # hardly in a western language
+        likely = "cp1251, gb18030 or shift_jis"
     if name == likely:
         return "save it as UTF-8"
     return f"save it as UTF-8, or say which encoding it has (encoding: {likely}, perhaps)"
@@ -182,7 +185,7 @@ def read_delimited(path: Path, text: str, delimiter: str, report: Report = stop)
     try:
         for cells in reader:
             if not header:
-                header = [cell.strip() for cell in cells]
+                header = _header(path, cells)
             elif cells and len(cells) != len(header):
                 report(
                     f"{path}, line {start}: the row has {len(cells)} cells, the header "
@@ -209,7 +212,7 @@ def read_tabs(path: Path, text: str, report: Report = stop) -> Rows:
     for number, line in enumerate(text.split("\n"), start=1):
         cells = line.removesuffix("\r").split("\t")
         if not header:
-            header = [cell.strip() for cell in cells]
+            header = _header(path, cells)
         elif len(cells) == len(header):
             values.append(dict(zip(header, cells, strict=True)))
             lines.append(number)
@@ -217,6 +220,15 @@ def read_tabs(path: Path, text: str, report: Report = stop) -> Rows:
             place = f"{path}, line {number}"
             report(f"{place}: the row has {len(cells)} cells, the header {len(header)}")
     return Rows(path, values, lambda i: f"{path}, line {lines[i]}", "tabs between")
+
+
+def _header(path: Path, cells: Sequence[str]) -> list[str]:
+    """The names of columns. Raises NloraError where two that would be read have one name."""
+    header = [cell.strip() for cell in cells]
+    for name in ("text", "sentence", "label"):
+        if header.count(name) > 1:
+            raise NloraError(f"{path}, line 1: two columns are called '{name}'; rename one")
+    return header
 
 
 def _decode(text: str, path: str, line: int) -> object:
