@@ -7,16 +7,17 @@ from nlora.data.task import Example
 
 _FEW = 20
 """Without a list of labels, answers are counted where there are no more different ones."""
+_LONG = 60
 _SHOWN = 12
 
 
 def label_counts(examples: Sequence[Example], labels: Sequence[str] | None) -> dict[str, int]:
     """How many examples have each label, the most frequent first; labels that none has too.
 
-    Empty for free text: without `labels`, and with more than a few different answers.
+    Empty for free text: without `labels`, and with many different answers, or long ones.
     """
     counts = Counter(example.label for example in examples)
-    if labels is None and len(counts) > _FEW:
+    if labels is None and (len(counts) > _FEW or any(len(label) > _LONG for label in counts)):
         return {}
     every = dict.fromkeys(labels or (), 0) | counts
     return dict(sorted(every.items(), key=lambda pair: -pair[1]))

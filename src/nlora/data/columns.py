@@ -24,12 +24,8 @@ _PAIRS = (
     ("question", "passage"),
 )
 # Chats and instructions have a reader of their own.
-_CHATS = (
-    ({"messages"}, set()),
-    ({"conversations"}, set()),
-    ({"instruction"}, {"output", "response"}),
-    ({"prompt"}, {"completion", "response", "chosen"}),
-)
+_CHATS = ("messages", "conversations", "conversation")
+_ASKED = {"instruction": ("output", "response"), "prompt": ("completion",)}
 
 
 def parse_columns(text: str) -> dict[str, str]:
@@ -79,7 +75,7 @@ def named(
     they are, and chats, stay as they are. Raises NloraError when there is no such column.
     """
     keys = _keys(rows.values)
-    if not keys or (not columns and _is_chat(keys)):
+    if not keys or (not columns and _is_chat(keys, answers)):
         return rows, [], None
     text, label = _choose(rows, keys, columns, answers)
     names = tuple(label_names) if label_names else rows.names.get(label[0]) if label else None
@@ -123,9 +119,14 @@ def _keys(values: Sequence[object]) -> list[str]:
     return list(keys)
 
 
-def _is_chat(keys: Sequence[str]) -> bool:
+def _is_chat(keys: Sequence[str], answers: bool) -> bool:
     folded = {key.lower() for key in keys}
-    return any(all_of <= folded and (not one or one & folded) for all_of, one in _CHATS)
+    if not folded.isdisjoint(_CHATS):
+        return True
+    return any(
+        asked in folded and (not answers or not folded.isdisjoint(given))
+        for asked, given in _ASKED.items()
+    )
 
 
 def _choose(

@@ -96,10 +96,7 @@ def read_task(
     if {"train", "test"} <= found.keys():
         _compare(found, faults)
     faults.check()
-    examples = {
-        split: tuple(e if e.task is task else replace(e, task=task) for e in part.examples)
-        for split, part in found.items()
-    }
+    examples = {split: _with_labels(part.examples, task) for split, part in found.items()}
     return TaskData(
         task,
         train=examples.get("train", ()),
@@ -171,6 +168,14 @@ def _labelled(task: Task, train: _Split, reading: Reading) -> Task:
             "too many to choose from; leave out labels for free text"
         )
     return replace(task, labels=check_labels(sorted(counts), f"{train.path}"))
+
+
+def _with_labels(examples: Sequence[Example], task: Task) -> tuple[Example, ...]:
+    """The examples, of which some may have been read before their task's labels were known."""
+    if all(example.task.labels == task.labels for example in examples):
+        return tuple(examples)
+    known = {old: replace(old, labels=task.labels) for old in {e.task for e in examples}}
+    return tuple(replace(example, task=known[example.task]) for example in examples)
 
 
 def _own_test(train: Source, task: Task, reading: Reading) -> _Split | None:
