@@ -53,7 +53,7 @@ def test_standard_input_is_read_by_lines(nlora, model_dir):
         ("t.json", '["a", ["b"]]', "example 2: 'text' must be text"),
         ("t.csv", "text,label\n", "no texts"),
         ("t.txt", " \n", "the file is empty"),
-        ("t.pdf", "a", "must be .txt"),
+        ("t.pdf", "a", "neither JSON nor"),
     ],
 )
 def test_a_bad_file_is_one_line(refused, model_dir, tmp_path, name, content, said):

@@ -2,22 +2,14 @@
 
 import string
 import textwrap
-from collections.abc import Callable, Collection, Sequence
-from typing import NoReturn
+from collections import Counter
+from collections.abc import Collection, Sequence
 
-from nlora.data.rows import Rows
+from nlora.data.rows import Report, Rows, stop
 from nlora.data.task import Example, Task
 from nlora.errors import NloraError, unknown
 
-Report = Callable[[str], object]
-"""Called with a problem, one line of text: stops at it, or notes it and goes on."""
-
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
-
-
-def stop(problem: str) -> NoReturn:
-    """The `Report` that ends reading at the first problem."""
-    raise NloraError(problem) from None
 
 
 def normalise(text: str) -> str:
@@ -71,8 +63,11 @@ def to_examples(
     text_keys: Sequence[str],
     report: Report = stop,
     ignored: Collection[str] = (),
+    left_out: Counter[str] | None = None,
 ) -> tuple[Example, ...]:
     """The rows as examples of the task, without those that have an `ignored` label.
+
+    `left_out`, if given, counts these by label.
 
     A row has its text under one of `text_keys`, and its answer under "label". Every row that has
     not, or whose label is not the task's, is reported with its place and left out; so is a file
@@ -85,8 +80,10 @@ def to_examples(
         except NloraError as error:
             report(f"{rows.place(i)}: {error}")
         else:
-            if example is not None:
+            if isinstance(example, Example):
                 examples.append(example)
+            elif left_out is not None:
+                left_out[example] += 1
     if not examples:
         report(f"{rows.path}: no examples")
     return tuple(examples)
@@ -114,7 +111,8 @@ def to_texts(rows: Rows, text_keys: Sequence[str]) -> tuple[str, ...]:
 
 def _example(
     row: object, task: Task, text_keys: Sequence[str], ignored: Collection[str]
-) -> Example | None:
+) -> Example | str:
+    """The example, or its label if that is an ignored one."""
     if not isinstance(row, dict):
         names = " or ".join(f"'{key}'" for key in text_keys)
         raise NloraError(f"an example must be an object with {names}, and 'label'")
@@ -123,7 +121,7 @@ def _example(
         raise NloraError(f"no 'label'; it has: {_keys_of(row)}")
     label = _as_text(row["label"], "label")
     if label in ignored:
-        return None
+        return label
     if task.labels is not None and label not in task.labels:
         raise unknown("label", _brief(label), task.labels)
     return Example(task, _as_text(row[key], key), label)
