@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nlora.cli.console import progress
+from nlora.data.messages import conversation
 from nlora.errors import NloraError
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def predict(
         Path,
         typer.Argument(
             help="A .txt file with one text a line, a .jsonl, .csv or .json file whose rows have "
-            "text; - reads lines."
+            "text or messages; - reads lines."
         ),
     ],
     task: Annotated[
@@ -68,5 +69,8 @@ def predict(
 def _row(answer: Answer) -> dict[str, Any]:
     """An answer as JSON; what was not asked for is left out."""
     values = answer._asdict()
+    if (turns := conversation(answer.text)) is not None:
+        del values["text"]
+        values = {"messages": [turn for turn in turns if turn["content"]], **values}
     optional = ("probabilities", "reason")
     return {k: v for k, v in values.items() if v is not None or k not in optional}

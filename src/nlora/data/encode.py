@@ -2,13 +2,16 @@
 
 import itertools
 import re
+import textwrap
 from array import array
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from nlora.data.prompts import ANSWER, Prompter
+from nlora.data.chat import without_oldest
+from nlora.data.messages import Messages, asked, dump
+from nlora.data.prompts import Prompter
 from nlora.data.task import Example, Task, digest
 from nlora.errors import NloraError
 
@@ -130,9 +133,64 @@ class Encoder:
         """The token ids of many examples, tokenised together."""
         prompts = self.prompts(examples)
         return [
-            Encoded(ids, list(self.answer_ids(e.label)), truncated, e.task.name)
+            self._with_turns(
+                e, Encoded(ids, list(self.answer_ids(e.label, e.task.chat)), truncated, e.task.name)
+            )
             for e, (ids, truncated) in zip(examples, prompts, strict=True)
         ]
+
+    def separate(self, examples: Sequence[Example]) -> list[Example]:
+        """The examples, of which a chat with several answers to learn may become one for each.
+
+        That is where one pass cannot learn all of them as they are asked for: with an
+        encoder-decoder model, and a template that writes earlier answers otherwise.
+        """
+        found = []
+        for example in examples:
+            turns = asked(example.task, example.text) if example.task.chat else []
+            learned = self.prompter.chats.learned(turns) if turns else []
+            if not learned or self._spans(turns):
+                found.append(example)
+                continue
+            alone = [turn | {"weight": 0} if i in learned else turn for i, turn in enumerate(turns)]
+            found += [
+                replace(example, text=dump(alone[:i]), label=turns[i]["content"]) for i in learned
+            ]
+            found.append(replace(example, text=dump(alone)))
+        return found
+
+    def _spans(self, turns: Messages) -> list[tuple[int, int]]:
+        """Where in their prompt the answers lie that are learned with the last one."""
+        if self.encoder_decoder or not self.tokenizer.is_fast:
+            return []
+        return self.prompter.chats.spans(turns) or []
+
+    def _with_turns(self, example: Example, encoded: Encoded) -> Encoded:
+        """A chat's token ids, with those of earlier answers counted, too."""
+        task, text = example.task, example.text
+        if not task.chat:
+            return encoded
+        turns = asked(task, self.cut(task, text) if encoded.truncated else text)
+        spans = self._spans(turns)
+        if not spans:
+            return encoded
+        places = self.tokenizer(
+            self.prompter.chats.prompt(turns),
+            add_special_tokens=not self.prompter.templated(chat=True),
+            return_offsets_mapping=True,
+            verbose=False,
+        )["offset_mapping"]
+        counts = [
+            begin < end and any(first <= begin and end <= last for first, last in spans)
+            for begin, end in places[: len(encoded.prompt)]
+        ]
+        start = counts.index(True)
+        return replace(
+            encoded,
+            prompt=encoded.prompt[:start],
+            answer=encoded.prompt[start:] + encoded.answer,
+            counts=counts[start:] + [True] * len(encoded.answer),
+        )
 
     def prompts(self, examples: Sequence[Example]) -> list[tuple[list[int], bool]]:
         """As `prompt_ids`, of many examples. They are kept, since a stage tests what others did."""
@@ -162,7 +220,7 @@ class Encoder:
             return None
         made_by = (
             backend.to_str(),
-            self.tokenizer.chat_template if self.prompter.chat else None,
+            self.tokenizer.chat_template if any(map(self._templated, pairs)) else None,
             self.prompter.form,
             self.prompter.chat,
             self.encoder_decoder,
@@ -171,6 +229,9 @@ class Encoder:
             self.ids,
         )
         return digest([made_by, [(task.to_json(), text) for task, text in pairs]])
+
+    def _templated(self, pair: tuple[Task, str]) -> bool:
+        return self.prompter.templated(pair[0].chat)
 
     def text(self, ids: Any) -> str:
         """The text of ids, without special tokens and without tidying of spaces."""
@@ -189,6 +250,71 @@ class Encoder:
 
     def _fit(self, pairs: Sequence[tuple[Task, str]]) -> list[tuple[list[int], str]]:
         """Token ids of the prompts, and as much of each text as there is room for."""
+        fitted: dict[int, tuple[list[int], str]] = {}
+        for fit, chat in ((self._fit_texts, False), (self._fit_chats, True)):
+            chosen = [i for i, (task, _) in enumerate(pairs) if task.chat == chat]
+            if chosen:
+                fitted.update(zip(chosen, fit([pairs[i] for i in chosen]), strict=True))
+        return [fitted[i] for i in range(len(pairs))]
+
+    def _fit_chats(self, pairs: Sequence[tuple[Task, str]]) -> list[tuple[list[int], str]]:
+        """`_fit` of chats: first the oldest turns give way, then the end of the question."""
+        chats = [asked(task, text) for task, text in pairs]
+        prompts = [
+            self._chat_prompt(task, turns) for (task, _), turns in zip(pairs, chats, strict=True)
+        ]
+        fitted = []
+        for (task, text), turns, ids in zip(
+            pairs, chats, self._tokenize(prompts, chat=True), strict=True
+        ):
+            whole, limit = turns, self.max_length
+            if self.max_text_tokens is not None and len(ids) > self.max_text_tokens:
+                limit = min(limit, self._overhead(task) + self.max_text_tokens)
+
+            def read(turns: Messages, task: Task = task) -> list[int]:
+                return self._tokenize([self._chat_prompt(task, turns)], chat=True)[0]
+
+            while len(ids) > limit and (shorter := without_oldest(turns)) is not None:
+                turns, ids = shorter, read(shorter)
+            if len(ids) > limit:
+                turns, ids = self._shortened(turns, ids, limit, read)
+            if len(ids) > limit:
+                raise NloraError(
+                    f"task '{task.name}': what must stand in a chat takes {len(ids)} tokens, and "
+                    f"there is room for {limit}; set a larger max_length"
+                )
+            fitted.append((ids, text if turns is whole else dump(turns)))
+        return fitted
+
+    def _shortened(
+        self, turns: Messages, ids: list[int], limit: int, read: Callable[[Messages], list[int]]
+    ) -> tuple[Messages, list[int]]:
+        """The turns, the last question cut until they have no more than `limit` tokens, if so."""
+        place = max((i for i, turn in enumerate(turns) if turn["role"] == "user"), default=None)
+        if place is None:
+            return turns, ids
+        content = turns[place]["content"]
+        [ends] = self._offsets([content])
+        budget = len(ends)
+        while (excess := len(ids) - limit) > 0 and budget > 0:
+            budget = max(budget - excess, 0)
+            cut = {**turns[place], "content": cut_fields(content, ends, budget)}
+            turns = [*turns[:place], cut, *turns[place + 1 :]]
+            ids = read(turns)
+        return turns, ids
+
+    def _chat_prompt(self, task: Task, turns: Messages) -> str:
+        """The prompt of a chat. Raises NloraError if the template refuses it."""
+        try:
+            return self.prompter.chats.prompt(turns)
+        except NloraError as error:
+            first = next((turn["content"] for turn in turns if turn["role"] == "user"), "")
+            begin = textwrap.shorten(first, 60, placeholder=" ...")
+            raise NloraError(
+                f"task '{task.name}', the chat that begins with '{begin}': {error}"
+            ) from None
+
+    def _fit_texts(self, pairs: Sequence[tuple[Task, str]]) -> list[tuple[list[int], str]]:
         budgets = [self._room(task) for task, _ in pairs]
         offsets = self._offsets([text for _, text in pairs])
         cuts = [
@@ -255,10 +381,11 @@ class Encoder:
         return room if self.max_text_tokens is None else min(room, self.max_text_tokens)
 
     def _count_overhead(self, task: Task) -> int:
-        return len(self._tokenize([self.prompter.prompt(task, "")])[0])
+        return len(self._tokenize([self.prompter.prompt(task, "")], task.chat)[0])
 
-    def _tokenize(self, prompts: list[str]) -> list[list[int]]:
-        rows = self.tokenizer(prompts, add_special_tokens=not self.prompter.chat).input_ids
+    def _tokenize(self, prompts: list[str], chat: bool = False) -> list[list[int]]:
+        special = not self.prompter.templated(chat)  # a template writes them itself
+        rows = self.tokenizer(prompts, add_special_tokens=special).input_ids
         if not self.encoder_decoder:
             # Some tokenizers of decoder-only models end every text; a prompt is to be continued.
             # A chat template's own last token is never the end token of the answer's turn.
@@ -267,13 +394,19 @@ class Encoder:
         self._check_ids(rows)
         return rows
 
-    def _answer_ids(self, label: str) -> tuple[int, ...]:
+    def end(self, chat: bool = False) -> int:
+        """The token that ends an answer of a task, one of chats or not."""
+        if self.prompter.templated(chat):
+            return self.prompter.chats.end[1]
+        return self.tokenizer.eos_token_id
+
+    def _answer_ids(self, label: str, chat: bool = False) -> tuple[int, ...]:
         if self.encoder_decoder:
             ids = self.tokenizer(text_target=label, add_special_tokens=False).input_ids
         else:
             # Tokens of the answer as it stands behind the prompt: with the space before it.
-            context = self.prompter.prompt(Task(""), "") if self.prompter.chat else ANSWER.strip()
-            answer = self.prompter.gap + label
+            context, gap = self.prompter.before_answer(chat)
+            answer = gap + label
             before = self.tokenizer(context, add_special_tokens=False).input_ids
             both = self.tokenizer(context + answer, add_special_tokens=False).input_ids
             seamless = both[: len(before)] == before
@@ -282,5 +415,6 @@ class Encoder:
                 if seamless
                 else self.tokenizer(answer, add_special_tokens=False).input_ids
             )
-        self._check_ids([[*ids, self.tokenizer.eos_token_id]])
-        return (*ids, self.tokenizer.eos_token_id)
+        found = (*ids, self.end(chat))
+        self._check_ids([found])
+        return found

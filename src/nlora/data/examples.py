@@ -5,6 +5,7 @@ import textwrap
 from collections.abc import Callable, Collection, Sequence
 from typing import NoReturn
 
+from nlora.data.messages import read_asked, read_chat
 from nlora.data.rows import Rows
 from nlora.data.task import Example, Task
 from nlora.errors import NloraError, unknown
@@ -74,7 +75,8 @@ def to_examples(
 ) -> tuple[Example, ...]:
     """The rows as examples of the task, without those that have an `ignored` label.
 
-    A row has its text under one of `text_keys`, and its answer under "label". Every row that has
+    A row has its text under one of `text_keys`, and its answer under "label", or is a chat
+    (`nlora.data.messages`). Every row that has
     not, or whose label is not the task's, is reported with its place and left out; so is a file
     that gives no example at all.
     """
@@ -100,6 +102,7 @@ def to_texts(rows: Rows, text_keys: Sequence[str]) -> tuple[str, ...]:
     texts = []
     for i, row in enumerate(rows.values):
         try:
+            row = read_asked(row)
             if isinstance(row, dict):
                 key = _text_key(row, text_keys)
                 texts.append(_as_text(row[key], key))
@@ -115,6 +118,7 @@ def to_texts(rows: Rows, text_keys: Sequence[str]) -> tuple[str, ...]:
 def _example(
     row: object, task: Task, text_keys: Sequence[str], ignored: Collection[str]
 ) -> Example | None:
+    row, task = read_chat(row, task)
     if not isinstance(row, dict):
         names = " or ".join(f"'{key}'" for key in text_keys)
         raise NloraError(f"an example must be an object with {names}, and 'label'")

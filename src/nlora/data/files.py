@@ -20,6 +20,7 @@ from pathlib import Path
 import yaml
 
 from nlora.data.examples import check_labels, to_examples, to_texts
+from nlora.data.messages import agreed
 from nlora.data.rows import STDIN, read_array, read_csv, read_jsonl, read_lines, read_text
 from nlora.data.task import Example, Task, TaskData
 from nlora.errors import NloraError, unknown
@@ -41,12 +42,14 @@ class _Entry:
     dev: Path | None
 
     def load(self) -> TaskData:
-        return TaskData(
-            self.task,
-            train=_read_split(self.train, self.task) if self.train else (),
-            test=_read_split(self.test, self.task),
-            dev=_read_split(self.dev, self.task) if self.dev else (),
-            only_tested=self.train is None,
+        return agreed(
+            TaskData(
+                self.task,
+                train=_read_split(self.train, self.task) if self.train else (),
+                test=_read_split(self.test, self.task),
+                dev=_read_split(self.dev, self.task) if self.dev else (),
+                only_tested=self.train is None,
+            )
         )
 
 

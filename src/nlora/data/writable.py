@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from nlora.data.encode import TOGETHER, Encoder
+from nlora.data.messages import plain
 from nlora.data.task import TaskData
 from nlora.errors import NloraError
 
@@ -22,13 +23,13 @@ def check_writable(
         return
     for data in tasks:
         for label in data.task.labels or ():
-            if unknown in encoder.answer_ids(label)[:-1]:
+            if unknown in encoder.answer_ids(label, data.task.chat)[:-1]:
                 raise NloraError(
                     f"task '{data.name}': the model's tokenizer cannot write "
                     f"{_piece(encoder, label)} of label '{label}'; rename the label or take "
                     "another model"
                 )
-        texts = [e.text for e in data.train[:TOGETHER]]
+        texts = [plain(e.text) for e in data.train[:TOGETHER]]
         rows = encoder.tokenizer(texts, add_special_tokens=False, verbose=False).input_ids
         tokens = [token for row in rows for token in row]
         share = tokens.count(unknown) / max(len(tokens), 1)
@@ -39,6 +40,14 @@ def check_writable(
             raise NloraError(f"{told}; take a model that knows this language")
         if share > MANY:
             tell(told)
+
+
+def check_readable(encoder: Encoder, tasks: Sequence[TaskData]) -> None:
+    """Raises NloraError at the first chat that the model's template refuses."""
+    for data in tasks:
+        if data.task.chat:
+            encoder.all(data.train)
+            encoder.prompts(data.test)
 
 
 def _piece(encoder: Encoder, label: str) -> str:

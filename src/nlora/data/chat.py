@@ -1,0 +1,125 @@
+"""A conversation as a model reads it: by its chat template, or a plain form where it has none.
+
+{system}
+User: {question}
+Assistant: {answer}</s>
+User: {question}
+Assistant:
+"""
+
+from functools import cached_property
+from typing import Any
+
+from nlora.data.messages import Messages
+from nlora.errors import NloraError
+
+_NAMES = {"system": "", "user": "User: ", "assistant": "Assistant: ", "tool": "Tool: "}
+_NEXT = "Assistant:"
+
+
+class ChatForm:
+    """How the model that a tokenizer belongs to reads conversations."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self.templated = bool(tokenizer.chat_template)
+        self.gap = "" if self.templated else " "
+        """What separates the prompt from the answer."""
+
+    def prompt(self, turns: Messages) -> str:
+        """All turns, up to where the assistant's next answer begins.
+
+        A system's turn that the template refuses stands before the first question instead. Raises
+        NloraError for turns that the template refuses.
+        """
+        if not self.templated:
+            return self._plain(turns)
+        try:
+            return self._rendered(turns)
+        except Exception as error:  # a template may raise whatever Jinja and its own code do
+            folded = _folded(turns)
+            if folded is not None:
+                try:
+                    return self._rendered(folded)
+                except Exception:
+                    pass  # what it says of the turns as they were tells more
+            said = " ".join(str(error).split()) or repr(error)
+            raise NloraError(f"the model's chat template refuses it: {said}") from None
+
+    @property
+    def before_answer(self) -> str:
+        """What may stand before an answer, so that it can be tokenised as it stands there."""
+        return self.prompt([{"role": "user", "content": "?"}]) if self.templated else _NEXT
+
+    @cached_property
+    def end(self) -> tuple[str, int]:
+        """The token that ends an answer, and its id: the template's, else the tokenizer's.
+
+        A template that ends turns with a text of several tokens leaves it to the tokenizer's.
+        """
+        tokenizer = self.tokenizer
+        if self.templated:
+            mark = "an answer"
+            turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": mark}]
+            try:
+                rest = tokenizer.apply_chat_template(turns, tokenize=False).partition(mark)[2]
+            except Exception:  # it wants something else; `prompt` says what
+                rest = ""
+            known = {str(t): id for id, t in tokenizer.added_tokens_decoder.items()}
+            ends = [text for text in known if rest.lstrip().startswith(text)]
+            if ends:
+                end = max(ends, key=len)
+                return end, known[end]
+        return tokenizer.eos_token, tokenizer.eos_token_id
+
+    def learned(self, turns: Messages) -> list[int]:
+        """Which of the turns are answers to be learned."""
+        asked = next((i for i, turn in enumerate(turns) if turn["role"] == "user"), len(turns))
+        return [
+            i
+            for i, turn in enumerate(turns)
+            if turn["role"] == "assistant" and turn.get("weight") != 0 and i > asked
+        ]
+
+    def spans(self, turns: Messages) -> list[tuple[int, int]] | None:
+        """Where in their prompt the answers to be learned lie, each with its end.
+
+        None where the prompt has one of them otherwise than it would be asked for and given alone,
+        as do templates that leave something out of earlier answers.
+        """
+        whole, found = self.prompt(turns), []
+        for i in self.learned(turns):
+            before = self.prompt(turns[:i])
+            said = before + self.gap + turns[i]["content"] + self.end[0]
+            if not whole.startswith(said):
+                return None
+            found.append((len(before), len(said)))
+        return found
+
+    def _rendered(self, turns: Messages) -> str:
+        said = [{"role": turn["role"], "content": turn["content"]} for turn in turns]
+        return self.tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
+
+    def _plain(self, turns: Messages) -> str:
+        end = self.tokenizer.eos_token
+        lines = [
+            _NAMES[turn["role"]] + turn["content"] + (end if turn["role"] == "assistant" else "")
+            for turn in turns
+        ]
+        return "\n".join([*lines, _NEXT])
+
+
+def without_oldest(turns: Messages) -> Messages | None:
+    """The turns without the first question and what follows it; None if it is the only one."""
+    system = turns[:1] if turns[0]["role"] == "system" else []
+    rest = turns[len(system) :]
+    second = next((i for i, turn in enumerate(rest) if i and turn["role"] == "user"), None)
+    return None if second is None else system + rest[second:]
+
+
+def _folded(turns: Messages) -> Messages | None:
+    """The turns with the system's at the beginning of the first question, or None."""
+    if len(turns) < 2 or turns[0]["role"] != "system" or turns[1]["role"] != "user":
+        return None
+    content = f"{turns[0]['content']}\n\n{turns[1]['content']}"
+    return [{**turns[1], "content": content}, *turns[2:]]
