@@ -95,6 +95,8 @@ def _dry_run(config, json: bool) -> None:  # type: ignore[no-untyped-def]
         out.print(shown, highlight=False)
         counted = " ".join(repr(token) for token in example.answer_tokens)
         out.print(f"counts in the loss: {counted}\n", style="green", markup=False, highlight=False)
+    for note in seen.notes:
+        out.print(note, style="yellow", markup=False, highlight=False)
     if seen.adapted is not None:
         names = seen.adapted.modules
         listed = names if isinstance(names, str) else ", ".join(names)

@@ -137,7 +137,7 @@ def _train(
         stages, done = plan.stages(), len(model.records)
         asked = [data for stage in stages[done:] for data in stage.tasks]
         check_writable(model.encoder, asked, progress.message)
-        check_readable(model.encoder, asked)
+        check_readable(model.encoder, asked, plan.run.max_new_tokens, progress.message)
         if not going_on:
             processes.on_main(lambda: directory.write_config(document(plan)))
         others = [data for data in plan.stream if data.only_tested]

@@ -55,6 +55,8 @@ class Preview:
     """The matrices that the adapter was put on, and why these."""
     trainable_parameters: int
     all_parameters: int
+    notes: list[str]
+    """What a run would tell of the data before it trains."""
 
 
 def preview(plan: Plan) -> Preview:
@@ -66,8 +68,9 @@ def preview(plan: Plan) -> Preview:
     backbone = load(plan.base, torch.float32, weights=False)
     total = sum(p.numel() for p in backbone.model.parameters())
     encoder = make_encoder(plan, backbone)
-    check_writable(encoder, plan.stream)
-    check_readable(encoder, plan.stream)
+    notes: list[str] = []
+    check_writable(encoder, plan.stream, notes.append)
+    check_readable(encoder, plan.stream, plan.run.max_new_tokens, notes.append)
     adapter = make_adapter(plan, backbone)
     adapter.begin()
     stages = plan.stages()
@@ -82,6 +85,7 @@ def preview(plan: Plan) -> Preview:
         adapted=adapter.targets,
         trainable_parameters=sum(p.numel() for p in adapter.trained().values()),
         all_parameters=total,
+        notes=notes,
     )
 
 
