@@ -65,6 +65,40 @@ def test_all_answers_of_a_chat_count_each_with_its_end_and_nothing_else():
     assert encode.tokenizer.decode(ids.prompt).endswith("<|im_start|>assistant\n")
 
 
+PUBLISHED = {
+    "llama-2": "{% for m in messages %}{% if m.role == 'user' %}{{ bos_token + '[INST] ' "
+    "+ m.content + ' [/INST]' }}{% else %}{{ ' ' + m.content + ' ' + eos_token }}{% endif %}"
+    "{% endfor %}",
+    "mistral": "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}{{ '[INST] ' "
+    "+ m.content + ' [/INST]' }}{% else %}{{ m.content + eos_token }}{% endif %}{% endfor %}",
+    "gemma": "{{ bos_token }}{% for m in messages %}{% if m.role == 'system' %}"
+    "{{ raise_exception('System role not supported') }}{% endif %}"
+    "<|im_start|>{{ 'model' if m.role == 'assistant' else m.role }}\n{{ m.content | trim }}"
+    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>model\n{% endif %}",
+    "thinking": "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{{ '<think>\n\n</think>\n\n' if loop.last and m.role == 'assistant' }}{{ m.content }}"
+    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
+}
+"""Shapes of templates that are in use."""
+
+
+@pytest.mark.parametrize(
+    ("name", "answers"),
+    [
+        ("llama-2", [" a hat </s>", " a frog </s>"]),
+        ("mistral", ["a hat</s>", "a frog</s>"]),
+        ("gemma", ["a hat<|im_end|>", "a frog<|im_end|>"]),
+        ("thinking", ["a hat<|im_end|>", "a frog<|im_end|>"]),
+    ],
+)
+def test_answers_count_as_published_templates_write_them(name, answers):
+    own = chatty(PUBLISHED[name])
+    own.add_special_tokens({"bos_token": "<s>"})
+    encode = encoder(own)
+    ids = encode(Example(TASK, turns("a cat?", "a hat", "a dog?"), "a frog"))
+    assert counted(encode, ids)[1] == answers
+
+
 def test_without_a_template_there_is_a_plain_form():
     encode = encoder(tiny.tokenizer(False))
     ids = encode(Example(TASK, turns("a cat?", "a hat", "a dog?", system="Rhyme."), "a frog"))
@@ -97,14 +131,14 @@ def test_where_one_pass_cannot_learn_all_answers_each_is_an_example(kind):
     both = kind == "encoder-decoder"
     encode = encoder(tiny.tokenizer(True) if both else chatty(FORGETFUL), both)
     example = Example(TASK, turns("a?", "b", "c?", "d", "e?"), "f")
-    found = encode.separate([example, Example(Task("plain"), "x", "y")])
+    found = encode.chats.separate([example, Example(Task("plain"), "x", "y")])
     assert [e.label for e in found] == ["b", "d", "f", "y"]
     for e in found[:3]:
         ids = encode(e)
         assert ids.counts is None
         assert encode.text(ids.answer[:-1]).strip() == e.label
     assert encode(found[2]).prompt == encode(example).prompt
-    assert encoder(chatty()).separate([example]) == [example]
+    assert encoder(chatty()).chats.separate([example]) == [example]
 
 
 def test_a_long_chat_loses_its_oldest_turns_and_then_the_end_of_the_question():

@@ -74,7 +74,9 @@ def preview(plan: Plan) -> Preview:
     adapter = make_adapter(plan, backbone)
     adapter.begin()
     stages = plan.stages()
-    counts = [sum(len(encoder.separate(data.train)) for data in stage.tasks) for stage in stages]
+    counts = [
+        sum(len(encoder.chats.separate(data.train)) for data in stage.tasks) for stage in stages
+    ]
     return Preview(
         tasks=[_task(encoder, data) for data in plan.stream],
         stages=[

@@ -15,6 +15,8 @@ from nlora.errors import NloraError
 
 _NAMES = {"system": "", "user": "User: ", "assistant": "Assistant: ", "tool": "Tool: "}
 _NEXT = "Assistant:"
+_ASKS = {"role": "user", "content": "?"}
+_MARK = "an answer"
 
 
 class ChatForm:
@@ -23,8 +25,6 @@ class ChatForm:
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
         self.templated = bool(tokenizer.chat_template)
-        self.gap = "" if self.templated else " "
-        """What separates the prompt from the answer."""
 
     def prompt(self, turns: Messages) -> str:
         """All turns, up to where the assistant's next answer begins.
@@ -49,28 +49,49 @@ class ChatForm:
     @property
     def before_answer(self) -> str:
         """What may stand before an answer, so that it can be tokenised as it stands there."""
-        return self.prompt([{"role": "user", "content": "?"}]) if self.templated else _NEXT
+        return self.prompt([_ASKS]) if self.templated else _NEXT
 
-    @cached_property
+    @property
+    def gap(self) -> str:
+        """The blanks between the prompt and the answer."""
+        return self._writes[0] if self.templated else " "
+
+    @property
+    def tail(self) -> str:
+        """The blanks between the answer and its end."""
+        rest = self._writes[1]
+        return rest[: len(rest) - len(rest.lstrip())] if self._end_of_turn else ""
+
+    @property
     def end(self) -> tuple[str, int]:
         """The token that ends an answer, and its id: the template's, else the tokenizer's.
 
         A template that ends turns with a text of several tokens leaves it to the tokenizer's.
         """
-        tokenizer = self.tokenizer
-        if self.templated:
-            mark = "an answer"
-            turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": mark}]
-            try:
-                rest = tokenizer.apply_chat_template(turns, tokenize=False).partition(mark)[2]
-            except Exception:  # it wants something else; `prompt` says what
-                rest = ""
-            known = {str(t): id for id, t in tokenizer.added_tokens_decoder.items()}
-            ends = [text for text in known if rest.lstrip().startswith(text)]
-            if ends:
-                end = max(ends, key=len)
-                return end, known[end]
-        return tokenizer.eos_token, tokenizer.eos_token_id
+        return self._end_of_turn or (self.tokenizer.eos_token, self.tokenizer.eos_token_id)
+
+    @cached_property
+    def _writes(self) -> tuple[str, str]:
+        """What the template writes between a prompt and its answer, and after the answer."""
+        if not self.templated:
+            return "", ""
+        turns = [_ASKS, {"role": "assistant", "content": _MARK}]
+        try:
+            before = self.prompt([_ASKS])
+            whole = self.tokenizer.apply_chat_template(turns, tokenize=False)
+        except Exception:  # it wants something else; `prompt` says what
+            return "", ""
+        begin, _, rest = whole.partition(_MARK)
+        gap = begin[len(before) :]
+        # more than blanks is not for the model to write: it may be a thought that was left out
+        return (gap if begin.startswith(before) and not gap.strip() else ""), rest
+
+    @cached_property
+    def _end_of_turn(self) -> tuple[str, int] | None:
+        rest = self._writes[1].lstrip()
+        known = {str(t): id for id, t in self.tokenizer.added_tokens_decoder.items()}
+        end = max((text for text in known if rest.startswith(text)), key=len, default=None)
+        return None if end is None else (end, known[end])
 
     def learned(self, turns: Messages) -> list[int]:
         """Which of the turns are answers to be learned."""
@@ -90,7 +111,7 @@ class ChatForm:
         whole, found = self.prompt(turns), []
         for i in self.learned(turns):
             before = self.prompt(turns[:i])
-            said = before + self.gap + turns[i]["content"] + self.end[0]
+            said = before + self.gap + turns[i]["content"] + self.tail + self.end[0]
             if not whole.startswith(said):
                 return None
             found.append((len(before), len(said)))

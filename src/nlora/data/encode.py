@@ -2,15 +2,14 @@
 
 import itertools
 import re
-import textwrap
 from array import array
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from nlora.data.chat import without_oldest
-from nlora.data.messages import Messages, asked, dump
+from nlora.data.chat_ids import ChatIds
+from nlora.data.cut import cut_fields
 from nlora.data.prompts import Prompter
 from nlora.data.task import Example, Task, digest
 from nlora.errors import NloraError
@@ -23,8 +22,6 @@ WORTH_KEEPING = 64
 """Texts from which on their token ids are kept on disk (`tokens`)."""
 MOST_KNOWN = 200_000
 """Prompts that are kept: about 200 MB with 150 tokens each."""
-
-_FIELD = re.compile(r"^[A-Za-z][\w ]{0,30}:", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,45 +53,6 @@ class Encoded:
         return len(self.prompt) + len(self.answer)
 
 
-def share_out(lengths: Sequence[int], budget: int) -> list[int]:
-    """How much of each field stays when all of them together may have `budget` tokens.
-
-    The longest field gives way first, until the next longest is as long, and so on.
-
-    >>> share_out([50, 6, 4], 30)
-    [20, 6, 4]
-    >>> share_out([50, 40, 4], 30)
-    [13, 13, 4]
-    """
-    kept = [0] * len(lengths)
-    left = budget
-    for rank, i in enumerate(sorted(range(len(lengths)), key=lengths.__getitem__)):
-        kept[i] = min(lengths[i], left // (len(lengths) - rank))
-        left -= kept[i]
-    return kept
-
-
-def cut_fields(text: str, offsets: Sequence[tuple[int, int]], budget: int) -> str:
-    """At most `budget` of the tokens that lie at these offsets, the longest field shortened."""
-    if len(offsets) <= budget:
-        return text
-    starts = [m.start() for m in _FIELD.finditer(text)]
-    starts = starts if starts and starts[0] == 0 else [0, *starts]
-    stops = [*starts[1:], len(text)]
-    fields = [
-        [end for begin, end in offsets if start <= begin < stop]
-        for start, stop in zip(starts, stops, strict=True)
-    ]
-    kept = share_out([len(ends) for ends in fields], budget)
-    parts = []
-    for start, stop, ends, count in zip(starts, stops, fields, kept, strict=True):
-        if count == len(ends):
-            parts.append(text[start:stop])
-        else:
-            parts.append(text[start : ends[count - 1]] + "\n" if count else "")
-    return "".join(parts).rstrip("\n")
-
-
 class Encoder:
     """Encodes examples for one tokenizer and one prompt form.
 
@@ -119,9 +77,10 @@ class Encoder:
         self.max_length = max_length
         self.max_text_tokens = max_text_tokens
         self.ids = ids
+        self.chats = ChatIds(self)
         self._known: dict[tuple[Task, str], tuple[array, bool]] = {}
         self.answer_ids = lru_cache(maxsize=4096)(self._answer_ids)
-        self._overhead = lru_cache(maxsize=None)(self._count_overhead)
+        self.overhead = lru_cache(maxsize=None)(self._count_overhead)
         if tokenizer.eos_token_id is None:
             raise NloraError("the model's tokenizer has no end token, so an answer could not end")
 
@@ -133,64 +92,11 @@ class Encoder:
         """The token ids of many examples, tokenised together."""
         prompts = self.prompts(examples)
         return [
-            self._with_turns(
+            self.chats.with_turns(
                 e, Encoded(ids, list(self.answer_ids(e.label, e.task.chat)), truncated, e.task.name)
             )
             for e, (ids, truncated) in zip(examples, prompts, strict=True)
         ]
-
-    def separate(self, examples: Sequence[Example]) -> list[Example]:
-        """The examples, of which a chat with several answers to learn may become one for each.
-
-        That is where one pass cannot learn all of them as they are asked for: with an
-        encoder-decoder model, and a template that writes earlier answers otherwise.
-        """
-        found = []
-        for example in examples:
-            turns = asked(example.task, example.text) if example.task.chat else []
-            learned = self.prompter.chats.learned(turns) if turns else []
-            if not learned or self._spans(turns):
-                found.append(example)
-                continue
-            alone = [turn | {"weight": 0} if i in learned else turn for i, turn in enumerate(turns)]
-            found += [
-                replace(example, text=dump(alone[:i]), label=turns[i]["content"]) for i in learned
-            ]
-            found.append(replace(example, text=dump(alone)))
-        return found
-
-    def _spans(self, turns: Messages) -> list[tuple[int, int]]:
-        """Where in their prompt the answers lie that are learned with the last one."""
-        if self.encoder_decoder or not self.tokenizer.is_fast:
-            return []
-        return self.prompter.chats.spans(turns) or []
-
-    def _with_turns(self, example: Example, encoded: Encoded) -> Encoded:
-        """A chat's token ids, with those of earlier answers counted, too."""
-        task, text = example.task, example.text
-        if not task.chat:
-            return encoded
-        turns = asked(task, self.cut(task, text) if encoded.truncated else text)
-        spans = self._spans(turns)
-        if not spans:
-            return encoded
-        places = self.tokenizer(
-            self.prompter.chats.prompt(turns),
-            add_special_tokens=not self.prompter.templated(chat=True),
-            return_offsets_mapping=True,
-            verbose=False,
-        )["offset_mapping"]
-        counts = [
-            begin < end and any(first <= begin and end <= last for first, last in spans)
-            for begin, end in places[: len(encoded.prompt)]
-        ]
-        start = counts.index(True)
-        return replace(
-            encoded,
-            prompt=encoded.prompt[:start],
-            answer=encoded.prompt[start:] + encoded.answer,
-            counts=counts[start:] + [True] * len(encoded.answer),
-        )
 
     def prompts(self, examples: Sequence[Example]) -> list[tuple[list[int], bool]]:
         """As `prompt_ids`, of many examples. They are kept, since a stage tests what others did."""
@@ -251,72 +157,15 @@ class Encoder:
     def _fit(self, pairs: Sequence[tuple[Task, str]]) -> list[tuple[list[int], str]]:
         """Token ids of the prompts, and as much of each text as there is room for."""
         fitted: dict[int, tuple[list[int], str]] = {}
-        for fit, chat in ((self._fit_texts, False), (self._fit_chats, True)):
+        for fit, chat in ((self._fit_texts, False), (self.chats.fit, True)):
             chosen = [i for i, (task, _) in enumerate(pairs) if task.chat == chat]
             if chosen:
                 fitted.update(zip(chosen, fit([pairs[i] for i in chosen]), strict=True))
         return [fitted[i] for i in range(len(pairs))]
 
-    def _fit_chats(self, pairs: Sequence[tuple[Task, str]]) -> list[tuple[list[int], str]]:
-        """`_fit` of chats: first the oldest turns give way, then the end of the question."""
-        chats = [asked(task, text) for task, text in pairs]
-        prompts = [
-            self._chat_prompt(task, turns) for (task, _), turns in zip(pairs, chats, strict=True)
-        ]
-        fitted = []
-        for (task, text), turns, ids in zip(
-            pairs, chats, self._tokenize(prompts, chat=True), strict=True
-        ):
-            whole, limit = turns, self.max_length
-            if self.max_text_tokens is not None and len(ids) > self.max_text_tokens:
-                limit = min(limit, self._overhead(task) + self.max_text_tokens)
-
-            def read(turns: Messages, task: Task = task) -> list[int]:
-                return self._tokenize([self._chat_prompt(task, turns)], chat=True)[0]
-
-            while len(ids) > limit and (shorter := without_oldest(turns)) is not None:
-                turns, ids = shorter, read(shorter)
-            if len(ids) > limit:
-                turns, ids = self._shortened(turns, ids, limit, read)
-            if len(ids) > limit:
-                raise NloraError(
-                    f"task '{task.name}': what must stand in a chat takes {len(ids)} tokens, and "
-                    f"there is room for {limit}; set a larger max_length"
-                )
-            fitted.append((ids, text if turns is whole else dump(turns)))
-        return fitted
-
-    def _shortened(
-        self, turns: Messages, ids: list[int], limit: int, read: Callable[[Messages], list[int]]
-    ) -> tuple[Messages, list[int]]:
-        """The turns, the last question cut until they have no more than `limit` tokens, if so."""
-        place = max((i for i, turn in enumerate(turns) if turn["role"] == "user"), default=None)
-        if place is None:
-            return turns, ids
-        content = turns[place]["content"]
-        [ends] = self._offsets([content])
-        budget = len(ends)
-        while (excess := len(ids) - limit) > 0 and budget > 0:
-            budget = max(budget - excess, 0)
-            cut = {**turns[place], "content": cut_fields(content, ends, budget)}
-            turns = [*turns[:place], cut, *turns[place + 1 :]]
-            ids = read(turns)
-        return turns, ids
-
-    def _chat_prompt(self, task: Task, turns: Messages) -> str:
-        """The prompt of a chat. Raises NloraError if the template refuses it."""
-        try:
-            return self.prompter.chats.prompt(turns)
-        except NloraError as error:
-            first = next((turn["content"] for turn in turns if turn["role"] == "user"), "")
-            begin = textwrap.shorten(first, 60, placeholder=" ...")
-            raise NloraError(
-                f"task '{task.name}', the chat that begins with '{begin}': {error}"
-            ) from None
-
     def _fit_texts(self, pairs: Sequence[tuple[Task, str]]) -> list[tuple[list[int], str]]:
         budgets = [self._room(task) for task, _ in pairs]
-        offsets = self._offsets([text for _, text in pairs])
+        offsets = self.offsets([text for _, text in pairs])
         cuts = [
             cut_fields(text, ends, budget)
             for (_, text), ends, budget in zip(pairs, offsets, budgets, strict=True)
@@ -326,17 +175,17 @@ class Encoder:
         ]
         fitted = []
         for (task, text), ends, budget, cut, ids in zip(
-            pairs, offsets, budgets, cuts, self._tokenize(prompts), strict=True
+            pairs, offsets, budgets, cuts, self.tokenize(prompts), strict=True
         ):
             # Tokens can merge differently at the seams, so the count is checked and not assumed.
             while (excess := len(ids) - self.max_length) > 0 and budget > 0:
                 budget -= excess
                 cut = cut_fields(text, ends, max(budget, 0))
-                [ids] = self._tokenize([self.prompter.prompt(task, cut)])
+                [ids] = self.tokenize([self.prompter.prompt(task, cut)])
             fitted.append((ids, cut))
         return fitted
 
-    def _offsets(self, texts: list[str]) -> list[list[tuple[int, int]]]:
+    def offsets(self, texts: list[str]) -> list[list[tuple[int, int]]]:
         """Where in its text each token lies, (begin, end).
 
         A slow tokenizer does not tell: there the tokens of a word share its letters evenly.
@@ -372,18 +221,18 @@ class Encoder:
 
     def _room(self, task: Task) -> int:
         """How many tokens a text of the task may have."""
-        room = self.max_length - self._overhead(task)
+        room = self.max_length - self.overhead(task)
         if room <= 0:
             raise NloraError(
-                f"task '{task.name}': instruction and options alone take {self._overhead(task)} "
+                f"task '{task.name}': instruction and options alone take {self.overhead(task)} "
                 f"tokens, max_length is {self.max_length}; set a larger max_length"
             )
         return room if self.max_text_tokens is None else min(room, self.max_text_tokens)
 
     def _count_overhead(self, task: Task) -> int:
-        return len(self._tokenize([self.prompter.prompt(task, "")], task.chat)[0])
+        return len(self.tokenize([self.prompter.prompt(task, "")], task.chat)[0])
 
-    def _tokenize(self, prompts: list[str], chat: bool = False) -> list[list[int]]:
+    def tokenize(self, prompts: list[str], chat: bool = False) -> list[list[int]]:
         special = not self.prompter.templated(chat)  # a template writes them itself
         rows = self.tokenizer(prompts, add_special_tokens=special).input_ids
         if not self.encoder_decoder:
@@ -405,8 +254,8 @@ class Encoder:
             ids = self.tokenizer(text_target=label, add_special_tokens=False).input_ids
         else:
             # Tokens of the answer as it stands behind the prompt: with the space before it.
-            context, gap = self.prompter.before_answer(chat)
-            answer = gap + label
+            context, gap, tail = self.prompter.around_answer(chat)
+            answer = gap + label + tail
             before = self.tokenizer(context, add_special_tokens=False).input_ids
             both = self.tokenizer(context + answer, add_special_tokens=False).input_ids
             seamless = both[: len(before)] == before

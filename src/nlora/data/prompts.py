@@ -88,9 +88,8 @@ class Prompter:
         """Whether prompts of a task, one of chats or not, go through the model's template."""
         return self.chat or (chat and self.chats.templated)
 
-    def before_answer(self, chat: bool) -> tuple[str, str]:
-        """What stands before an answer, and what separates both: a template's turn starts right
-        away."""
+    def around_answer(self, chat: bool) -> tuple[str, str, str]:
+        """What stands before an answer, and the blanks before and after it."""
         if chat:
-            return self.chats.before_answer, self.chats.gap
-        return (self.prompt(Task(""), ""), "") if self.chat else (ANSWER.strip(), " ")
+            return self.chats.before_answer, self.chats.gap, self.chats.tail
+        return (self.prompt(Task(""), ""), "", "") if self.chat else (ANSWER.strip(), " ", "")
