@@ -4,6 +4,7 @@ import pytest
 
 from nlora.data.columns import parse_columns
 from nlora.data.files import task_from_files
+from nlora.data.messages import conversation
 from nlora.data.reading import Reading
 from nlora.errors import NloraError
 
@@ -110,8 +111,10 @@ def test_labels_of_the_data(read):
 
 
 def test_chats_and_instructions_are_left_to_their_reader(read):
-    assert "it has: messages" in problem(read, {"messages": []})
-    assert "it has: Instruction, output" in problem(read, {"Instruction": "a", "output": "b"})
+    assert "the chat has no turns" in problem(read, {"messages": []})
+    [(text, label)], notes, task = read({"Instruction": "a", "output": "b", "text": "c"})
+    assert (conversation(text)[-1]["content"], label, notes) == ("a", "b", "")
+    assert task.chat
 
 
 @pytest.mark.parametrize("text", ["review", "text=a,text=b", "txt=a", "text="])

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nlora.data.encode import Encoder, share_out
+from nlora.data.cut import share_out
+from nlora.data.encode import Encoder
 from nlora.data.prompts import INSTRUCTIONS, Prompter
 from nlora.data.task import Example, Task
 from nlora.errors import NloraError

@@ -42,3 +42,7 @@ def test_texts_with_many_unknown_pieces_are_told_and_with_most_refused(encoder):
     assert "unknown" in told[0]
     with pytest.raises(NloraError, match="unknown"):
         check_writable(encoder, [data(("good", "bad"), "{ { {")])
+    task = Task("say", "What?")
+    spoken = TaskData(task, (Example(task, "a good story", "да"),), ())
+    with pytest.raises(NloraError, match="100% of the tokens of its answers are unknown"):
+        check_writable(encoder, [spoken])

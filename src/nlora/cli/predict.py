@@ -11,6 +11,7 @@ import typer
 
 from nlora.cli import options as o
 from nlora.cli.console import progress
+from nlora.data.messages import conversation
 from nlora.errors import NloraError
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ def predict(
     texts: Annotated[
         Path,
         typer.Argument(
-            help="A .txt file with one text a line, or a file of rows as for `nlora learn`; "
-            "- reads lines."
+            help="A .txt file with one text a line, or a file of rows with texts or messages as "
+            "for `nlora learn`; - reads lines."
         ),
     ],
     task: Annotated[
@@ -76,5 +77,8 @@ def predict(
 def _row(answer: Answer) -> dict[str, Any]:
     """An answer as JSON; what was not asked for is left out."""
     values = answer._asdict()
+    if (turns := conversation(answer.text)) is not None:
+        del values["text"]
+        values = {"messages": [turn for turn in turns if turn["content"]], **values}
     optional = ("probabilities", "reason")
     return {k: v for k, v in values.items() if v is not None or k not in optional}

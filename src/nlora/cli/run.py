@@ -72,6 +72,8 @@ def run(
 def _dry_run(config, json: bool) -> None:  # type: ignore[no-untyped-def]
     from dataclasses import asdict
 
+    from rich.text import Text
+
     from nlora.data.balance import in_words
     from nlora.plan.resolve import resolve
 
@@ -103,9 +105,14 @@ def _dry_run(config, json: bool) -> None:  # type: ignore[no-untyped-def]
     show("stages", ["stage", "steps"], [list(stage) for stage in seen.stages])
     for example in seen.examples:
         out.print(f"prompt of {example.task}", style="bold")
-        out.print(example.prompt, markup=False, highlight=False)
+        shown = Text()
+        for text, counts in example.spans:
+            shown.append(text, style="green" if counts else "")
+        out.print(shown, highlight=False)
         counted = " ".join(repr(token) for token in example.answer_tokens)
         out.print(f"counts in the loss: {counted}\n", style="green", markup=False, highlight=False)
+    for note in seen.notes:
+        out.print(note, style="yellow", markup=False, highlight=False)
     if seen.adapted is not None:
         names = seen.adapted.modules
         listed = names if isinstance(names, str) else ", ".join(names)

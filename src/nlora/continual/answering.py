@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from nlora import processes
 from nlora.continual.agreement import stored_plan
 from nlora.continual.learning import spoken
+from nlora.data.messages import conversation, plain
 from nlora.data.task import Example, Task
 from nlora.errors import NloraError, unknown
 from nlora.progress import Progress, shown
@@ -18,6 +19,7 @@ from nlora.store.directory import ModelDirectory
 if TYPE_CHECKING:
     from nlora.continual.model import ContinualModel
     from nlora.methods.base import Route
+    from nlora.plan.resolve import Plan
 
 
 class Answer(NamedTuple):
@@ -62,9 +64,28 @@ def predict(
     names = [data.name for data in plan.stream]
     if task is not None and task not in names:
         raise unknown("task", task, names)
+    _check_asked(plan, texts, task)
     from nlora.continual.model import ContinualModel  # slow, and not for what is refused
 
     return answers(ContinualModel.begin(plan, directory, spoken(progress)), texts, task, free)
+
+
+def _check_asked(plan: Plan, texts: Sequence[str], task: str | None) -> None:
+    """Raise NloraError, before a model is loaded, for what cannot be asked.
+
+    That is a text without its task where nothing finds it, and a chat of a task that has none.
+    """
+    names = [data.name for data in plan.stream]
+    if task is None and len(names) > 1 and not plan.method.routes_by_input:
+        raise NloraError(f"which task? name one of {', '.join(names)}")
+    mine = [data.task for data in plan.stream if task in (None, data.name)]
+    if not any(known.chat for known in mine):
+        chat = next((i for i, text in enumerate(texts, start=1) if conversation(text)), None)
+        if chat is not None:
+            raise NloraError(
+                f"example {chat} is a chat, and '{mine[0].name}' was trained on single texts: give "
+                "the texts themselves (`text`)"
+            )
 
 
 def answers(
@@ -92,7 +113,7 @@ def _given(
     model: ContinualModel, task: Task, texts: Sequence[str], free: bool, stage: int | None
 ) -> list[Given]:
     """The answers to texts of a task: the most likely labels, or what greedy decoding says."""
-    examples = [Example(task, text, "") for text in texts]
+    examples = [Example(task, text if task.chat else plain(text), "") for text in texts]
     if free or task.labels is None:
         return [(p.text, None) for p in model.answer(examples, task.name, stage)]
     scores = model.scores(examples, task.name, stage)

@@ -11,7 +11,7 @@ from nlora.continual.agreement import begun, check_plan, check_stages, document
 from nlora.continual.results import results
 from nlora.continual.tasks import learned_tasks, only_tested
 from nlora.data.task import TaskData
-from nlora.data.writable import check_writable
+from nlora.data.writable import check_readable, check_writable
 from nlora.errors import NloraError
 from nlora.plan.config import RunConfig, stored_config
 from nlora.plan.resolve import Plan, resolve
@@ -139,6 +139,7 @@ def _train(
         stages, done = plan.stages(), len(model.records)
         asked = [data for stage in stages[done:] for data in stage.tasks]
         check_writable(model.encoder, asked, progress.message)
+        check_readable(model.encoder, asked, plan.run.max_new_tokens, progress.message)
         if not going_on:
             processes.on_main(lambda: directory.write_config(document(plan)))
         others = [data for data in plan.stream if data.only_tested]

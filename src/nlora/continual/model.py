@@ -19,6 +19,7 @@ from nlora.backbones.load import Backbone, embedding_rows, load
 from nlora.continual.agreement import stored_plan
 from nlora.continual.commit import commit
 from nlora.data.encode import Encoder
+from nlora.data.messages import conversation
 from nlora.data.prompts import Prompter
 from nlora.data.task import Example, Task, TaskData
 from nlora.errors import NloraError
@@ -285,7 +286,7 @@ class ContinualModel:
     def bare(self, texts: Sequence[str]) -> list[Prediction]:
         """The base model's answers to texts, without any task's question."""
         with self.after(0):
-            return self._answer([Example(Task(""), text, "") for text in texts])
+            return self._answer([Example(_no_task(text), text, "") for text in texts])
 
     def _tell_routes(self, record: StageRecord) -> None:
         """Record which stages the tests of each task were answered by, and how many were far."""
@@ -326,6 +327,10 @@ class ContinualModel:
         if not self.mixed:
             return nullcontext()
         return torch.autocast(self.backbone.model.device.type, dtype=torch.bfloat16)
+
+
+def _no_task(text: str) -> Task:
+    return Task("", chat=conversation(text) is not None)
 
 
 def stored_targets(directory: ModelDirectory) -> list[str] | str | None:

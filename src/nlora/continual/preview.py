@@ -1,5 +1,6 @@
 """What a run would do, without doing it: counts, prompts as the model reads them, steps, sizes."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from nlora.continual.model import make_adapter, make_encoder
 from nlora.data.balance import label_counts, majority
 from nlora.data.encode import Encoder
 from nlora.data.task import Example, TaskData
-from nlora.data.writable import check_writable
+from nlora.data.writable import check_readable, check_writable
 from nlora.plan.resolve import Plan, trained
 from nlora.training.loop import count_steps
 from nlora.training.trainer import check_available
@@ -42,7 +43,11 @@ class RenderedExample:
 
     task: str
     prompt: str
+    """What stands before the first token that counts."""
     answer_tokens: list[str]
+    """The tokens that count."""
+    spans: list[tuple[str, bool]]
+    """All of it, in parts of which each counts or does not."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,8 @@ class Preview:
     """The matrices that the adapter was put on, and why these."""
     trainable_parameters: int
     all_parameters: int
+    notes: list[str]
+    """What a run would tell of the data before it trains."""
 
 
 def preview(plan: Plan) -> Preview:
@@ -68,11 +75,15 @@ def preview(plan: Plan) -> Preview:
     backbone = load(plan.base, torch.float32, weights=False)
     total = sum(p.numel() for p in backbone.model.parameters())
     encoder = make_encoder(plan, backbone)
-    check_writable(encoder, plan.stream)
+    notes: list[str] = []
+    check_writable(encoder, plan.stream, notes.append)
+    check_readable(encoder, plan.stream, plan.run.max_new_tokens, notes.append)
     adapter = make_adapter(plan, backbone)
     adapter.begin()
     stages = plan.stages()
-    counts = [sum(len(data.train) for data in stage.tasks) for stage in stages]
+    counts = [
+        sum(len(encoder.chats.separate(data.train)) for data in stage.tasks) for stage in stages
+    ]
     return Preview(
         tasks=[_task(encoder, data) for data in plan.stream],
         stages=[
@@ -83,6 +94,7 @@ def preview(plan: Plan) -> Preview:
         adapted=adapter.targets,
         trainable_parameters=sum(p.numel() for p in adapter.trained().values()),
         all_parameters=total,
+        notes=notes,
     )
 
 
@@ -108,5 +120,11 @@ def _first_two(stream: Sequence[TaskData]) -> list[Example]:
 
 def _render(encoder: Encoder, example: Example) -> RenderedExample:
     ids = encoder(example)
-    tokens = [encoder.tokenizer.decode([i]) for i in ids.answer]
-    return RenderedExample(example.task.name, encoder.tokenizer.decode(ids.prompt), tokens)
+    decode = encoder.tokenizer.decode
+    counts = ids.counts or [True] * len(ids.answer)
+    counted = [id for id, counts in zip(ids.answer, counts, strict=True) if counts]
+    pairs = itertools.groupby(zip(ids.answer, counts, strict=True), key=lambda pair: pair[1])
+    spans = [(decode([id for id, _ in part]), counts) for counts, part in pairs]
+    prompt = decode(ids.prompt)
+    tokens = [decode([id]) for id in counted]
+    return RenderedExample(example.task.name, prompt, tokens, [(prompt, False), *spans])

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from nlora.data.prompts import ANSWER, Prompter
+from nlora.data.chat_ids import ChatIds
+from nlora.data.cut import cut_fields
+from nlora.data.prompts import Prompter
 from nlora.data.task import Example, Task, digest
 from nlora.errors import NloraError
 
@@ -20,8 +22,6 @@ WORTH_KEEPING = 64
 """Texts from which on their token ids are kept on disk (`tokens`)."""
 MOST_KNOWN = 200_000
 """Prompts that are kept: about 200 MB with 150 tokens each."""
-
-_FIELD = re.compile(r"^[A-Za-z][\w ]{0,30}:", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,45 +53,6 @@ class Encoded:
         return len(self.prompt) + len(self.answer)
 
 
-def share_out(lengths: Sequence[int], budget: int) -> list[int]:
-    """How much of each field stays when all of them together may have `budget` tokens.
-
-    The longest field gives way first, until the next longest is as long, and so on.
-
-    >>> share_out([50, 6, 4], 30)
-    [20, 6, 4]
-    >>> share_out([50, 40, 4], 30)
-    [13, 13, 4]
-    """
-    kept = [0] * len(lengths)
-    left = budget
-    for rank, i in enumerate(sorted(range(len(lengths)), key=lengths.__getitem__)):
-        kept[i] = min(lengths[i], left // (len(lengths) - rank))
-        left -= kept[i]
-    return kept
-
-
-def cut_fields(text: str, offsets: Sequence[tuple[int, int]], budget: int) -> str:
-    """At most `budget` of the tokens that lie at these offsets, the longest field shortened."""
-    if len(offsets) <= budget:
-        return text
-    starts = [m.start() for m in _FIELD.finditer(text)]
-    starts = starts if starts and starts[0] == 0 else [0, *starts]
-    stops = [*starts[1:], len(text)]
-    fields = [
-        [end for begin, end in offsets if start <= begin < stop]
-        for start, stop in zip(starts, stops, strict=True)
-    ]
-    kept = share_out([len(ends) for ends in fields], budget)
-    parts = []
-    for start, stop, ends, count in zip(starts, stops, fields, kept, strict=True):
-        if count == len(ends):
-            parts.append(text[start:stop])
-        else:
-            parts.append(text[start : ends[count - 1]] + "\n" if count else "")
-    return "".join(parts).rstrip("\n")
-
-
 class Encoder:
     """Encodes examples for one tokenizer and one prompt form.
 
@@ -116,9 +77,10 @@ class Encoder:
         self.max_length = max_length
         self.max_text_tokens = max_text_tokens
         self.ids = ids
+        self.chats = ChatIds(self)
         self._known: dict[tuple[Task, str], tuple[array, bool]] = {}
         self.answer_ids = lru_cache(maxsize=4096)(self._answer_ids)
-        self._overhead = lru_cache(maxsize=None)(self._count_overhead)
+        self.overhead = lru_cache(maxsize=None)(self._count_overhead)
         if tokenizer.eos_token_id is None:
             raise NloraError("the model's tokenizer has no end token, so an answer could not end")
 
@@ -130,7 +92,9 @@ class Encoder:
         """The token ids of many examples, tokenised together."""
         prompts = self.prompts(examples)
         return [
-            Encoded(ids, list(self.answer_ids(e.label)), truncated, e.task.name)
+            self.chats.with_turns(
+                e, Encoded(ids, list(self.answer_ids(e.label, e.task.chat)), truncated, e.task.name)
+            )
             for e, (ids, truncated) in zip(examples, prompts, strict=True)
         ]
 
@@ -162,7 +126,7 @@ class Encoder:
             return None
         made_by = (
             backend.to_str(),
-            self.tokenizer.chat_template if self.prompter.chat else None,
+            self.tokenizer.chat_template if any(map(self._templated, pairs)) else None,
             self.prompter.form,
             self.prompter.chat,
             self.encoder_decoder,
@@ -171,6 +135,9 @@ class Encoder:
             self.ids,
         )
         return digest([made_by, [(task.to_json(), text) for task, text in pairs]])
+
+    def _templated(self, pair: tuple[Task, str]) -> bool:
+        return self.prompter.templated(pair[0].chat)
 
     def text(self, ids: Any) -> str:
         """The text of ids, without special tokens and without tidying of spaces."""
@@ -189,8 +156,16 @@ class Encoder:
 
     def _fit(self, pairs: Sequence[tuple[Task, str]]) -> list[tuple[list[int], str]]:
         """Token ids of the prompts, and as much of each text as there is room for."""
+        fitted: dict[int, tuple[list[int], str]] = {}
+        for fit, chat in ((self._fit_texts, False), (self.chats.fit, True)):
+            chosen = [i for i, (task, _) in enumerate(pairs) if task.chat == chat]
+            if chosen:
+                fitted.update(zip(chosen, fit([pairs[i] for i in chosen]), strict=True))
+        return [fitted[i] for i in range(len(pairs))]
+
+    def _fit_texts(self, pairs: Sequence[tuple[Task, str]]) -> list[tuple[list[int], str]]:
         budgets = [self._room(task) for task, _ in pairs]
-        offsets = self._offsets([text for _, text in pairs])
+        offsets = self.offsets([text for _, text in pairs])
         cuts = [
             cut_fields(text, ends, budget)
             for (_, text), ends, budget in zip(pairs, offsets, budgets, strict=True)
@@ -200,17 +175,17 @@ class Encoder:
         ]
         fitted = []
         for (task, text), ends, budget, cut, ids in zip(
-            pairs, offsets, budgets, cuts, self._tokenize(prompts), strict=True
+            pairs, offsets, budgets, cuts, self.tokenize(prompts), strict=True
         ):
             # Tokens can merge differently at the seams, so the count is checked and not assumed.
             while (excess := len(ids) - self.max_length) > 0 and budget > 0:
                 budget -= excess
                 cut = cut_fields(text, ends, max(budget, 0))
-                [ids] = self._tokenize([self.prompter.prompt(task, cut)])
+                [ids] = self.tokenize([self.prompter.prompt(task, cut)])
             fitted.append((ids, cut))
         return fitted
 
-    def _offsets(self, texts: list[str]) -> list[list[tuple[int, int]]]:
+    def offsets(self, texts: list[str]) -> list[list[tuple[int, int]]]:
         """Where in its text each token lies, (begin, end).
 
         A slow tokenizer does not tell: there the tokens of a word share its letters evenly.
@@ -246,19 +221,20 @@ class Encoder:
 
     def _room(self, task: Task) -> int:
         """How many tokens a text of the task may have."""
-        room = self.max_length - self._overhead(task)
+        room = self.max_length - self.overhead(task)
         if room <= 0:
             raise NloraError(
-                f"task '{task.name}': instruction and options alone take {self._overhead(task)} "
+                f"task '{task.name}': instruction and options alone take {self.overhead(task)} "
                 f"tokens, max_length is {self.max_length}; set a larger max_length"
             )
         return room if self.max_text_tokens is None else min(room, self.max_text_tokens)
 
     def _count_overhead(self, task: Task) -> int:
-        return len(self._tokenize([self.prompter.prompt(task, "")])[0])
+        return len(self.tokenize([self.prompter.prompt(task, "")], task.chat)[0])
 
-    def _tokenize(self, prompts: list[str]) -> list[list[int]]:
-        rows = self.tokenizer(prompts, add_special_tokens=not self.prompter.chat).input_ids
+    def tokenize(self, prompts: list[str], chat: bool = False) -> list[list[int]]:
+        special = not self.prompter.templated(chat)  # a template writes them itself
+        rows = self.tokenizer(prompts, add_special_tokens=special).input_ids
         if not self.encoder_decoder:
             # Some tokenizers of decoder-only models end every text; a prompt is to be continued.
             # A chat template's own last token is never the end token of the answer's turn.
@@ -267,13 +243,19 @@ class Encoder:
         self._check_ids(rows)
         return rows
 
-    def _answer_ids(self, label: str) -> tuple[int, ...]:
+    def end(self, chat: bool = False) -> int:
+        """The token that ends an answer of a task, one of chats or not."""
+        if self.prompter.templated(chat):
+            return self.prompter.chats.end[1]
+        return self.tokenizer.eos_token_id
+
+    def _answer_ids(self, label: str, chat: bool = False) -> tuple[int, ...]:
         if self.encoder_decoder:
             ids = self.tokenizer(text_target=label, add_special_tokens=False).input_ids
         else:
             # Tokens of the answer as it stands behind the prompt: with the space before it.
-            context = self.prompter.prompt(Task(""), "") if self.prompter.chat else ANSWER.strip()
-            answer = self.prompter.gap + label
+            context, gap, tail = self.prompter.around_answer(chat)
+            answer = gap + label + tail
             before = self.tokenizer(context, add_special_tokens=False).input_ids
             both = self.tokenizer(context + answer, add_special_tokens=False).input_ids
             seamless = both[: len(before)] == before
@@ -282,5 +264,6 @@ class Encoder:
                 if seamless
                 else self.tokenizer(answer, add_special_tokens=False).input_ids
             )
-        self._check_ids([[*ids, self.tokenizer.eos_token_id]])
-        return (*ids, self.tokenizer.eos_token_id)
+        found = (*ids, self.end(chat))
+        self._check_ids([found])
+        return found

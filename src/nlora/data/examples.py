@@ -5,6 +5,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Collection, Sequence
 
+from nlora.data.messages import read_asked, read_chat
 from nlora.data.rows import Report, Rows, stop
 from nlora.data.task import Example, Task
 from nlora.errors import NloraError, unknown
@@ -67,11 +68,10 @@ def to_examples(
 ) -> tuple[Example, ...]:
     """The rows as examples of the task, without those that have an `ignored` label.
 
-    `left_out`, if given, counts these by label.
-
-    A row has its text under one of `text_keys`, and its answer under "label". Every row that has
-    not, or whose label is not the task's, is reported with its place and left out; so is a file
-    that gives no example at all.
+    A row has its text under one of `text_keys`, and its answer under "label", or is a chat
+    (`nlora.data.messages`). Every row that has not, or whose label is not the task's, is reported
+    with its place and left out; so is a file that gives no example at all. `left_out`, if given,
+    counts the ignored examples by label.
     """
     examples = []
     for i, row in enumerate(rows.values):
@@ -97,6 +97,7 @@ def to_texts(rows: Rows, text_keys: Sequence[str]) -> tuple[str, ...]:
     texts = []
     for i, row in enumerate(rows.values):
         try:
+            row = read_asked(row)
             if isinstance(row, dict):
                 key = _text_key(row, text_keys)
                 texts.append(_as_text(row[key], key))
@@ -113,6 +114,7 @@ def _example(
     row: object, task: Task, text_keys: Sequence[str], ignored: Collection[str]
 ) -> Example | str:
     """The example, or its label if that is an ignored one."""
+    row, task = read_chat(row, task)
     if not isinstance(row, dict):
         names = " or ".join(f"'{key}'" for key in text_keys)
         raise NloraError(f"an example must be an object with {names}, and 'label'")

@@ -25,6 +25,7 @@ import yaml
 from nlora.data.columns import check_columns
 from nlora.data.examples import check_labels
 from nlora.data.formats import Source, source
+from nlora.data.messages import agreed
 from nlora.data.reading import Reading, check_reading, read_task
 from nlora.data.rows import read_text
 from nlora.data.task import Task, TaskData
@@ -51,7 +52,7 @@ class _Entry:
     reading: Reading = field(default_factory=Reading)
 
     def load(self) -> TaskData:
-        return read_task(self.task, self.train, self.test, self.dev, self.reading)
+        return agreed(read_task(self.task, self.train, self.test, self.dev, self.reading))
 
 
 def read_stream(path: Path) -> list[TaskData]:

@@ -6,8 +6,11 @@ released:  the same behind "Task:{group}\\nDataset:{dataset}\\n", which tells th
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
+from nlora.data.chat import ChatForm
+from nlora.data.messages import asked
 from nlora.data.task import Task
 from nlora.errors import NloraError
 
@@ -38,7 +41,8 @@ INSTRUCTIONS: dict[str, str | None] = {
 class Prompter:
     """Turns a task and a text into a prompt, and says what stands between prompt and answer.
 
-    `tokenizer` is needed only for `chat`, which wraps the prompt in the model's chat template.
+    `tokenizer` is needed only for `chat`, which wraps the prompt in the model's chat template, and
+    for tasks of chats.
     """
 
     form: PromptForm = "paper"
@@ -63,16 +67,29 @@ class Prompter:
         return head
 
     def prompt(self, task: Task, text: str) -> str:
-        """The whole prompt, up to and with "Answer:" (and the template's turn of the assistant)."""
+        """The whole prompt, up to and with "Answer:" (and the template's turn of the assistant).
+
+        Of a task of chats all turns, up to where the answer begins. Raises NloraError if the chat
+        template refuses them.
+        """
+        if task.chat:
+            return self.chats.prompt(asked(task, text))
         prompt = self.head(task) + text.rstrip("\n") + ANSWER
         if not self.chat:
             return prompt
-        messages = [{"role": "user", "content": prompt}]
-        return self.tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True
-        )
+        return self.chats.prompt([{"role": "user", "content": prompt}])
 
-    @property
-    def gap(self) -> str:
-        """What separates the prompt from the answer: a chat turn starts right away."""
-        return "" if self.chat else " "
+    @cached_property
+    def chats(self) -> ChatForm:
+        """How the model reads conversations."""
+        return ChatForm(self.tokenizer)
+
+    def templated(self, chat: bool) -> bool:
+        """Whether prompts of a task, one of chats or not, go through the model's template."""
+        return self.chat or (chat and self.chats.templated)
+
+    def around_answer(self, chat: bool) -> tuple[str, str, str]:
+        """What stands before an answer, and the blanks before and after it."""
+        if chat:
+            return self.chats.before_answer, self.chats.gap, self.chats.tail
+        return (self.prompt(Task(""), ""), "", "") if self.chat else (ANSWER.strip(), " ", "")

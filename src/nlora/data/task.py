@@ -14,7 +14,8 @@ class Task:
     that answers are free text. `instruction` None means that there is none (COPA's text asks the
     question itself). `group` and `dataset` are the names in the prefix of the released
     prompts ("Task:SC", "Dataset:amazon"). `metric` names what answers are measured by
-    (`nlora.evaluation.metrics`); None is exact match.
+    (`nlora.evaluation.metrics`); None is exact match. With `chat` texts are conversations
+    (`nlora.data.messages`), which are read through the model's chat template.
     """
 
     name: str
@@ -23,12 +24,15 @@ class Task:
     group: str = ""
     dataset: str = ""
     metric: str | None = None
+    chat: bool = False
 
     def to_json(self) -> dict:
         """The task as JSON; `from_json` reads it back."""
         found = asdict(self) | {"labels": list(self.labels) if self.labels is not None else None}
         if self.metric is None:  # as before there were others: fingerprints must not change
             del found["metric"]
+        if not self.chat:
+            del found["chat"]
         return found
 
     @classmethod

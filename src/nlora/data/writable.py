@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from nlora.data.encode import TOGETHER, Encoder
+from nlora.data.messages import plain
 from nlora.data.task import TaskData
 from nlora.errors import NloraError
 
@@ -22,23 +23,58 @@ def check_writable(
         return
     for data in tasks:
         for label in data.task.labels or ():
-            if unknown in encoder.answer_ids(label)[:-1]:
+            if unknown in encoder.answer_ids(label, data.task.chat)[:-1]:
                 raise NloraError(
                     f"task '{data.name}': the model's tokenizer cannot write "
                     f"{_piece(encoder, label)} of label '{label}'; rename the label or take "
                     "another model"
                 )
-        texts = [e.text for e in data.train[:TOGETHER]]
-        rows = encoder.tokenizer(texts, add_special_tokens=False, verbose=False).input_ids
-        tokens = [token for row in rows for token in row]
-        share = tokens.count(unknown) / max(len(tokens), 1)
-        told = (
-            f"task '{data.name}': {share:.0%} of the tokens of its texts are unknown to the model"
-        )
-        if share > MOST:
-            raise NloraError(f"{told}; take a model that knows this language")
+        first = data.train[:TOGETHER]
+        _check_known(encoder, data.name, "texts", [plain(e.text) for e in first], tell)
+        if data.task.labels is None:
+            _check_known(encoder, data.name, "answers", [e.label for e in first], tell)
+
+
+def _check_known(
+    encoder: Encoder, task: str, what: str, texts: Sequence[str], tell: Callable[[str], object]
+) -> None:
+    """Raises NloraError where more than half of the tokens of texts are unknown; many are told."""
+    if not texts:
+        return
+    rows = encoder.tokenizer(list(texts), add_special_tokens=False, verbose=False).input_ids
+    tokens = [token for row in rows for token in row]
+    share = tokens.count(encoder.tokenizer.unk_token_id) / max(len(tokens), 1)
+    told = f"task '{task}': {share:.0%} of the tokens of its {what} are unknown to the model"
+    if share > MOST:
+        raise NloraError(f"{told}; take a model that knows this language")
+    if share > MANY:
+        tell(told)
+
+
+def check_readable(
+    encoder: Encoder,
+    tasks: Sequence[TaskData],
+    max_new_tokens: int,
+    tell: Callable[[str], object] = lambda text: None,
+) -> None:
+    """Raises NloraError at the first prompt that the model's template refuses.
+
+    Answers that are longer than those that the model may give are told.
+    """
+    for data in tasks:
+        if not data.task.chat:  # prompts of one form: one tells of all
+            encoder.prompts(data.train[:1])
+            continue
+        encoder.all(data.train)
+        encoder.prompts(data.test)
+        lengths = [len(encoder.answer_ids(e.label, chat=True)) for e in data.test]
+        share = sum(n > max_new_tokens for n in lengths) / max(len(lengths), 1)
         if share > MANY:
-            tell(told)
+            tell(
+                f"task '{data.name}': {share:.0%} of its answers are longer than max_new_tokens "
+                f"({max_new_tokens}), where answers are cut in tests and by `predict`; the longest "
+                f"has {max(lengths)} tokens"
+            )
 
 
 def _piece(encoder: Encoder, label: str) -> str:

@@ -42,13 +42,15 @@ def log_likelihoods(
     """
     model.eval()
     found: dict[int, list[float]] = {}
-    lists = dict.fromkeys(e.task.labels for e in examples)
+    lists = dict.fromkeys((e.task.labels, e.task.chat) for e in examples)
     score = _scorer(model)
     with torch.inference_mode():
-        for labels in lists:
-            mine = [i for i, e in enumerate(examples) if e.task.labels == labels]
+        for labels, chat in lists:
+            mine = [
+                i for i, e in enumerate(examples) if (e.task.labels, e.task.chat) == (labels, chat)
+            ]
             prompts = [ids for ids, _ in encoder.prompts([examples[i] for i in mine])]
-            answers = [list(encoder.answer_ids(label)) for label in labels or ()]
+            answers = [list(encoder.answer_ids(label, chat)) for label in labels or ()]
             for rows, scores in score(model, encoder, prompts, answers, batch_tokens):
                 found.update(zip([mine[row] for row in rows], scores.tolist(), strict=True))
                 advance(len(rows))

@@ -64,17 +64,22 @@ def answer(
 
     model.eval()
     prompts = [ids for ids, _ in encoder.prompts(examples)]
-    known: dict[tuple[str, ...], Expected] = {}
+    known: dict[tuple[tuple[str, ...], bool], Expected] = {}
     expected = [
         ANYTHING
         if not early_stop or e.task.labels is None
-        else known.get(e.task.labels)
-        or known.setdefault(e.task.labels, Expected.of(e.task.labels, encoder))
+        else known.get((e.task.labels, e.task.chat))
+        or known.setdefault(
+            (e.task.labels, e.task.chat), Expected.of(e.task.labels, encoder, e.task.chat)
+        )
         for e in examples
     ]
+    ends = {encoder.end(chat) for chat in {e.task.chat for e in examples}}
     texts: dict[int, str] = {}
     with torch.inference_mode():
-        for rows, found in decode(model, encoder, prompts, expected, max_new_tokens, batch_tokens):
+        for rows, found in decode(
+            model, encoder, prompts, expected, max_new_tokens, batch_tokens, ends
+        ):
             texts.update(zip(rows, found, strict=True))
             advance(len(rows))
     elsewhere = len(examples) - len(texts)

@@ -16,9 +16,10 @@ class Expected:
     """Their token ids, without the end token."""
 
     @classmethod
-    def of(cls, labels: Sequence[str], encoder: Encoder) -> "Expected":
-        """One of these labels."""
-        return cls(Options(labels), [list(encoder.answer_ids(label))[:-1] for label in labels])
+    def of(cls, labels: Sequence[str], encoder: Encoder, chat: bool = False) -> "Expected":
+        """One of these labels, of a task of chats or not."""
+        ids = [list(encoder.answer_ids(label, chat))[:-1] for label in labels]
+        return cls(Options(labels), ids)
 
     def reachable(self, text: str) -> bool:
         """Whether a text can still become what is expected."""

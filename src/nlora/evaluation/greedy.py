@@ -11,7 +11,7 @@ take two passes however long they are. A row leaves the batch when it is done. A
 decoded by their own `generate`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -44,14 +44,17 @@ def decode(
     expected: Sequence[Expected],
     max_new_tokens: int,
     batch_tokens: int,
+    ends: Collection[int] = (),
 ) -> Decoded:
     """The texts that follow the prompts, at most `max_new_tokens` long.
 
-    `batch_tokens` bounds rows × longest row. Of several processes each decodes its share of the
-    batches that a single one would decode.
+    A text ends at an end token of the model or its tokenizer, or one of `ends`. `batch_tokens`
+    bounds rows × longest row. Of several processes each decodes its share of the batches that a
+    single one would decode.
     """
     decoder = _by_generate if why_not(model) else _by_cache
-    return decoder(model, encoder, prompts, expected, max_new_tokens, batch_tokens)
+    ends = [*end_tokens(model, encoder.tokenizer), *ends]
+    return decoder(model, encoder, prompts, expected, max_new_tokens, batch_tokens, ends)
 
 
 def _by_cache(
@@ -61,9 +64,11 @@ def _by_cache(
     expected: Sequence[Expected],
     max_new_tokens: int,
     batch_tokens: int,
+    ends: Sequence[int],
 ) -> Decoded:
     for rows, inputs, cache in prompt_batches(model, encoder, prompts, batch_tokens):
-        decoding = _Decoding(model, encoder, cache, [expected[i] for i in rows], max_new_tokens)
+        hoped = [expected[i] for i in rows]
+        decoding = _Decoding(model, encoder, cache, hoped, max_new_tokens, ends)
         yield rows, decoding.run(inputs)
 
 
@@ -103,13 +108,14 @@ class _Decoding:
         cache: DynamicCache,
         expected: Sequence[Expected],
         max_new_tokens: int,
+        ends: Sequence[int],
     ) -> None:
         self.model = model
         self.encoder = encoder
         self.cache = cache
         self.expected = expected
         self.max_new_tokens = max_new_tokens
-        self.ends = set(end_tokens(model, encoder.tokenizer))
+        self.ends = set(ends)
         self.new: list[list[int]] = [[] for _ in expected]
         self.alive = list(range(len(expected)))
         self.mask = torch.empty(0)
@@ -186,6 +192,7 @@ def _by_generate(
     expected: Sequence[Expected],
     max_new_tokens: int,
     batch_tokens: int,
+    ends: Sequence[int],
 ) -> Decoded:
     tokenizer = encoder.tokenizer
     collator = Collator(tokenizer.pad_token_id, encoder.encoder_decoder)
@@ -198,14 +205,13 @@ def _by_generate(
             do_sample=False,
             num_beams=1,
             use_cache=has_cache(base_model(model)),
-            eos_token_id=end_tokens(model, tokenizer),
+            eos_token_id=list(dict.fromkeys(ends)),
             pad_token_id=tokenizer.pad_token_id,
             stopping_criteria=StoppingCriteriaList(
                 [_HopelessRows(encoder, [expected[i] for i in rows])]
             ),
         )
         start = 1 if encoder.encoder_decoder else batch["input_ids"].shape[1]
-        ends = end_tokens(model, tokenizer)
         yield rows, [encoder.text(until(row, ends)).strip() for row in out[:, start:].tolist()]
 
 

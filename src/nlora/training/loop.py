@@ -57,8 +57,10 @@ def train(method: Method, ctx: Context, run: RunSettings, autocast: bool, logs: 
 
 def take_examples(method: Method, ctx: Context, run: RunSettings) -> None:
     """Put the stage's examples, those mixed in, their token ids and the steps into the context."""
-    own = list(method.examples(ctx))
-    mixed = mixed_examples(len(own), method.mixed_in(ctx), ctx.stage.seed)
+    own = ctx.encoder.chats.separate(method.examples(ctx))
+    more = method.mixed_in(ctx)
+    more = more._replace(examples=ctx.encoder.chats.separate(more.examples))
+    mixed = mixed_examples(len(own), more, ctx.stage.seed)
     # All processes must agree, also on what was generated.
     ctx.examples, ctx.own = processes.from_main([*own, *mixed]), len(own)
     encoded = method.encode(ctx, ctx.examples)

@@ -24,6 +24,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from nlora.data.messages import plain
 from nlora.data.task import Example, sample
 from nlora.methods.base import Route
 from nlora.methods.context import Context
@@ -92,7 +93,7 @@ class Router:
         """What the router sees of examples, (n, d)."""
         if self.by == "prompt":
             return ctx.prompt_states(examples)
-        return ctx.states([e.text for e in examples])
+        return ctx.states([plain(e.text) for e in examples])
 
     def add(self, stage: int, features: Tensor) -> None:
         """Take up the features (n, d) of one more stage."""

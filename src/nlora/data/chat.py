@@ -1,0 +1,146 @@
+"""A conversation as a model reads it: by its chat template, or a plain form where it has none.
+
+{system}
+User: {question}
+Assistant: {answer}</s>
+User: {question}
+Assistant:
+"""
+
+from functools import cached_property
+from typing import Any
+
+from nlora.data.messages import Messages
+from nlora.errors import NloraError
+
+_NAMES = {"system": "", "user": "User: ", "assistant": "Assistant: ", "tool": "Tool: "}
+_NEXT = "Assistant:"
+_ASKS = {"role": "user", "content": "?"}
+_MARK = "an answer"
+
+
+class ChatForm:
+    """How the model that a tokenizer belongs to reads conversations."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self.templated = bool(tokenizer.chat_template)
+
+    def prompt(self, turns: Messages) -> str:
+        """All turns, up to where the assistant's next answer begins.
+
+        A system's turn that the template refuses stands before the first question instead. Raises
+        NloraError for turns that the template refuses.
+        """
+        if not self.templated:
+            return self._plain(turns)
+        try:
+            return self._rendered(turns)
+        except Exception as error:  # a template may raise whatever Jinja and its own code do
+            folded = _folded(turns)
+            if folded is not None:
+                try:
+                    return self._rendered(folded)
+                except Exception:
+                    pass  # what it says of the turns as they were tells more
+            said = " ".join(str(error).split()) or repr(error)
+            raise NloraError(f"the model's chat template refuses it: {said}") from None
+
+    @property
+    def before_answer(self) -> str:
+        """What may stand before an answer, so that it can be tokenised as it stands there."""
+        return self.prompt([_ASKS]) if self.templated else _NEXT
+
+    @property
+    def gap(self) -> str:
+        """The blanks between the prompt and the answer."""
+        return self._writes[0] if self.templated else " "
+
+    @property
+    def tail(self) -> str:
+        """The blanks between the answer and its end."""
+        rest = self._writes[1]
+        return rest[: len(rest) - len(rest.lstrip())] if self._end_of_turn else ""
+
+    @property
+    def end(self) -> tuple[str, int]:
+        """The token that ends an answer, and its id: the template's, else the tokenizer's.
+
+        A template that ends turns with a text of several tokens leaves it to the tokenizer's.
+        """
+        return self._end_of_turn or (self.tokenizer.eos_token, self.tokenizer.eos_token_id)
+
+    @cached_property
+    def _writes(self) -> tuple[str, str]:
+        """What the template writes between a prompt and its answer, and after the answer."""
+        if not self.templated:
+            return "", ""
+        turns = [_ASKS, {"role": "assistant", "content": _MARK}]
+        try:
+            before = self.prompt([_ASKS])
+            whole = self.tokenizer.apply_chat_template(turns, tokenize=False)
+        except Exception:  # it wants something else; `prompt` says what
+            return "", ""
+        begin, _, rest = whole.partition(_MARK)
+        gap = begin[len(before) :]
+        # more than blanks is not for the model to write: it may be a thought that was left out
+        return (gap if begin.startswith(before) and not gap.strip() else ""), rest
+
+    @cached_property
+    def _end_of_turn(self) -> tuple[str, int] | None:
+        rest = self._writes[1].lstrip()
+        known = {str(t): id for id, t in self.tokenizer.added_tokens_decoder.items()}
+        end = max((text for text in known if rest.startswith(text)), key=len, default=None)
+        return None if end is None else (end, known[end])
+
+    def learned(self, turns: Messages) -> list[int]:
+        """Which of the turns are answers to be learned."""
+        asked = next((i for i, turn in enumerate(turns) if turn["role"] == "user"), len(turns))
+        return [
+            i
+            for i, turn in enumerate(turns)
+            if turn["role"] == "assistant" and turn.get("weight") != 0 and i > asked
+        ]
+
+    def spans(self, turns: Messages) -> list[tuple[int, int]] | None:
+        """Where in their prompt the answers to be learned lie, each with its end.
+
+        None where the prompt has one of them otherwise than it would be asked for and given alone,
+        as do templates that leave something out of earlier answers.
+        """
+        whole, found = self.prompt(turns), []
+        for i in self.learned(turns):
+            before = self.prompt(turns[:i])
+            said = before + self.gap + turns[i]["content"] + self.tail + self.end[0]
+            if not whole.startswith(said):
+                return None
+            found.append((len(before), len(said)))
+        return found
+
+    def _rendered(self, turns: Messages) -> str:
+        said = [{"role": turn["role"], "content": turn["content"]} for turn in turns]
+        return self.tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
+
+    def _plain(self, turns: Messages) -> str:
+        end = self.tokenizer.eos_token
+        lines = [
+            _NAMES[turn["role"]] + turn["content"] + (end if turn["role"] == "assistant" else "")
+            for turn in turns
+        ]
+        return "\n".join([*lines, _NEXT])
+
+
+def without_oldest(turns: Messages) -> Messages | None:
+    """The turns without the first question and what follows it; None if it is the only one."""
+    system = turns[:1] if turns[0]["role"] == "system" else []
+    rest = turns[len(system) :]
+    second = next((i for i, turn in enumerate(rest) if i and turn["role"] == "user"), None)
+    return None if second is None else system + rest[second:]
+
+
+def _folded(turns: Messages) -> Messages | None:
+    """The turns with the system's at the beginning of the first question, or None."""
+    if len(turns) < 2 or turns[0]["role"] != "system" or turns[1]["role"] != "user":
+        return None
+    content = f"{turns[0]['content']}\n\n{turns[1]['content']}"
+    return [{**turns[1], "content": content}, *turns[2:]]
