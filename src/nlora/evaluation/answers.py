@@ -51,12 +51,14 @@ def answer(
     batch_tokens: int = 2048,
     early_stop: bool = True,
     advance: Callable[[int], None] = lambda count: None,
+    seen: Callable[[Any], object] | None = None,
 ) -> list[Prediction]:
     """The model's answers to the examples, in their order, by greedy decoding.
 
     `batch_tokens` bounds rows × longest row of a batch; `advance` is called with the number of
-    examples that are done. The model is put into evaluation mode. Of several processes each decodes
-    its share of the batches that a single one would decode, and all get all answers.
+    examples that are done, `seen` as `greedy.decode` says. The model is put into evaluation mode.
+    Of several processes each decodes its share of the batches that a single one would decode, and
+    all get all answers.
     """
     import torch
 
@@ -74,7 +76,9 @@ def answer(
     ]
     texts: dict[int, str] = {}
     with torch.inference_mode():
-        for rows, found in decode(model, encoder, prompts, expected, max_new_tokens, batch_tokens):
+        for rows, found in decode(
+            model, encoder, prompts, expected, max_new_tokens, batch_tokens, seen
+        ):
             texts.update(zip(rows, found, strict=True))
             advance(len(rows))
     elsewhere = len(examples) - len(texts)
