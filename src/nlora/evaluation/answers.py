@@ -21,6 +21,8 @@ class Prediction:
 
     text: str
     label: str
+    likely: str | None = None
+    """The most likely of the task's labels, where that was asked for."""
 
     @property
     def correct(self) -> bool:
@@ -41,6 +43,14 @@ def off_list(predictions: Sequence[Prediction], labels: Sequence[str]) -> float:
     """Per cent of answers that are none of the labels, after normalisation."""
     known = {normalise(label) for label in labels}
     return 100.0 * sum(normalise(p.text) not in known for p in predictions) / len(predictions)
+
+
+def among_labels(predictions: Sequence[Prediction]) -> list[Prediction] | None:
+    """The predictions with the most likely label as their answer, where that was asked of all."""
+    likely = [p.likely for p in predictions]
+    if None in likely:
+        return None
+    return [Prediction(said or "", p.label) for said, p in zip(likely, predictions, strict=True)]
 
 
 def answer(

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
+from transformers import Cache, DynamicCache
 
 from nlora import processes
 from nlora.backbones.structure import accepts, base_model, positions
@@ -90,7 +90,7 @@ def encoded(
         yield Encoded(rows, inputs, base_model(model).get_encoder()(**inputs))
 
 
-def of_rows(cache: DynamicCache, index: Tensor | slice) -> DynamicCache:
+def of_rows(cache: Cache, index: Tensor | slice) -> DynamicCache:
     """What a cache holds of some rows, in a cache of its own."""
     found = DynamicCache()
     for number, layer in enumerate(cache.layers):
