@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from nlora import processes
+from nlora.data.comparing import comparison, normalise, punctuated, with_punctuation
 from nlora.evaluation.expected import ANYTHING, Expected
-from nlora.evaluation.normalise import normalise
 
 if TYPE_CHECKING:
     from nlora.data.encode import Encoder
@@ -23,11 +23,20 @@ class Prediction:
     label: str
     likely: str | None = None
     """The most likely of the task's labels, where that was asked for."""
+    punctuated: bool = False
+    """Whether punctuation counts: it alone tells some of the task's labels apart."""
+
+    @property
+    def compared(self) -> tuple[str, str]:
+        """Answer and label as they are compared: after normalisation."""
+        form = with_punctuation if self.punctuated else normalise
+        return form(self.text), form(self.label)
 
     @property
     def correct(self) -> bool:
         """Exact match after normalisation."""
-        return normalise(self.text) == normalise(self.label)
+        given, right = self.compared
+        return given == right
 
 
 Metric = Callable[[Sequence[Prediction]], float]
@@ -41,16 +50,16 @@ def exact_match(predictions: Sequence[Prediction]) -> float:
 
 def off_list(predictions: Sequence[Prediction], labels: Sequence[str]) -> float:
     """Per cent of answers that are none of the labels, after normalisation."""
-    known = {normalise(label) for label in labels}
-    return 100.0 * sum(normalise(p.text) not in known for p in predictions) / len(predictions)
+    form = comparison(labels)
+    known = {form(label) for label in labels}
+    return 100.0 * sum(form(p.text) not in known for p in predictions) / len(predictions)
 
 
 def among_labels(predictions: Sequence[Prediction]) -> list[Prediction] | None:
     """The predictions with the most likely label as their answer, where that was asked of all."""
-    likely = [p.likely for p in predictions]
-    if None in likely:
+    if any(p.likely is None for p in predictions):
         return None
-    return [Prediction(said or "", p.label) for said, p in zip(likely, predictions, strict=True)]
+    return [replace(p, text=p.likely or "") for p in predictions]
 
 
 def answer(
@@ -94,4 +103,7 @@ def answer(
     elsewhere = len(examples) - len(texts)
     texts = processes.united(texts)
     advance(elsewhere)
-    return [Prediction(texts[i], e.label) for i, e in enumerate(examples)]
+    return [
+        Prediction(texts[i], e.label, punctuated=punctuated(e.task.labels))
+        for i, e in enumerate(examples)
+    ]
