@@ -128,8 +128,7 @@ def test_text_that_is_not_utf8_is_reported_with_its_line(write_dataset):
         ([], "no labels"),
         (["good", "good"], "'good' stands there twice"),
         (["good", ""], "'label' is empty"),
-        (["good", "Good!"], "'good' and 'Good!' are the same"),
-        (["+", "good"], "nothing is left of label '+'"),
+        (["good!", "Good! "], "'good!' and 'Good! ' are the same"),
         ({"good": 1}, "must be a JSON array"),
     ],
 )

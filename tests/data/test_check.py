@@ -3,7 +3,7 @@ import time
 import pytest
 
 from nlora.data.check import check
-from nlora.data.examples import normalise
+from nlora.data.comparing import normalise
 from nlora.errors import NloraError
 from nlora.evaluation.normalise import normalise as evaluation_normalise
 

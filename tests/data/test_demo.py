@@ -9,8 +9,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from nlora.data import demo_words as words
+from nlora.data.comparing import normalise
 from nlora.data.demo import demo_stream
-from nlora.data.examples import normalise
 from nlora.data.prompts import INSTRUCTIONS
 from nlora.data.task import Example, TaskData
 from nlora.errors import NloraError

@@ -3,7 +3,7 @@ from collections import Counter
 
 import pytest
 
-from nlora.data.examples import normalise
+from nlora.data.comparing import normalise
 from nlora.data.files import read_stream, task_from_files
 from nlora.data.holdout import hold_out
 from nlora.data.reading import Reading

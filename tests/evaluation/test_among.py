@@ -1,5 +1,6 @@
 """Which of a task's labels is the answer, against the plain sum of log-likelihoods."""
 
+import inspect
 import math
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from nlora.data.encode import Encoder
 from nlora.data.prompts import Prompter
 from nlora.data.task import Example, Task
-from nlora.evaluation.among import log_likelihoods
+from nlora.evaluation.among import answers_and_log_likelihoods, log_likelihoods
 from nlora.evaluation.answers import answer
 from tests.tiny import ENCODER_DECODER, SHAPES, model, tokenizer
 
@@ -63,3 +64,38 @@ def test_every_end_token_of_the_model_ends_an_answer_without_spaces_around_it(sh
     texts = [p.text for p in answer(net, encoder, free)]
     assert texts == [text.strip() for text in texts]
     assert math.isfinite(log_likelihoods(net, encoder, examples)[0][0])
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_answers_and_likelihoods_of_one_pass_are_those_of_two(shape):
+    net, encoder, examples = asked(shape)
+    examples = examples[:-1]
+    together = answers_and_log_likelihoods(net, encoder, examples, 400, max_new_tokens=8)
+    assert [said for said, _ in together] == answer(net, encoder, examples, 8, 400)
+    assert [scores for _, scores in together] == log_likelihoods(net, encoder, examples, 400)
+
+
+@pytest.mark.parametrize("shape", ["llama", "t5"])
+def test_labels_are_read_in_batches_of_bounded_size(shape, monkeypatch):
+    net, encoder, examples = asked(shape)
+    examples = examples[:-1]
+    whole = log_likelihoods(net, encoder, examples, 10_000)
+    sizes, forward = [], type(net).forward
+
+    def counted(self, input_ids=None, decoder_input_ids=None, **more):
+        ids = input_ids if decoder_input_ids is None else decoder_input_ids
+        width = ids.shape[1]
+        if "encoder_outputs" in more:  # what each row attends to is held for it
+            width = max(width, more["encoder_outputs"][0].shape[1])
+        sizes.append(ids.shape[0] * width if ids.shape[0] > 1 else 0)
+        own = {"input_ids": input_ids, "decoder_input_ids": decoder_input_ids}
+        return forward(self, **{k: v for k, v in own.items() if v is not None}, **more)
+
+    counted.__signature__ = inspect.signature(forward)
+    monkeypatch.setattr(type(net), "forward", counted)
+    longest = max(len(ids) for ids, _ in encoder.prompts(examples))
+    parts = log_likelihoods(net, encoder, examples, 2 * longest)
+    assert len(sizes) > 2
+    assert max(sizes) <= 2 * longest
+    for a, b in zip(parts, whole, strict=True):
+        assert a == pytest.approx(b, abs=2e-4)

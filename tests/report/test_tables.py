@@ -272,3 +272,25 @@ def test_a_row_is_added_once_and_takes_the_place_of_a_failure(tmp_path):
     add(path, row("inc-lora"))
     add(path, row("inc-lora"))
     assert read(path) == [odd, row("inc-lora")]
+
+
+def test_accuracy_among_labels_stands_beside_where_any_run_has_it(make):
+    before = grid(streams=("order-1",), seeds=(0,))
+    for name in ("accuracy", "metrics"):
+        assert not any("labels" in c or "list" in c for c in make(before, name).columns)
+    measured = {
+        "among_labels": {"zero_shot": [30.0, 50.0], "average_accuracy": 81.0},
+        "off_list": {"zero_shot": [100.0, 90.0], "average": 12.5},
+    }
+    rows = [before[0], {**before[1], **measured}]
+    found = make(rows, "accuracy")
+    assert found.columns[-2:] == ["order-1: among labels", "order-1: off the list"]
+    assert cells(found, "n-lora")["order-1: among labels"].mean == 81.0
+    assert cells(found, "n-lora")["order-1: off the list"].mean == 12.5
+    assert cells(found, "zero-shot")["order-1: among labels"] is None  # the first run's
+    assert cells(found, "inc-lora")["order-1: off the list"] is None
+    assert any("most likely" in note for note in found.notes)
+    assert cells(make(rows[1:], "accuracy"), "zero-shot")["order-1: off the list"].mean == 95.0
+    shown = make(rows, "metrics")
+    assert shown.columns[-3:] == ["among labels", "off the list", "seeds"]
+    assert [row[-3].mean for row in shown.rows if row[-3] is not None] == [81.0]

@@ -13,7 +13,7 @@ import torch
 from training_tools.tiny_t5 import batch, corpus, options, topics, train
 from training_tools.tiny_t5.tokenizer import build
 
-from nlora.data.examples import normalise
+from nlora.data.comparing import normalise
 
 STORY = "The baker of the village bought flour, salt and two old ovens. His sister sold bread. "
 

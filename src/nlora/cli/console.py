@@ -135,6 +135,10 @@ def show_results(results: dict[str, Any], title: str = "") -> None:
     names = ["average_accuracy", "learning_accuracy", "forgetting"]
     names += ["backward_transfer", "forward_transfer"]
     shown = [[name.replace("_", " "), results[name]] for name in names]
+    if among := results.get("among_labels"):
+        shown.insert(1, ["average accuracy among labels", among["average_accuracy"]])
+    if off := results.get("off_list"):
+        shown.append(["answers off the list (%)", off["average"]])
     shown.append(["seconds", round(results["seconds"])])
     shown.append(["peak memory (MB)", results["peak_memory_bytes"] // 1_000_000])
     show("", ["metric", "value"], shown)

@@ -7,7 +7,7 @@ from typing import Any
 
 from nlora import processes
 from nlora.data.task import TaskData
-from nlora.evaluation.answers import Prediction, off_list
+from nlora.evaluation.answers import Prediction, among_labels, off_list
 from nlora.evaluation.metrics import by_label
 from nlora.machine import peak_memory, versions
 from nlora.store.atomic import draft_text
@@ -32,6 +32,8 @@ def commit(
     asked = {task: known for task in answers if (known := listed.get(task)) is not None}
     record.by_label = {task: by_label(answers[task], known) for task, known in asked.items()}
     record.off_list = {task: off_list(answers[task], known) for task, known in asked.items()}
+    likely = {task: found for task in asked if (found := among_labels(answers[task]))}
+    record.among_labels = model.measured(likely)
     kept = [data for data in model.stream if data.only_tested] if trained is None else trained
     read = {d.name: {"bad_rows": d.bad_rows, "notes": list(d.notes)} for d in kept if d.notes}
     if read:
@@ -60,6 +62,7 @@ def commit(
 def _answer_rows(answers: Mapping[str, Sequence[Prediction]]) -> list[dict[str, Any]]:
     return [
         {"task": task, "index": i, "text": p.text, "label": p.label, "correct": p.correct}
+        | ({} if p.likely is None else {"likely": p.likely})
         for task, predictions in answers.items()
         for i, p in enumerate(predictions)
     ]

@@ -10,6 +10,7 @@ from nlora import processes
 from nlora.continual.agreement import begun, check_plan, check_stages, document
 from nlora.continual.results import results
 from nlora.continual.tasks import learned_tasks, only_tested
+from nlora.data.comparing import told
 from nlora.data.task import TaskData
 from nlora.data.writable import check_readable, check_writable
 from nlora.errors import NloraError
@@ -140,6 +141,8 @@ def _train(
         asked = [data for stage in stages[done:] for data in stage.tasks]
         check_writable(model.encoder, asked, progress.message)
         check_readable(model.encoder, asked, plan.run.max_new_tokens, progress.message)
+        for line in filter(None, (told(data.task) for data in asked)):
+            progress.message(line)
         if not going_on:
             processes.on_main(lambda: directory.write_config(document(plan)))
         others = [data for data in plan.stream if data.only_tested]

@@ -23,7 +23,7 @@ from nlora.data.messages import conversation
 from nlora.data.prompts import Prompter
 from nlora.data.task import Example, Task, TaskData
 from nlora.errors import NloraError
-from nlora.evaluation.among import log_likelihoods
+from nlora.evaluation.among import answers_and_log_likelihoods, log_likelihoods
 from nlora.evaluation.answers import Prediction, answer
 from nlora.evaluation.metrics import OF_LABELS
 from nlora.fast.attention import use_plain_attention
@@ -230,12 +230,15 @@ class ContinualModel:
         return {name: self.method.metric(tasks[name])(rows) for name, rows in answers.items()}
 
     def evaluate(self, tasks: Sequence[TaskData]) -> Answers:
-        """The model's answers to the test examples of each task."""
+        """The model's answers to the test examples of each task, by greedy decoding.
+
+        Of a task with labels they have the most likely one too, if the settings say so.
+        """
         answers = {}
         self._routes_taken.clear()
         with shown(self.progress, "evaluation", sum(len(data.test) for data in tasks)):
             for data in tasks:
-                answers[data.name] = self.answer(data.test, data.name)
+                answers[data.name] = self._routed(data.test, data.name, None, self._tested)
         return answers
 
     def answer(
@@ -305,15 +308,25 @@ class ContinualModel:
         for line in told.get("unclear", []):
             self.progress.message(line)
 
+    def _tested(self, examples: Sequence[Example]) -> list[Prediction]:
+        labels = examples[0].task.labels
+        if labels is None or not self.plan.run.among_labels:
+            return self._answer(examples)
+        found = self._decoded(answers_and_log_likelihoods, examples)
+        return [replace(said, likely=labels[likely.index(max(likely))]) for said, likely in found]
+
     def _answer(self, examples: Sequence[Example]) -> list[Prediction]:
+        return self._decoded(answer, examples)
+
+    def _decoded(self, ask: Callable[..., list[T]], examples: Sequence[Example]) -> list[T]:
         run = self.plan.run
         with self._autocast():
-            return answer(
+            return ask(
                 self.adapter.model,
                 self.encoder,
                 examples,
-                run.max_new_tokens,
-                run.eval_tokens,
+                max_new_tokens=run.max_new_tokens,
+                batch_tokens=run.eval_tokens,
                 early_stop=all(e.task.metric in OF_LABELS for e in examples),
                 advance=self.progress.advance,
             )

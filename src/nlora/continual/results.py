@@ -14,7 +14,9 @@ def results(directory: ModelDirectory, tasks: Sequence[str], method: str) -> dic
     the tasks learned so far. A method that trains all tasks in one stage has one row and neither
     learning accuracy nor forgetting nor transfer. `routing`, where a router chooses, is
     what it took for what at the last stage. Tasks that are only tested have columns, and what they
-    lost is in `only_tested`; the metrics leave them out.
+    lost is in `only_tested`; the metrics leave them out. `among_labels` has the same matrix and
+    metrics where the answer is the most likely label, `off_list` the share of answers that are no
+    label; both are of tasks with labels.
     """
     records = directory.stages()
     zero = directory.zero_shot()
@@ -32,6 +34,7 @@ def results(directory: ModelDirectory, tasks: Sequence[str], method: str) -> dic
         columns = [tasks.index(name) for name in learned] or list(range(len(tasks)))
         average = average_accuracy([[row[c] for c in columns] for row in matrix])
         metrics = {**summary([], None), "average_accuracy": average}
+    listed = [tasks.index(name) for name in learned or tasks if _listed(everything, name)]
     untrained = {name: _drop(everything, name) for name in tasks if _only_tested(zero, name)}
     return {
         "method": method,
@@ -40,11 +43,53 @@ def results(directory: ModelDirectory, tasks: Sequence[str], method: str) -> dic
         "zero_shot": zero_shot,
         "accuracy_matrix": matrix,
         **metrics,
+        **_among_labels(records, zero, tasks, listed, len(listed) == len(learned)),
+        **_off_list(records, zero, tasks, listed),
         **({"only_tested": untrained} if untrained else {}),
         **({"routing": records[-1].notes["routing"]} if _routed(records) else {}),
         "seconds": sum(sum(record.seconds.values()) for record in everything),
         "peak_memory_bytes": max((r.peak_memory_bytes for r in everything), default=0),
     }
+
+
+def _listed(records: Sequence[StageRecord], task: str) -> bool:
+    """Whether a task has labels."""
+    return any(task in record.off_list for record in records)
+
+
+def _among_labels(
+    records: Sequence[StageRecord],
+    zero: StageRecord | None,
+    tasks: Sequence[str],
+    listed: Sequence[int],
+    all_listed: bool,
+) -> dict[str, Any]:
+    """The matrix and its metrics where the answer is the most likely label, if it was measured."""
+    if not any(r.among_labels for r in [*records, *([zero] if zero else [])]):
+        return {}
+    matrix = [[r.among_labels.get(task) for task in tasks] for r in records]
+    zero_shot = [zero.among_labels.get(task) for task in tasks] if zero else None
+    rows = [[row[c] for c in listed] for row in matrix]
+    before = [zero_shot[c] for c in listed] if zero_shot else None
+    one_each = all_listed and all(len(record.tasks) == 1 for record in records)
+    metrics = summary(rows if one_each else [], before)
+    metrics["average_accuracy"] = average_accuracy(rows)
+    return {"among_labels": {"zero_shot": zero_shot, "accuracy_matrix": matrix, **metrics}}
+
+
+def _off_list(
+    records: Sequence[StageRecord],
+    zero: StageRecord | None,
+    tasks: Sequence[str],
+    listed: Sequence[int],
+) -> dict[str, Any]:
+    """Per cent of answers that are none of the labels, by stage and task, and of the last stage."""
+    if not listed:
+        return {}
+    matrix = [[r.off_list.get(task) for task in tasks] for r in records]
+    average = average_accuracy([[row[c] for c in listed] for row in matrix])
+    zero_shot = [zero.off_list.get(task) for task in tasks] if zero else None
+    return {"off_list": {"zero_shot": zero_shot, "matrix": matrix, "average": average}}
 
 
 def _only_tested(zero: StageRecord | None, task: str) -> bool:

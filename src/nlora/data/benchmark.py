@@ -3,9 +3,9 @@
 from collections import Counter
 from pathlib import Path
 
-from nlora.data.examples import Report, check_labels, stop, to_examples
+from nlora.data.examples import check_labels, to_examples
 from nlora.data.prompts import INSTRUCTIONS
-from nlora.data.rows import read_array
+from nlora.data.rows import Report, read_array, stop
 from nlora.data.task import Example, Task, TaskData
 from nlora.errors import NloraError, unknown
 

@@ -15,7 +15,7 @@ from nlora.data.benchmark import (
     read_labels,
     read_split,
 )
-from nlora.data.examples import normalise
+from nlora.data.comparing import normalise
 from nlora.data.files import read_tasks, task_from_files
 from nlora.data.formats import is_source, source, title
 from nlora.data.task import Example, Task, TaskData

@@ -14,7 +14,7 @@ from random import Random
 from typing import TypeVar
 
 from nlora.data import demo_words as words
-from nlora.data.examples import normalise
+from nlora.data.comparing import normalise
 from nlora.data.prompts import INSTRUCTIONS
 from nlora.data.task import Example, Task, TaskData
 from nlora.errors import NloraError

@@ -1,37 +1,29 @@
 """From the rows of a file to examples of a task: what every source checks in the same way."""
 
-import string
 import textwrap
 from collections import Counter
 from collections.abc import Collection, Sequence
 
+from nlora.data.comparing import with_punctuation
 from nlora.data.messages import read_asked, read_chat
 from nlora.data.rows import Report, Rows, stop
 from nlora.data.task import Example, Task
 from nlora.errors import NloraError, unknown
-
-_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
-
-
-def normalise(text: str) -> str:
-    """Lower case, no ASCII punctuation, single spaces: how evaluation compares answers.
-
-    >>> normalise(" Science or  Technology.")
-    'science or technology'
-    """
-    return " ".join(text.lower().translate(_NO_PUNCTUATION).split())
 
 
 def check_labels(labels: Sequence[object], where: str) -> tuple[str, ...]:
     """The labels as text.
 
     Raises NloraError, beginning with `where`, when there are none, one is empty, or two are the
-    same to evaluation, which would count a wrong answer as right.
+    same but for case and spaces. (Labels that differ in punctuation alone stay apart: see
+    `comparing`.)
 
     >>> check_labels(["C", "C++"], "task 'code'")
+    ('C', 'C++')
+    >>> check_labels(["C++", "c++"], "task 'code'")
     Traceback (most recent call last):
-    nlora.errors.NloraError: task 'code': labels 'C' and 'C++' are the same without case and \
-punctuation, which do not count in evaluation; write them out
+    nlora.errors.NloraError: task 'code': labels 'C++' and 'c++' are the same without case and \
+spaces, which do not count in evaluation; write them out
     """
     if not labels:
         raise NloraError(f"{where}: no labels")
@@ -41,18 +33,13 @@ punctuation, which do not count in evaluation; write them out
             label = _as_text(value, "label")
         except NloraError as error:
             raise NloraError(f"{where}: {error}") from None
-        folded = normalise(label)
+        folded = with_punctuation(label)
         if label in seen.values():
             raise NloraError(f"{where}: label '{_brief(label)}' stands there twice")
-        if not folded:
-            raise NloraError(
-                f"{where}: nothing is left of label '{_brief(label)}' without punctuation, "
-                "which does not count in evaluation; write it out"
-            )
         if folded in seen:
             raise NloraError(
                 f"{where}: labels '{_brief(seen[folded])}' and '{_brief(label)}' are the same "
-                "without case and punctuation, which do not count in evaluation; write them out"
+                "without case and spaces, which do not count in evaluation; write them out"
             )
         seen[folded] = label
     return tuple(seen.values())

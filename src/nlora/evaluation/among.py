@@ -19,7 +19,9 @@ from nlora.backbones.structure import accepts, base_model, wrappers
 from nlora.data.batches import IGNORED, Collator, by_budget, on_device, pad
 from nlora.data.encode import Encoded, Encoder
 from nlora.data.task import Example
-from nlora.evaluation.greedy import prompt_batches
+from nlora.evaluation.answers import Prediction, answer
+from nlora.evaluation.reading import Encoded as Encodings
+from nlora.evaluation.reading import Read, encoded, of_rows, read
 from nlora.fast.attention import NAME
 from nlora.fast.logits import answer_logits
 from nlora.fast.prefix import continuing, why_not
@@ -37,13 +39,12 @@ def log_likelihoods(
 ) -> list[list[float]]:
     """ln p(label | prompt) for each example and each label of its task, which must have labels.
 
-    `batch_tokens` bounds rows × longest row. Of several processes each reads its share, and all get
-    all numbers. The model is put into evaluation mode.
+    `batch_tokens` bounds rows × longest row, also where rows are told apart by label. Of several
+    processes each reads its share, and all get all numbers. The model is put into evaluation mode.
     """
     model.eval()
     found: dict[int, list[float]] = {}
     lists = dict.fromkeys((e.task.labels, e.task.chat) for e in examples)
-    score = _scorer(model)
     with torch.inference_mode():
         for labels, chat in lists:
             mine = [
@@ -51,7 +52,7 @@ def log_likelihoods(
             ]
             prompts = [ids for ids, _ in encoder.prompts([examples[i] for i in mine])]
             answers = [list(encoder.answer_ids(label, chat)) for label in labels or ()]
-            for rows, scores in score(model, encoder, prompts, answers, batch_tokens):
+            for rows, scores in _scored(model, encoder, prompts, answers, batch_tokens):
                 found.update(zip([mine[row] for row in rows], scores.tolist(), strict=True))
                 advance(len(rows))
     elsewhere = len(examples) - len(found)
@@ -60,16 +61,64 @@ def log_likelihoods(
     return [found[i] for i in range(len(examples))]
 
 
-def _scorer(model: Any) -> Callable[..., Scored]:
+def answers_and_log_likelihoods(
+    model: Any,
+    encoder: Encoder,
+    examples: Sequence[Example],
+    batch_tokens: int = 2048,
+    **options: Any,
+) -> list[tuple[Prediction, list[float]]]:
+    """What `answer` (which has the options) and `log_likelihoods` say to examples with one list of
+    labels; where it can be, each prompt is read once for both."""
+    task = examples[0].task
+    answers = [list(encoder.answer_ids(label, task.chat)) for label in task.labels or ()]
+    follow = _following(model, answers, batch_tokens)
+    if follow is None:
+        given = answer(model, encoder, examples, batch_tokens=batch_tokens, **options)
+        return list(
+            zip(given, log_likelihoods(model, encoder, examples, batch_tokens), strict=True)
+        )
+    found: dict[int, list[float]] = {}
+
+    def seen(batch: Any) -> None:
+        found.update(zip(batch.rows, follow(batch).tolist(), strict=True))
+
+    given = answer(model, encoder, examples, batch_tokens=batch_tokens, seen=seen, **options)
+    found = processes.united(found)
+    return [(said, found[i]) for i, said in enumerate(given)]
+
+
+def _scored(
+    model: Any,
+    encoder: Encoder,
+    prompts: Sequence[list[int]],
+    answers: Sequence[list[int]],
+    batch_tokens: int,
+) -> Scored:
+    follow = _following(model, answers, batch_tokens)
+    if follow is None:
+        yield from _whole(model, encoder, prompts, answers, batch_tokens)
+        return
+    batches = encoded if encoder.encoder_decoder else read
+    for batch in batches(model, encoder, prompts, batch_tokens):
+        yield batch.rows, follow(batch)
+
+
+def _following(
+    model: Any, answers: Sequence[list[int]], batch_tokens: int
+) -> Callable[[Any], Tensor] | None:
+    """ln p (rows, answers) that the answers follow prompts that were read; None if this model must
+    read prompt and answer together."""
     base = base_model(model)
     if any(getattr(wrapper, "prompted", False) for wrapper in wrappers(model)):
-        return _whole
+        return None
     if base.config.is_encoder_decoder:
-        return _by_encoder if base.config.model_type in ("t5", "mt5", "umt5") else _whole
+        known = base.config.model_type in ("t5", "mt5", "umt5")
+        return _AfterEncoder(model, answers, batch_tokens) if known else None
     exchangeable = base.config._attn_implementation in (NAME, "sdpa", "eager")
     if why_not(model) or not exchangeable or not accepts(type(base), "position_ids"):
-        return _whole
-    return _by_trie
+        return None
+    return _AfterPrompt(model, answers, batch_tokens)
 
 
 class Trie:
@@ -85,15 +134,15 @@ class Trie:
         self.paths: list[list[int]] = []
         """The nodes after which the tokens of each list come."""
         known: dict[tuple[int, ...], int] = {(): 0}
-        for answer in answers:
+        for ids in answers:
             path = [0]
-            for end in range(1, len(answer)):
-                beginning = tuple(answer[:end])
+            for end in range(1, len(ids)):
+                beginning = tuple(ids[:end])
                 if beginning not in known:
                     known[beginning] = len(self.parents)
                     self.parents.append(path[-1])
                     self.depths.append(end)
-                    self.tokens.append(answer[end - 1])
+                    self.tokens.append(ids[end - 1])
                 path.append(known[beginning])
             self.paths.append(path)
 
@@ -108,76 +157,94 @@ class Trie:
         return seen
 
 
-def _by_trie(
-    model: Any,
-    encoder: Encoder,
-    prompts: Sequence[list[int]],
-    answers: Sequence[list[int]],
-    batch_tokens: int,
-) -> Scored:
-    base, trie = base_model(model), Trie(answers)
-    device, sees = model.device, trie.sees().to(model.device)
-    tokens = torch.tensor(trie.tokens[1:], dtype=torch.long, device=device)
-    depths = torch.tensor(trie.depths[1:], dtype=torch.long, device=device)
-    for rows, inputs, cache in prompt_batches(model, encoder, prompts, batch_tokens):
-        more = {}
-        if accepts(type(base), "logits_to_keep"):
-            last = inputs["input_ids"].shape[1] - 1
-            more["logits_to_keep"] = torch.tensor([last], device=device)
-        logits = model(**inputs, **more, **continuing(model, cache)).logits[:, -1:]
-        if len(tokens):
-            read = inputs["attention_mask"].bool()[:, None].expand(-1, len(tokens), -1)
-            seen = torch.cat([read, sees.expand(len(rows), -1, -1)], dim=2)[:, None]
-            mask = torch.zeros(seen.shape, dtype=base.dtype, device=device)
-            mask.masked_fill_(~seen, torch.finfo(base.dtype).min)
-            after = model(
-                input_ids=tokens.expand(len(rows), -1),
-                attention_mask=mask,
-                position_ids=inputs["position_ids"][:, -1:] + depths,
-                **continuing(model, cache),
-            ).logits
-            logits = torch.cat([logits, after], dim=1)
-        yield rows, _sums(logits, trie.paths, answers)
+class _AfterPrompt:
+    """Reads a trie of the answers after prompts in a cache, which stays as it is."""
 
+    def __init__(self, model: Any, answers: Sequence[list[int]], batch_tokens: int) -> None:
+        self.model = model
+        self.answers = answers
+        self.batch_tokens = batch_tokens
+        trie = Trie(answers)
+        self.paths = trie.paths
+        self.sees = trie.sees().to(model.device)
+        self.tokens = torch.tensor(trie.tokens[1:], dtype=torch.long, device=model.device)
+        self.depths = torch.tensor(trie.depths[1:], dtype=torch.long, device=model.device)
 
-def _by_encoder(
-    model: Any,
-    encoder: Encoder,
-    prompts: Sequence[list[int]],
-    answers: Sequence[list[int]],
-    batch_tokens: int,
-) -> Scored:
-    base, padding = base_model(model), encoder.tokenizer.pad_token_id
-    collator = Collator(padding, encoder_decoder=True)
-    beginnings = pad([answer[:-1] for answer in answers], padding, left=False).to(model.device)
-    longest = beginnings.shape[1]
-    for rows in processes.share(by_budget([len(p) for p in prompts], batch_tokens)):
-        batch = collator.prompts([prompts[i] for i in rows])
-        batch = on_device(batch, model.device)
-        mask = batch["attention_mask"]
-        read = base.get_encoder()(**batch)
-        cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
-        start = torch.full((len(rows), 1), base.config.decoder_start_token_id, device=model.device)
-        going_on = {"past_key_values": cache, "use_cache": True}
-        first = model(
-            encoder_outputs=read, attention_mask=mask, decoder_input_ids=start, **going_on
+    def __call__(self, batch: Read) -> Tensor:
+        nodes = len(self.tokens)
+        if not nodes:
+            return _sums(batch.logits, self.paths, self.answers)
+        rows = max(self.batch_tokens // nodes, 1)
+        parts = [self._part(batch, slice(i, i + rows)) for i in range(0, len(batch.rows), rows)]
+        return torch.cat(parts)
+
+    def _part(self, batch: Read, rows: slice) -> Tensor:
+        first, mask = batch.logits[rows], batch.inputs["attention_mask"][rows]
+        count, nodes, dtype = len(first), len(self.tokens), base_model(self.model).dtype
+        seen = torch.cat(
+            [
+                mask.bool()[:, None].expand(-1, nodes, -1),
+                self.sees.expand(count, -1, -1),
+            ],
+            dim=2,
+        )[:, None]
+        hidden = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
+        hidden.masked_fill_(~seen, torch.finfo(dtype).min)
+        after = self.model(
+            input_ids=self.tokens.expand(count, -1),
+            attention_mask=hidden,
+            position_ids=batch.inputs["position_ids"][rows, -1:] + self.depths,
+            **continuing(self.model, of_rows(batch.cache, rows)),
         ).logits
-        first = first[:, None].expand(-1, len(answers), -1, -1)  # (rows, labels, 1, vocabulary)
-        logits = first
-        if longest:
-            cache.batch_repeat_interleave(len(answers))
-            hidden = read.last_hidden_state.repeat_interleave(len(answers), 0)
-            after = model(
-                encoder_outputs=(hidden,),
-                attention_mask=mask.repeat_interleave(len(answers), 0),
-                decoder_input_ids=beginnings.repeat(len(rows), 1),
-                **going_on,
-            ).logits
-            logits = torch.cat([first, after.unflatten(0, (len(rows), -1))], dim=2)
-        columns = [
-            _sums(logits[:, i], [range(len(answer))], [answer]) for i, answer in enumerate(answers)
-        ]
-        yield rows, torch.cat(columns, dim=1)
+        return _sums(torch.cat([first, after], dim=1), self.paths, self.answers)
+
+
+class _AfterEncoder:
+    """Reads answers after prompts that the encoder of T5's kind has read."""
+
+    def __init__(self, model: Any, answers: Sequence[list[int]], batch_tokens: int) -> None:
+        self.model = model
+        self.answers = answers
+        self.batch_tokens = batch_tokens
+        device = model.device
+        self.beginnings = pad([answer[:-1] for answer in answers], 0, left=False).to(device)
+        self.targets = pad(answers, 0, left=False).to(device)
+        counts = torch.tensor([len(answer) for answer in answers], device=device)
+        self.counted = torch.arange(self.targets.shape[1], device=device) < counts[:, None]
+
+    def __call__(self, batch: Encodings) -> Tensor:
+        mask, hidden = batch.inputs["attention_mask"], batch.outputs.last_hidden_state
+        rows, labels = len(batch.rows), len(self.answers)
+        begin = base_model(self.model).config.decoder_start_token_id
+        cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+        first = self._read(hidden, mask, mask.new_full((rows, 1), begin), cache)
+        longest = self.targets.shape[1]
+        together = max(self.batch_tokens // max(mask.shape[1], longest), 1)
+        sums = []
+        for pairs in torch.arange(rows * labels, device=mask.device).split(together):
+            row, label = pairs // labels, pairs % labels
+            logits = first[row]
+            if longest > 1:
+                known = EncoderDecoderCache(
+                    of_rows(cache.self_attention_cache, row),
+                    of_rows(cache.cross_attention_cache, row),
+                )
+                after = self._read(hidden[row], mask[row], self.beginnings[label], known)
+                logits = torch.cat([logits, after], dim=1)
+            logits = logits.float()
+            said = logits.gather(2, self.targets[label][..., None])[..., 0]
+            each = (said - logits.logsumexp(-1)).double()
+            sums.append(each.masked_fill(~self.counted[label], 0.0).sum(1))
+        return torch.cat(sums).view(rows, labels)
+
+    def _read(self, hidden: Tensor, mask: Tensor, ids: Tensor, cache: Any) -> Tensor:
+        return self.model(
+            encoder_outputs=(hidden,),
+            attention_mask=mask,
+            decoder_input_ids=ids,
+            past_key_values=cache,
+            use_cache=True,
+        ).logits
 
 
 def _whole(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from nlora import processes
+from nlora.data.comparing import comparison, normalise, punctuated, with_punctuation
 from nlora.evaluation.expected import ANYTHING, Expected
-from nlora.evaluation.normalise import normalise
 
 if TYPE_CHECKING:
     from nlora.data.encode import Encoder
@@ -21,11 +21,22 @@ class Prediction:
 
     text: str
     label: str
+    likely: str | None = None
+    """The most likely of the task's labels, where that was asked for."""
+    punctuated: bool = False
+    """Whether punctuation counts: it alone tells some of the task's labels apart."""
+
+    @property
+    def compared(self) -> tuple[str, str]:
+        """Answer and label as they are compared: after normalisation."""
+        form = with_punctuation if self.punctuated else normalise
+        return form(self.text), form(self.label)
 
     @property
     def correct(self) -> bool:
         """Exact match after normalisation."""
-        return normalise(self.text) == normalise(self.label)
+        given, right = self.compared
+        return given == right
 
 
 Metric = Callable[[Sequence[Prediction]], float]
@@ -39,8 +50,16 @@ def exact_match(predictions: Sequence[Prediction]) -> float:
 
 def off_list(predictions: Sequence[Prediction], labels: Sequence[str]) -> float:
     """Per cent of answers that are none of the labels, after normalisation."""
-    known = {normalise(label) for label in labels}
-    return 100.0 * sum(normalise(p.text) not in known for p in predictions) / len(predictions)
+    form = comparison(labels)
+    known = {form(label) for label in labels}
+    return 100.0 * sum(form(p.text) not in known for p in predictions) / len(predictions)
+
+
+def among_labels(predictions: Sequence[Prediction]) -> list[Prediction] | None:
+    """The predictions with the most likely label as their answer, where that was asked of all."""
+    if any(p.likely is None for p in predictions):
+        return None
+    return [replace(p, text=p.likely or "") for p in predictions]
 
 
 def answer(
@@ -51,12 +70,14 @@ def answer(
     batch_tokens: int = 2048,
     early_stop: bool = True,
     advance: Callable[[int], None] = lambda count: None,
+    seen: Callable[[Any], object] | None = None,
 ) -> list[Prediction]:
     """The model's answers to the examples, in their order, by greedy decoding.
 
     `batch_tokens` bounds rows × longest row of a batch; `advance` is called with the number of
-    examples that are done. The model is put into evaluation mode. Of several processes each decodes
-    its share of the batches that a single one would decode, and all get all answers.
+    examples that are done, `seen` as `greedy.decode` says. The model is put into evaluation mode.
+    Of several processes each decodes its share of the batches that a single one would decode, and
+    all get all answers.
     """
     import torch
 
@@ -78,11 +99,14 @@ def answer(
     texts: dict[int, str] = {}
     with torch.inference_mode():
         for rows, found in decode(
-            model, encoder, prompts, expected, max_new_tokens, batch_tokens, ends
+            model, encoder, prompts, expected, max_new_tokens, batch_tokens, ends, seen
         ):
             texts.update(zip(rows, found, strict=True))
             advance(len(rows))
     elsewhere = len(examples) - len(texts)
     texts = processes.united(texts)
     advance(elsewhere)
-    return [Prediction(texts[i], e.label) for i, e in enumerate(examples)]
+    return [
+        Prediction(texts[i], e.label, punctuated=punctuated(e.task.labels))
+        for i, e in enumerate(examples)
+    ]

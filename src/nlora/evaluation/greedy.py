@@ -11,27 +11,20 @@ take two passes however long they are. A row leaves the batch when it is done. A
 decoded by their own `generate`.
 """
 
-from collections.abc import Collection, Iterator, Sequence
-from copy import deepcopy
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, StoppingCriteria, StoppingCriteriaList
+from transformers import StoppingCriteria, StoppingCriteriaList
 
 from nlora import processes
-from nlora.backbones.structure import accepts, base_model, end_tokens, positions
-from nlora.data.batches import (
-    SHORTEST_PREFIX,
-    Collator,
-    by_budget,
-    common_prefix,
-    on_device,
-    pad,
-)
+from nlora.backbones.structure import accepts, base_model, end_tokens
+from nlora.data.batches import Collator, by_budget, on_device, pad
 from nlora.data.encode import Encoder
 from nlora.evaluation.expected import Expected
-from nlora.fast.prefix import continuing, has_cache, read_prefix, why_not, without_prefix
+from nlora.evaluation.reading import Encoded, Read, encoded, read
+from nlora.fast.prefix import continuing, has_cache, why_not
 
 Decoded = Iterator[tuple[list[int], list[str]]]
 """Indices of prompts and the texts that follow them, batch by batch."""
@@ -45,16 +38,19 @@ def decode(
     max_new_tokens: int,
     batch_tokens: int,
     ends: Collection[int] = (),
+    seen: Callable[[Any], object] | None = None,
 ) -> Decoded:
     """The texts that follow the prompts, at most `max_new_tokens` long.
 
     A text ends at an end token of the model or its tokenizer, or one of `ends`. `batch_tokens`
     bounds rows × longest row. Of several processes each decodes its share of the batches that a
-    single one would decode.
+    single one would decode. `seen` is called with each batch that was read before it is decoded: a
+    `Read` of a decoder-only model with a plain cache, an `Encoded` of an encoder-decoder model; no
+    other model can have it.
     """
     decoder = _by_generate if why_not(model) else _by_cache
     ends = [*end_tokens(model, encoder.tokenizer), *ends]
-    return decoder(model, encoder, prompts, expected, max_new_tokens, batch_tokens, ends)
+    return decoder(model, encoder, prompts, expected, max_new_tokens, batch_tokens, ends, seen)
 
 
 def _by_cache(
@@ -65,37 +61,13 @@ def _by_cache(
     max_new_tokens: int,
     batch_tokens: int,
     ends: Sequence[int],
+    seen: Callable[[Read], object] | None,
 ) -> Decoded:
-    for rows, inputs, cache in prompt_batches(model, encoder, prompts, batch_tokens):
-        hoped = [expected[i] for i in rows]
-        decoding = _Decoding(model, encoder, cache, hoped, max_new_tokens, ends)
-        yield rows, decoding.run(inputs)
-
-
-def prompt_batches(
-    model: Any, encoder: Encoder, prompts: Sequence[list[int]], batch_tokens: int
-) -> Iterator[tuple[list[int], dict[str, Tensor], DynamicCache]]:
-    """Batches of prompts for a decoder-only model with a plain cache: each process its share.
-
-    Indices of prompts, left-padded inputs, and the cache that holds what all prompts begin with.
-    """
-    collator = Collator(encoder.tokenizer.pad_token_id, encoder_decoder=False)
-    shared = common_prefix(prompts)
-    shared = shared if shared >= SHORTEST_PREFIX and len(prompts) > 1 else 0
-    prefix = None
-    if shared:
-        ids = torch.tensor(prompts[0][:shared], device=model.device)
-        prefix = read_prefix(model, ids, rows=1)
-    for rows in processes.share(by_budget([len(p) - shared for p in prompts], batch_tokens)):
-        inputs = collator.prompts([prompts[i] for i in rows])
-        inputs = on_device(inputs, model.device)
-        inputs["position_ids"] = positions(inputs["attention_mask"])
-        cache = DynamicCache(config=base_model(model).config)
-        if prefix is not None:
-            cache = deepcopy(prefix)
-            cache.batch_repeat_interleave(len(rows))
-            inputs = without_prefix(inputs, shared)
-        yield rows, inputs, cache
+    for batch in read(model, encoder, prompts, batch_tokens):
+        if seen is not None:
+            seen(batch)
+        hoped = [expected[i] for i in batch.rows]
+        yield batch.rows, _Decoding(model, encoder, batch, hoped, max_new_tokens, ends).run()
 
 
 class _Decoding:
@@ -105,29 +77,28 @@ class _Decoding:
         self,
         model: Any,
         encoder: Encoder,
-        cache: DynamicCache,
+        batch: Read,
         expected: Sequence[Expected],
         max_new_tokens: int,
         ends: Sequence[int],
     ) -> None:
         self.model = model
         self.encoder = encoder
-        self.cache = cache
+        self.cache = batch.cache
+        self.first = batch.logits
         self.expected = expected
         self.max_new_tokens = max_new_tokens
         self.ends = set(ends)
         self.new: list[list[int]] = [[] for _ in expected]
         self.alive = list(range(len(expected)))
-        self.mask = torch.empty(0)
+        self.mask = batch.inputs["attention_mask"]
         """Which positions of the cache count, (alive, S)."""
-        self.place = torch.empty(0)
+        self.place = batch.inputs["position_ids"][:, -1:]
         """The position of each row's last token that was read, (alive, 1)."""
 
-    def run(self, inputs: dict[str, Tensor]) -> list[str]:
-        """The texts that follow left-padded inputs whose first tokens may be in the cache."""
-        self.mask, self.place = inputs["attention_mask"], inputs["position_ids"][:, -1:]
-        says = self._read(inputs["input_ids"], inputs["position_ids"], last=True)
-        self._take(says, [[] for _ in self.alive], read=0)
+    def run(self) -> list[str]:
+        """The texts that follow the prompts."""
+        self._take(self.first.argmax(-1).tolist(), [[] for _ in self.alive], read=0)
         while self.alive:
             drafts = [self.expected[row].draft(self.new[row]) for row in self.alive]
             blocks = [
@@ -139,16 +110,13 @@ class _Decoding:
             self._take(self._read(ids, self.place + ahead), drafts, read=ids.shape[1])
         return [self.encoder.text(ids).strip() for ids in self.new]
 
-    def _read(self, ids: Tensor, places: Tensor, last: bool = False) -> list[list[int]]:
-        """What greedy decoding says after each token of `ids` (alive, N), or after the last."""
+    def _read(self, ids: Tensor, places: Tensor) -> list[list[int]]:
+        """What greedy decoding says after each token of `ids`, (alive, N)."""
         kind = type(base_model(self.model))
         more = {"position_ids": places} if accepts(kind, "position_ids") else {}
-        if last and accepts(kind, "logits_to_keep"):
-            # An index: a slice of the states would make `matmul` copy the vocabulary for each row.
-            more["logits_to_keep"] = torch.tensor([ids.shape[1] - 1], device=ids.device)
         going_on = continuing(self.model, self.cache)
         logits = self.model(input_ids=ids, attention_mask=self.mask, **more, **going_on).logits
-        return (logits[:, -1:] if last else logits).argmax(-1).tolist()
+        return logits.argmax(-1).tolist()
 
     def _take(self, says: list[list[int]], drafts: list[list[int]], read: int) -> None:
         """Add to every row what is said as far as its draft agrees; rows that are done leave.
@@ -193,14 +161,12 @@ def _by_generate(
     max_new_tokens: int,
     batch_tokens: int,
     ends: Sequence[int],
+    seen: Callable[[Encoded], object] | None,
 ) -> Decoded:
     tokenizer = encoder.tokenizer
-    collator = Collator(tokenizer.pad_token_id, encoder.encoder_decoder)
-    for rows in processes.share(by_budget([len(p) for p in prompts], batch_tokens)):
-        batch = collator.prompts([prompts[i] for i in rows])
-        batch = on_device(batch, model.device)
+    for rows, inputs in _inputs(model, encoder, prompts, batch_tokens, seen):
         out = model.generate(
-            **batch,
+            **inputs,
             max_new_tokens=max_new_tokens,
             do_sample=False,
             num_beams=1,
@@ -211,8 +177,27 @@ def _by_generate(
                 [_HopelessRows(encoder, [expected[i] for i in rows])]
             ),
         )
-        start = 1 if encoder.encoder_decoder else batch["input_ids"].shape[1]
+        start = 1 if encoder.encoder_decoder else inputs["input_ids"].shape[1]
         yield rows, [encoder.text(until(row, ends)).strip() for row in out[:, start:].tolist()]
+
+
+def _inputs(
+    model: Any,
+    encoder: Encoder,
+    prompts: Sequence[list[int]],
+    batch_tokens: int,
+    seen: Callable[[Encoded], object] | None,
+) -> Iterator[tuple[list[int], dict[str, Any]]]:
+    """Batches for `generate`: prompts, or what the encoder made of those that somebody saw."""
+    if seen is not None:
+        for batch in encoded(model, encoder, prompts, batch_tokens):
+            seen(batch)
+            mask = batch.inputs["attention_mask"]
+            yield batch.rows, {"encoder_outputs": batch.outputs, "attention_mask": mask}
+        return
+    collator = Collator(encoder.tokenizer.pad_token_id, encoder.encoder_decoder)
+    for rows in processes.share(by_budget([len(p) for p in prompts], batch_tokens)):
+        yield rows, on_device(collator.prompts([prompts[i] for i in rows]), model.device)
 
 
 def until(ids: list[int], ends: Sequence[int]) -> list[int]:

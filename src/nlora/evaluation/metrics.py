@@ -17,9 +17,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from nlora.data.comparing import comparison
 from nlora.errors import NloraError, unknown
 from nlora.evaluation.answers import Metric, Prediction, exact_match
-from nlora.evaluation.normalise import normalise
 
 EXTRA = "pip install 'nlora[metrics]'"
 
@@ -130,8 +130,9 @@ def by_label(predictions: Sequence[Prediction], labels: Sequence[str]) -> dict[s
     `answered` has what examples of the label were answered with, by label; `none` counts answers
     that are no label.
     """
-    names = {normalise(label): label for label in labels}
-    pairs = Counter((p.label, names.get(normalise(p.text))) for p in predictions)
+    form = comparison(labels)
+    names = {form(label): label for label in labels}
+    pairs = Counter((p.label, names.get(form(p.text))) for p in predictions)
     found = {}
     for label in labels:
         row = {other: pairs[label, other] for other in labels if pairs[label, other]}
@@ -149,4 +150,5 @@ def by_label(predictions: Sequence[Prediction], labels: Sequence[str]) -> dict[s
 
 
 def _normalised(predictions: Sequence[Prediction]) -> tuple[list[str], list[str]]:
-    return [normalise(p.text) for p in predictions], [normalise(p.label) for p in predictions]
+    pairs = [p.compared for p in predictions]
+    return [given for given, _ in pairs], [right for _, right in pairs]

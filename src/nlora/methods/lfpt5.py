@@ -30,8 +30,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from nlora.data.comparing import comparison
 from nlora.data.encode import IGNORED
-from nlora.data.examples import normalise
 from nlora.data.prompts import ANSWER
 from nlora.data.task import Example, Task
 from nlora.methods.base import Method, MixedIn, Settings, State
@@ -253,7 +253,8 @@ def read(task: Task, text: str) -> Example | None:
     text, _, answer = text.rpartition(SEPARATOR)
     text, answer = text.strip(), answer.strip()
     if task.labels is not None:
-        answer = next((label for label in task.labels if normalise(label) == normalise(answer)), "")
+        form = comparison(task.labels)
+        answer = next((label for label in task.labels if form(label) == form(answer)), "")
     return Example(task, text, answer) if text and answer else None
 
 

@@ -40,6 +40,9 @@ class RunSettings(AdapterSettings):
     max_text_tokens: Count | None = Field(None, description="cut the text alone to so many tokens")
     max_new_tokens: Count = Field(50, description="longest answer in evaluation")
     eval_tokens: Count = Field(2048, description="tokens in a batch of evaluation")
+    among_labels: bool = Field(
+        True, description="tests also measure the accuracy of the most likely label"
+    )
     prompt: PromptForm = Field(
         "paper", description="paper: no data set name; released: with the Task/Dataset prefix"
     )

@@ -22,6 +22,12 @@ METRICS = {
     "forward": "forward_transfer",
 }
 
+BESIDE = {
+    "among labels": ("among_labels", "average_accuracy"),
+    "off the list": ("off_list", "average"),
+}
+"""What stands beside them where it was measured, and where in a row it is."""
+
 BENCHMARKS = {
     "standard": ("order-1", "order-2", "order-3"),
     "large": ("order-4", "order-5", "order-6"),
@@ -36,20 +42,23 @@ def accuracy(section: Section) -> Table:
     for name, streams in groups.items():
         several = len(streams) > 1
         columns += [*streams, *([f"{name}: average"] if several else [])]
-        columns += [f"{name if several else streams[0]}: {m}" for m in METRICS if m != "average"]
+        names = [*METRICS, *_beside(section)]
+        columns += [f"{name if several else streams[0]}: {m}" for m in names if m != "average"]
     rows: list[list[Cell]] = []
     for label, measured in _zero_shot(section).items():
-        rows.append([label, *_zero_cells(groups, measured)])
+        rows.append([label, *_zero_cells(groups, measured, _beside(section))])
     for label in section.methods:
         cells: list[Cell] = [marked(section, label)]
         for streams in groups.values():
             cells += [_cell(section, label, [stream], "average_accuracy") for stream in streams]
             names = list(METRICS.values())[0 if len(streams) > 1 else 1 :]
             cells += [_cell(section, label, streams, name) for name in names]
+            cells += [_cell(section, label, streams, *BESIDE[m]) for m in _beside(section)]
         rows.append(cells)
     notes = [
         "accuracy after the last stage in per cent; learning: each task right after it was "
         "learned; ± standard deviation over seeds",
+        *_meanings(section),
         *(f"{n}: over {', '.join(s)}" for n, s in groups.items() if len(s) > 1),
         *fairness(section),
         *legend(section, section.methods),
@@ -64,17 +73,20 @@ def metrics(section: Section) -> Table:
     for stream in section.streams:
         for label, measured in _zero_shot(section).items():
             if stream in measured:
-                cells: list[Cell] = [Value(measured[stream]), *([None] * (len(METRICS) - 1))]
+                found = measured[stream]
+                cells: list[Cell] = [Value(found["average"]), *([None] * (len(METRICS) - 1))]
+                cells += [_value(found.get(name)) for name in _beside(section)]
                 rows.append([stream, label, *cells, None])
         for label in section.methods:
             runs = section.of(label, stream)
             cells = [_cell(section, label, [stream], name) for name in METRICS.values()]
+            cells += [_cell(section, label, [stream], *BESIDE[m]) for m in _beside(section)]
             seeds = ", ".join(str(run.seed) for run in runs)
             if runs or "failed" in cells:
                 rows.append([stream, marked(section, label), *cells, seeds])
-    notes = ["in per cent; ± standard deviation over seeds"]
+    notes = ["in per cent; ± standard deviation over seeds", *_meanings(section)]
     notes += [*legend(section, section.methods), *section.failures()]
-    columns = ["stream", "method", *METRICS, "seeds"]
+    columns = ["stream", "method", *METRICS, *_beside(section), "seeds"]
     return Table("metrics", f"All metrics. {section.title}", columns, rows, notes)
 
 
@@ -120,17 +132,39 @@ def _groups(streams: Sequence[str]) -> dict[str, list[str]]:
     return {**found, **{s: [s] for s in streams if s not in known}}
 
 
-def _cell(section: Section, label: str, streams: Sequence[str], name: str) -> Cell:
-    found = over_streams(section, label, streams, lambda run: run.row[name])
+def _beside(section: Section) -> list[str]:
+    """What of `BESIDE` any run has."""
+    return [m for m, (key, _) in BESIDE.items() if any(key in run.row for run in section.runs)]
+
+
+def _meanings(section: Section) -> list[str]:
+    said = {
+        "among labels": "average accuracy where the answer is the most likely of the task's labels",
+        "off the list": "share of answers that are none of the task's labels",
+    }
+    found = [f"{name}: {said[name]}" for name in _beside(section)]
+    return ["; ".join([*found, "both after the last stage"])] if found else []
+
+
+def _cell(
+    section: Section, label: str, streams: Sequence[str], name: str, part: str | None = None
+) -> Cell:
+    def value(run: Run) -> Any:
+        return run.row[name] if part is None else run.row.get(name, {}).get(part)
+
+    found = over_streams(section, label, streams, value)
     if found is None and len(streams) == 1 and not section.of(label, streams[0]):
         failed = [r for r in section.runs if r.error and (r.label, r.stream) == (label, streams[0])]
         return "failed" if failed else None
     return found
 
 
-def _zero_shot(section: Section) -> dict[str, dict[str, float]]:
-    """The untrained model's average accuracy by prompt and stream, measured once for each."""
-    found: dict[str, dict[str, float]] = {}
+def _zero_shot(section: Section) -> dict[str, dict[str, dict[str, float]]]:
+    """Of the untrained model, by prompt and stream, its average accuracy and what is beside it.
+
+    It was measured once for each.
+    """
+    found: dict[str, dict[str, dict[str, float]]] = {}
     for run in section.runs:
         row = run.row.get("zero_shot")
         if run.error or not row or None in row:
@@ -142,17 +176,33 @@ def _zero_shot(section: Section) -> dict[str, dict[str, float]]:
             if run.settings.get(name, plain) != plain
         ]
         label = ":".join([ZERO_SHOT, *([",".join(other)] if other else [])])
-        found.setdefault(label, {}).setdefault(run.stream, fmean(row))
+        measured = {"average": fmean(row)}
+        for name, (key, _) in BESIDE.items():
+            beside = [v for v in run.row.get(key, {}).get("zero_shot") or [] if v is not None]
+            measured |= {name: fmean(beside)} if beside else {}
+        found.setdefault(label, {}).setdefault(run.stream, measured)
     return dict(sorted(found.items()))
 
 
-def _zero_cells(groups: dict[str, list[str]], measured: dict[str, float]) -> list[Cell]:
+def _zero_cells(
+    groups: dict[str, list[str]], measured: dict[str, dict[str, float]], beside: Sequence[str]
+) -> list[Cell]:
     cells: list[Cell] = []
     for streams in groups.values():
-        values = [measured.get(stream) for stream in streams]
-        cells += [None if v is None else Value(v) for v in values]
+        found = [measured.get(stream, {}) for stream in streams]
+        cells += [_value(values.get("average")) for values in found]
         if len(streams) > 1:
-            whole = [v for v in values if v is not None]
-            cells.append(Value(fmean(whole)) if len(whole) == len(streams) else None)
+            cells.append(_whole([values.get("average") for values in found]))
         cells += [None] * (len(METRICS) - 1)
+        cells += [_whole([values.get(name) for values in found]) for name in beside]
     return cells
+
+
+def _value(number: float | None) -> Cell:
+    return None if number is None else Value(number)
+
+
+def _whole(numbers: Sequence[float | None]) -> Cell:
+    """Their mean, if all are there."""
+    known = [number for number in numbers if number is not None]
+    return Value(fmean(known)) if len(known) == len(numbers) else None

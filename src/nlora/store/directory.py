@@ -56,6 +56,9 @@ class StageRecord(BaseModel):
     trainable_parameters: int = 0
     accuracy: dict[str, float] = Field(default_factory=dict)
     """Per cent by task, of the model as it was after this stage."""
+    among_labels: dict[str, float] = Field(default_factory=dict)
+    """Likewise where the answer is the most likely of the task's labels, whatever greedy decoding
+    says, by task that has labels."""
     off_list: dict[str, float] = Field(default_factory=dict)
     """Per cent of answers that are none of the task's labels, by task that has labels."""
     tested: dict[str, int] = Field(default_factory=dict)

@@ -17,6 +17,9 @@ from nlora.store.directory import ModelDirectory, StageRecord
 THRESHOLDS = ("0.1rms", "1e-3")
 """Of collisions: relative to each matrix' own size, and absolute."""
 
+_BESIDE = {"among_labels"}
+"""Settings that decide only what is measured beside the results."""
+
 _CONFIGURATION = ("method", "tasks", "seed", "max_train", "max_eval", "evaluate", "settings")
 
 
@@ -24,7 +27,9 @@ def configuration(document: dict[str, Any]) -> dict[str, Any]:
     """What of a `model.json` decides the result. A model in a folder goes by the folder's name."""
     model = Path(document["model"])
     name = model.name if model.is_absolute() else document["model"]
-    return {"model": name, **{key: document[key] for key in _CONFIGURATION}}
+    found = {key: document[key] for key in _CONFIGURATION}
+    settings = {k: v for k, v in document["settings"].items() if k not in _BESIDE}
+    return {"model": name, **found, "settings": settings}
 
 
 def row(directory: ModelDirectory, made_by: str | None) -> dict[str, Any]:

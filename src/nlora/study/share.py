@@ -16,7 +16,7 @@ from nlora.store.directory import ModelDirectory
 
 _EVALUATION = (
     *("prompt", "chat", "max_length", "max_text_tokens", "max_new_tokens", "eval_tokens"),
-    *("precision", "shared_prefix"),
+    *("among_labels", "precision", "shared_prefix"),
 )
 """Run settings that the answers of an untrained model depend on."""
 
