@@ -10,7 +10,7 @@ from nlora.continual.answering import predict
 from nlora.continual.learning import run
 from nlora.continual.results import results
 from nlora.store.directory import ModelDirectory
-from tests.runs import FAST, config, read_jsonl, write_stream, write_task
+from tests.runs import FAST, Listener, config, read_jsonl, write_stream, write_task
 
 
 def last(out):
@@ -44,14 +44,14 @@ def test_the_most_likely_label_is_that_of_predict_with_the_same_model(kind, fini
 def test_the_protocol_has_the_same_numbers_without_it(shape, request, tmp_path):
     stream = write_stream(tmp_path, "colour", "animal")
     found = {}
-    for on in (True, False):
+    for on in ("auto", False):
         asked = config(request.getfixturevalue(shape), stream, {**FAST, "among_labels": on})
         found[on] = run(asked, tmp_path / str(on))
-    assert "among_labels" in found[True]
+    assert "among_labels" in found["auto"]
     assert "among_labels" not in found[False]
-    assert found[True]["accuracy_matrix"] == found[False]["accuracy_matrix"]
-    assert found[True]["off_list"] == found[False]["off_list"]
-    with_it, without = (last(tmp_path / name)[1] for name in ("True", "False"))
+    assert found["auto"]["accuracy_matrix"] == found[False]["accuracy_matrix"]
+    assert found["auto"]["off_list"] == found[False]["off_list"]
+    with_it, without = (last(tmp_path / name)[1] for name in ("auto", "False"))
     assert [{k: v for k, v in row.items() if k != "likely"} for row in with_it] == without
 
 
@@ -76,3 +76,17 @@ def test_stages_of_an_earlier_version_have_results_as_before(finished, tmp_path)
     found = results(ModelDirectory(tmp_path / "out"), ["colour", "animal"], "inc-lora")
     assert found["average_accuracy"] is not None
     assert not {"among_labels", "off_list"} & found.keys()
+
+
+def test_a_model_that_cannot_read_a_prompt_once_measures_it_only_if_told_to(llama, tmp_path):
+    stream = write_stream(tmp_path, "colour", "animal")
+    listener = Listener()
+    settings = {**FAST, "prompt_length": 2}
+    asked = config(llama, stream, settings, method="prog-prompt")
+    found = run(asked, tmp_path / "auto", listener)
+    assert "among_labels" not in found
+    assert sum("most likely label" in line for line in listener.messages) == 1
+    asked = config(llama, stream, {**settings, "among_labels": True}, method="prog-prompt")
+    told = run(asked, tmp_path / "told")
+    assert None not in told["among_labels"]["accuracy_matrix"][-1]
+    assert told["accuracy_matrix"] == found["accuracy_matrix"]

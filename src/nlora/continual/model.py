@@ -23,7 +23,7 @@ from nlora.data.messages import conversation
 from nlora.data.prompts import Prompter
 from nlora.data.task import Example, Task, TaskData
 from nlora.errors import NloraError
-from nlora.evaluation.among import answers_and_log_likelihoods, log_likelihoods
+from nlora.evaluation.among import answers_and_log_likelihoods, log_likelihoods, reads_once
 from nlora.evaluation.answers import Prediction, answer
 from nlora.evaluation.metrics import OF_LABELS
 from nlora.fast.attention import use_plain_attention
@@ -67,6 +67,7 @@ class ContinualModel:
         self.mixed = plan.run.precision == "bf16" and weights_dtype(plan) == torch.float32
         self.records = directory.stages()
         self._known_states: dict[Any, Tensor] = {}
+        self._told_among = False
         self._routes_taken: dict[str, list[Route]] = {}
         """Of the last evaluation, by task, where the method routes."""
 
@@ -310,10 +311,24 @@ class ContinualModel:
 
     def _tested(self, examples: Sequence[Example]) -> list[Prediction]:
         labels = examples[0].task.labels
-        if labels is None or not self.plan.run.among_labels:
+        if labels is None or not self._among_labels():
             return self._answer(examples)
         found = self._decoded(answers_and_log_likelihoods, examples)
         return [replace(said, likely=labels[likely.index(max(likely))]) for said, likely in found]
+
+    def _among_labels(self) -> bool:
+        """Whether tests measure the most likely labels too, as the settings and the model say."""
+        wanted = self.plan.run.among_labels
+        if wanted != "auto":
+            return wanted
+        affordable = reads_once(self.adapter.model)
+        if not affordable and not self._told_among:
+            self._told_among = True
+            self.progress.message(
+                "tests do not measure the most likely label, since this model would read each "
+                "prompt as often as the task has labels; among_labels=true measures it"
+            )
+        return affordable
 
     def _answer(self, examples: Sequence[Example]) -> list[Prediction]:
         return self._decoded(answer, examples)

@@ -61,6 +61,11 @@ def log_likelihoods(
     return [found[i] for i in range(len(examples))]
 
 
+def reads_once(model: Any) -> bool:
+    """Whether the model can read a prompt once for all labels, and for its greedy answer."""
+    return _following(model, [[0]], 1) is not None
+
+
 def answers_and_log_likelihoods(
     model: Any,
     encoder: Encoder,

@@ -40,8 +40,10 @@ class RunSettings(AdapterSettings):
     max_text_tokens: Count | None = Field(None, description="cut the text alone to so many tokens")
     max_new_tokens: Count = Field(50, description="longest answer in evaluation")
     eval_tokens: Count = Field(2048, description="tokens in a batch of evaluation")
-    among_labels: bool = Field(
-        True, description="tests also measure the accuracy of the most likely label"
+    among_labels: bool | Literal["auto"] = Field(
+        "auto",
+        description="tests also measure the accuracy of the most likely label; auto: where the "
+        "model can read each prompt once for it",
     )
     prompt: PromptForm = Field(
         "paper", description="paper: no data set name; released: with the Task/Dataset prefix"
