@@ -4,14 +4,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Literal
 
 from nlora.data.columns import PLAIN, named
-from nlora.data.examples import check_labels, to_examples, to_texts
+from nlora.data.examples import check_labels, to_examples
 from nlora.data.formats import Source, read_rows, test_split
 from nlora.data.holdout import hold_out
-from nlora.data.rows import stop
 from nlora.data.task import Example, Task, TaskData
 from nlora.errors import Faults, NloraError, Several, unknown
 
@@ -106,20 +104,6 @@ def read_task(
         notes=tuple(dict.fromkeys(note for part in found.values() for note in part.notes)),
         bad_rows=sum(part.bad_rows for part in found.values()),
     )
-
-
-def read_texts(
-    path: Path, columns: Mapping[str, str] | None = None, encoding: str | None = None
-) -> tuple[tuple[str, ...], list[str]]:
-    """The texts of a file, without answers, and which columns were chosen, in words.
-
-    A .txt file and standard input (`-`) hold a text a line; others are read as a task's files are.
-    Raises NloraError, with file and line, for all that is wrong with the file.
-    """
-    columns = {k: v for k, v in (columns or {}).items() if k == "text"}
-    rows = read_rows(path, "test", stop, encoding, columns, lines=True)
-    rows, notes, _ = named(rows, columns, None, stop, answers=False)
-    return to_texts(rows, PLAIN), notes
 
 
 def _read(source: Source, split: str, task: Task, reading: Reading) -> _Split:
