@@ -67,11 +67,9 @@ def to_examples(
 ) -> tuple[Example, ...]:
     """The rows as examples of the task, without those that have an `ignored` label.
 
-    `left_out`, if given, counts these by label.
-
     A row has its text under one of `text_keys`, and its answer under "label". Every row that has
     not, or whose label is not the task's, is reported with its place and left out; so is a file
-    that gives no example at all.
+    that gives no example at all. `left_out` counts the ignored by label.
     """
     examples = []
     for i, row in enumerate(rows.values):
@@ -80,10 +78,10 @@ def to_examples(
         except NloraError as error:
             report(f"{rows.place(i)}: {error}")
         else:
-            if isinstance(example, Example):
+            if example is not None:
                 examples.append(example)
-            elif left_out is not None:
-                left_out[example] += 1
+            elif left_out is not None and isinstance(row, dict):
+                left_out[row["label"]] += 1
     if not examples:
         report(f"{rows.path}: no examples")
     return tuple(examples)
@@ -111,8 +109,7 @@ def to_texts(rows: Rows, text_keys: Sequence[str]) -> tuple[str, ...]:
 
 def _example(
     row: object, task: Task, text_keys: Sequence[str], ignored: Collection[str]
-) -> Example | str:
-    """The example, or its label if that is an ignored one."""
+) -> Example | None:
     if not isinstance(row, dict):
         names = " or ".join(f"'{key}'" for key in text_keys)
         raise NloraError(f"an example must be an object with {names}, and 'label'")
@@ -121,7 +118,7 @@ def _example(
         raise NloraError(f"no 'label'; it has: {_keys_of(row)}")
     label = _as_text(row["label"], "label")
     if label in ignored:
-        return label
+        return None
     if task.labels is not None and label not in task.labels:
         raise unknown("label", _brief(label), task.labels)
     return Example(task, _as_text(row[key], key), label)
