@@ -1,10 +1,12 @@
 import json
+from pathlib import Path
 
 import pytest
 
-from nlora.data.columns import parse_columns
+from nlora.data.columns import named, parse_columns
 from nlora.data.files import task_from_files
 from nlora.data.reading import Reading
+from nlora.data.rows import Rows, stop
 from nlora.errors import NloraError
 
 
@@ -110,8 +112,15 @@ def test_labels_of_the_data(read):
 
 
 def test_chats_and_instructions_are_left_to_their_reader(read):
-    assert "it has: messages" in problem(read, {"messages": []})
-    assert "it has: Instruction, output" in problem(read, {"Instruction": "a", "output": "b"})
+    for row in (
+        {"messages": [], "answer": "b"},
+        {"conversations": [], "answer": "b"},
+        {"Instruction": "a", "output": "b", "question": "c"},
+        {"prompt": "a", "completion": "b", "content": "c"},
+    ):
+        rows = Rows(Path("a"), [row], str)
+        assert named(rows, {}, None, stop) == (rows, [], None)
+        assert named(rows, {"text": next(iter(row))}, None, stop)[0] != rows
 
 
 @pytest.mark.parametrize("text", ["review", "text=a,text=b", "txt=a", "text="])

@@ -187,14 +187,17 @@ def _hold_out(found: dict[str, _Split], reading: Reading, faults: Faults) -> Non
 
 
 def _compare(found: dict[str, _Split], faults: Faults) -> None:
-    """Whether what is tested was trained, which would make accuracy memory."""
+    """Tell where what is tested was trained, which makes accuracy memory."""
     train, test = found["train"], found["test"]
     if train.path == test.path and not train.held_out:
-        faults.found.append(f"{test.path}: train and test are the same file")
+        note = f"{test.path}: train and test are the same file, so accuracy is memory"
+        if faults.found:  # by itself it stops nobody who wants to see just that
+            faults.found.append(note)
+        found["test"] = replace(test, notes=(*test.notes, note))
         return
     if train.examples and len({e.label for e in train.examples}) == 1:
         note = f"{train.path}: all training examples have one label, '{train.examples[0].label}'"
-        found["train"] = replace(found["train"], notes=(*train.notes, note))
+        found["train"] = replace(train, notes=(*train.notes, note))
     texts = {e.text for e in train.examples}
     shared = sum(e.text in texts for e in test.examples)
     if shared:
