@@ -57,7 +57,8 @@ class Faults:
 
     def check(self) -> None:
         """Raise NloraError if anything was wrong."""
-        if len(self.found) == 1:
-            raise NloraError(self.found[0])
-        if self.found:
-            raise Several(dict.fromkeys(self.found))
+        faults = list(dict.fromkeys(self.found))
+        if len(faults) == 1:
+            raise NloraError(faults[0])
+        if faults:
+            raise Several(faults)

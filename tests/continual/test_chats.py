@@ -8,8 +8,7 @@ import yaml
 from nlora.continual.answering import predict
 from nlora.continual.learning import learn, run
 from nlora.continual.preview import preview
-from nlora.data.files import task_from_files
-from nlora.data.reading import read_texts
+from nlora.data.files import read_texts, task_from_files
 from nlora.errors import NloraError
 from nlora.plan.resolve import resolve
 from tests import tiny
@@ -75,7 +74,7 @@ def test_chats_are_learned_beside_texts_and_their_ends_end_answers(trained):
 
 def test_chats_and_plain_texts_are_answered(trained, tmp_path):
     rows = [{"messages": chat("y", 7, 2)["messages"][:3]}, {"text": "zzz 5"}, {"prompt": "xxx 1"}]
-    found = predict(trained, read_texts(write(tmp_path / "ask.jsonl", rows))[0], "chats")
+    found = predict(trained, read_texts(write(tmp_path / "ask.jsonl", rows)), "chats")
     assert [answer.answer for answer in found] == ["cd", "ef", "ab"]
 
 

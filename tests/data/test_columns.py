@@ -1,11 +1,13 @@
 import json
+from pathlib import Path
 
 import pytest
 
-from nlora.data.columns import parse_columns
+from nlora.data.columns import named, parse_columns
 from nlora.data.files import task_from_files
 from nlora.data.messages import conversation
 from nlora.data.reading import Reading
+from nlora.data.rows import Rows, stop
 from nlora.errors import NloraError
 
 
@@ -115,6 +117,15 @@ def test_chats_and_instructions_are_left_to_their_reader(read):
     [(text, label)], notes, task = read({"Instruction": "a", "output": "b", "text": "c"})
     assert (conversation(text)[-1]["content"], label, notes) == ("a", "b", "")
     assert task.chat
+    for row in (
+        {"messages": [], "answer": "b"},
+        {"conversations": [], "answer": "b"},
+        {"Instruction": "a", "output": "b", "question": "c"},
+        {"prompt": "a", "completion": "b", "content": "c"},
+    ):
+        rows = Rows(Path("a"), [row], str)
+        assert named(rows, {}, None, stop) == (rows, [], None)
+        assert named(rows, {"text": next(iter(row))}, None, stop)[0] != rows
 
 
 @pytest.mark.parametrize("text", ["review", "text=a,text=b", "txt=a", "text="])

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from nlora.data.files import task_from_files
+from nlora.data.files import read_texts, task_from_files
 from nlora.data.formats import read_rows, title
-from nlora.data.reading import read_texts
 from nlora.data.rows import stop
 from nlora.errors import NloraError
 
@@ -235,12 +234,12 @@ def test_an_encoding_that_is_none_is_one_line(tmp_path):
 
 def test_texts_without_answers(tmp_path):
     lines = written(tmp_path, "a.txt", "text,label\n{\n")
-    assert read_texts(lines)[0] == ("text,label", "{")
+    assert read_texts(lines) == ("text,label", "{")
     table = written(tmp_path, "b.csv", "id;Review\n1;fine, but late\n")
-    texts, notes = read_texts(table)
-    assert texts == ("fine, but late",)
+    notes: list[str] = []
+    assert read_texts(table, tell=notes.append) == ("fine, but late",)
     assert "text is 'Review'" in notes[0]
-    assert read_texts(table, {"text": "id", "label": "none"})[0] == ("1",)
+    assert read_texts(table, {"text": "id", "label": "none"}) == ("1",)
 
 
 def test_a_test_split_without_labels_is_passed_over(tmp_path):

@@ -4,9 +4,8 @@ import json
 
 import pytest
 
-from nlora.data.files import task_from_files
+from nlora.data.files import read_texts, task_from_files
 from nlora.data.messages import agreed, asked, conversation, plain, read_asked, read_chat
-from nlora.data.reading import read_texts
 from nlora.data.task import Example, Task, TaskData
 from nlora.errors import NloraError
 
@@ -172,7 +171,7 @@ def test_texts_to_be_answered_may_be_chats(tmp_path):
     rows = [{"messages": WHOLE[:4]}, {"instruction": "a dog?"}, {"prompt": "a dog?"}, {"text": "a"}]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     chat = Task("chats", "Be brief.", chat=True)
-    turns = [asked(chat, text) for text in read_texts(path)[0]]
+    turns = [asked(chat, text) for text in read_texts(path)]
     brief = {"role": "system", "content": "Be brief."}
     ask = {"role": "user", "content": "a"}
     assert turns == [WHOLE[:4], [MORE], [brief, MORE], [brief, ask]]

@@ -84,7 +84,6 @@ def test_all_that_is_wrong_with_a_stream_is_said_at_once(tmp_path):
     expected = [
         "latin.csv, line 2: not UTF-8",
         "odd.jsonl, line 1: no 'text'",
-        "good.jsonl: train and test are the same file",
         "label.jsonl, line 1: unknown label 'yess'",
         "label.jsonl, line 2: 'text' is empty",
         "no such file",
@@ -94,7 +93,7 @@ def test_all_that_is_wrong_with_a_stream_is_said_at_once(tmp_path):
     assert len(caught.value.faults) == len(expected)
     for fault, said in zip(caught.value.faults, expected, strict=True):
         assert said in fault
-    assert str(caught.value).startswith("8 things are wrong:\n  - ")
+    assert str(caught.value).startswith("7 things are wrong:\n  - ")
 
 
 def test_the_keys_of_an_entry(tmp_path):
@@ -136,6 +135,13 @@ def test_texts_of_test_that_are_in_train_are_told(tmp_path):
     train = write(tmp_path / "a.jsonl", rows(9))
     test = write(tmp_path / "b.jsonl", rows(12)[6:])
     assert "3 of 6 test texts are also in train" in task_from_files("a", train, test).notes[0]
+
+
+def test_one_file_as_train_and_test_is_told(tmp_path):
+    path = write(tmp_path / "a.jsonl", rows(9))
+    assert "train and test are the same file" in task_from_files("a", path, path).notes[0]
+    with pytest.raises(Several, match="train and test are the same file"):
+        task_from_files("a", path, path, dev=tmp_path / "none.jsonl")
 
 
 def made(*pairs):

@@ -55,14 +55,12 @@ def predict(
     """
     from nlora.continual.answering import predict as answers
     from nlora.data.columns import parse_columns
-    from nlora.data.reading import read_texts
+    from nlora.data.files import read_texts
     from nlora.store.atomic import write_text
 
     given = parse_columns(columns) if columns else None
-    asked, notes = read_texts(texts, given, encoding)
     watch = progress()
-    for note in notes:
-        watch.message(note)
+    asked = read_texts(texts, given, encoding, watch.message)
     if out is not None and out.is_dir():
         raise NloraError(f"{out} is a folder; --out takes a file")
     found = answers(model_dir, asked, task, watch, free)

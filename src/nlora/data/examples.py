@@ -67,10 +67,10 @@ def to_examples(
         except NloraError as error:
             report(f"{rows.place(i)}: {error}")
         else:
-            if isinstance(example, Example):
+            if example is not None:
                 examples.append(example)
-            elif left_out is not None:
-                left_out[example] += 1
+            elif left_out is not None and isinstance(row, dict):
+                left_out[row["label"]] += 1
     if not examples:
         report(f"{rows.path}: no examples")
     return tuple(examples)
@@ -110,7 +110,7 @@ def _example(
         raise NloraError(f"no 'label'; it has: {_keys_of(row)}")
     label = _as_text(row["label"], "label")
     if label in ignored:
-        return label
+        return None
     if task.labels is not None and label not in task.labels:
         raise unknown("label", _brief(label), task.labels)
     return Example(task, _as_text(row[key], key), label)

@@ -15,19 +15,19 @@ takes those of the training file. `metric` names what answers are measured by
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from nlora.data.columns import check_columns
-from nlora.data.examples import check_labels
-from nlora.data.formats import Source, source
+from nlora.data.columns import PLAIN, check_columns, named
+from nlora.data.examples import check_labels, to_texts
+from nlora.data.formats import Source, read_rows, source
 from nlora.data.messages import agreed
 from nlora.data.reading import Reading, check_reading, read_task
-from nlora.data.rows import read_text
+from nlora.data.rows import read_text, stop
 from nlora.data.task import Task, TaskData
 from nlora.errors import Faults, NloraError, unknown
 
@@ -130,6 +130,25 @@ def task_from_files(
     check_reading(place, reading)
     task = _task(place, name, instruction, labels)
     return _Entry(place, task, train, test, dev, reading).load()
+
+
+def read_texts(
+    path: Path,
+    columns: Mapping[str, str] | None = None,
+    encoding: str | None = None,
+    tell: Callable[[str], object] = lambda note: None,
+) -> tuple[str, ...]:
+    """The texts of a file, without answers; `tell` hears which columns were chosen.
+
+    A .txt file and standard input (`-`) hold a text a line; others are read as a task's files are.
+    Raises NloraError, with file and line, for all that is wrong with the file.
+    """
+    columns = {target: name for target, name in (columns or {}).items() if target == "text"}
+    rows = read_rows(path, "test", stop, encoding, columns, lines=True)
+    rows, notes, _ = named(rows, columns, None, stop, answers=False)
+    for note in notes:
+        tell(note)
+    return to_texts(rows, PLAIN)
 
 
 def _task(place: str, name: str, instruction: str | None, labels: Sequence[str] | None) -> Task:

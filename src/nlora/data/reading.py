@@ -4,14 +4,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Literal
 
 from nlora.data.columns import PLAIN, named
-from nlora.data.examples import check_labels, to_examples, to_texts
+from nlora.data.examples import check_labels, to_examples
 from nlora.data.formats import Source, read_rows, test_split
 from nlora.data.holdout import hold_out
-from nlora.data.rows import stop
 from nlora.data.task import Example, Task, TaskData
 from nlora.errors import Faults, NloraError, Several, unknown
 
@@ -108,20 +106,6 @@ def read_task(
     )
 
 
-def read_texts(
-    path: Path, columns: Mapping[str, str] | None = None, encoding: str | None = None
-) -> tuple[tuple[str, ...], list[str]]:
-    """The texts of a file, without answers, and which columns were chosen, in words.
-
-    A .txt file and standard input (`-`) hold a text a line; others are read as a task's files are.
-    Raises NloraError, with file and line, for all that is wrong with the file.
-    """
-    columns = {k: v for k, v in (columns or {}).items() if k == "text"}
-    rows = read_rows(path, "test", stop, encoding, columns, lines=True)
-    rows, notes, _ = named(rows, columns, None, stop, answers=False)
-    return to_texts(rows, PLAIN), notes
-
-
 def _read(source: Source, split: str, task: Task, reading: Reading) -> _Split:
     """The examples of a file. Raises NloraError with the first rows that are wrong."""
     bad: list[str] = []
@@ -203,14 +187,17 @@ def _hold_out(found: dict[str, _Split], reading: Reading, faults: Faults) -> Non
 
 
 def _compare(found: dict[str, _Split], faults: Faults) -> None:
-    """Whether what is tested was trained, which would make accuracy memory."""
+    """Tell where what is tested was trained, which makes accuracy memory."""
     train, test = found["train"], found["test"]
     if train.path == test.path and not train.held_out:
-        faults.found.append(f"{test.path}: train and test are the same file")
+        note = f"{test.path}: train and test are the same file, so accuracy is memory"
+        if faults.found:  # by itself it stops nobody who wants to see just that
+            faults.found.append(note)
+        found["test"] = replace(test, notes=(*test.notes, note))
         return
     if train.examples and len({e.label for e in train.examples}) == 1:
         note = f"{train.path}: all training examples have one label, '{train.examples[0].label}'"
-        found["train"] = replace(found["train"], notes=(*train.notes, note))
+        found["train"] = replace(train, notes=(*train.notes, note))
     texts = {e.text for e in train.examples}
     shared = sum(e.text in texts for e in test.examples)
     if shared:
