@@ -3,6 +3,7 @@
 import string
 import textwrap
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from typing import NoReturn
 
 from nlora.data.messages import read_asked, read_chat
@@ -87,6 +88,8 @@ def to_examples(
         except NloraError as error:
             report(f"{rows.place(i)}: {error}")
         else:
+            if example is not None and example.task.chat:
+                example = replace(example, place=rows.place(i))
             if example is not None:
                 examples.append(example)
     if not examples:
