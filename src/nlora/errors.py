@@ -1,7 +1,10 @@
 """Errors that are the user's to mend, and the nearest name to a misspelt one."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class NloraError(Exception):
@@ -27,3 +30,34 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> NloraError:
     else:
         hint = "known are: " + ", ".join(names)
     return NloraError(f"unknown {kind} '{name}'; {hint}")
+
+
+class Several(NloraError):
+    """More than one thing that was wrong, each of `faults` in one line."""
+
+    def __init__(self, faults: Iterable[str]) -> None:
+        self.faults = tuple(faults)
+        listed = "".join(f"\n  - {fault}" for fault in self.faults)
+        super().__init__(f"{len(self.faults)} things are wrong:{listed}")
+
+
+class Faults:
+    """Collects what is wrong, so that all of it is said at once."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    def attempt(self, call: Callable[[], T]) -> T | None:
+        """What the call returns; None, and the error is kept, where it raises a NloraError."""
+        try:
+            return call()
+        except NloraError as error:
+            self.found += error.faults if isinstance(error, Several) else [str(error)]
+            return None
+
+    def check(self) -> None:
+        """Raise NloraError if anything was wrong."""
+        if len(self.found) == 1:
+            raise NloraError(self.found[0])
+        if self.found:
+            raise Several(dict.fromkeys(self.found))

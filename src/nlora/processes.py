@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from nlora.errors import NloraError
 
@@ -58,6 +58,23 @@ def stop() -> None:
     if _state is not None:
         _state.destroy_process_group()
         _state = None
+
+
+def leave(status: int) -> NoReturn:
+    """End this process with an exit status.
+
+    One of several ends without taking Python down: threads of gloo and of DistributedDataParallel
+    that ask for the interpreter while it goes would abort the process, which has done its work
+    (before Python 3.14: github.com/python/cpython/issues/87135).
+    """
+    if _state is None:
+        sys.exit(status)
+    if not status:  # after a failure the others are waited for by nobody
+        stop()
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def count() -> int:

@@ -75,7 +75,7 @@ def test_afterwards_the_original_run_is_refused(nlora, refused, llama, benchmark
         (["missing.yaml"], "no such file"),
         (["mail", "--test", "missing.jsonl"], "has tests of its own"),
         (["mine.yaml", "--test", "missing.jsonl"], "has tests of its own"),
-        (["missing.jsonl"], "--test FILE"),
+        (["missing.jsonl"], "no such file"),
         (["missing.jsonl", "--test", "missing.jsonl"], "no such file"),
     ],
     ids=str,
@@ -91,3 +91,57 @@ def test_a_new_directory_needs_model_and_method(refused, benchmark, tmp_path):
     assert "'model' is needed" in refused(*command)
     assert "'method' is needed" in refused(*command, "--model", "m")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_table_is_a_task_with_its_labels_and_a_part_held_out(nlora, new, tmp_path):
+    rows = "".join(f"Käse {i}|{'ab'[i % 2]}\n" for i in range(60))
+    path = tmp_path / "cheese.csv"
+    path.write_bytes(f"Meinung|Wertung\n{rows}nur eine\n".encode("cp1252"))
+    options = ("--columns", "text=Meinung,label=wertung", "--encoding", "cp1252")
+    task = ("--task", path, "--labels", "auto", *options, "--hold-out", "0.1", "--skip-bad-rows")
+    done = nlora("learn", *new, *task)
+    assert done.exit_code == 0, done.stderr
+    assert "6 of 60 examples (10%) are held out" in done.stderr
+    assert "1 of 61 rows left out" in done.stderr
+    stage = json.loads((tmp_path / "out/stages/001-cheese/stage.json").read_text())
+    assert (stage["tasks"][0]["labels"], stage["tested"]) == (["a", "b"], {"cheese": 6})
+    assert stage["notes"]["reading"]["cheese"]["bad_rows"] == 1
+
+    again = nlora("learn", tmp_path / "out", *task)
+    assert "nothing to do" in again.stderr
+    asked = tmp_path / "asked.csv"
+    asked.write_text("id;Meinung\n1;Quark\n")
+    said = nlora("predict", tmp_path / "out", asked, "--columns", "text=Meinung")
+    assert json.loads(said.stdout)["text"] == "Quark"
+    assert json.loads(said.stdout)["answer"] in ("a", "b")
+
+
+def test_all_that_is_wrong_is_said_at_once(nlora, llama, tmp_path):
+    (tmp_path / "bad.csv").write_text("text,label\n,a\nb,c\n,d\n")
+    command = ("--task", tmp_path / "bad.csv", "--test", tmp_path / "none.csv")
+    done = nlora("learn", tmp_path / "out", *command, "--model", llama, "--method", "n-lor")
+    assert done.exit_code == 2
+    headline, *faults = done.stderr.splitlines()
+    assert headline == "error: 4 things are wrong:"
+    said = ("line 2: 'text' is empty", "line 4: 'text'", "no such file", "did you mean 'n-lora'")
+    for fault, part in zip(faults, said, strict=True):
+        assert part in fault
+    assert not (tmp_path / "out").exists()
+
+
+def test_answers_that_could_be_labels_are_told(nlora, new, tmp_path):
+    write_task(tmp_path, "colour")
+    done = nlora("learn", *new, "--task", tmp_path / "colour-train.jsonl")
+    assert "--labels auto makes the 3 in it labels" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--labels", "a,b"], "has labels of its own"),
+        (["--columns", "text=a"], "which is read as it is"),
+        (["--columns", "txt=a"], "did you mean 'text'"),
+    ],
+)
+def test_options_for_files_are_not_for_data_sets(refused, new, benchmark, options, said):
+    assert said in refused("learn", *new, "--data", benchmark, "--task", "mail", *options)

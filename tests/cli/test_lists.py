@@ -147,6 +147,19 @@ def test_data_check_takes_the_folder_from_the_environment(nlora, refused, benchm
     assert nlora("data", "check").exit_code == 0
 
 
+def test_data_check_of_a_stream_and_of_a_file(nlora, tmp_path):
+    (tmp_path / "a.csv").write_text("text,label\n" + "".join(f"{i},x\n{i}b,y\n" for i in range(9)))
+    (tmp_path / "b.csv").write_text("text,label\n,x\n")
+    found = listed(nlora("data", "check", tmp_path / "a.csv", "--json"))
+    assert [(d["name"], d["counts"]) for d in found["datasets"]] == [("a", {"x": 7, "y": 7})]
+    assert nlora("data", "check", tmp_path / "a.csv").stdout.count("held out for testing") == 1
+    (tmp_path / "s.yaml").write_text("- {name: one, train: a.csv}\n- {name: two, train: b.csv}\n")
+    result = nlora("data", "check", tmp_path / "s.yaml")
+    assert result.exit_code == 2
+    assert "one: x 7, y 7" in result.stdout
+    assert "line 2: 'text' is empty" in result.stdout
+
+
 @pytest.mark.parametrize("total", [None, 30_000_000])
 def test_data_download_says_how_far_it_is_and_what_was_left_out(
     nlora, monkeypatch, tmp_path, total

@@ -45,7 +45,10 @@ def test_a_dry_run_shows_what_would_happen_and_writes_nothing(nlora, command, tm
     assert "counts in the loss: ' ' 'a' '</s>'" in result.stdout
     assert "trainable: 2,048 parameters" in result.stdout
     assert "adapted: q_proj, v_proj (PEFT's choice for llama)" in result.stdout
+    assert "colour: a 4, b 4, c 4" in result.stdout
     found = json.loads(nlora(*command, "--dry-run", "--json").stdout)
+    assert found["tasks"][1]["counts"] == {"d": 4, "e": 4, "f": 4}
+    assert found["tasks"][1]["majority"] == pytest.approx(1 / 3)
     assert found["stages"] == [["colour", 2], ["animal", 2]]
     assert found["settings"]["batch_size"] == 8
     assert tree(tmp_path) == before

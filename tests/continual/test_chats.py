@@ -9,7 +9,8 @@ import yaml
 from nlora.continual.answering import predict
 from nlora.continual.learning import learn, run
 from nlora.continual.preview import preview
-from nlora.data.files import read_texts, task_from_files
+from nlora.data.files import task_from_files
+from nlora.data.reading import read_texts
 from nlora.errors import NloraError
 from nlora.plan.resolve import resolve
 from tests import tiny
@@ -75,13 +76,14 @@ def test_chats_are_learned_beside_texts_and_their_ends_end_answers(trained):
 
 def test_chats_and_plain_texts_are_answered(trained, tmp_path):
     rows = [{"messages": chat("y", 7, 2)["messages"][:3]}, {"text": "zzz 5"}, {"prompt": "xxx 1"}]
-    found = predict(trained, read_texts(write(tmp_path / "ask.jsonl", rows)), "chats")
+    found = predict(trained, read_texts(write(tmp_path / "ask.jsonl", rows))[0], "chats")
     assert [answer.answer for answer in found] == ["cd", "ef", "ab"]
 
 
 def test_chats_with_labels_are_answered_by_one_of_them(model, tmp_path):
     path = write(tmp_path / "chats.jsonl", [chat("xyz"[i % 3], i) for i in range(24)])
-    task = task_from_files("chats", path, path, labels=list(ANSWERS.values()))
+    test = write(tmp_path / "test.jsonl", [chat("xyz"[i], 70 + i) for i in range(3)])
+    task = task_from_files("chats", path, test, labels=list(ANSWERS.values()))
     results = learn(tmp_path / "out", task, config(model, None, LEARNING))
     assert results["accuracy_matrix"] == [[100]]
     [answer] = predict(tmp_path / "out", ["yyy 50"])
@@ -116,8 +118,8 @@ def test_instructions_are_learned_by_an_encoder_decoder(t5, tmp_path):
     rows = [
         {"instruction": "Which letter?", "input": c * 3, "output": ANSWERS[c]} for c in "xyz" * 4
     ]
-    path = write(tmp_path / "alpaca.jsonl", rows)
-    results = learn(tmp_path / "out", task_from_files("alpaca", path, path), config(t5, None))
+    files = [write(tmp_path / name, rows) for name in ("alpaca.jsonl", "test.jsonl")]
+    results = learn(tmp_path / "out", task_from_files("alpaca", *files), config(t5, None))
     assert "alpaca" in str(results["tasks"])
 
 

@@ -81,3 +81,29 @@ def test_a_folder_without_data_sets_is_refused(tmp_path):
 @pytest.mark.parametrize("text", ["  A  Fine\tKettle! ", "it's", "ÄÖ - ß", "…", ""])
 def test_texts_are_compared_as_in_evaluation(text):
     assert normalise(text) == evaluation_normalise(text)
+
+
+def test_labels_are_counted_and_rows_without_one_told(write_dataset):
+    data = write_dataset(
+        "NLI/MNLI",
+        labels=["yes", "no", "never"],
+        dev=None,
+        train=rows("A.", "B.", label="no") + rows("C.", label="yes") + rows("D.", label="-"),
+        test=rows("E.", label="-") + rows("F.", label="no"),
+    )
+    report = check(data)
+    [mnli] = report.datasets
+    assert report.problems == ()
+    assert mnli.counts == {"no": 2, "yes": 1, "never": 0}
+    assert (mnli.train, mnli.test, mnli.majority) == (3, 1, 1.0)
+    assert [note.rpartition("/")[2] for note in mnli.notes] == [
+        "train.json: 1 rows with label '-', which means none, left out",
+        "test.json: 1 rows with label '-', which means none, left out",
+    ]
+
+
+def test_free_text_has_no_majority(tmp_path):
+    lines = "text,label\n" + "".join(f"q{i},a{i}\n" for i in range(200))
+    (tmp_path / "free.csv").write_text(lines)
+    [free] = check(str(tmp_path / "free.csv")).datasets
+    assert (free.counts, free.majority, free.test) == ({}, None, 40)

@@ -136,9 +136,9 @@ def test_an_array_in_the_benchmarks_form_works_too(folder):
         ("a.csv", "text,label\n", "a.csv", "no examples"),
         ("a.csv", 'text,label\n"a\nb",x\n\nc,d,x\n', "line 5", "3 cells, the header 2"),
         ("a.csv", 'text,label\na,x\n"b,x\nc,x\n', "line 3", "malformed CSV"),
-        ("a.csv", "text;label\na;x\n", "line 2", "it has: text;label"),
+        ("a.csv", "one;two\na;x\n", "line 2", "no 'label'; it has: one, two"),
         ("a.csv", 'text,label\n"a\nb",x\n ,x\n', "line 4", "'text' is empty"),
-        ("a.txt", "a", "a.txt", "must be .jsonl"),
+        ("a.txt", "a", "a.txt", "neither JSON nor"),
     ],
 )
 def test_a_bad_file_is_reported_with_its_line(folder, name, content, where, what):
@@ -151,7 +151,8 @@ def test_a_bad_file_is_reported_with_its_line(folder, name, content, where, what
 def test_a_row_label_must_be_one_of_the_labels(folder):
     message = train_problem(folder, "a.csv", "text,label\na,yes\nb,Yes\n", labels=["yes", "no"])
     assert "a.csv, line 3: unknown label 'Yes'; did you mean 'yes'?" in message
-    message = train_problem(folder, "a.jsonl", '{"text": "a", "label": 1.0}', labels=["1", "no"])
+    lines = '{"text": "a", "label": 1.0}'
+    message = train_problem(folder, "a.jsonl", lines, labels=["1", "yes"])
     assert "line 1: unknown label '1.0'" in message
 
 
@@ -173,7 +174,7 @@ def test_yaml_that_is_nested_without_end_is_one_line(folder):
     [
         ("a: [1\n", 2, "malformed YAML"),
         ("- name: a\n  train: \x07\n", 2, "malformed YAML"),
-        ("- name: a\n- just text\n", 1, "no 'test'"),
+        ("- name: a\n", 1, "no 'test', and no 'train'"),
         ("- just text\n", 1, "must have keys"),
         (ENTRY + "  instructions: Which?\n", 4, "unknown key 'instructions'; did you mean 'instr"),
         (ENTRY + "  ? [a, b]\n  : c\n", 4, "unknown key"),

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from nlora.data.files import read_texts, task_from_files
+from nlora.data.files import task_from_files
 from nlora.data.messages import agreed, asked, conversation, plain, read_asked, read_chat
+from nlora.data.reading import read_texts
 from nlora.data.task import Example, Task, TaskData
 from nlora.errors import NloraError
 
@@ -134,8 +135,9 @@ def test_what_is_wrong_is_one_line_with_file_and_row(tmp_path, turns, words):
     path = tmp_path / "chats.jsonl"
     rows = [{"messages": WHOLE}, {"messages": turns}]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (whole := tmp_path / "test.jsonl").write_text(json.dumps(rows[0]))
     with pytest.raises(NloraError, match=rf"chats.jsonl, line 2: .*{words}") as error:
-        task_from_files("chats", path, path)
+        task_from_files("chats", path, whole)
     assert "\n" not in str(error.value)
 
 
@@ -162,7 +164,7 @@ def test_labels_of_chats_are_checked(tmp_path):
     path = tmp_path / "chats.jsonl"
     path.write_text(json.dumps({"messages": WHOLE}))
     with pytest.raises(NloraError, match="line 1: unknown label 'a frog'"):
-        task_from_files("chats", path, path, labels=["a hat", "a log"])
+        task_from_files("chats", None, path, labels=["a hat", "a log"])
 
 
 def test_texts_to_be_answered_may_be_chats(tmp_path):
@@ -170,7 +172,7 @@ def test_texts_to_be_answered_may_be_chats(tmp_path):
     rows = [{"messages": WHOLE[:4]}, {"instruction": "a dog?"}, {"prompt": "a dog?"}, {"text": "a"}]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     chat = Task("chats", "Be brief.", chat=True)
-    turns = [asked(chat, text) for text in read_texts(path)]
+    turns = [asked(chat, text) for text in read_texts(path)[0]]
     brief = {"role": "system", "content": "Be brief."}
     ask = {"role": "user", "content": "a"}
     assert turns == [WHOLE[:4], [MORE], [brief, MORE], [brief, ask]]

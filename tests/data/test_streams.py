@@ -68,9 +68,10 @@ def test_data_sets_load_alone_or_in_a_list(data, stream, names):
 
 
 def test_a_yaml_stream_needs_no_data(tmp_path):
-    (tmp_path / "a.jsonl").write_text(json.dumps({"text": "One.", "label": "x"}))
+    for name, text in (("a", "One."), ("b", "Two.")):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"text": text, "label": "x"}))
     for name in ("mine.yaml", "mine.YML", "mine"):
-        (tmp_path / name).write_text("- {name: a, train: a.jsonl, test: a.jsonl}")
+        (tmp_path / name).write_text("- {name: a, train: a.jsonl, test: b.jsonl}")
         assert [t.name for t in load_stream(str(tmp_path / name), None)] == ["a"]
     assert problem(str(tmp_path / "none.yaml"), None).startswith("no such file")
 

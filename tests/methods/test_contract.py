@@ -7,8 +7,10 @@ from nlora.adapters.layouts import Concatenated
 from nlora.adapters.lora import Lora
 from nlora.adapters.prompt import Prompt
 from nlora.errors import NloraError
+from nlora.lowrank.factors import Factors
 from nlora.methods.base import Method, Settings, Term
-from nlora.methods.context import Step
+from nlora.methods.context import Stage, Step
+from nlora.methods.parts.terms import OnFactors, ready
 from tests import tiny
 from tests.loop import train_stage
 from tests.methods.helpers import TASKS, answers, learn, losses, stages, update
@@ -192,3 +194,15 @@ def test_terms_of_one_name_are_refused_in_one_line(names):
     with pytest.raises(NloraError, match=f"are logged as '{names[0]}'") as caught:
         train_stage("llama", adapter, Plain(Settings()), tiny.task(), extra)
     assert "\n" not in str(caught.value)
+
+
+def test_gradients_of_another_shape_are_one_line_that_names_term_and_matrix():
+    class Swapped(OnFactors):
+        name = "swapped"
+
+        def value_and_grads(self):
+            return 1.0, [(f.B, f.A) for f in self.factors]
+
+    factors = [Factors(torch.ones(2, 5), torch.ones(3, 2), 1.0)] * 2
+    with pytest.raises(NloraError, match=r"'swapped': the gradient of A of matrix 1 is \[3, 2\]"):
+        ready(Swapped(factors, 1.0, relative=False, steps=9), Stage(1, "colour", (), 0))

@@ -169,7 +169,7 @@ def test_a_stage_that_is_not_accepted_is_as_if_it_had_not_been(learned, tmp_path
 def test_a_router_skips_a_stage_that_was_not_accepted(learned):
     out = learned("de-choosy")
     model = ContinualModel.open(out)
-    assert model.method.state.stages == [1, 3]
+    assert model.method.state.by_text.stages == [1, 3]
     for task, stage in (("colour", 1), ("shape", 3)):
         assert set(model.method.route(model.context(), tiny.task(task).test)) == {stage}
 

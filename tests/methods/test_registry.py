@@ -201,3 +201,38 @@ def test_a_broken_package_is_one_line_that_names_its_entry_point(monkeypatch):
     with pytest.raises(NloraError) as error:
         methods()
     assert "their_package:Theirs" in one_line(error)
+
+
+STATELESS = """
+from dataclasses import dataclass
+
+from nlora.methods.base import State
+from nlora.methods.inc_lora import IncLora
+
+
+@dataclass
+class Own(State):
+    seen: int = 0
+
+
+class Mine(IncLora):
+    name = "mine"
+    summary = "my own"
+    State = Own
+"""
+
+
+def test_a_state_that_lacks_what_its_parent_keeps_is_refused_by_name(tmp_path):
+    (plugin := tmp_path / "mine.py").write_text(STATELESS)
+    with pytest.raises(NloraError, match="Mine: its State must extend that of IncLora") as caught:
+        methods(plugin)
+    one_line(caught)
+    plugin.write_text(STATELESS.replace("Own(State)", "Own(IncLora.State)"))
+    found = methods(plugin)["mine"].kind
+    assert found.State().by_text.stages == []
+    assert found.paper == ""  # not its parent's
+
+
+def test_who_asks_for_a_method_of_their_own_without_its_file_is_told_how():
+    with pytest.raises(NloraError, match="--plugin FILE"):
+        method("keep-close")

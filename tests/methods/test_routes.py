@@ -9,7 +9,7 @@ from nlora.continual.answering import predict
 from nlora.continual.learning import run
 from nlora.continual.model import ContinualModel
 from nlora.data.task import Example, Task, TaskData
-from nlora.methods.parts.lora import LoraState
+from nlora.methods.parts.lora import RouterState
 from nlora.methods.parts.routing import HELD_OUT, Fitted, Router, unclear
 from nlora.store.directory import ModelDirectory
 from tests.methods.helpers import answers, stages
@@ -122,7 +122,7 @@ def groups(*sizes, seed=0, apart=3.0):
 
 
 def test_held_out_rows_are_taken_out_of_the_statistics_exactly():
-    router, rest = Router(LoraState()), []
+    router, rest = Router(RouterState()), []
     made = [rows.float().double() for rows in groups(50, 200, 3)]
     for stage, rows in enumerate(made, start=1):
         router.add(stage, rows)
@@ -137,7 +137,7 @@ def test_held_out_rows_are_taken_out_of_the_statistics_exactly():
 
 
 def test_as_many_of_a_tasks_own_texts_count_as_far_as_the_quantile_says():
-    router = Router(LoraState(), quantile=0.9)
+    router = Router(RouterState(), quantile=0.9)
     first, second = groups(1000, 1000)
     router.add(1, first)
     router.add(2, second)
@@ -150,7 +150,7 @@ def test_as_many_of_a_tasks_own_texts_count_as_far_as_the_quantile_says():
 
 
 def test_the_confidence_of_routes_is_how_often_they_are_right():
-    router = Router(LoraState())
+    router = Router(RouterState())
     for stage, rows in enumerate(groups(400, 400, apart=0.4), start=1):
         router.add(stage, rows)
     fresh = groups(2000, 2000, seed=1, apart=0.4)
@@ -161,7 +161,7 @@ def test_the_confidence_of_routes_is_how_often_they_are_right():
 
 def test_a_state_of_before_goes_on_without_what_it_lacks():
     first, second = groups(60, 60)
-    old = LoraState([first.mean(0)], [1], (first - first.mean(0)).T @ (first - first.mean(0)), 60)
+    old = RouterState([first.mean(0)], [1], (first - first.mean(0)).T @ (first - first.mean(0)), 60)
     router = Router(old)
     assert not any(route.unknown for route in router.judge(first + 100))
     router.add(2, second)

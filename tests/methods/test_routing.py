@@ -7,7 +7,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from nlora.continual.model import ContinualModel
 from nlora.errors import NloraError
-from nlora.methods.parts.lora import LoraState
+from nlora.methods.parts.lora import RouterState
 from nlora.methods.parts.routing import SHRINKAGE, Router
 from nlora.methods.registry import method
 from tests import tiny
@@ -19,7 +19,7 @@ def test_the_router_is_linear_discriminant_analysis():
     spread = rng.normal(size=(12, 12))
     centres = 1.5 * rng.normal(size=(4, 12))
     groups = [centre + rng.normal(size=(40, 12)) @ spread for centre in centres]
-    router = Router(LoraState())
+    router = Router(RouterState())
     for number, group in enumerate(groups, start=1):
         router.add(number, torch.from_numpy(group))
     asked = centres.repeat(50, 0) + rng.normal(size=(200, 12)) @ spread
@@ -33,7 +33,7 @@ def test_the_router_is_linear_discriminant_analysis():
 def test_stages_of_different_sizes_weigh_by_their_texts_in_the_scatter_alone():
     rng = np.random.default_rng(1)
     groups = [rng.normal(size=(n, 3)) * scale for n, scale in ((400, 1.0), (5, 3.0))]
-    router = Router(LoraState())
+    router = Router(RouterState())
     for number, group in enumerate(groups, start=1):
         router.add(number, torch.from_numpy(group))
     scatter = sum((g - g.mean(0)).T @ (g - g.mean(0)) for g in groups)
@@ -46,7 +46,7 @@ def test_stages_of_different_sizes_weigh_by_their_texts_in_the_scatter_alone():
 
 
 def test_a_stage_that_was_not_accepted_is_never_chosen():
-    router = Router(LoraState())
+    router = Router(RouterState())
     for number, centre in ((1, -1.0), (3, 1.0)):
         router.add(number, torch.tensor([[centre, 0.1], [centre, -0.1]]).double())
     assert router.choose(torch.tensor([[-2.0, 0.0], [2.0, 0.0]]).double()) == [1, 3]

@@ -49,9 +49,7 @@ class FriendlyGroup(TyperGroup):
                 hint = f" (see `{context.command_path} --help`)" if context else ""
                 _fail(f"{error.format_message()}{hint}")
             status = 2
-        if not status:
-            processes.stop()
-        sys.exit(status)
+        processes.leave(status or 0)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""

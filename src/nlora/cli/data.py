@@ -62,10 +62,17 @@ class _Megabytes:
 
 @app.command("check")
 def check_data(
-    folder: Annotated[Path, typer.Argument(envvar="NLORA_DATA", help="The data folder.")],
+    folder: Annotated[
+        str,
+        typer.Argument(envvar="NLORA_DATA", help="The data folder, a YAML stream, or a file."),
+    ],
     json: o.Json = False,
 ) -> None:
-    """Read every data set of a folder and report what is wrong; exit status 2 if anything is."""
+    """Read every data set of a folder and report what is wrong; exit status 2 if anything is.
+
+    Also of a YAML stream, or a file of rows as `nlora learn` takes it.
+    """
+    from nlora.data.balance import in_words
     from nlora.data.check import check
 
     report = check(folder)
@@ -88,7 +95,11 @@ def check_data(
             ]
             for d in report.datasets
         ]
-        show(str(folder), columns, rows)
+        show(folder, columns, rows)
+        for d in report.datasets:
+            told = [f"{d.name}: {in_words(d.counts)}"] if d.counts else []
+            for line in [*told, *d.notes]:
+                out.print(line, markup=False, highlight=False)
         for problem in report.problems:
             out.print(f"problem: {problem}", markup=False, highlight=False)
     if report.problems:

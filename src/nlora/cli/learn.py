@@ -1,24 +1,49 @@
 """`nlora learn`: one more task for a model that keeps what it knows."""
 
+from __future__ import annotations
+
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nlora.cli import options as o
 from nlora.cli.console import print_json, progress, show_results
-from nlora.errors import NloraError
+from nlora.errors import Faults, NloraError
+
+if TYPE_CHECKING:
+    from nlora.data.task import TaskData
 
 
 def learn(
     model_dir: Annotated[Path, typer.Argument(help="The model directory.")],
     task: Annotated[
         str,
-        typer.Option(help="A data set of the benchmark, a YAML file of one task, or a JSONL file."),
+        typer.Option(
+            help="A data set of the benchmark, a YAML file of one task, or a file of rows: JSON, "
+            "CSV, Parquet, a folder saved by `datasets`, hf://owner/name, …"
+        ),
     ],
     test: Annotated[
-        Path | None, typer.Option(help="The test file, where --task is a JSONL or CSV file.")
+        str | None,
+        typer.Option(help="The test file, where --task is a file of rows; else part is held out."),
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|A,B,…",
+            help="The answers to choose from, where --task is a file of rows; auto: those in it.",
+        ),
+    ] = None,
+    columns: o.Columns = None,
+    encoding: o.Encoding = None,
+    skip_bad_rows: Annotated[
+        bool, typer.Option("--skip-bad-rows", help="Leave out rows that are wrong, at most 5 %.")
+    ] = False,
+    hold_out: Annotated[
+        float | None,
+        typer.Option(help="The share to test on where there is no test file.  [default: 0.2]"),
     ] = None,
     method: o.MethodName = None,
     model: o.Model = None,
@@ -36,9 +61,14 @@ def learn(
     Every task learned so far is tested again, so the table shows what was forgotten.
     """
     from nlora.continual.learning import learn as learn_task
+    from nlora.data.balance import label_counts
+    from nlora.data.columns import parse_columns
+    from nlora.data.formats import is_source
     from nlora.plan.config import parse_config
+    from nlora.plan.resolve import choose
     from nlora.store.directory import ModelDirectory
 
+    faults = Faults()
     new = None
     flags = {
         "method": method,
@@ -53,29 +83,57 @@ def learn(
         if config is None and exists and not (model and method):
             config = model_dir / "model.json"
         values = o.configuration(None, config, overrides, data=data, **flags)
-        new = parse_config(values, str(config or "a new model directory"))
-    results = learn_task(model_dir, _task(task, test, data), new, progress())
+        new = faults.attempt(lambda: parse_config(values, str(config or "a new model directory")))
+    given = {
+        "columns": faults.attempt(lambda: parse_columns(columns)) if columns else None,
+        "encoding": encoding,
+        "on_bad_row": "skip" if skip_bad_rows else None,
+        "hold_out": hold_out,
+    }
+    data_of_task = faults.attempt(lambda: _task(task, test, labels, data, given))
+    if new is not None:
+        faults.attempt(lambda: choose(new))
+    faults.check()
+    assert data_of_task is not None
+    watch = progress()
+    answers = label_counts(data_of_task.train, data_of_task.task.labels)
+    if answers and data_of_task.task.labels is None and is_source(task):
+        watch.message(f"answers are free text; --labels auto makes the {len(answers)} in it labels")
+    results = learn_task(model_dir, data_of_task, new, watch)
     if json:
         print_json(results)
     else:
         show_results(results)
 
 
-def _task(task: str, test: Path | None, data: Path | None):  # type: ignore[no-untyped-def]
-    from nlora.data.files import read_entry, task_from_files
+def _task(
+    task: str, test: str | None, labels: str | None, data: Path | None, given: dict[str, Any]
+) -> TaskData:
+    """The task that `--task` names, read as the options in `given` say where they are not None."""
+    from nlora.data.files import AUTO, read_entry, task_from_files
+    from nlora.data.formats import is_source, source, title
+    from nlora.data.reading import Reading
     from nlora.data.streams import load_stream
 
-    path = Path(os.path.expanduser(task))
-    if path.suffix.lower() in (".jsonl", ".csv"):
-        if test is None:
-            raise NloraError(f"{task} needs a test file beside it: give --test FILE")
-        return task_from_files(path.stem, path, test)
-    if test is not None:
-        raise NloraError(
-            f"--test is for a JSONL or CSV file as --task; '{task}' has tests of its own"
+    asked = {name: value for name, value in given.items() if value is not None}
+    if is_source(task):
+        listed = None if labels in (None, AUTO) else labels.split(",")
+        reading = Reading(labels_from_data=labels == AUTO, **asked)
+        train, here = source(task, Path()), Path()
+        return task_from_files(
+            *(title(train), train, source(test, here) if test else None),
+            labels=listed and [label.strip() for label in listed],
+            reading=reading,
         )
+    if test is not None or labels is not None:
+        option = "--test" if test is not None else "--labels"
+        has = "tests" if test is not None else "labels"
+        raise NloraError(f"{option} is for a file of rows as --task; '{task}' has {has} of its own")
+    path = Path(os.path.expanduser(task))
     if path.suffix.lower() in (".yaml", ".yml"):
-        return read_entry(path)
+        return read_entry(path, asked)
+    if asked:
+        raise NloraError(f"'{task}' is a data set of the benchmark, which is read as it is")
     stream = load_stream(task, data)
     if len(stream) != 1:
         raise NloraError(f"--task takes one task, '{task}' is a stream; use `nlora run`")

@@ -116,7 +116,8 @@ def _one(described: dict[str, Any], json: bool) -> None:
         print_json(described)
         return
     out.print(f"{described['name']}: {described['summary']}", markup=False, highlight=False)
-    out.print(f"paper: {described['paper']}", markup=False, highlight=False)
+    if described["paper"]:
+        out.print(f"paper: {described['paper']}", markup=False, highlight=False)
     needs = _needs(described) or "nothing but the task's own data"
     merged = "mergeable into one model" if described["mergeable"] else "not mergeable"
     out.print(f"adapter: {described['adapter']}; needs: {needs}; {merged}\n")

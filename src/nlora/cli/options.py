@@ -36,6 +36,14 @@ ConfigFile = Annotated[
     Path | None,
     typer.Option("--config", help="A whole run: YAML, or the model.json of a finished run."),
 ]
+Columns = Annotated[
+    str | None,
+    typer.Option(
+        metavar="text=NAME,label=NAME",
+        help="Which columns are the text and the label; NAME+NAME makes one text of two.",
+    ),
+]
+Encoding = Annotated[str | None, typer.Option(help="Of text files.  [default: utf-8]")]
 Plugin = Annotated[Path | None, typer.Option(help="A Python file that defines a method.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

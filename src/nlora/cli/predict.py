@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nlora.cli import options as o
 from nlora.cli.console import progress
 from nlora.data.messages import conversation
 from nlora.errors import NloraError
@@ -22,8 +23,8 @@ def predict(
     texts: Annotated[
         Path,
         typer.Argument(
-            help="A .txt file with one text a line, a .jsonl, .csv or .json file whose rows have "
-            "text or messages; - reads lines."
+            help="A .txt file with one text a line, or a file of rows with texts or messages as "
+            "for `nlora learn`; - reads lines."
         ),
     ],
     task: Annotated[
@@ -39,6 +40,8 @@ def predict(
             "--free", help="The text that greedy decoding gives, which may be none of the labels."
         ),
     ] = False,
+    columns: o.Columns = None,
+    encoding: o.Encoding = None,
     out: Annotated[
         Path | None, typer.Option(help="Write the answers to a file instead of printing them.")
     ] = None,
@@ -51,13 +54,18 @@ def predict(
     task.
     """
     from nlora.continual.answering import predict as answers
-    from nlora.data.files import read_texts
+    from nlora.data.columns import parse_columns
+    from nlora.data.reading import read_texts
     from nlora.store.atomic import write_text
 
-    asked = read_texts(texts)
+    given = parse_columns(columns) if columns else None
+    asked, notes = read_texts(texts, given, encoding)
+    watch = progress()
+    for note in notes:
+        watch.message(note)
     if out is not None and out.is_dir():
         raise NloraError(f"{out} is a folder; --out takes a file")
-    found = answers(model_dir, asked, task, progress(), free)
+    found = answers(model_dir, asked, task, watch, free)
     lines = "".join(json.dumps(_row(a), ensure_ascii=False) + "\n" for a in found)
     if out is None:
         sys.stdout.write(lines)

@@ -74,6 +74,7 @@ def _dry_run(config, json: bool) -> None:  # type: ignore[no-untyped-def]
 
     from rich.text import Text
 
+    from nlora.data.balance import in_words
     from nlora.plan.resolve import resolve
 
     plan = resolve(config)
@@ -83,9 +84,24 @@ def _dry_run(config, json: bool) -> None:  # type: ignore[no-untyped-def]
     if json:
         print_json({**asdict(seen), "settings": plan.settings()})
         return
-    columns = ["task", "train", "test", "labels", "truncated (%)", "longest (tokens)"]
-    rows = [[t.name, t.train, t.test, t.labels, 100 * t.truncated, t.longest] for t in seen.tasks]
+    columns = [
+        "task",
+        "train",
+        "test",
+        "labels",
+        "majority (%)",
+        "truncated (%)",
+        "longest (tokens)",
+    ]
+    rows = []
+    for t in seen.tasks:
+        most = None if t.majority is None else 100 * t.majority
+        rows.append([t.name, t.train, t.test, t.labels, most, 100 * t.truncated, t.longest])
     show("tasks", columns, rows)
+    for task in seen.tasks:
+        told = [f"{task.name}: {in_words(task.counts)}"] if task.counts else []
+        for line in [*told, *task.notes]:
+            out.print(line, markup=False, highlight=False)
     show("stages", ["stage", "steps"], [list(stage) for stage in seen.stages])
     for example in seen.examples:
         out.print(f"prompt of {example.task}", style="bold")

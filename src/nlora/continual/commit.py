@@ -32,12 +32,15 @@ def commit(
     asked = {task: known for task in answers if (known := listed.get(task)) is not None}
     record.by_label = {task: by_label(answers[task], known) for task, known in asked.items()}
     record.off_list = {task: off_list(answers[task], known) for task, known in asked.items()}
+    kept = [data for data in model.stream if data.only_tested] if trained is None else trained
+    read = {d.name: {"bad_rows": d.bad_rows, "notes": list(d.notes)} for d in kept if d.notes}
+    if read:
+        record.notes["reading"] = read
     record.peak_memory_bytes = peak_memory()
     record.versions = versions()
 
     def write(folder: Path) -> None:
         draft_text(folder / "predictions.jsonl", _jsonl(_answer_rows(answers)))
-        kept = [data for data in model.stream if data.only_tested] if trained is None else trained
         tests = [e for data in kept for e in data.test]
         rows = [{"task": e.task.name, "text": e.text, "label": e.label} for e in tests]
         if tests:

@@ -106,6 +106,8 @@ def _learn_all(
     if going_on:
         plan = plan.with_precision(directory.precision())
         check_plan(plan, directory, None if extend else tasks)
+    for note in dict.fromkeys(note for data in plan.stream for note in data.notes):
+        progress.message(note)
     stages, done = plan.stages(), directory.stages()
     check_stages(directory, done, stages)
     if extend:

@@ -9,6 +9,7 @@ import torch
 from nlora.backbones.load import load
 from nlora.backbones.targets import Targets
 from nlora.continual.model import make_adapter, make_encoder
+from nlora.data.balance import label_counts, majority
 from nlora.data.encode import Encoder
 from nlora.data.task import Example, TaskData
 from nlora.data.writable import check_readable, check_writable
@@ -28,6 +29,12 @@ class TaskPreview:
     truncated: float
     longest: int
     """Tokens of the longest training example, its answer included."""
+    majority: float | None
+    """The share of the most frequent label in test, what a constant answer scores."""
+    counts: dict[str, int]
+    """Training examples by label; empty for free text."""
+    notes: tuple[str, ...]
+    """What reading its files decided and left out."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +107,9 @@ def _task(encoder: Encoder, data: TaskData) -> TaskPreview:
         labels=None if data.task.labels is None else len(data.task.labels),
         truncated=sum(e.truncated for e in encoded) / max(len(encoded), 1),
         longest=max((len(e) for e in encoded), default=0),
+        majority=majority(label_counts(data.test, data.task.labels)),
+        counts=label_counts(data.train, data.task.labels),
+        notes=data.notes,
     )
 
 

@@ -1,5 +1,6 @@
 """The benchmark's layout, `<Group>/<Dataset>/{train,dev,test,labels}.json`, by data set name."""
 
+from collections import Counter
 from pathlib import Path
 
 from nlora.data.examples import Report, check_labels, stop, to_examples
@@ -113,17 +114,24 @@ def read_labels(folder: Path) -> tuple[str, ...]:
     return check_labels(read_array(path).values, str(path))
 
 
-def read_split(folder: Path, split: str, task: Task, report: Report = stop) -> tuple[Example, ...]:
+def read_split(
+    folder: Path,
+    split: str,
+    task: Task,
+    report: Report = stop,
+    left_out: Counter[str] | None = None,
+) -> tuple[Example, ...]:
     """The examples of one split; a missing `dev` is an empty one.
 
-    Bad examples go to `report`, with file and line. Raises NloraError when the file is missing or
-    is not a JSON array.
+    Rows whose label means that they have none are left out, and counted in `left_out`. Bad examples
+    go to `report`, with file and line. Raises NloraError when the file is missing or is not a JSON
+    array.
     """
     path = folder / f"{split}.json"
     if split == "dev" and not path.exists():
         return ()
     ignored = _NO_GOLD_LABEL.get(task.name, ())
-    return to_examples(read_array(path), task, ("sentence",), report, ignored)
+    return to_examples(read_array(path), task, ("sentence",), report, ignored, left_out)
 
 
 def _holds_dataset(folder: Path) -> bool:

@@ -1,11 +1,12 @@
-"""What is in a data folder, and all that is wrong with it: `nlora data check`."""
+"""What is in a data folder, a stream or a file, and all that is wrong: `nlora data check`."""
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from nlora.data.balance import label_counts, majority
 from nlora.data.benchmark import (
     SPLITS,
     ambiguous,
@@ -15,8 +16,10 @@ from nlora.data.benchmark import (
     read_split,
 )
 from nlora.data.examples import normalise
-from nlora.data.task import Example, Task
-from nlora.errors import NloraError
+from nlora.data.files import read_tasks, task_from_files
+from nlora.data.formats import is_source, source, title
+from nlora.data.task import Example, Task, TaskData
+from nlora.errors import Faults, NloraError
 
 _T = TypeVar("_T")
 
@@ -26,8 +29,9 @@ class DatasetReport:
     """One data set: how many examples could be read, and what a reader of results should know.
 
     `majority` is the share of the most frequent label in test, what a constant answer scores (None
-    without test). `test_in_train` counts test examples whose text, without case and punctuation,
-    is also in train. `dev_is_test` warns that whoever selects on dev has seen test.
+    without test, and for free text). `test_in_train` counts test examples whose text, without case
+    and punctuation, is also in train. `dev_is_test` warns that whoever selects on dev has seen
+    test.
     """
 
     name: str
@@ -39,6 +43,10 @@ class DatasetReport:
     majority: float | None
     test_in_train: int
     dev_is_test: bool
+    counts: dict[str, int] = field(default_factory=dict)
+    """Examples of train by label, the most frequent first; empty for free text."""
+    notes: tuple[str, ...] = ()
+    """What reading decided and left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +57,18 @@ class DataReport:
     problems: tuple[str, ...]
 
 
-def check(data: Path) -> DataReport:
-    """Read every data set of a folder in the benchmark's layout, and go on after a problem.
+def check(data: Path | str) -> DataReport:
+    """Read every data set, and go on after a problem.
 
-    Raises NloraError only when `data` is no folder, or one without data sets.
+    `data` is a folder in the benchmark's layout, a YAML stream, or a file of rows. Raises
+    NloraError only when it is none of these, or a folder without data sets.
     """
-    found = find_datasets(data)
+    path = Path(data)
+    if is_source(str(data)):
+        return _check_tasks(lambda faults: _task_alone(str(data), faults))
+    if path.is_file():
+        return _check_tasks(lambda faults: read_tasks(path, faults))
+    found = find_datasets(path)
     if not found:
         raise NloraError(f"no data sets in {data}: no folder <Group>/<Dataset> with train.json")
     problems: list[str] = []
@@ -64,6 +78,18 @@ def check(data: Path) -> DataReport:
             problems.append(ambiguous(name, folders))
         reports += [_check(name, folder, problems) for folder in folders]
     return DataReport(tuple(reports), tuple(problems))
+
+
+def _task_alone(name: str, faults: Faults) -> list[TaskData]:
+    where = source(name, Path())
+    found = faults.attempt(lambda: task_from_files(title(where), where, None))
+    return [] if found is None else [found]
+
+
+def _check_tasks(read: Callable[[Faults], list[TaskData]]) -> DataReport:
+    faults = Faults()
+    reports = tuple(_report(data) for data in read(faults))
+    return DataReport(reports, tuple(faults.found))
 
 
 def _check(name: str, folder: Path, problems: list[str]) -> DatasetReport:
@@ -77,22 +103,37 @@ def _check(name: str, folder: Path, problems: list[str]) -> DatasetReport:
     attempt(lambda: read_instruction(folder), None)
     labels = attempt(lambda: read_labels(folder), None)
     task = Task(name, labels=labels, group=folder.parent.name, dataset=folder.name)
+    left_out = {split: Counter[str]() for split in SPLITS}
     train, dev, test = (
-        attempt(lambda split=split: read_split(folder, split, task, problems.append), ())
+        attempt(
+            lambda split=split: read_split(folder, split, task, problems.append, left_out[split]),
+            (),
+        )
         for split in SPLITS
     )
-    counts = Counter(example.label for example in test)
-    known = {normalise(example.text) for example in train}
+    notes = tuple(
+        f"{folder / split}.json: {count} rows with label '{label}', which means none, left out"
+        for split, counts in left_out.items()
+        for label, count in counts.items()
+    )
+    return _report(TaskData(task, train, test, dev, notes=notes))
+
+
+def _report(data: TaskData) -> DatasetReport:
+    known = {normalise(example.text) for example in data.train}
+    labels = data.task.labels
     return DatasetReport(
-        name=name,
-        group=task.group,
+        name=data.name,
+        group=data.task.group,
         labels=len(labels or ()),
-        train=len(train),
-        dev=len(dev),
-        test=len(test),
-        majority=max(counts.values()) / len(test) if test else None,
-        test_in_train=sum(normalise(example.text) in known for example in test),
-        dev_is_test=bool(dev) and _content(dev) == _content(test),
+        train=len(data.train),
+        dev=len(data.dev),
+        test=len(data.test),
+        majority=majority(label_counts(data.test, labels)),
+        test_in_train=sum(normalise(example.text) in known for example in data.test),
+        dev_is_test=bool(data.dev) and _content(data.dev) == _content(data.test),
+        counts=label_counts(data.train, labels),
+        notes=data.notes,
     )
 
 

@@ -2,24 +2,16 @@
 
 import string
 import textwrap
-from collections.abc import Callable, Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import replace
-from typing import NoReturn
 
 from nlora.data.messages import read_asked, read_chat
-from nlora.data.rows import Rows
+from nlora.data.rows import Report, Rows, stop
 from nlora.data.task import Example, Task
 from nlora.errors import NloraError, unknown
 
-Report = Callable[[str], object]
-"""Called with a problem, one line of text: stops at it, or notes it and goes on."""
-
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
-
-
-def stop(problem: str) -> NoReturn:
-    """The `Report` that ends reading at the first problem."""
-    raise NloraError(problem) from None
 
 
 def normalise(text: str) -> str:
@@ -73,13 +65,14 @@ def to_examples(
     text_keys: Sequence[str],
     report: Report = stop,
     ignored: Collection[str] = (),
+    left_out: Counter[str] | None = None,
 ) -> tuple[Example, ...]:
     """The rows as examples of the task, without those that have an `ignored` label.
 
     A row has its text under one of `text_keys`, and its answer under "label", or is a chat
-    (`nlora.data.messages`). Every row that has
-    not, or whose label is not the task's, is reported with its place and left out; so is a file
-    that gives no example at all.
+    (`nlora.data.messages`). Every row that has not, or whose label is not the task's, is reported
+    with its place and left out; so is a file that gives no example at all. `left_out`, if given,
+    counts the ignored examples by label.
     """
     examples = []
     for i, row in enumerate(rows.values):
@@ -88,10 +81,12 @@ def to_examples(
         except NloraError as error:
             report(f"{rows.place(i)}: {error}")
         else:
-            if example is not None and example.task.chat:
-                example = replace(example, place=rows.place(i))
-            if example is not None:
+            if isinstance(example, Example):
+                if example.task.chat:
+                    example = replace(example, place=rows.place(i))
                 examples.append(example)
+            elif left_out is not None:
+                left_out[example] += 1
     if not examples:
         report(f"{rows.path}: no examples")
     return tuple(examples)
@@ -120,7 +115,8 @@ def to_texts(rows: Rows, text_keys: Sequence[str]) -> tuple[str, ...]:
 
 def _example(
     row: object, task: Task, text_keys: Sequence[str], ignored: Collection[str]
-) -> Example | None:
+) -> Example | str:
+    """The example, or its label if that is an ignored one."""
     row, task = read_chat(row, task)
     if not isinstance(row, dict):
         names = " or ".join(f"'{key}'" for key in text_keys)
@@ -130,7 +126,7 @@ def _example(
         raise NloraError(f"no 'label'; it has: {_keys_of(row)}")
     label = _as_text(row["label"], "label")
     if label in ignored:
-        return None
+        return label
     if task.labels is not None and label not in task.labels:
         raise unknown("label", _brief(label), task.labels)
     return Example(task, _as_text(row[key], key), label)

@@ -1,33 +1,42 @@
-"""A user's own tasks: a YAML list of entries that name JSONL or CSV files (or JSON arrays).
+"""A user's own tasks: a YAML list of entries that name files of rows.
 
     - name: tickets
       train: tickets/train.csv      # paths are relative to the YAML file
-      test: tickets/test.csv
+      test: tickets/test.csv        # without it a part of the data is held out
       dev: tickets/dev.csv          # optional, like what follows
       instruction: Which team should answer this ticket? Choose one from the option.
       labels: [billing, technical, no]
+      columns: {text: title+body, label: team}
 
-A row has `text` or `sentence`, and `label`. Without `labels`, answers are free text. `metric` names
-what answers are measured by (`nlora.evaluation.metrics`). A task without `train` is only tested.
+Which files are read is in `nlora.data.formats`, which columns in `nlora.data.columns`, chat and
+instruction data in `nlora.data.messages`. Without `labels`, answers are free text; `labels: auto`
+takes those of the training file. `metric` names what answers are measured by
+(`nlora.evaluation.metrics`). A task without `train` is only tested.
 """
 
-import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-from nlora.data.examples import check_labels, to_examples, to_texts
+from nlora.data.columns import check_columns
+from nlora.data.examples import check_labels
+from nlora.data.formats import Source, source
 from nlora.data.messages import agreed
-from nlora.data.rows import STDIN, read_array, read_csv, read_jsonl, read_lines, read_text
-from nlora.data.task import Example, Task, TaskData
-from nlora.errors import NloraError, unknown
+from nlora.data.reading import Reading, check_reading, read_task
+from nlora.data.rows import read_text
+from nlora.data.task import Task, TaskData
+from nlora.errors import Faults, NloraError, unknown
 
-_KEYS = ("name", "train", "test", "dev", "instruction", "labels", "metric")
-_TEXT_KEYS = ("text", "sentence")
-_READERS = {".jsonl": read_jsonl, ".csv": read_csv, ".json": read_array}
+_KEYS = (
+    *("name", "train", "test", "dev", "instruction", "labels", "metric"),
+    *("columns", "label_names", "encoding", "on_bad_row", "hold_out", "hold_out_seed"),
+)
+AUTO = "auto"
+"""In place of labels: those of the training file."""
 # A task's name becomes part of a folder's name.
 _NAME = re.compile(r"\w[\w .+-]{0,59}")
 _NULL = "tag:yaml.org,2002:null"
@@ -37,20 +46,13 @@ _NULL = "tag:yaml.org,2002:null"
 class _Entry:
     place: str
     task: Task
-    train: Path | None
-    test: Path
-    dev: Path | None
+    train: Source | None
+    test: Source | None
+    dev: Source | None
+    reading: Reading = field(default_factory=Reading)
 
     def load(self) -> TaskData:
-        return agreed(
-            TaskData(
-                self.task,
-                train=_read_split(self.train, self.task) if self.train else (),
-                test=_read_split(self.test, self.task),
-                dev=_read_split(self.dev, self.task) if self.dev else (),
-                only_tested=self.train is None,
-            )
-        )
+        return agreed(read_task(self.task, self.train, self.test, self.dev, self.reading))
 
 
 def read_stream(path: Path) -> list[TaskData]:
@@ -59,23 +61,42 @@ def read_stream(path: Path) -> list[TaskData]:
     Raises NloraError, with file and line, for all that is wrong with the list or with the files
     that it names.
     """
+    faults = Faults()
+    found = read_tasks(path, faults)
+    faults.check()
+    return found
+
+
+def read_tasks(path: Path, faults: Faults) -> list[TaskData]:
+    """The tasks of a YAML list that can be read; what is wrong with the others goes to `faults`.
+
+    Raises NloraError when it is no list.
+    """
     root = _compose(path)
     if not isinstance(root, yaml.SequenceNode) or not root.value:
         raise NloraError(f"{path}: a stream is a YAML list of tasks, each with name, train, test")
-    entries = [_read_entry(path, node) for node in root.value]
     places: dict[str, str] = {}
-    for entry in entries:
+    loaded: list[TaskData | None] = []
+    for node in root.value:
+        entry = faults.attempt(lambda node=node: _read_entry(path, node))
+        if entry is None:
+            continue
         name = entry.task.name
         if name in places:
-            raise NloraError(f"{entry.place}: task '{name}' is also in {places[name]}; rename one")
+            faults.found.append(
+                f"{entry.place}: task '{name}' is also in {places[name]}; rename one"
+            )
+            continue
         places[name] = entry.place
-    return [entry.load() for entry in entries]
+        loaded.append(faults.attempt(entry.load))
+    return [data for data in loaded if data is not None]
 
 
-def read_entry(path: Path) -> TaskData:
+def read_entry(path: Path, reading: Mapping[str, Any] | None = None) -> TaskData:
     """The task of a YAML file that holds one entry, as a mapping or as a list of one.
 
-    Raises NloraError like `read_stream`.
+    `reading` holds fields of `Reading` that win over the entry's. Raises NloraError like
+    `read_stream`.
     """
     root = _compose(path)
     if isinstance(root, yaml.SequenceNode):
@@ -84,39 +105,31 @@ def read_entry(path: Path) -> TaskData:
         root = root.value[0]
     if root is None:
         raise NloraError(f"{path}: no task in it")
-    return _read_entry(path, root).load()
+    entry = _read_entry(path, root)
+    return replace(entry, reading=replace(entry.reading, **(reading or {}))).load()
 
 
 def task_from_files(
     name: str,
-    train: Path,
-    test: Path,
-    dev: Path | None = None,
+    train: Source,
+    test: Source | None,
+    dev: Source | None = None,
     instruction: str | None = None,
     labels: Sequence[str] | None = None,
+    reading: Reading | None = None,
 ) -> TaskData:
-    """The task whose examples are in these files (.jsonl, .csv or .json), as in `read_stream`.
+    """The task whose examples are in these files, as in `read_stream`.
 
-    Without `labels`, answers are free text.
+    Without `labels`, answers are free text; without `test`, a part of the data is held out.
 
     Raises NloraError, with file and line, for a bad name, bad labels and all that is wrong with
     the files.
     """
     place = f"task {name!r}"
-    return _Entry(place, _task(place, name, instruction, labels), train, test, dev).load()
-
-
-def read_texts(path: Path) -> tuple[str, ...]:
-    """The texts of a .txt file (one a line), or of a .jsonl, .csv or .json file, without answers.
-
-    `-` is standard input, a text a line. Raises NloraError, with file and line, for all that is
-    wrong with the file.
-    """
-    readers = {**_READERS, ".txt": read_lines}
-    reader = read_lines if path == STDIN else readers.get(path.suffix.lower())
-    if reader is None:
-        raise NloraError(f"{path}: must be .txt (one text a line), .jsonl, .csv or .json")
-    return to_texts(reader(path), _TEXT_KEYS)
+    reading = reading or Reading()
+    check_reading(place, reading)
+    task = _task(place, name, instruction, labels)
+    return _Entry(place, task, train, test, dev, reading).load()
 
 
 def _task(place: str, name: str, instruction: str | None, labels: Sequence[str] | None) -> Task:
@@ -132,13 +145,6 @@ def _task(place: str, name: str, instruction: str | None, labels: Sequence[str] 
         labels=None if labels is None else check_labels(labels, place),
         dataset=name,
     )
-
-
-def _read_split(path: Path, task: Task) -> tuple[Example, ...]:
-    reader = _READERS.get(path.suffix.lower())
-    if reader is None:
-        raise NloraError(f"{path}: must be .jsonl (one object per line), .csv or .json (an array)")
-    return to_examples(reader(path), task, _TEXT_KEYS)
 
 
 def _compose(path: Path) -> yaml.Node | None:
@@ -161,7 +167,8 @@ def _read_entry(path: Path, node: yaml.Node) -> _Entry:
     if not isinstance(node, yaml.MappingNode):
         raise NloraError(f"{place}: a task must have keys: name, train, test")
     text: dict[str, str | None] = {}
-    labels: list[str] | None = None
+    lists: dict[str, list[str] | None] = {}
+    columns: dict[str, str] = {}
     seen = set()
     for key_node, value in node.value:
         key = key_node.value if isinstance(key_node, yaml.ScalarNode) else key_node.id
@@ -173,32 +180,69 @@ def _read_entry(path: Path, node: yaml.Node) -> _Entry:
                 "a new task begins with '- '"
             )
         seen.add(key)
-        if key == "labels":
-            labels = _read_labels(path, value)
+        if key == "labels" and isinstance(value, yaml.ScalarNode) and value.value == AUTO:
+            text[key] = AUTO
+        elif key in ("labels", "label_names"):
+            lists[key] = _read_list(path, value, key)
+        elif key == "columns":
+            columns = _read_columns(path, value)
         elif not isinstance(value, yaml.ScalarNode):
             raise NloraError(f"{_place(path, value)}: '{key}' must be text")
         else:
             text[key] = None if value.tag == _NULL else value.value
-    missing = [key for key in ("name", "test") if not text.get(key)]
-    if missing:
-        raise NloraError(f"{place}: the task has no '{missing[0]}'")
-    name, train, test, dev = (text.get(key) or "" for key in ("name", "train", "test", "dev"))
+    name = text.get("name")
+    if not name:
+        raise NloraError(f"{place}: the task has no 'name'")
+    if not text.get("train") and not text.get("test"):
+        raise NloraError(f"{place}: the task has no 'test', and no 'train' to hold a part out of")
+    train, test, dev = (
+        source(where, path.parent) if (where := text.get(key)) else None
+        for key in ("train", "test", "dev")
+    )
+    task = _task(place, name, text.get("instruction"), lists.get("labels"))
+    reading = Reading(
+        columns=columns,
+        encoding=text.get("encoding"),
+        label_names=lists.get("label_names"),
+        labels_from_data=text.get("labels") == AUTO,
+        on_bad_row=text.get("on_bad_row") or "refuse",  # type: ignore[arg-type]
+        hold_out=_number(place, text, "hold_out", 0.2),
+        hold_out_seed=int(_number(place, text, "hold_out_seed", 0)),
+    )
+    check_reading(place, reading)
     return _Entry(
-        place,
-        replace(
-            _task(place, name, text.get("instruction"), labels), metric=text.get("metric") or None
-        ),
-        _resolve(path, train) if train else None,
-        _resolve(path, test),
-        _resolve(path, dev) if dev else None,
+        place, replace(task, metric=text.get("metric") or None), train, test, dev, reading
     )
 
 
-def _read_labels(path: Path, node: yaml.Node) -> list[str] | None:
+def _number(place: str, text: dict[str, str | None], key: str, default: float) -> float:
+    value = text.get(key)
+    if value is None:
+        return default
+    try:
+        return int(value) if isinstance(default, int) else float(value)
+    except ValueError:
+        raise NloraError(f"{place}: '{key}' must be a number, not '{value}'") from None
+
+
+def _read_columns(path: Path, node: yaml.Node) -> dict[str, str]:
+    if not isinstance(node, yaml.MappingNode) or any(
+        not isinstance(inner, yaml.ScalarNode) for pair in node.value for inner in pair
+    ):
+        raise NloraError(
+            f"{_place(path, node)}: 'columns' must be names, as in {{text: review, label: stars}}"
+        )
+    try:
+        return check_columns({key.value: value.value for key, value in node.value})
+    except NloraError as error:
+        raise NloraError(f"{_place(path, node)}: {error}") from None
+
+
+def _read_list(path: Path, node: yaml.Node, key: str) -> list[str] | None:
     if isinstance(node, yaml.ScalarNode) and node.tag == _NULL:
         return None
     if not isinstance(node, yaml.SequenceNode):
-        raise NloraError(f"{_place(path, node)}: 'labels' must be a list, as in [good, bad]")
+        raise NloraError(f"{_place(path, node)}: '{key}' must be a list, as in [good, bad]")
     for item in node.value:
         if not isinstance(item, yaml.ScalarNode):
             raise NloraError(f"{_place(path, item)}: a label must be text")
@@ -207,8 +251,3 @@ def _read_labels(path: Path, node: yaml.Node) -> list[str] | None:
 
 def _place(path: Path, node: yaml.Node) -> str:
     return f"{path}, line {node.start_mark.line + 1}"
-
-
-def _resolve(path: Path, name: str) -> Path:
-    # Unlike Path.expanduser, os.path leaves "~stranger" as it is, to be reported as missing.
-    return path.parent / os.path.expanduser(name)

@@ -1,4 +1,7 @@
-"""The rows of JSON and CSV files, and where each of them stands, so that an error can name it."""
+"""The rows of JSON and delimited text, and where each of them stands, so that an error can name it.
+
+Each reader takes the text of a file, and a `Report` that is told of each malformed row.
+"""
 
 import codecs
 import csv
@@ -6,26 +9,52 @@ import io
 import json
 import re
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import NoReturn
 
 from nlora.errors import NloraError
 
 # Numbers stay the text that was written ("1.50"), and NaN, pandas' missing value, is missing.
 _DECODER = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=lambda _: None)
 STDIN = Path("-")
+NAMES = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 _BETWEEN = re.compile(r"[\s,]*")
+
+Report = Callable[[str], object]
+"""Called with a problem, one line of text: stops at it, or notes it and goes on."""
+
+
+def stop(problem: str) -> NoReturn:
+    """The `Report` that ends reading at the first problem."""
+    raise NloraError(problem) from None
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """What a file holds: `values` in order, and `place(i)`: file and line of value i, in words."""
+    """What a file holds: `values` in order, and `place(i)`: file and line of value i, in words.
 
-    path: Path
+    `names` are those of a column's numbers, where the file has them (`ClassLabel` of `datasets`).
+    `format` says in words what the file was read as.
+    """
+
+    path: Path | str
     values: list[object]
     place: Callable[[int], str]
+    format: str = ""
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def read_bytes(path: Path) -> bytes:
+    """What is in a file, or comes from `STDIN`. Raises NloraError when it cannot be read."""
+    try:
+        return sys.stdin.buffer.read() if path == STDIN else path.read_bytes()
+    except FileNotFoundError:
+        raise NloraError(f"no such file: {path}") from None
+    except OSError as error:
+        raise NloraError(f"cannot read {path}: {error.strerror}") from None
 
 
 def read_text(path: Path) -> str:
@@ -33,29 +62,57 @@ def read_text(path: Path) -> str:
 
     Raises NloraError when the file is missing, cannot be read, is empty or is not UTF-8.
     """
-    try:
-        data = sys.stdin.buffer.read() if path == STDIN else path.read_bytes()
-    except FileNotFoundError:
-        raise NloraError(f"no such file: {path}") from None
-    except OSError as error:
-        raise NloraError(f"cannot read {path}: {error.strerror}") from None
-    data = data.removeprefix(codecs.BOM_UTF8)
-    if not data.strip():
+    return decoded(read_bytes(path), path)
+
+
+def decoded(data: bytes, path: Path, encoding: str | None = None) -> str:
+    """The text of a file's bytes: UTF-8, with or without a byte order mark, unless told otherwise.
+
+    Raises NloraError for nothing but spaces, an unknown encoding, and bytes that are not in it.
+    """
+    if not data.removeprefix(codecs.BOM_UTF8).strip():
         raise NloraError(f"{path}: the file is empty")
     try:
-        return data.decode()
+        name = codecs.lookup(encoding or "utf-8").name
+    except LookupError:
+        raise NloraError(f"{path}: Python knows no encoding '{encoding}'") from None
+    if name == "utf-8":
+        data = data.removeprefix(codecs.BOM_UTF8)
+    try:
+        text = data.decode(name)
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         byte = f"byte 0x{data[error.start]:02x} at offset {error.start}"
-        raise NloraError(f"{path}, line {line}: not UTF-8 ({byte}); save it as UTF-8") from None
+        place = f"{path}, line {line}: not {'UTF-8' if name == 'utf-8' else encoding} ({byte})"
+        raise NloraError(f"{place}; {_advice(data, name)}") from None
+    except (UnicodeError, LookupError) as error:  # no codec of texts, or a broken mark of it
+        raise NloraError(f"{path}: cannot be read as {encoding}: {error}") from None
+    if name == "utf-8" and text.count("\0") * 4 > len(text):
+        raise NloraError(f"{path}: not UTF-8 (every other byte is 0); {_advice(data, name)}")
+    return text
 
 
-def read_array(path: Path) -> Rows:
+def _advice(data: bytes, name: str) -> str:
+    """What to do with bytes that are not in the encoding of this name."""
+    head = data[:10_000]
+    likely = "cp1252"
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        likely = "utf-16"
+    elif head.count(0) * 4 > len(head):
+        likely = "utf-16-le" if data[1:2] == b"\0" else "utf-16-be"
+    elif sum(byte > 127 for byte in head) * 4 > len(head):  # hardly in a western language
+        likely = "cp1251, gb18030 or shift_jis"
+    if name == likely:
+        return "save it as UTF-8"
+    return f"save it as UTF-8, or say which encoding it has (encoding: {likely}, perhaps)"
+
+
+def read_array(path: Path, text: str | None = None) -> Rows:
     """The elements of a file that is one JSON array.
 
     Raises NloraError when the file cannot be read, is malformed or holds something else.
     """
-    text = read_text(path)
+    text = read_text(path) if text is None else text
     values = _decode(text, f"{path}", line=0)
     if not isinstance(values, list):
         raise NloraError(f"{path}: must be a JSON array, as in [...]")
@@ -64,39 +121,63 @@ def read_array(path: Path) -> Rows:
     def lines() -> list[int]:
         return _lines_of_elements(text, len(values))
 
-    return Rows(path, values, lambda i: f"{path}, line {lines()[i]}, example {i + 1}")
+    return Rows(path, values, lambda i: f"{path}, line {lines()[i]}, example {i + 1}", "JSON")
 
 
-def read_jsonl(path: Path) -> Rows:
-    """The values of a file with one JSON value per line; blank lines do not count.
+def read_object(path: Path, text: str) -> Rows:
+    """The elements of the one list of rows that a JSON object holds, as `{"data": [...]}`.
 
-    Raises NloraError when the file cannot be read or a line is malformed.
+    Raises NloraError when it is malformed, or has no such list or several.
+    """
+    value = _decode(text, f"{path}", line=0)
+    assert isinstance(value, dict)
+    lists = [key for key, inner in value.items() if _is_rows(inner)]
+    if len(lists) == 1:
+        rows = value[lists[0]]
+        return Rows(path, rows, lambda i: f"{path}, example {i + 1}", f"JSON, its '{lists[0]}'")
+    if lists or any(isinstance(inner, (list, dict)) for inner in value.values()):
+        found = f"{len(lists)} lists of rows" if lists else "no list of rows"
+        raise NloraError(f"{path}: a JSON object with {found}; one array of rows is read")
+    return Rows(path, [value], lambda i: f"{path}", "JSON")
+
+
+def _is_rows(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(v, dict) for v in value)
+
+
+def read_jsonl(path: Path, text: str, report: Report = stop) -> Rows:
+    """The values of a text with one JSON value per line; blank lines do not count.
+
+    A malformed line is reported.
     """
     values, lines = [], []
     # Only "\n" ends a line: str.splitlines would also cut at U+2028 inside a text.
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
-            values.append(_decode(line, f"{path}", number))
-            lines.append(number)
-    return Rows(path, values, lambda i: f"{path}, line {lines[i]}")
+            try:
+                values.append(_decode(line, f"{path}", number))
+            except NloraError as error:
+                report(str(error))
+            else:
+                lines.append(number)
+    return Rows(path, values, lambda i: f"{path}, line {lines[i]}", "JSONL")
 
 
-def read_lines(path: Path) -> Rows:
-    """The lines of a text file; blank ones do not count. Raises NloraError as `read_text` does."""
-    lines = enumerate(read_text(path).split("\n"), start=1)
+def read_lines(path: Path, text: str) -> Rows:
+    """The lines of a text; blank ones do not count."""
+    lines = enumerate(text.split("\n"), start=1)
     found = [(number, line.removesuffix("\r")) for number, line in lines if line.strip()]
     return Rows(path, [line for _, line in found], lambda i: f"{path}, line {found[i][0]}")
 
 
-def read_csv(path: Path) -> Rows:
-    """The rows of a comma-separated file as dictionaries by the names in its first row.
+def read_delimited(path: Path, text: str, delimiter: str, report: Report = stop) -> Rows:
+    """The rows of a delimited text as dictionaries by the names in its first row.
 
-    Raises NloraError when the file cannot be read, a quote is not closed or a row has more or
-    fewer cells than the header.
+    A row with more or fewer cells than the header is reported. Raises NloraError when a quote is
+    not closed.
     """
-    text = read_text(path)
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     header: list[str] = []
     values: list[object] = []
     lines: list[int] = []
@@ -104,19 +185,50 @@ def read_csv(path: Path) -> Rows:
     try:
         for cells in reader:
             if not header:
-                header = [cell.strip() for cell in cells]
+                header = _header(path, cells)
+            elif cells and len(cells) != len(header):
+                report(
+                    f"{path}, line {start}: the row has {len(cells)} cells, the header "
+                    f"{len(header)}; put double quotes around texts that hold {NAMES[delimiter]}"
+                )
             elif cells:
-                if len(cells) != len(header):
-                    raise NloraError(
-                        f"{path}, line {start}: the row has {len(cells)} cells, the header "
-                        f"{len(header)}; put double quotes around texts that hold commas"
-                    )
                 values.append(dict(zip(header, cells, strict=True)))
                 lines.append(start)
             start = reader.line_num + 1
     except csv.Error as error:
         raise NloraError(f"{path}, line {start}: malformed CSV: {error}") from None
-    return Rows(path, values, lambda i: f"{path}, line {lines[i]}")
+    return Rows(path, values, lambda i: f"{path}, line {lines[i]}", f"{NAMES[delimiter]} between")
+
+
+def read_tabs(path: Path, text: str, report: Report = stop) -> Rows:
+    """`read_delimited` by tabs; where quotes do not fit, they are letters as all others."""
+    try:
+        return read_delimited(path, text, "\t")
+    except NloraError:
+        pass
+    header: list[str] = []
+    values: list[object] = []
+    lines: list[int] = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        cells = line.removesuffix("\r").split("\t")
+        if not header:
+            header = _header(path, cells)
+        elif len(cells) == len(header):
+            values.append(dict(zip(header, cells, strict=True)))
+            lines.append(number)
+        elif line.strip():
+            place = f"{path}, line {number}"
+            report(f"{place}: the row has {len(cells)} cells, the header {len(header)}")
+    return Rows(path, values, lambda i: f"{path}, line {lines[i]}", "tabs between")
+
+
+def _header(path: Path, cells: Sequence[str]) -> list[str]:
+    """The names of columns. Raises NloraError where two that would be read have one name."""
+    header = [cell.strip() for cell in cells]
+    for name in ("text", "sentence", "label"):
+        if header.count(name) > 1:
+            raise NloraError(f"{path}, line 1: two columns are called '{name}'; rename one")
+    return header
 
 
 def _decode(text: str, path: str, line: int) -> object:

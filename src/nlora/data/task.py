@@ -72,6 +72,10 @@ class TaskData:
     dev: tuple[Example, ...] = ()
     only_tested: bool = False
     """It is never trained: it shows what happens to an ability that nobody trains."""
+    notes: tuple[str, ...] = ()
+    """What reading its files decided and left out, in words."""
+    bad_rows: int = 0
+    """How many rows were left out because they could not be read."""
 
     @property
     def name(self) -> str:

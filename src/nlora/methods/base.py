@@ -56,8 +56,9 @@ class Settings(BaseModel):
 class State:
     """What a method remembers from stage to stage; a subclass is a dataclass with defaults.
 
-    A field is a tensor, a list of tensors, tensors by name, or a JSON value. The state is written
-    with every stage (safetensors and JSON) and read back by a run that goes on.
+    A field is a tensor, a list of tensors, tensors by name, a JSON value, or a dataclass of such
+    fields, which is then its default factory. The state is written with every stage (safetensors
+    and JSON) and read back by a run that goes on.
     """
 
 
@@ -142,6 +143,17 @@ class Method:
     """The method calls `Context.previous`."""
     needs_covariances: ClassVar[bool] = False
     """The method reads `Step.covariances`."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "paper" not in vars(cls):  # a method that extends another is not its paper's
+            cls.paper = ""
+        for kind in (k for k in cls.__mro__ if issubclass(k, Method)):
+            if kind.State is not State and not issubclass(cls.State, kind.State):
+                raise NloraError(
+                    f"{cls.__name__}: its State must extend that of {kind.__name__}: "
+                    f"class {cls.State.__name__}({kind.__name__}.State)"
+                )
 
     def __init__(self, settings: Any) -> None:
         self.settings = settings

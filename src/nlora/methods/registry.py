@@ -124,7 +124,8 @@ def method(name: str, plugin: Path | None = None) -> Entry:
     """The method of that name. Raises NloraError with the nearest names."""
     known = methods(plugin)
     if name not in known:
-        raise unknown("method", name, known)
+        error = unknown("method", name, known)
+        raise error if plugin else NloraError(f"{error} (one of your own: --plugin FILE)")
     return known[name]
 
 

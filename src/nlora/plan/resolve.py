@@ -16,7 +16,7 @@ from nlora.backbones.catalog import EVERY, Base, find
 from nlora.backbones.hardware import bf16_is_faster
 from nlora.data.streams import load_stream
 from nlora.data.task import TaskData, sample
-from nlora.errors import NloraError, unknown
+from nlora.errors import Faults, NloraError, unknown
 from nlora.methods.base import ONE_PER_STAGE, Method
 from nlora.methods.registry import Entry, setting_error
 from nlora.methods.registry import method as entry_of
@@ -157,12 +157,14 @@ def resolve(
     will be learned, and settings that list values must list one per stage. Raises NloraError for
     all that is wrong, before anything is downloaded where that is possible.
     """
-    choice = choose(config)  # a misspelt setting should not wait for a download
-    method = choice.method
+    faults = Faults()
+    choice = faults.attempt(lambda: choose(config))  # should not wait for a download
     if stream is None:
-        if config.stream is None:
-            raise NloraError("which stream? give --stream NAME (`nlora streams` lists them)")
-        stream = load_stream(config.stream, Path(config.data) if config.data else None)
+        stream = faults.attempt(lambda: _stream(config))
+    faults.check()
+    assert choice is not None
+    assert stream is not None
+    method = choice.method
     if whole:
         if not trained(stream):
             raise NloraError("no task of the stream has training examples to learn from")
@@ -180,6 +182,12 @@ def resolve(
         run = run.model_copy(update={"precision": faster})
     tasks = tuple(sampled(data, config) for data in stream)
     return Plan(choice.entry, method, run, config, base, tasks)
+
+
+def _stream(config: RunConfig) -> list[TaskData]:
+    if config.stream is None:
+        raise NloraError("which stream? give --stream NAME (`nlora streams` lists them)")
+    return load_stream(config.stream, Path(config.data) if config.data else None)
 
 
 def trained(stream: Sequence[TaskData]) -> list[TaskData]:

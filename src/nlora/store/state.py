@@ -2,12 +2,13 @@
 
 A state is a dataclass. `state.json` holds every field; where a tensor stands, or an element of a
 list or mapping is one, it has null, and `state.safetensors` has the tensor as `name`, `name.key` or
-`name.number`.
+`name.number`. A field may be a dataclass itself: a mapping of its fields, whose tensors have its
+name before theirs.
 """
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -51,12 +52,18 @@ def read_state(folder: Path, kind: type[S]) -> S:
         found = _filled(values, _tensors(folder / TENSORS))
     else:
         found = _earlier(folder)
-    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
-    if unknown := found.keys() - known:
+    return _built(kind, found, folder)
+
+
+def _built(kind: type[S], found: Mapping[str, Any], folder: Path) -> S:
+    """A dataclass with these fields, those that are dataclasses built first."""
+    parts = {field.name: field.default_factory for field in fields(kind)}  # type: ignore[arg-type]
+    if unknown := found.keys() - parts.keys():
         raise NloraError(
             f"{folder} holds what this method does not keep: {', '.join(sorted(unknown))}"
         )
-    return kind(**found)
+    inner = {n: kind for n, kind in parts.items() if n in found and is_dataclass(kind)}
+    return kind(**found | {n: _built(part, found[n], folder) for n, part in inner.items()})  # type: ignore[arg-type]
 
 
 def _parts(state: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -72,7 +79,10 @@ def _parts(state: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     for field in fields(state):
         name, value = field.name, getattr(state, field.name)
-        if isinstance(value, dict):
+        if is_dataclass(value):
+            inner, values[name] = _parts(value)
+            tensors |= {f"{name}.{key}": tensor for key, tensor in inner.items()}
+        elif isinstance(value, dict):
             values[name] = {key: without(f"{name}.{key}", v) for key, v in value.items()}
         elif isinstance(value, list):
             values[name] = [without(f"{name}.{i}", v) for i, v in enumerate(value)]
@@ -81,17 +91,19 @@ def _parts(state: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, values
 
 
-def _filled(values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+def _filled(
+    values: Mapping[str, Any], tensors: Mapping[str, Tensor], within: str = ""
+) -> dict[str, Any]:
     """The fields with their tensors."""
-    found: dict[str, Any] = {}
-    for name, value in values.items():
+
+    def at(name: str, value: Any) -> Any:
         if isinstance(value, dict):
-            found[name] = {key: tensors.get(f"{name}.{key}", v) for key, v in value.items()}
-        elif isinstance(value, list):
-            found[name] = [tensors.get(f"{name}.{i}", v) for i, v in enumerate(value)]
-        else:
-            found[name] = tensors.get(name, value)
-    return found
+            return _filled(value, tensors, f"{name}.")
+        if isinstance(value, list):
+            return [tensors.get(f"{name}.{i}", v) for i, v in enumerate(value)]
+        return tensors.get(name, value)
+
+    return {name: at(f"{within}{name}", value) for name, value in values.items()}
 
 
 def _survives(value: Any) -> bool:
@@ -113,9 +125,9 @@ def _earlier(folder: Path) -> dict[str, Any]:
         found["constant"] = float(tensors.pop("constant"))
         found |= {name: dict(_below(tensors, name)) for name in ("fisher", "anchor")}
     if tensors := _tensors(folder / "router.safetensors"):
-        found |= {"means": list(tensors["means"]), "scatter": tensors["scatter"]}
-        found |= {"stages": list(range(1, 1 + len(tensors["means"])))}
-        found["texts"] = int(tensors["texts"])
+        stages = list(range(1, 1 + len(tensors["means"])))
+        router = {"means": list(tensors["means"]), "stages": stages, "scatter": tensors["scatter"]}
+        found["by_text"] = router | {"texts": int(tensors["texts"])}
     if (path := folder / "buffer.json").is_file():
         found["kept"] = json.loads(path.read_text(encoding="utf-8"))
     if (path := folder / "lfpt5.json").is_file():

@@ -60,6 +60,9 @@ class _Comparison:
 
     def check(self) -> None:
         """What is wrong with a setting or with the data should not wait for a training."""
+        read = [data for tasks in self.grid.tasks.values() for data in tasks]
+        for note in dict.fromkeys(note for data in read for note in data.notes):
+            self.progress.message(note)
         for stream, point in self.grid.pairs():
             self.grid.cell(stream, point, self.grid.seeds[0])
 

@@ -3,14 +3,14 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from nlora.backbones.catalog import Base, find
 from nlora.data.streams import load_stream
 from nlora.data.task import TaskData
-from nlora.errors import NloraError, unknown
+from nlora.errors import Faults, NloraError, unknown
 from nlora.plan.config import RunConfig, parse_config
 from nlora.plan.points import Point
 from nlora.plan.resolve import Plan, resolve
@@ -76,7 +76,10 @@ class Grid:
     def tasks(self) -> dict[str, list[TaskData]]:
         """The tasks of every stream, by its name. Raises NloraError as `load_stream` does."""
         data = Path(self.data) if self.data else None
-        return {stream_name(s): load_stream(s, data) for s in self.streams}
+        faults = Faults()
+        read = {s: faults.attempt(partial(load_stream, s, data)) for s in self.streams}
+        faults.check()
+        return {stream_name(s): tasks for s, tasks in read.items() if tasks is not None}
 
     @cached_property
     def base(self) -> Base:

@@ -80,11 +80,8 @@ class TunedSettings(LoraSettings):
 
 
 @dataclass
-class LoraState(State):
-    """What the router keeps (`parts.routing`), where routing is by the input.
-
-    The fields of prompts are filled where the router looks at prompts, too.
-    """
+class RouterState:
+    """What a router keeps of the stages (`parts.routing`)."""
 
     means: list[Tensor] = field(default_factory=list)
     """Of the features of a stage's texts, (d,)."""
@@ -102,14 +99,15 @@ class LoraState(State):
     """By stage the distance beyond which a text counts as far."""
     temperature: float = 1.0
     """What scores are divided by to be log-probabilities."""
-    prompt_means: list[Tensor] = field(default_factory=list)
-    prompt_stages: list[int] = field(default_factory=list)
-    prompt_scatter: Tensor | None = None
-    prompt_texts: int = 0
-    prompt_counts: dict[str, int] = field(default_factory=dict)
-    prompt_held_out: dict[str, Tensor] = field(default_factory=dict)
-    prompt_limits: dict[str, float] = field(default_factory=dict)
-    prompt_temperature: float = 1.0
+
+
+@dataclass
+class LoraState(State):
+    """What routers keep, where routing is by the input."""
+
+    by_text: RouterState = field(default_factory=RouterState)
+    by_prompt: RouterState = field(default_factory=RouterState)
+    """Where the setting asks for it."""
 
 
 class LoraMethod(Method):
@@ -224,7 +222,7 @@ class LoraMethod(Method):
         router = self._routers()[-1]
         names = {ctx.stage_of(data.name): data.name for data in reversed(ctx.stream)}
         names[ctx.stage.index] = ctx.stage.name
-        order = [names[stage] for stage in router.get("stages")]
+        order = [names[stage] for stage in router.state.stages]
         found = {names[stage]: counts for stage, counts in router.confusion().items()}
         by = self.settings.route_by
         told = {"by": by, "tasks": order, "held_out": found, "unclear": unclear(order, found, by)}
@@ -241,7 +239,7 @@ class LoraMethod(Method):
         """The stage that each input is taken for, and how sure that is."""
         if self._own_rule:
             return super().routes(ctx, examples, named)
-        if self.settings.routing != "input" or not self.state.means:
+        if self.settings.routing != "input" or not self.state.by_text.means:
             return None
         return self._routers()[-1 if named else 0].routes(ctx, examples)
 
@@ -249,5 +247,8 @@ class LoraMethod(Method):
         """The router by texts, and the one by prompts where the setting asks for it."""
         from nlora.methods.parts.routing import Router
 
-        kinds = ["text"] if self.settings.route_by == "text" else ["text", "prompt"]
-        return [Router(self.state, kind, self.settings.unknown_quantile) for kind in kinds]
+        quantile = self.settings.unknown_quantile
+        found = [Router(self.state.by_text, "text", quantile)]
+        if self.settings.route_by == "prompt":
+            found.append(Router(self.state.by_prompt, "prompt", quantile))
+        return found

@@ -19,7 +19,7 @@ to be log-probabilities. The router in use has seen all texts.
 
 from collections.abc import Mapping, Sequence
 from math import ceil
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,6 +28,7 @@ from nlora.data.messages import plain
 from nlora.data.task import Example, sample
 from nlora.methods.base import Route
 from nlora.methods.context import Context
+from nlora.methods.parts.lora import RouterState
 
 TEXTS = 1000
 """Training texts of a task that are looked at, at most."""
@@ -40,9 +41,6 @@ UNCLEAR = 0.2
 """Of the texts taken for one of two tasks, the share taken for the other one from which on the two
 count as not told apart."""
 TEMPERATURES = tuple(1.5**i for i in range(24))
-
-FIELDS = ("means", "stages", "scatter", "texts", "counts", "held_out", "limits", "temperature")
-"""Of a state; those of prompts begin with `prompt_`."""
 
 
 class Fitted(NamedTuple):
@@ -78,21 +76,12 @@ class Fitted(NamedTuple):
 
 
 class Router:
-    """Chooses by what a method's state keeps (`parts.lora.LoraState`), of texts or of prompts."""
+    """Chooses by what it keeps of the stages' texts, or of their prompts."""
 
-    def __init__(self, state: Any, by: str = "text", quantile: float = 0.99) -> None:
+    def __init__(self, state: RouterState, by: str = "text", quantile: float = 0.99) -> None:
         self.state = state
         self.by = by
         self.quantile = quantile
-        self._prefix = "" if by == "text" else f"{by}_"
-
-    def get(self, name: str) -> Any:
-        """One of FIELDS."""
-        return getattr(self.state, self._prefix + name)
-
-    def put(self, name: str, value: Any) -> None:
-        """Let one of FIELDS be this."""
-        setattr(self.state, self._prefix + name, value)
 
     def learn(self, ctx: Context) -> None:
         """Take up the texts of one more stage."""
@@ -111,28 +100,33 @@ class Router:
         mean = features.mean(0)
         centred = features - mean
         scatter = centred.T @ centred
-        known = self.get("scatter")
-        self.put("scatter", scatter if known is None else known + scatter)
-        self.get("means").append(mean)
-        self.get("stages").append(stage)
-        self.put("texts", self.get("texts") + len(features))
-        self.get("counts")[str(stage)] = len(features)
+        known = self.state.scatter
+        self.state.scatter = scatter if known is None else known + scatter
+        self.state.means.append(mean)
+        self.state.stages.append(stage)
+        self.state.texts += len(features)
+        self.state.counts[str(stage)] = len(features)
         count = min(HELD_OUT, len(features) // 5)
         if count:
             chosen = torch.arange(count) * len(features) // count  # evenly, in the texts' order
-            self.get("held_out")[str(stage)] = features[chosen].float()
+            self.state.held_out[str(stage)] = features[chosen].float()
         self._measure()
 
     def fitted(self) -> Fitted:
         """The router in use."""
-        return Fitted.of(torch.stack(self.get("means")), self.get("scatter"), self.get("texts"))
+        return Fitted.of(torch.stack(self.state.means), self._scatter, self.state.texts)
+
+    @property
+    def _scatter(self) -> Tensor:
+        assert self.state.scatter is not None, "no stage yet"
+        return self.state.scatter
 
     def without_held_out(self) -> Fitted:
         """The router that has not seen the held-out features."""
-        means, scatter, texts = [], self.get("scatter").clone(), self.get("texts")
-        for stage, mean in zip(self.get("stages"), self.get("means"), strict=True):
-            held, count = self.get("held_out").get(str(stage)), self.get("counts").get(str(stage))
-            if held is None:
+        means, scatter, texts = [], self._scatter.clone(), self.state.texts
+        for stage, mean in zip(self.state.stages, self.state.means, strict=True):
+            held, count = self.state.held_out.get(str(stage)), self.state.counts.get(str(stage))
+            if held is None or count is None:
                 means.append(mean)
                 continue
             away = held.double() - mean
@@ -144,12 +138,12 @@ class Router:
 
     def _measure(self) -> None:
         """Learn from the held-out features how far is too far, and how sure scores are."""
-        held = {stage: rows.double() for stage, rows in self.get("held_out").items()}
+        held = {stage: rows.double() for stage, rows in self.state.held_out.items()}
         if not held:
             return
         router, limits, scores, own = self.without_held_out(), {}, [], []
         for stage, rows in held.items():
-            place = self.get("stages").index(int(stage))
+            place = self.state.stages.index(int(stage))
             scores.append(router.scores(rows))
             own += [place] * len(rows)
             if len(rows) >= ENOUGH:
@@ -157,20 +151,20 @@ class Router:
                 # The rank of conformal prediction; the largest where there are too few texts.
                 rank = min(ceil((len(rows) + 1) * self.quantile), len(rows))
                 limits[stage] = float(away[rank - 1])
-        self.put("limits", limits)
-        self.put("temperature", _temperature(torch.cat(scores), torch.tensor(own)))
+        self.state.limits = limits
+        self.state.temperature = _temperature(torch.cat(scores), torch.tensor(own))
 
     def confusion(self) -> dict[int, list[int]]:
         """How many held-out texts of each stage are taken for each of the stages, in order."""
         router, found = self.without_held_out(), {}
-        for stage, rows in self.get("held_out").items():
+        for stage, rows in self.state.held_out.items():
             taken = router.scores(rows.double()).argmax(1)
             found[int(stage)] = torch.bincount(taken, minlength=len(router.offsets)).tolist()
         return found
 
     def choose(self, features: Tensor) -> list[int]:
         """The stage of each row of features (n, d)."""
-        return [self.get("stages")[i] for i in self.fitted().scores(features).argmax(1).tolist()]
+        return [self.state.stages[i] for i in self.fitted().scores(features).argmax(1).tolist()]
 
     def routes(self, ctx: Context, examples: Sequence[Example]) -> list[Route]:
         """The stage to answer each example with, and how sure that is."""
@@ -183,10 +177,10 @@ class Router:
         router = self.fitted()
         scores = router.scores(features)
         chosen = scores.argmax(1)
-        stages = [self.get("stages")[i] for i in chosen.tolist()]
-        sure = (scores / self.get("temperature")).softmax(1).amax(1).tolist()
+        stages = [self.state.stages[i] for i in chosen.tolist()]
+        sure = (scores / self.state.temperature).softmax(1).amax(1).tolist()
         away = router.distances(features, scores).gather(1, chosen[:, None])[:, 0].tolist()
-        limits: Mapping[str, float] = self.get("limits")
+        limits: Mapping[str, float] = self.state.limits
         return [
             Route(stage, confidence, distance, limits.get(str(stage)))
             for stage, confidence, distance in zip(stages, sure, away, strict=True)

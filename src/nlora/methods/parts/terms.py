@@ -89,9 +89,17 @@ class OnFactors(Weighted):
         """What is penalised, without its weight, and (∂/∂A, ∂/∂B) of every matrix."""
 
     def value_and_pairs(self) -> tuple[Tensor, Pairs]:
-        """The same, by parameter."""
+        """The same, by parameter. Raises NloraError for a gradient of another shape."""
         value, grads = self.value_and_grads()
-        return value, list(zip(self.parameters, flat(grads), strict=True))
+        pairs = list(zip(self.parameters, flat(grads), strict=True))
+        for number, (parameter, gradient) in enumerate(pairs):
+            if gradient.shape != parameter.shape:
+                raise NloraError(
+                    f"penalty '{self.name}': the gradient of {'AB'[number % 2]} of matrix "
+                    f"{number // 2 + 1} is {list(gradient.shape)}, and it is "
+                    f"{list(parameter.shape)}; gradients are (∂/∂A, ∂/∂B) per matrix"
+                )
+        return value, pairs
 
     def given(self) -> float:
         """λ where it is not measured."""
@@ -144,7 +152,7 @@ P = TypeVar("P", bound=OnFactors)
 
 def ready(penalty: P, stage: Stage) -> P:
     """The penalty of a stage. What it cannot take is an NloraError now, not after the warm-up."""
-    penalty.value_and_grads()
+    penalty.value_and_pairs()
     if stage.steps <= penalty.warm_up:
         log.warning(
             "stage '%s' has %d steps, and the weight of penalty '%s' is measured over the first "

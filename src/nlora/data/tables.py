@@ -1,0 +1,199 @@
+"""The rows of Parquet and Arrow files, of folders saved by `datasets`, and of `hf://` names.
+
+`pyarrow` and `datasets` come with the extra `data`. No script of a data set is run, and nothing is
+unpickled: `datasets` reads neither any more.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import textwrap
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nlora.data.compression import AT_LEAST, TIMES
+from nlora.data.rows import Rows
+from nlora.errors import NloraError, unknown
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+HUB = "hf://"
+_HUB_NAME = re.compile(
+    r"hf://(?P<name>[\w.-]+(/[\w.-]+)?)(:(?P<config>[^@#]+))?(@(?P<revision>[^#]+))?(#(?P<split>.+))?"
+)
+SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "test": ("test", "testing", "validation", "dev", "valid"),
+    "dev": ("validation", "dev", "valid", "val"),
+}
+"""What a data set of several splits calls each of ours; the first that it has is taken."""
+
+
+def read_parquet(path: Path, data: bytes) -> Rows:
+    """The rows of a Parquet file. Raises NloraError when it is damaged."""
+    _needs("pyarrow", path)
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(pa.BufferReader(data))
+        return _rows(path, file.schema_arrow, file.iter_batches(), len(data), "Parquet")
+    except (pa.ArrowException, OSError) as error:
+        raise NloraError(f"{path}: damaged Parquet file ({_in_one_line(error)})") from None
+
+
+def read_arrow(path: Path, data: bytes) -> Rows:
+    """The rows of an Arrow file or stream. Raises NloraError when it is damaged."""
+    _needs("pyarrow", path)
+    import pyarrow as pa
+
+    try:
+        if data.startswith(b"ARROW1"):
+            file = pa.ipc.open_file(pa.BufferReader(data))
+            batches = (file.get_batch(i) for i in range(file.num_record_batches))
+            return _rows(path, file.schema, batches, len(data), "Arrow")
+        stream = pa.ipc.open_stream(pa.BufferReader(data))
+        return _rows(path, stream.schema, stream, len(data), "Arrow")
+    except (pa.ArrowException, OSError) as error:
+        raise NloraError(f"{path}: damaged Arrow file ({_in_one_line(error)})") from None
+
+
+def is_saved(folder: Path) -> bool:
+    """Whether `save_to_disk` of `datasets` has written this folder."""
+    return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
+
+
+def read_saved(source: Path | str, split: str) -> Rows:
+    """The rows of one of our splits of a saved folder or of an `hf://` name.
+
+    Raises NloraError when there is no such split, or the data set cannot be read.
+    """
+    found = _open(source)
+    title = f"{source}"
+    if isinstance(found, dict):
+        name = split_of(source, split)
+        if name is None:
+            wanted = SPLIT_NAMES[split][0]
+            raise NloraError(f"{source}: {unknown('split', wanted, list(found))}")
+        found, title = found[name], f"{source}, {name}"
+    table: pa.Table = found.with_format("arrow")[:]
+    rows = _rows(title, table.schema, table.to_batches(), table.nbytes, "a saved data set")
+    names = {
+        column: tuple(feature.names)
+        for column, feature in found.features.items()
+        if type(feature).__name__ == "ClassLabel"
+    }
+    return Rows(rows.path, rows.values, rows.place, rows.format, names)
+
+
+def split_of(source: Path | str, split: str) -> str | None:
+    """What a data set of several splits calls this one of ours; None if it has none."""
+    found = _open(source)
+    if not isinstance(found, dict):
+        return None
+    names = [name for name in SPLIT_NAMES[split] if name in found]
+    # The test splits of benchmarks with a server (GLUE) have -1 for every label.
+    return next((name for name in names if _has_labels(found[name])), names[0] if names else None)
+
+
+def _has_labels(part: Any) -> bool:
+    columns = [c for c, kind in part.features.items() if type(kind).__name__ == "ClassLabel"]
+    return all(any(value != -1 for value in part[column]) for column in columns)
+
+
+@lru_cache(maxsize=8)
+def _open(source: Path | str) -> Any:
+    """A `Dataset`, or a dictionary of them by split, without a copy of the rows in memory."""
+    _needs("datasets", source)
+    import datasets
+
+    datasets.disable_progress_bars()
+    try:
+        if isinstance(source, Path):
+            return datasets.load_from_disk(str(source))
+        parts = _HUB_NAME.fullmatch(source)
+        if parts is None:
+            raise NloraError(
+                f"{source}: must be hf://OWNER/NAME, with :CONFIG, @REVISION and #SPLIT as needed"
+            )
+        return datasets.load_dataset(
+            parts["name"], parts["config"], split=parts["split"], revision=parts["revision"]
+        )
+    except NloraError:
+        raise
+    except Exception as error:  # of the network, the Hub, pyarrow, or a bad name
+        raise NloraError(f"{source}: cannot be read: {_in_one_line(error)}") from None
+
+
+def _rows(
+    path: Path | str, schema: pa.Schema, batches: Iterable[pa.RecordBatch], size: int, kind: str
+) -> Rows:
+    """The rows of record batches; columns that hold no text (pictures, vectors) are left out."""
+    bound = max(AT_LEAST, TIMES * size)
+    columns = [i for i, field in enumerate(schema) if _readable(field.type)]
+    names = [schema.names[i] for i in columns]
+    values: list[object] = []
+    total = 0
+    for batch in batches:
+        total += batch.nbytes + 64 * batch.num_rows  # a column of nothing but nulls has no bytes
+        if total > bound:
+            raise NloraError(f"{path}: unpacks to more than {bound / 2**30:.1f} GiB")
+        cells = [_as_written(batch.column(i)) for i in columns]
+        values += [dict(zip(names, row, strict=True)) for row in zip(*cells, strict=True)]
+    return Rows(path, values, lambda i: f"{path}, row {i + 1}", kind, _class_names(schema))
+
+
+def _readable(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    types = pa.types
+    if types.is_list(kind) or types.is_large_list(kind):
+        return not types.is_primitive(kind.value_type) and _readable(kind.value_type)
+    if types.is_struct(kind):
+        return all(_readable(field.type) for field in kind)
+    if isinstance(kind, pa.BaseExtensionType):
+        return False
+    binary = types.is_binary(kind) or types.is_large_binary(kind)
+    return not binary and not types.is_fixed_size_binary(kind)
+
+
+def _as_written(column: pa.Array) -> list[Any]:
+    """The values of a column with numbers as text, as the other readers give them."""
+    import pyarrow as pa
+
+    kind = column.type
+    if pa.types.is_integer(kind) or pa.types.is_decimal(kind) or pa.types.is_temporal(kind):
+        return column.cast(pa.string()).to_pylist()
+    values = column.to_pylist()
+    if pa.types.is_floating(kind):
+        return [None if v is None or math.isnan(v) else repr(v) for v in values]
+    return values
+
+
+def _class_names(schema: pa.Schema) -> Mapping[str, tuple[str, ...]]:
+    """The names of numeric labels, which `datasets` writes into a schema's metadata as JSON."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        return {
+            column: tuple(str(name) for name in feature["names"])
+            for column, feature in features.items()
+            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
+        }
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return {}
+
+
+def _needs(library: str, source: Path | str) -> None:
+    from importlib.util import find_spec
+
+    if find_spec(library) is None:
+        raise NloraError(f"{source} needs {library}: pip install 'nlora[data]'")
+
+
+def _in_one_line(error: Exception) -> str:
+    return textwrap.shorten(str(error), 300, placeholder=" ...") or type(error).__name__
