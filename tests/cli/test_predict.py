@@ -41,6 +41,27 @@ def test_texts_of_every_kind_of_file_have_the_same_answers(nlora, model_dir, tmp
     assert read_jsonl(out) == rows
 
 
+def test_a_chat_is_shown_beside_its_answer(nlora, llama, tmp_path):
+    turns = [{"role": "user", "content": "xxx"}, {"role": "assistant", "content": "a"}]
+    for name in ("train", "test"):
+        rows = [{"messages": [{**turns[0], "content": f"{name} {i}"}, turns[1]]} for i in range(4)]
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (tmp_path / f"{name}.jsonl").write_text(lines)
+    (tmp_path / "stream.yaml").write_text("- {name: c, train: train.jsonl, test: test.jsonl}")
+    options = ["--model", llama, "--method", "inc-lora", "--set", "precision=fp32"]
+    run = ["run", "--stream", tmp_path / "stream.yaml", *options]
+    seen = nlora(*run, "--dry-run", "--set", "max_new_tokens=1")
+    assert "User: train 0\nAssistant: a</s>\ncounts in the loss: ' ' 'a' '</s>'" in seen.stdout
+    assert "100% of its answers are longer than max_new_tokens (1)" in seen.stdout
+    assert nlora(*run, "--out", tmp_path / "out").exit_code == 0
+    ask = tmp_path / "ask.jsonl"
+    ask.write_text(json.dumps({"messages": turns[:1]}) + '\n{"text": "yyy"}\n')
+    rows = [json.loads(x) for x in nlora("predict", tmp_path / "out", ask).stdout.splitlines()]
+    assert rows[0]["messages"] == turns[:1]
+    assert "text" not in rows[0]
+    assert rows[1]["text"] == "yyy"
+
+
 def test_standard_input_is_read_by_lines(nlora, model_dir):
     done = nlora("predict", model_dir, "-", "--task", "colour", input="xxx 1\nyyy 2\n")
     assert [json.loads(line)["text"] for line in done.stdout.splitlines()] == ["xxx 1", "yyy 2"]

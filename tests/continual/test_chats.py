@@ -1,6 +1,7 @@
 """Files of chats are learned, tested, kept and answered like any other task."""
 
 import json
+import shutil
 
 import pytest
 import yaml
@@ -78,6 +79,18 @@ def test_chats_and_plain_texts_are_answered(trained, tmp_path):
     assert [answer.answer for answer in found] == ["cd", "ef", "ab"]
 
 
+def test_chats_with_labels_are_answered_by_one_of_them(model, tmp_path):
+    path = write(tmp_path / "chats.jsonl", [chat("xyz"[i % 3], i) for i in range(24)])
+    test = write(tmp_path / "test.jsonl", [chat("xyz"[i], 70 + i) for i in range(3)])
+    task = task_from_files("chats", path, test, labels=list(ANSWERS.values()))
+    results = learn(tmp_path / "out", task, config(model, None, LEARNING))
+    assert results["accuracy_matrix"] == [[100]]
+    [answer] = predict(tmp_path / "out", ["yyy 50"])
+    assert answer.answer == "cd"
+    assert set(answer.probabilities) == set(ANSWERS.values())
+    assert answer.probabilities["cd"] > 0.9
+
+
 def test_a_chat_of_a_task_of_texts_is_refused_before_a_model_is_loaded(trained, monkeypatch):
     monkeypatch.setattr("nlora.continual.model.load", lambda *args: pytest.fail("was loaded"))
     chats = [json.dumps(chat("x", 1)["messages"])]
@@ -119,11 +132,9 @@ def test_a_template_that_refuses_a_chat_stops_the_run_before_it_trains(model, st
     own = chatty(
         CHATML + "{% if messages | length > 2 %}{{ raise_exception('too many') }}{% endif %}"
     )
-    tiny.model("llama").save_pretrained(tmp_path / "model")
+    shutil.copytree(model, tmp_path / "model")
     own.save_pretrained(tmp_path / "model")
     for start in (lambda c: run(c, tmp_path / "out"), lambda c: preview(resolve(c))):
-        with pytest.raises(
-            NloraError, match="task 'chats', the chat that begins with 'yyy 1': the"
-        ):
+        with pytest.raises(NloraError, match=r"train.jsonl, line 2: task 'chats', the chat that"):
             start(config(tmp_path / "model", stream))
     assert not (tmp_path / "out" / "stages").exists()

@@ -3,6 +3,7 @@
 import textwrap
 from collections import Counter
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 from nlora.data.comparing import with_punctuation
 from nlora.data.messages import read_asked, read_chat
@@ -68,6 +69,8 @@ def to_examples(
             report(f"{rows.place(i)}: {error}")
         else:
             if example is not None:
+                if example.task.chat:
+                    example = replace(example, place=rows.place(i))
                 examples.append(example)
             elif left_out is not None and isinstance(row, dict):
                 left_out[row["label"]] += 1
@@ -99,8 +102,8 @@ def to_texts(rows: Rows, text_keys: Sequence[str]) -> tuple[str, ...]:
 
 def _example(
     row: object, task: Task, text_keys: Sequence[str], ignored: Collection[str]
-) -> Example | str:
-    """The example, or its label if that is an ignored one."""
+) -> Example | None:
+    """The example; None if its label is an ignored one."""
     row, task = read_chat(row, task)
     if not isinstance(row, dict):
         names = " or ".join(f"'{key}'" for key in text_keys)

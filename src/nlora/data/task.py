@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,8 @@ class Example:
     task: Task
     text: str
     label: str
+    place: str = field(default="", compare=False, repr=False)
+    """File and line of a chat, for what its model's template says of it later."""
 
     def to_json(self) -> dict:
         """The example with its task as JSON; `from_json` reads it back."""

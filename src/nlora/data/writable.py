@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from nlora.data.encode import TOGETHER, Encoder
 from nlora.data.messages import plain
-from nlora.data.task import TaskData
+from nlora.data.task import Example, TaskData
 from nlora.errors import NloraError
 
 MANY = 0.05
@@ -51,6 +51,16 @@ def _check_known(
         tell(told)
 
 
+def _name_refused(encoder: Encoder, examples: Sequence[Example]) -> None:
+    """Raises NloraError, with file and line, at the first chat that cannot be encoded."""
+    for example in examples:
+        try:
+            encoder.prompts([example])
+        except NloraError as error:
+            place = f"{example.place}: " if example.place else ""
+            raise NloraError(f"{place}{error}") from None
+
+
 def check_readable(
     encoder: Encoder,
     tasks: Sequence[TaskData],
@@ -65,8 +75,12 @@ def check_readable(
         if not data.task.chat:  # prompts of one form: one tells of all
             encoder.prompts(data.train[:1])
             continue
-        encoder.all(data.train)
-        encoder.prompts(data.test)
+        for split in (data.train, data.test):
+            try:
+                encoder.prompts(split)
+            except NloraError:
+                _name_refused(encoder, split)
+                raise
         lengths = [len(encoder.answer_ids(e.label, chat=True)) for e in data.test]
         share = sum(n > max_new_tokens for n in lengths) / max(len(lengths), 1)
         if share > MANY:

@@ -156,13 +156,14 @@ class Context:
         """
         tokenizer, encoder = self.encoder.tokenizer, self.encoder
         collate = Collator(tokenizer.pad_token_id, encoder.encoder_decoder)
+        ends = list(dict.fromkeys([*end_tokens(self.model, tokenizer), encoder.end()]))
         found: dict[int, str] = {}
         with evaluating(self.model):
             for rows in by_budget([len(prompt) for prompt in prompts], BATCH_TOKENS):
                 batch = on_device(collate.prompts([prompts[i] for i in rows]), self.model.device)
                 out = self.model.generate(
                     **batch,
-                    eos_token_id=end_tokens(self.model, tokenizer),
+                    eos_token_id=ends,
                     pad_token_id=tokenizer.pad_token_id,
                     **sampling,
                 )
