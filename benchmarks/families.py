@@ -301,7 +301,7 @@ def check(family: str, folder: Path, row: dict[str, Any]) -> None:
     model = folder / "model"
     row["parameters"] = make(family, model)
     stream = runs.write_stream(folder, "colour", "animal", train=6, test=3)
-    settings = {**runs.FAST, "batch_size": 2, "epochs": 2}
+    settings = {**runs.FAST, "batch_size": 2}
 
     class Stops(Listener):
         def start(self, title: str, total: int) -> None:

@@ -5,7 +5,15 @@ from importlib import import_module
 
 from transformers import LlamaForCausalLM, T5ForConditionalGeneration  # noqa: F401
 
-for name in ("tests.training.command", "nlora.study.worker", "nlora.cli.run"):
+NAMES = (
+    "tests.training.command",
+    "nlora.study.worker",
+    "nlora.cli.run",
+    "nlora.adapters.lora",
+    "nlora.training.loop",
+    "omegaconf",
+)
+for name in NAMES:
     import_module(name)
 gc.collect()
 gc.freeze()

@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import platform
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,15 @@ def versions() -> dict[str, str]:
     """Versions of what numbers depend on: of this package, the libraries and Python."""
     return {
         "nlora": nlora.__version__,
-        **{name: importlib.metadata.version(name) for name in _LIBRARIES},
+        **{name: _version(name) for name in _LIBRARIES},
         "python": sys.version.split()[0],
     }
+
+
+@cache
+def _version(library: str) -> str:
+    """What is installed; reading it anew for each stage would cost as much as a small step."""
+    return importlib.metadata.version(library)
 
 
 def machine() -> dict[str, Any]:

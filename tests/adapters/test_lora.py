@@ -11,6 +11,7 @@ from nlora.errors import NloraError
 from nlora.fast.logits import answer_logits
 from tests import tiny
 from tests.adapters.helpers import batch, logits
+from tests.runs import tree
 
 RANK, ALPHA = 3, 6.0
 SHAPES = ("grouped-query", "gpt2", "neox", "t5-v1.1")
@@ -232,6 +233,7 @@ def test_plain_peft_loads_a_saved_update(shape, fold, tmp_path):
     lora.begin()
     train(lora, seed=1)
     lora.save(tmp_path / "1")
+    assert sorted(tree(tmp_path / "1")) == ["adapter_config.json", "adapter_model.safetensors"]
     expected = logits(lora.model, shape)
     plain = PeftModel.from_pretrained(tiny.model(shape), str(tmp_path / "1"))
     assert torch.equal(logits(plain, shape), expected)

@@ -11,6 +11,7 @@ from nlora.adapters.settings import AdapterSettings
 from nlora.errors import NloraError
 from tests import tiny
 from tests.adapters.helpers import logits, train
+from tests.runs import tree
 
 TUNERS = {
     "LOHA": {"r": 2},
@@ -52,6 +53,7 @@ def learn(tuner: PeftTuner, stages: int, folder=None, shape: str = "llama") -> t
 def test_the_tuners_are_stacked_saved_and_loaded(kind, tmp_path):
     live = adapter(kind)
     folders, stood = learn(live, 3, tmp_path)
+    assert sorted(tree(folders[0])) == ["adapter_config.json", "adapter_model.safetensors"]
     base = logits(tiny.model("llama"), "llama")
     assert torch.equal(stood[0], base)
     assert all((b - a).abs().max() > 1e-4 for a, b in pairwise(stood))

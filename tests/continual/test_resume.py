@@ -15,6 +15,8 @@ from tests.training.command import command
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 
+SETTINGS = {**LEARNING, "epochs": 4, "learning_rate": 6e-3}
+
 METHODS = {
     "inc-lora": [],
     "replay": ["--set", "adapter=full"],
@@ -30,14 +32,14 @@ MOMENTS = {
     "in evaluation of the second stage": ("evaluate", 1, ["001-colour"]),
     "half of the second stage": ("sync", 1, [".002-animal", "001-colour"]),
     "half of results.json": ("results.json", 1, ["001-colour", "002-animal"]),
-    "in training of the last stage": ("step", 20, ["001-colour", "002-animal"]),
+    "in training of the last stage": ("step", 10, ["001-colour", "002-animal"]),
 }
 """In this order in one directory; each start goes on from where the one before was killed."""
 
 
 def arguments(method, llama, stream, out):
     command = ["run", "--stream", stream, "--method", method, "--model", llama, "--out", out]
-    settings = [f"{name}={value}" for name, value in LEARNING.items()]
+    settings = [f"{name}={value}" for name, value in SETTINGS.items()]
     command += [part for setting in settings for part in ("--set", setting)]
     return [str(part) for part in command + METHODS[method]]
 
@@ -106,7 +108,7 @@ def test_the_command_line_stopped_and_killed_ends_as_an_unbroken_one(unbroken, t
     def interrupted(by, *committed):
         """Send the signal in the training of the stage after these; the exit status and output."""
         log = tmp_path / "log"
-        in_next = 24 + 7  # one stage of 24 steps, and some
+        in_next = 12 + 7  # one stage of 12 steps, and some
         status = start(line(out), log, ("step", in_next), by)
         assert {p for p in os.listdir(out / "stages") if not p.startswith(".")} == {*committed}
         return status, log.read_text()

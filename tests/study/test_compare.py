@@ -17,7 +17,9 @@ from nlora.report.ledger import read, unpack
 from nlora.study.compare import compare
 from nlora.study.grid import Grid
 from nlora.study.runner import Runner
+from tests.processes import context
 from tests.runs import LEARNING, Listener, read_jsonl, tree, write_stream
+from tests.training.command import command as run_command
 
 SETTINGS = {**LEARNING, "epochs": 2}
 
@@ -215,15 +217,17 @@ def test_tables_are_made_from_the_ledger_alone(done):
 def test_killed_a_comparison_leaves_no_process_and_goes_on(done, place, tmp_path):
     _, command = place
     out = tmp_path / "out"
-    line = [sys.executable, "-m", "nlora", *command("inc-lora,seq-lora", out)]
-    process = subprocess.Popen(line, stderr=subprocess.PIPE, text=True)
+    line, log = command("inc-lora,seq-lora", out), tmp_path / "log"
+    process = context().Process(target=run_command, args=(line, str(log), None))
+    process.start()
     stage = out / "stream/inc-lora/seed-0/stages/001-colour"
     while not stage.is_dir():
-        assert process.poll() is None, process.communicate()
+        assert process.is_alive(), log.read_text()
         time.sleep(0.005)
     children = psutil.Process(process.pid).children(recursive=True)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    assert len(children) > 1
+    process.kill()
+    process.join()
     _, alive = psutil.wait_procs(children, timeout=60)
     assert not alive
     assert not (out / "ledger.jsonl").exists()

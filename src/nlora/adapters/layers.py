@@ -2,6 +2,7 @@
 
 import re
 import textwrap
+from pathlib import Path
 from typing import Any
 
 from peft import LoraConfig, get_peft_model
@@ -39,6 +40,14 @@ def wrapped(model: Any, config: Any, what: str = "LoRA adapters") -> Any:
         raise NloraError(
             f"cannot put {what} into this model: {reason} (setting target_modules)"
         ) from error
+
+
+def save_adapter(model: Any, folder: Path, name: str, **told: Any) -> None:
+    """PEFT's files of one adapter, without a model card, whose template takes longest to fill."""
+    model.create_or_update_model_card = lambda output_dir: None
+    model.save_pretrained(
+        str(folder), selected_adapters=[name], save_embedding_layers=False, **told
+    )
 
 
 def layers(model: Any) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from nlora.adapters.base import Abilities, Beginning, ties_told
-from nlora.adapters.layers import layers, targets, wrapped
+from nlora.adapters.layers import layers, save_adapter, targets, wrapped
 from nlora.adapters.past import Branch, Dense, Folded, Past, Scaled
 from nlora.adapters.settings import AdapterSettings
 from nlora.adapters.stacked import Stacked
@@ -239,15 +239,9 @@ class Lora(Stacked[Factors]):
             tensors[f"{prefix}B.{ADAPTER}.weight"] = B
         self.model.peft_config[ADAPTER] = config
         try:
-            self.model.save_pretrained(
-                str(folder),
-                selected_adapters=[ADAPTER],
-                save_embedding_layers=False,
-                state_dict=tensors,
-            )
+            save_adapter(self.model, folder, ADAPTER, state_dict=tensors)
         finally:
             self.model.peft_config[ADAPTER] = own
-        (folder / "README.md").unlink(missing_ok=True)
         self.save_state(folder)
 
     def read(self, folder: Path) -> dict[str, Factors]:

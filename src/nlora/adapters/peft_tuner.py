@@ -23,6 +23,7 @@ from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from torch import Tensor
 
 from nlora.adapters.base import Abilities, Adapter, Beginning, in_main_memory, snapshot, swapped
+from nlora.adapters.layers import save_adapter
 from nlora.adapters.settings import AdapterSettings
 from nlora.backbones.targets import Targets, choose
 from nlora.errors import NloraError, unknown
@@ -115,10 +116,7 @@ class PeftTuner(Adapter):
         config = self.model.peft_config[ADAPTER]
         if isinstance(config.target_modules, set):  # or every process would write another order
             config.target_modules = sorted(config.target_modules)
-        self.model.save_pretrained(
-            str(folder), selected_adapters=[ADAPTER], save_embedding_layers=False
-        )
-        (folder / "README.md").unlink(missing_ok=True)
+        save_adapter(self.model, folder, ADAPTER)
 
     def load(self, folders: Sequence[Path]) -> None:
         """Merge saved tuners into the base's weights; the last stays one that can be continued."""
