@@ -7,8 +7,9 @@ import torch
 from peft import LoraConfig, TaskType, get_peft_model
 from peft.utils.other import get_pattern_key
 
-from nlora.analysis.adapters import read_adapter, read_adapters
-from nlora.analysis.config import read_config
+from nlora.adapters.peft_config import read_config
+from nlora.adapters.peft_files import read_adapter
+from nlora.analysis.adapters import read_adapters
 from nlora.errors import NloraError
 from nlora.store.directory import ModelDirectory, StageRecord
 from tests.tiny import model as tiny_model
