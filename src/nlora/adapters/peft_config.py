@@ -75,6 +75,11 @@ class AdapterConfig(BaseModel):
         rank = self.rank(module)
         return alpha / math.sqrt(rank) if self.use_rslora else alpha / rank
 
+    @property
+    def moves_base(self) -> bool:
+        """Whether its start put a part of the base model's weights into B·A."""
+        return str(self.init_lora_weights).lower().startswith(_MOVED_BASE)
+
     def notes(self) -> list[str]:
         """What the numbers of this adapter leave out, a clause each."""
         values = self.model_dump()
@@ -85,8 +90,7 @@ class AdapterConfig(BaseModel):
         ]
         if self.bias not in (None, "none"):
             found.append("trained biases are left out")
-        start = str(self.init_lora_weights).lower()
-        if start.startswith(_MOVED_BASE):
+        if self.moves_base:
             found.append(
                 f"initialised with {self.init_lora_weights}, which moves a part of the base "
                 "weights into B·A: s·B·A is not the change against the published base model "

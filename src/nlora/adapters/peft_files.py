@@ -40,10 +40,18 @@ class PeftAdapter:
     notes: list[str]
     """What the numbers leave out."""
 
+    left_out: list[str]
+    """Tensors that are no factors."""
+
     _keys: dict[str, dict[str, str]] = field(repr=False)
     _file: Any = field(repr=False)
     continues: str | None = None
     """The adapter that this one went on from, and whose change its ΔW holds too."""
+
+    @property
+    def embedding(self) -> str | None:
+        """The first embedding among the modules."""
+        return next((m for m, keys in self._keys.items() if "lora_embedding" in keys["A"]), None)
 
     def factors(self, module: str) -> "Factors":
         """The update of one module. Raises NloraError for a damaged file, NaN, infinite entries."""
@@ -83,7 +91,7 @@ def read_adapter(folder: Path, name: str | None = None) -> PeftAdapter:
         more = f" and {len(left_out) - 1} more" if len(left_out) > 1 else ""
         notes.append(f"tensors that are no LoRA factors are left out: {left_out[0]!r}{more}")
     notes += [f"{CONFIG} targets {t!r}, which has no factors" for t in _absent(config, shapes)]
-    return PeftAdapter(name or folder.name, path, config, shapes, notes, keys, file)
+    return PeftAdapter(name or folder.name, path, config, shapes, notes, left_out, keys, file)
 
 
 def _factor_keys(path: Path, names: list[str]) -> tuple[dict[str, dict[str, str]], list[str]]:

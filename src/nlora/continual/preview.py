@@ -92,7 +92,7 @@ def _task(encoder: Encoder, data: TaskData) -> TaskPreview:
 
 
 def _first_two(stream: Sequence[TaskData]) -> list[Example]:
-    first, *others = trained(stream)
+    first, *others = [data for data in trained(stream) if data.train]
     return [first.train[0], others[0].train[0]] if others else list(first.train[:2])
 
 

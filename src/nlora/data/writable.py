@@ -29,6 +29,8 @@ def check_writable(
                     "another model"
                 )
         texts = [e.text for e in data.train[:TOGETHER]]
+        if not texts:
+            continue
         rows = encoder.tokenizer(texts, add_special_tokens=False, verbose=False).input_ids
         tokens = [token for row in rows for token in row]
         share = tokens.count(unknown) / max(len(tokens), 1)
