@@ -7,7 +7,7 @@ import torch
 
 from nlora.backbones.load import load
 from nlora.backbones.targets import Targets
-from nlora.continual.model import make_adapter, make_encoder
+from nlora.continual.model import check_frozen, make_adapter, make_encoder
 from nlora.data.encode import Encoder
 from nlora.data.task import Example, TaskData
 from nlora.data.writable import check_writable
@@ -60,6 +60,8 @@ def preview(plan: Plan) -> Preview:
     check_available(plan.run)
     backbone = load(plan.base, torch.float32, weights=False)
     total = sum(p.numel() for p in backbone.model.parameters())
+    if plan.run.quantization != "none":
+        check_frozen(plan, plan.run.quantization)
     encoder = make_encoder(plan, backbone)
     check_writable(encoder, plan.stream)
     adapter = make_adapter(plan, backbone)
