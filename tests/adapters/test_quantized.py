@@ -1,9 +1,11 @@
 """Base models whose weights are quantised in memory, by bitsandbytes on a CPU."""
 
 import json
+import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from nlora.adapters.lora import Lora
@@ -184,7 +186,6 @@ def test_a_base_that_is_stored_quantised_is_learned_on_and_not_merged(llama, tmp
         ({"quant_method": "gptq", "bits": 4}, "could not be loaded: .*GPTQ"),
         ({"quant_method": "awq", "bits": 4}, "could not be loaded: .*AWQ"),
         ({"quant_method": "bitnet"}, "no adapter can be trained"),
-        ({"quant_method": "mxfp4"}, "no adapter can be trained"),
         ({"quant_method": "nobody-knows"}, "no adapter can be trained"),
     ],
     ids=lambda value: value["quant_method"] if isinstance(value, dict) else "",
@@ -196,3 +197,38 @@ def test_a_kind_that_cannot_be_read_here_is_one_line(llama, tmp_path, quantizati
         run(config(model, stream), tmp_path / "out")
     assert "\n" not in str(error.value)
     assert not (tmp_path / "out" / "stages").exists()
+
+
+def stored_in_fp8(model, folder):
+    """The model with its projections in FP8, by blocks of 32 × 32 that have one scale each."""
+    shutil.copytree(model, folder)
+    tensors = load_file(folder / "model.safetensors")
+    for name, values in list(tensors.items()):
+        if "_proj" in name:
+            rows, columns = values.shape
+            scale = values.abs().max() / 448
+            tensors[name] = (values / scale).to(torch.float8_e4m3fn)
+            tensors[f"{name}_scale_inv"] = scale.expand(rows // 32, columns // 32).contiguous()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    document = json.loads((folder / "config.json").read_text())
+    document["quantization_config"] = {
+        "quant_method": "fp8",
+        "weight_block_size": [32, 32],
+        "activation_scheme": "dynamic",
+    }
+    (folder / "config.json").write_text(json.dumps(document))
+    return folder
+
+
+def test_a_base_that_is_stored_in_fp8_is_made_plain_and_exported(llama, tmp_path):
+    model = stored_in_fp8(llama, tmp_path / "fp8")
+    loaded = load(find(str(model)), torch.float32)
+    assert loaded.quantized is None
+    name = "model.layers.0.self_attn.q_proj.weight"
+    before = load_file(llama / "model.safetensors")[name]
+    torch.testing.assert_close(loaded.model.get_parameter(name), before, rtol=0.1, atol=1e-3)
+    run(config(model, write_stream(tmp_path, "colour", "animal")), tmp_path / "out")
+    export(tmp_path / "out", tmp_path / "plain")
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "plain")
+    assert plain.get_parameter(name).dtype == torch.float32
+    assert not hasattr(plain.config, "quantization_config")

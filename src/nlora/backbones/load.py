@@ -11,6 +11,7 @@ from nlora.backbones.catalog import Base, nearest_hint
 from nlora.backbones.hardware import device
 from nlora.backbones.quantized import (
     Quantization,
+    dequantizer,
     keep_differentiable,
     quantized,
     quantizer,
@@ -75,6 +76,8 @@ def load(
         if weights:
             if quantization != "none":
                 where["quantization_config"] = quantizer(quantization, dtype)
+            elif stored is not None and (plain := dequantizer(stored)) is not None:
+                where["quantization_config"] = plain
             if quantization != "none" or stored is not None:
                 where["device_map"] = {"": device()}  # such a model cannot be moved
             model: Any = kind.from_pretrained(base.target, config=config, dtype=dtype, **where)

@@ -1,8 +1,11 @@
-"""Base models whose weights are quantised: on loading (bitsandbytes), or as they are stored."""
+"""Base models whose weights are quantised: on loading (bitsandbytes), or as they are stored.
+
+Stored ones stay as they are where PEFT trains adapters on such weights (GPTQ, AWQ, bitsandbytes, …)
+and else are made plain numbers where Transformers can (compressed-tensors, FP8, MXFP4), which takes
+the memory of a plain model. Others are refused.
+"""
 
 import importlib.util
-import logging
-import warnings
 from typing import Any, Literal
 
 import torch
@@ -11,17 +14,15 @@ from nlora.errors import NloraError
 
 Quantization = Literal["none", "4bit", "8bit"]
 
-_TRAINABLE = (
-    "bitsandbytes",
-    "gptq",
-    "awq",
-    "aqlm",
-    "hqq",
-    "eetq",
-    "torchao",
-    "compressed-tensors",
-)
-"""Kinds of stored weights for which PEFT has layers, or whose layers it takes for linear ones."""
+_TRAINABLE = ("bitsandbytes", "gptq", "awq", "aqlm", "hqq", "eetq", "torchao")
+"""Kinds of stored weights for which PEFT has layers."""
+
+_DEQUANTISED = {
+    "compressed-tensors": "CompressedTensorsConfig",
+    "fp8": "FineGrainedFP8Config",
+    "mxfp4": "Mxfp4Config",
+}
+"""Kinds for which it has none, but which Transformers makes plain numbers of on loading."""
 
 
 def quantizer(kind: Quantization, dtype: torch.dtype) -> Any:
@@ -36,9 +37,6 @@ def quantizer(kind: Quantization, dtype: torch.dtype) -> Any:
             f"quantization={kind} needs bitsandbytes: pip install 'nlora[quantized]' (on a machine "
             "whose torch is to stay: pip install --no-deps bitsandbytes)"
         )
-    # It says of every matrix that 8 bits are multiplied in fp16, and which faster code is missing.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", message="MatMul8bitLt: inputs will be cast")
     if kind == "8bit":
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(
@@ -59,9 +57,17 @@ def stored_as(config: Any) -> str | None:
         return None
     method = told.get("quant_method") if isinstance(told, dict) else told.quant_method
     kind = str(getattr(method, "value", method))
-    if kind not in _TRAINABLE:
+    if kind not in (*_TRAINABLE, *_DEQUANTISED):
         raise _no_training(kind)
     return kind
+
+
+def dequantizer(stored: str) -> Any:
+    """What Transformers loads such a model with, as plain numbers; None for kinds that stay."""
+    import transformers
+
+    name = _DEQUANTISED.get(stored)
+    return getattr(transformers, name)(dequantize=True) if name else None
 
 
 def quantized(model: Any) -> str | None:
