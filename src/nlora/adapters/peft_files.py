@@ -24,6 +24,10 @@ _FACTOR = re.compile(
     r"(?:base_model\.model\.)?(?P<module>.+?)\.lora_(?:embedding_)?(?P<letter>[AB])"
     r"(?:\.(?!weight$|bias$)[^.]+)?(?:\.weight)?"
 )
+_EMBEDDING = re.compile(
+    r"(embed_tokens|embed_in|wte|shared|embeddings?|lm_head)(\.base_layer)?\.weight"
+)
+"""What PEFT saves of an embedding beside factors (`save_embedding_layers`)."""
 _MODULE = re.compile(r"\w[\w-]*(\.\w[\w-]*)*", re.ASCII)
 
 
@@ -86,10 +90,17 @@ def read_adapter(folder: Path, name: str | None = None) -> PeftAdapter:
     keys, left_out = _factor_keys(path, names)
     shapes = {module: _shape(path, config, module, keys[module], sizes) for module in keys}
     notes = config.notes()
+    copies = [name for name in left_out if _EMBEDDING.search(name)]
+    if copies:
+        notes.append(
+            f"the embedding's own weights are in the file, too ({copies[0]!r}); if they were "
+            "trained or got new rows, that is left out"
+        )
     # Nothing new where the configuration has already said why they are there.
-    if left_out and not notes:
-        more = f" and {len(left_out) - 1} more" if len(left_out) > 1 else ""
-        notes.append(f"tensors that are no LoRA factors are left out: {left_out[0]!r}{more}")
+    others = [name for name in left_out if name not in copies]
+    if others and not config.notes():
+        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+        notes.append(f"tensors that are no LoRA factors are left out: {others[0]!r}{more}")
     notes += [f"{CONFIG} targets {t!r}, which has no factors" for t in _absent(config, shapes)]
     return PeftAdapter(name or folder.name, path, config, shapes, notes, left_out, keys, file)
 
@@ -143,7 +154,8 @@ def _shape(
 def _absent(config: AdapterConfig, modules: Iterable[str]) -> list[str]:
     """Target modules without factors: PEFT lets a configuration name modules a model lacks."""
     targets = config.target_modules if isinstance(config.target_modules, list) else []
-    return [t for t in targets if not any(f".{m}".endswith(f".{t}") for m in modules)]
+    absent = [t for t in targets if not any(f".{m}".endswith(f".{t}") for m in modules)]
+    return [t for t in absent if not config.excludes(t)]
 
 
 def adapter_folder(source: str) -> Path:

@@ -13,7 +13,8 @@ def read_adapters(sources: Sequence[str], same_base: bool = False) -> list[PeftA
     """The adapters in these folders or of these Hub names, or the stages of one model directory.
 
     `same_base` takes their base models for one, whatever they are called. Raises NloraError for
-    what is not a LoRA adapter, and for adapters that do not update the same matrices.
+    what is not a LoRA adapter, and for adapters that share no matrix. What only some of them update
+    is left out, and their notes say so.
     """
     if not sources:
         raise NloraError("give adapters, or a model directory")
@@ -30,6 +31,7 @@ def read_adapters(sources: Sequence[str], same_base: bool = False) -> list[PeftA
         names = _names(list(sources), folders)
         adapters = [read_adapter(f, n) for f, n in zip(folders, names, strict=True)]
     _check_alike(adapters, same_base)
+    _keep_shared(adapters)
     return adapters
 
 
@@ -63,7 +65,7 @@ def read_stages(path: Path) -> list[PeftAdapter]:
 
 
 def _check_alike(adapters: list[PeftAdapter], same_base: bool) -> None:
-    """Raise NloraError unless all update the same matrices of the same model."""
+    """Raise NloraError unless all are of the same model."""
     first = adapters[0]
     for other in adapters[1:]:
         here, there = first.config.base, other.config.base
@@ -74,20 +76,36 @@ def _check_alike(adapters: list[PeftAdapter], same_base: bool) -> None:
             )
         if first.config.layer_replication != other.config.layer_replication:
             raise NloraError(f"'{first.name}' and '{other.name}' replicate layers differently")
-        for a, b in ((first, other), (other, first)):
-            missing = [m for m in a.shapes if m not in b.shapes]
-            if missing:
-                more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-                raise NloraError(
-                    f"'{b.name}' has no update of {missing[0]}{more}, which '{a.name}' has: only "
-                    "adapters of the same modules of one model can be compared"
-                )
         for module, shape in first.shapes.items():
-            if other.shapes[module] != shape:
+            if other.shapes.get(module, shape) != shape:
                 raise NloraError(
                     f"{module} is {shape} in '{first.name}' and {other.shapes[module]} in "
                     f"'{other.name}': adapters of different models"
                 )
+
+
+def _keep_shared(adapters: list[PeftAdapter]) -> None:
+    """Leave out of each adapter the matrices that another one does not update, with a note.
+
+    Raises NloraError if none is left.
+    """
+    first, *others = adapters
+    shared = [m for m in first.shapes if all(m in other.shapes for other in others)]
+    if not shared:
+        updated = "; ".join(f"'{a.name}' updates {next(iter(a.shapes))}" for a in adapters[:3])
+        raise NloraError(
+            f"the adapters share no matrix ({updated}, …), so there is nothing to compare"
+        )
+    for adapter in adapters:
+        own = [module for module in adapter.shapes if module not in set(shared)]
+        if own:
+            kinds = sorted({module.rpartition(".")[2] for module in own})
+            adapter.notes.append(
+                f"{len(own)} of its {len(adapter.shapes)} matrices are not updated by every "
+                f"adapter and are left out ({', '.join(kinds[:4])}"
+                f"{' …' if len(kinds) > 4 else ''}): these numbers are of {len(shared)} shared ones"
+            )
+            adapter.shapes = {module: adapter.shapes[module] for module in shared}
 
 
 def _names(sources: list[str], folders: list[Path]) -> list[str]:
