@@ -5,9 +5,9 @@
 Every decoder-only and encoder-decoder family that Transformers knows learns two tasks with `n-lora`
 and with `inc-lora` and `routing=input`; a run that was stopped after its first task goes on; then
 come `predict`, `export` (loaded again) and `analyze`. Each family has a process of its own. What is
-in docs/results/families.jsonl already for these versions is not tried again without `--again`, and with
-it only what another source of the package was tried with, so that a sweep that was stopped goes on.
-The table is written from all of it.
+in docs/results/families.jsonl already for these versions is not tried again without `--again`, and
+with it only what another source of the package was tried with, so that a sweep that was stopped
+goes on. The table is written from all of it.
 """
 
 import argparse

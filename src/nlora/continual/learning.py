@@ -64,7 +64,9 @@ def learn(
     exists = directory.exists()
     if config is None:
         if not exists:
-            raise NloraError(f"{out} holds no model; a new one needs --model and --method")
+            raise NloraError(
+                f"{out} holds no model; a new one needs --model and --method, or --from-adapter"
+            )
         config = stored_config(directory)
     if task.only_tested:
         raise NloraError(
