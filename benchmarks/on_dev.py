@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from nlora.analysis.adapters import WEIGHTS, read_adapter
+from nlora.adapters.peft_files import WEIGHTS, read_adapter
 from nlora.backbones.load import load
 from nlora.cli.console import Lines
 from nlora.continual.learning import run

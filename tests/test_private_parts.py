@@ -25,6 +25,7 @@ IMPORTED = [
     "peft.mapping.PEFT_TYPE_TO_CONFIG_MAPPING",
     "peft.mapping.PEFT_TYPE_TO_TUNER_MAPPING",
     "peft.tuners.lora.Linear",
+    "peft.tuners.lora.LoraLayer",
     "peft.tuners.osf.Linear",
     "peft.tuners.tuners_utils.BaseTuner",
     "peft.tuners.tuners_utils.BaseTunerLayer",

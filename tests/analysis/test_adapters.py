@@ -1,15 +1,22 @@
+import importlib.util
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from peft import LoraConfig, TaskType, get_peft_model
+from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 from peft.utils.other import get_pattern_key
 
-from nlora.analysis.adapters import read_adapter, read_adapters
-from nlora.analysis.config import read_config
+from nlora.adapters.peft_config import read_config
+from nlora.adapters.peft_files import read_adapter
+from nlora.analysis.adapters import read_adapters
+from nlora.analysis.report import analyse
+from nlora.analysis.words import explain
 from nlora.errors import NloraError
+from nlora.lowrank.supports import Threshold
 from nlora.store.directory import ModelDirectory, StageRecord
 from tests.tiny import model as tiny_model
 
@@ -274,14 +281,33 @@ def test_adapters_of_different_models_are_refused_unless_said_to_be_one(tmp_path
     assert len(read_adapters([str(a), str(b)], same_base=True)) == 2
 
 
-def test_adapters_that_update_other_matrices_are_refused(tmp_path):
+def test_adapters_of_other_matrices_are_compared_on_those_that_they_share(tmp_path):
     a = write(tmp_path / "a")
     last = "model.layers.1.self_attn.v_proj"
     fewer = tensors(modules={m: s for m, s in MODULES.items() if m != last})
     b = write(tmp_path / "b", fewer)
     for order in ([a, b], [b, a]):
-        with pytest.raises(NloraError, match=f"'b' has no update of {last}, which 'a' has"):
-            read_adapters([str(x) for x in order])
+        read = {x.name: x for x in read_adapters([str(x) for x in order])}
+        assert list(read["a"].shapes) == list(read["b"].shapes) == [m for m in MODULES if m != last]
+        assert "1 of its 4 matrices" in read["a"].notes[0]
+        assert "left out (v_proj)" in read["a"].notes[0]
+        assert read["b"].notes == []
+    report = analyse(read_adapters([str(a), str(b)]), [Threshold.parse("0.1rms")])
+    assert report["matrices"] == 3
+    assert any("3 shared ones" in text for text in explain(report))
+
+
+def test_adapters_that_share_no_matrix_are_refused(tmp_path):
+    a = write(tmp_path / "a", tensors(modules={"model.layers.0.self_attn.q_proj": (6, 8)}))
+    b = write(tmp_path / "b", tensors(modules={"model.layers.0.self_attn.v_proj": (4, 8)}))
+    with pytest.raises(NloraError, match="share no matrix") as error:
+        read_adapters([str(a), str(b)])
+    assert "\n" not in str(error.value)
+
+
+def test_adapters_of_matrices_of_another_size_are_refused(tmp_path):
+    a = write(tmp_path / "a")
+    last = "model.layers.1.self_attn.v_proj"
     c = write(tmp_path / "c", tensors(modules={**MODULES, last: (4, 9)}))
     with pytest.raises(NloraError, match=rf"{last} is \(4, 8\) in 'a' and \(4, 9\) in 'c'"):
         read_adapters([str(a), str(c)])
@@ -360,3 +386,32 @@ def test_a_model_directory_without_adapters_is_refused(tmp_path):
     shutil.rmtree(stage / "update")
     with pytest.raises(NloraError, match="is no LoRA adapter"):
         read_adapters([str(path)])
+
+
+def test_a_conversion_is_advised_where_peft_has_one(tmp_path):
+    """By what PEFT's own layers say of themselves; HiRA's and SHiRA's say no."""
+    for kind, tuner in PEFT_TYPE_TO_TUNER_MAPPING.items():
+        name = tuner.__module__.replace(".model", ".layer")
+        spec = importlib.util.find_spec(name) if name.endswith(".layer") else None
+        if spec is None or kind == "LORA":
+            continue
+        source = Path(spec.origin).read_text(encoding="utf-8")
+        able = "def supports_lora_conversion" in source and kind not in ("HIRA", "SHIRA")
+        folder = write(tmp_path / kind.value, peft_type=kind.value)
+        with pytest.raises(NloraError) as error:
+            read_adapter(folder)
+        assert ("save_as_lora" in str(error.value)) == able, kind
+    assert list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("excluded", [["down_proj"], r".*down_proj"])
+def test_what_is_excluded_is_not_said_to_be_missing(tmp_path, excluded):
+    saved("llama", tmp_path / "all", target_modules="all-linear", exclude_modules=excluded)
+    assert read_adapter(tmp_path / "all").notes == []
+
+
+def test_the_own_weights_of_an_embedding_get_a_note_of_their_own(tmp_path):
+    model = get_peft_model(tiny_model("llama"), LoraConfig(target_modules=["embed_tokens"]))
+    model.save_pretrained(tmp_path / "embedding", save_embedding_layers=True)
+    [note] = read_adapter(tmp_path / "embedding").notes
+    assert "the embedding's own weights" in note

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from benchmarks.families import make, tiny_config
+from benchmarks.tiny_families import make, tiny_config
 from peft import LoraConfig, get_peft_model
 from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as BY_FAMILY
 from torch import nn

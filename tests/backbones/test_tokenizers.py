@@ -96,7 +96,7 @@ def test_a_tokenizer_with_neither_pad_nor_end_is_refused(llama, tmp_path):
 
 
 def test_a_reader_of_both_directions_is_made_a_decoder(tmp_path):
-    from benchmarks.families import make
+    from benchmarks.tiny_families import make
 
     make("bert", tmp_path)
     model = load(find(str(tmp_path)), torch.float32).model.eval()

@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from benchmarks.families import check, shrunk
+from benchmarks.families import check
+from benchmarks.tiny_families import shrunk
 
 FAMILIES = [
     "phi",  # PEFT would adapt its MLP

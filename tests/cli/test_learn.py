@@ -3,6 +3,7 @@ import json
 import pytest
 import yaml
 
+from tests.published import published
 from tests.runs import tree, write_task
 
 QUICK = ("--set", "precision=fp32", "--set", "max_new_tokens=2", "--set", "batch_size=8")
@@ -145,3 +146,34 @@ def test_answers_that_could_be_labels_are_told(nlora, new, tmp_path):
 )
 def test_options_for_files_are_not_for_data_sets(refused, new, benchmark, options, said):
     assert said in refused("learn", *new, "--data", benchmark, "--task", "mail", *options)
+
+
+def test_a_directory_goes_on_from_an_adapter_of_pefts(nlora, llama, tmp_path):
+    adapter = published(llama, tmp_path / "reviews")
+    entry = write_task(tmp_path, "colour")
+    (tmp_path / "colour.yaml").write_text(yaml.safe_dump(entry))
+    write_task(tmp_path, "animal")
+    given = ("--from-adapter", adapter, "--knows", f"animals={tmp_path / 'animal-test.jsonl'}")
+    task = ("--task", tmp_path / "colour.yaml")
+    first = nlora("learn", tmp_path / "out", *given, *task, *QUICK, "--json")
+    assert first.exit_code == 0, first.stderr
+    found = json.loads(first.stdout)
+    assert found["tasks"] == ["animals", "colour"]
+    assert None not in found["accuracy_matrix"][1]
+    stream = tmp_path / "stream.yaml"
+    stream.write_text(yaml.safe_dump([entry]))
+    dry = nlora("run", *given, "--stream", stream, "--dry-run", "--json")
+    shown = json.loads(dry.stdout)
+    assert [stage[0] for stage in shown["stages"]] == ["animals", "colour"]
+    assert shown["settings"]["rank"] == 4
+
+
+def test_an_adapter_in_the_place_of_a_model_is_told_what_it_is_for(refused, llama, tmp_path):
+    adapter = published(llama, tmp_path / "reviews")
+    write_task(tmp_path, "animal")
+    task = ("--task", tmp_path / "animal-train.jsonl", "--test", tmp_path / "animal-test.jsonl")
+    new = ("--method", "inc-lora", "--model", adapter)
+    assert "--from-adapter" in refused("learn", tmp_path / "out", *task, *new)
+    assert "--from-adapter" in refused("learn", adapter, *task)
+    lone = ("--knows", "a=b.jsonl", "--model", llama, "--method", "inc-lora")
+    assert "give --from-adapter" in refused("learn", tmp_path / "out", *task, *lone)

@@ -43,6 +43,8 @@ class Abilities:
     """It works when parameters are sharded over devices."""
     peft: bool = False
     """An update is saved as one PEFT adapter."""
+    quantized: bool = False
+    """It leaves the base model's weights as they are, which may be quantised."""
     merge: bool = False
     """A plain model with all updates in its weights exists."""
 

@@ -2,15 +2,21 @@
 
 import re
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft import LoraConfig, get_peft_model
-from peft.tuners.lora import Linear
+from peft.tuners.lora import Linear, LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 
 from nlora.backbones.targets import Targets, choose
 from nlora.errors import NloraError
+
+_PLAIN = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+_KINDS = ("bnb", "gptq", "awq", "aqlm", "hqq", "eetq", "torchao")
+"""Modules of PEFT that hold its layers around quantised matrices."""
 
 
 def adapted(model: Any, target_modules: str | list[str]) -> tuple[Any, dict[str, Any]]:
@@ -54,7 +60,7 @@ def layers(model: Any) -> dict[str, Any]:
     """The adapted matrices by name. Raises NloraError for kinds that have no one ΔW."""
     found = {}
     for name, module in model.base_model.model.named_modules():
-        if isinstance(module, Linear):
+        if isinstance(module, Linear) or _quantized(module):
             found[name] = module
         elif isinstance(module, BaseTunerLayer):
             raise NloraError(
@@ -62,3 +68,17 @@ def layers(model: Any) -> dict[str, Any]:
                 "only linear layers can be adapted"
             )
     return found
+
+
+def plain(layers: Mapping[str, Any]) -> bool:
+    """Whether the adapted weights are numbers that an update can be added to."""
+    weights = [
+        layer.get_base_layer().weight for layer in layers.values() if isinstance(layer, Linear)
+    ]
+    return len(weights) == len(layers) and all(w.dtype in _PLAIN for w in weights)
+
+
+def _quantized(module: Any) -> bool:
+    """Whether PEFT's layer stands around a quantised matrix (bitsandbytes, GPTQ, AWQ, …)."""
+    own = type(module).__module__.rpartition(".")[2]
+    return isinstance(module, LoraLayer) and own in _KINDS

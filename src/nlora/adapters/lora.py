@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from nlora.adapters.base import Abilities, Beginning, ties_told
-from nlora.adapters.layers import layers, save_adapter, targets, wrapped
+from nlora.adapters.layers import layers, plain, save_adapter, targets, wrapped
 from nlora.adapters.past import Branch, Dense, Folded, Past, Scaled
 from nlora.adapters.settings import AdapterSettings
 from nlora.adapters.stacked import Stacked
@@ -42,7 +42,9 @@ class Lora(Stacked[Factors]):
 
     name = "lora"
     summary = "a pair of low-rank factors per matrix"
-    can = Abilities(fold=True, start=True, factors=True, gradients=True, peft=True, merge=True)
+    can = Abilities(
+        fold=True, start=True, factors=True, gradients=True, peft=True, quantized=True, merge=True
+    )
 
     def __init__(
         self,
@@ -74,6 +76,12 @@ class Lora(Stacked[Factors]):
             by_name(consolidation) if isinstance(consolidation, str) else consolidation
         )
         self.start = start
+        fold = fold and plain(self.layers)
+        if start != "default" and not plain(self.layers):
+            raise NloraError(
+                f"setting 'start': {start} is made from the base model's weights, which are "
+                "quantised; leave it out"
+            )
         self.origin: dict[str, Factors] = {}
         """By matrix −B₀·A₀, where the update in hand does not start at 0."""
         self._frozen: frozenset[str] = frozenset()

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from nlora.adapters.base import Adapter, Beginning, snapshot, swapped
+from nlora.adapters.base import Abilities, Adapter, Beginning, snapshot, swapped
 from nlora.adapters.layouts import Layout, Text
 from nlora.adapters.settings import AdapterSettings
 from nlora.backbones.structure import accepts, positions
@@ -113,6 +113,7 @@ class Prompt(Adapter):
 
     name = "prompt"
     summary = "vectors that are read beside the text"
+    can = Abilities(quantized=True)
 
     def __init__(self, model: Any, layout: Layout) -> None:
         self.model = PromptedModel(model, layout)

@@ -45,6 +45,12 @@ class AdapterSettings(BaseModel):
         "auto", description="auto is bf16 where the hardware is faster with it"
     )
 
+    quantization: Literal["none", "4bit", "8bit"] = Field(
+        "none",
+        description="of the frozen base model in memory, by bitsandbytes: 4bit (NF4, doubly "
+        "quantised) or 8bit",
+    )
+
     @field_validator("start")
     @classmethod
     def _known_start(cls, name: str) -> str:
@@ -55,4 +61,4 @@ class AdapterSettings(BaseModel):
     @property
     def fold(self) -> bool:
         """Whether earlier updates may join the model's weights, which fp32 has room for."""
-        return self.precision == "fp32"
+        return self.precision == "fp32" and self.quantization == "none"

@@ -1,72 +1,20 @@
-"""Adapters from anywhere: PEFT folders, Hub names, the stages of a model directory.
+"""The adapters that are compared: PEFT folders, Hub names, the stages of a model directory."""
 
-Only `adapter_config.json` and the safetensors file are read; no base model, nothing unpickled. A
-file is opened once, and the factors of a matrix are read when they are asked for.
-"""
-
-import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError, safe_open
-
-from nlora.analysis.config import CONFIG, AdapterConfig, printable, read_config
+from nlora.adapters.peft_config import CONFIG, printable
+from nlora.adapters.peft_files import PeftAdapter, adapter_folder, read_adapter
 from nlora.errors import NloraError
 from nlora.store.directory import ModelDirectory
 
-if TYPE_CHECKING:
-    from nlora.lowrank.factors import Factors
 
-WEIGHTS = "adapter_model.safetensors"
-
-_FACTOR = re.compile(
-    r"(?:base_model\.model\.)?(?P<module>.+?)\.lora_(?:embedding_)?(?P<letter>[AB])"
-    r"(?:\.(?!weight$|bias$)[^.]+)?(?:\.weight)?"
-)
-_MODULE = re.compile(r"\w[\w-]*(\.\w[\w-]*)*", re.ASCII)
-
-
-@dataclass
-class Adapter:
-    """One adapter: its update of every matrix, read when asked for."""
-
-    name: str
-    path: Path
-    config: AdapterConfig
-    shapes: dict[str, tuple[int, int]]
-    """(out, in) of ΔW by module."""
-
-    notes: list[str]
-    """What the numbers leave out."""
-
-    _keys: dict[str, dict[str, str]] = field(repr=False)
-    _file: Any = field(repr=False)
-    continues: str | None = None
-    """The adapter that this one went on from, and whose change its ΔW holds too."""
-
-    def factors(self, module: str) -> "Factors":
-        """The update of one module. Raises NloraError for a damaged file, NaN, infinite entries."""
-        from nlora.lowrank.factors import Factors, check
-
-        where = f"{self.path}: {module}"
-        try:
-            A, B = (self._file.get_tensor(self._keys[module][letter]) for letter in "AB")
-        except SafetensorError as error:
-            raise NloraError(f"{where} cannot be read: {error}") from error
-        if A.dtype != B.dtype and A.dtype.is_floating_point and B.dtype.is_floating_point:
-            A, B = A.double(), B.double()
-        factors = Factors(A, B, self.config.scaling(module))
-        check(factors, where)
-        return factors
-
-
-def read_adapters(sources: Sequence[str], same_base: bool = False) -> list[Adapter]:
+def read_adapters(sources: Sequence[str], same_base: bool = False) -> list[PeftAdapter]:
     """The adapters in these folders or of these Hub names, or the stages of one model directory.
 
     `same_base` takes their base models for one, whatever they are called. Raises NloraError for
-    what is not a LoRA adapter, and for adapters that do not update the same matrices.
+    what is not a LoRA adapter, and for adapters that share no matrix. What only some of them update
+    is left out, and their notes say so.
     """
     if not sources:
         raise NloraError("give adapters, or a model directory")
@@ -79,39 +27,15 @@ def read_adapters(sources: Sequence[str], same_base: bool = False) -> list[Adapt
     if directories:
         adapters = read_stages(Path(sources[0]).expanduser())
     else:
-        folders = [_folder(source) for source in sources]
+        folders = [adapter_folder(source) for source in sources]
         names = _names(list(sources), folders)
         adapters = [read_adapter(f, n) for f, n in zip(folders, names, strict=True)]
     _check_alike(adapters, same_base)
+    _keep_shared(adapters)
     return adapters
 
 
-def read_adapter(folder: Path, name: str | None = None) -> Adapter:
-    """The adapter in a folder. Raises NloraError unless it is a whole LoRA adapter."""
-    config = read_config(folder)
-    path = folder / WEIGHTS
-    if not path.is_file():
-        pickled = (folder / "adapter_model.bin").exists()
-        hint = "; adapter_model.bin is a pickle and is not opened" if pickled else ""
-        raise NloraError(f"{path} is missing{hint}")
-    try:
-        file = safe_open(path, "pt")
-        names = list(file.keys())
-        sizes = {key: tuple(file.get_slice(key).get_shape()) for key in names}
-    except (SafetensorError, OSError) as error:
-        raise NloraError(f"{path} is damaged or no safetensors file: {error}") from error
-    keys, left_out = _factor_keys(path, names)
-    shapes = {module: _shape(path, config, module, keys[module], sizes) for module in keys}
-    notes = config.notes()
-    # Nothing new where the configuration has already said why they are there.
-    if left_out and not notes:
-        more = f" and {len(left_out) - 1} more" if len(left_out) > 1 else ""
-        notes.append(f"tensors that are no LoRA factors are left out: {left_out[0]!r}{more}")
-    notes += [f"{CONFIG} targets {t!r}, which has no factors" for t in _absent(config, shapes)]
-    return Adapter(name or folder.name, path, config, shapes, notes, keys, file)
-
-
-def read_stages(path: Path) -> list[Adapter]:
+def read_stages(path: Path) -> list[PeftAdapter]:
     """The update of every stage of a model directory, in order, its files checked by hash.
 
     Raises NloraError where there is no stage, a file was changed, or an update is no LoRA adapter.
@@ -122,7 +46,7 @@ def read_stages(path: Path) -> list[Adapter]:
     if not records:
         raise NloraError(f"{path} has no committed stage yet")
     unique = len({r.name for r in records}) == len(records)
-    adapters: list[Adapter] = []
+    adapters: list[PeftAdapter] = []
     for before, record in zip([None, *records], records, strict=False):
         for name in record.files:
             if Path(name).is_absolute() or ".." in Path(name).parts:
@@ -140,60 +64,8 @@ def read_stages(path: Path) -> list[Adapter]:
     return adapters
 
 
-def _factor_keys(path: Path, names: list[str]) -> tuple[dict[str, dict[str, str]], list[str]]:
-    """The tensor names of A and B by module, and the names of all other tensors."""
-    keys: dict[str, dict[str, str]] = {}
-    left_out = []
-    for name in names:
-        match = _FACTOR.fullmatch(name)
-        if match is None:
-            left_out.append(name)
-            continue
-        module, letter = match["module"], match["letter"]
-        if not _MODULE.fullmatch(module):
-            raise NloraError(f"{path}: {name[:200]!r} is not the name of a module")
-        if letter in keys.setdefault(module, {}):
-            raise NloraError(f"{path}: {module} has two {letter}; one adapter a file is needed")
-        keys[module][letter] = name
-    for module, found in keys.items():
-        if len(found) < 2:
-            raise NloraError(f"{path}: {module} has {''.join(found)} but not the other factor")
-    if not keys:
-        raise NloraError(f"{path} holds no LoRA factors (lora_A, lora_B)")
-    return dict(sorted(keys.items(), key=lambda item: _natural(item[0]))), left_out
-
-
-def _shape(
-    path: Path,
-    config: AdapterConfig,
-    module: str,
-    keys: dict[str, str],
-    sizes: dict[str, tuple[int, ...]],
-) -> tuple[int, int]:
-    """(out, in), from the shapes in the file's header."""
-    A, B = sizes[keys["A"]], sizes[keys["B"]]
-    rank = config.rank(module)
-    if len(A) != 2 or len(B) != 2:
-        raise NloraError(
-            f"{path}: {module}: A is {list(A)}, B is {list(B)}; only adapters of matrices are "
-            "analysed (linear layers and embeddings)"
-        )
-    if (A[0], B[1]) != (rank, rank):
-        raise NloraError(
-            f"{path}: {module}: A is {list(A)}, B is {list(B)}; rank {rank} by {CONFIG} needs "
-            f"[{rank}, in] and [out, {rank}]"
-        )
-    return B[0], A[1]
-
-
-def _absent(config: AdapterConfig, modules: Iterable[str]) -> list[str]:
-    """Target modules without factors: PEFT lets a configuration name modules a model lacks."""
-    targets = config.target_modules if isinstance(config.target_modules, list) else []
-    return [t for t in targets if not any(f".{m}".endswith(f".{t}") for m in modules)]
-
-
-def _check_alike(adapters: list[Adapter], same_base: bool) -> None:
-    """Raise NloraError unless all update the same matrices of the same model."""
+def _check_alike(adapters: list[PeftAdapter], same_base: bool) -> None:
+    """Raise NloraError unless all are of the same model."""
     first = adapters[0]
     for other in adapters[1:]:
         here, there = first.config.base, other.config.base
@@ -204,20 +76,36 @@ def _check_alike(adapters: list[Adapter], same_base: bool) -> None:
             )
         if first.config.layer_replication != other.config.layer_replication:
             raise NloraError(f"'{first.name}' and '{other.name}' replicate layers differently")
-        for a, b in ((first, other), (other, first)):
-            missing = [m for m in a.shapes if m not in b.shapes]
-            if missing:
-                more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-                raise NloraError(
-                    f"'{b.name}' has no update of {missing[0]}{more}, which '{a.name}' has: only "
-                    "adapters of the same modules of one model can be compared"
-                )
         for module, shape in first.shapes.items():
-            if other.shapes[module] != shape:
+            if other.shapes.get(module, shape) != shape:
                 raise NloraError(
                     f"{module} is {shape} in '{first.name}' and {other.shapes[module]} in "
                     f"'{other.name}': adapters of different models"
                 )
+
+
+def _keep_shared(adapters: list[PeftAdapter]) -> None:
+    """Leave out of each adapter the matrices that another one does not update, with a note.
+
+    Raises NloraError if none is left.
+    """
+    first, *others = adapters
+    shared = [m for m in first.shapes if all(m in other.shapes for other in others)]
+    if not shared:
+        updated = "; ".join(f"'{a.name}' updates {next(iter(a.shapes))}" for a in adapters[:3])
+        raise NloraError(
+            f"the adapters share no matrix ({updated}, …), so there is nothing to compare"
+        )
+    for adapter in adapters:
+        own = [module for module in adapter.shapes if module not in set(shared)]
+        if own:
+            kinds = sorted({module.rpartition(".")[2] for module in own})
+            adapter.notes.append(
+                f"{len(own)} of its {len(adapter.shapes)} matrices are not updated by every "
+                f"adapter and are left out ({', '.join(kinds[:4])}"
+                f"{' …' if len(kinds) > 4 else ''}): these numbers are of {len(shared)} shared ones"
+            )
+            adapter.shapes = {module: adapter.shapes[module] for module in shared}
 
 
 def _names(sources: list[str], folders: list[Path]) -> list[str]:
@@ -231,19 +119,3 @@ def _names(sources: list[str], folders: list[Path]) -> list[str]:
         name if names.count(name) == 1 else f"{name} #{names[: i + 1].count(name)}"
         for i, name in enumerate(names)
     ]
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """A key to sort names by, with layer 10 after layer 9."""
-    return [(int(p), "") if re.fullmatch(r"\d{1,9}", p) else (-1, p) for p in name.split(".")]
-
-
-def _folder(source: str) -> Path:
-    from nlora.analysis.hub import download
-
-    path = Path(source).expanduser()
-    if path.is_dir():
-        return path
-    if path.exists():
-        raise NloraError(f"{source} is a file; give the adapter's folder")
-    return download(source, WEIGHTS)

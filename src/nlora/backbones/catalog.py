@@ -18,6 +18,9 @@ from nlora.folders import cache_dir
 EVERY = "every adapter"
 """What a model recommends whatever is trained: its budget, which must be one for all methods."""
 
+ADAPTER_CONFIG = "adapter_config.json"
+"""What a folder of a PEFT adapter holds instead of `config.json`."""
+
 Source = Literal["auto", "hub", "wheel", "package"]
 
 
@@ -125,6 +128,10 @@ def find(model: str, say: Say = to_stderr) -> Base:
         return Base(model, str(found.path), found.title, found.revision, recommended)
     folder = Path(os.path.expanduser(model))  # leaves "~stranger" as it is
     if folder.is_dir():
+        if (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file():
+            raise NloraError(
+                f"{folder} is an adapter and no model; go on from it with --from-adapter {folder}"
+            )
         if not (folder / "config.json").is_file():
             raise NloraError(
                 f"{folder} is not a model: it has no config.json; give a folder that "

@@ -9,6 +9,14 @@ import torch
 
 from nlora.backbones.catalog import Base, nearest_hint
 from nlora.backbones.hardware import device
+from nlora.backbones.quantized import (
+    Quantization,
+    dequantizer,
+    keep_differentiable,
+    quantized,
+    quantizer,
+    stored_as,
+)
 from nlora.errors import NloraError
 
 _TOKENIZER = re.compile(
@@ -27,6 +35,8 @@ class Backbone:
     model: Any
     tokenizer: Any
     recommended: dict[str, dict] = field(default_factory=dict)
+    quantized: str | None = None
+    """How its weights are quantised ("gptq", "bitsandbytes", …); None where they are plain."""
 
     @property
     def encoder_decoder(self) -> bool:
@@ -34,11 +44,14 @@ class Backbone:
         return bool(self.model.config.is_encoder_decoder)
 
 
-def load(base: Base, dtype: torch.dtype, weights: bool = True) -> Backbone:
+def load(
+    base: Base, dtype: torch.dtype, weights: bool = True, quantization: Quantization = "none"
+) -> Backbone:
     """Load a model (`catalog.find`) in `dtype` onto the device. No remote code is run.
 
-    Without `weights` it is an empty shell, to count parameters. Raises NloraError if there is no
-    such model, or if it is no language model.
+    Without `weights` it is an empty shell, to count parameters. `quantization` is of the weights in
+    memory. Raises NloraError if there is no such model, if it is no language model, and where it
+    cannot be quantised, or is already.
     """
     import transformers
     from transformers import (
@@ -49,20 +62,39 @@ def load(base: Base, dtype: torch.dtype, weights: bool = True) -> Backbone:
     )
 
     transformers.utils.logging.disable_progress_bar()
-    where = {"revision": base.revision} if not Path(base.target).is_dir() else {}
+    where: dict[str, Any] = {"revision": base.revision} if not Path(base.target).is_dir() else {}
     try:
         config = AutoConfig.from_pretrained(base.target, **where)
         _answers_in_order(config)
+        stored = stored_as(config)
+        if quantization != "none" and stored is not None:
+            raise NloraError(
+                f"model '{base.name}' is stored quantised already ({stored}); leave the setting "
+                "quantization out"
+            )
         kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         if weights:
+            if quantization != "none":
+                where["quantization_config"] = quantizer(quantization, dtype)
+            elif stored is not None and (plain := dequantizer(stored)) is not None:
+                where["quantization_config"] = plain
+            if quantization != "none" or stored is not None:
+                where["device_map"] = {"": device()}  # such a model cannot be moved
             model: Any = kind.from_pretrained(base.target, config=config, dtype=dtype, **where)
-            model = model.to(device())
+            if "device_map" in where:
+                keep_differentiable(model)
+            else:
+                model = model.to(device())
         else:
             with torch.device("meta"):
                 model = kind.from_config(config, dtype=dtype)
+        told = quantized(model) if weights else stored
         _check_tokenizer(base)
-        tokenizer = AutoTokenizer.from_pretrained(base.target, **where)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+        revision = {k: v for k, v in where.items() if k == "revision"}
+        tokenizer = AutoTokenizer.from_pretrained(base.target, **revision)
+    except NloraError:
+        raise
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, NotImplementedError) as error:
         reason = (str(error).strip().splitlines() or [repr(error)])[0]
         raise NloraError(
             f"model '{base.name}' could not be loaded: {reason}{nearest_hint(base.name)}"
@@ -78,6 +110,7 @@ def load(base: Base, dtype: torch.dtype, weights: bool = True) -> Backbone:
         model=model,
         tokenizer=tokenizer,
         recommended=base.recommended,
+        quantized=told if quantization == "none" else quantization,
     )
 
 

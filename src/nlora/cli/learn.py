@@ -54,9 +54,11 @@ def learn(
     overrides: o.Set = None,
     config: o.ConfigFile = None,
     plugin: o.Plugin = None,
+    from_adapter: o.FromAdapter = None,
+    knows: o.Knows = None,
     json: o.Json = False,
 ) -> None:
-    """Learn one more task. A new directory needs --model and --method.
+    """Learn one more task. A new directory needs --model and --method, or --from-adapter.
 
     Every task learned so far is tested again, so the table shows what was forgotten.
     """
@@ -77,6 +79,8 @@ def learn(
         "max_train": max_train,
         "max_eval": max_eval,
         "plugin": plugin,
+        "from_adapter": from_adapter,
+        "knows": knows,
     }
     exists = ModelDirectory(model_dir).exists()
     if config is not None or overrides or any(v is not None for v in flags.values()) or not exists:

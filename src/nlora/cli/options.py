@@ -45,6 +45,22 @@ Columns = Annotated[
 ]
 Encoding = Annotated[str | None, typer.Option(help="Of text files.  [default: utf-8]")]
 Plugin = Annotated[Path | None, typer.Option(help="A Python file that defines a method.")]
+FromAdapter = Annotated[
+    str | None,
+    typer.Option(
+        "--from-adapter",
+        help="Go on from this LoRA adapter (PEFT folder or Hub name), which stands as the first "
+        "stage; its base model, rank, alpha and target modules are taken.",
+    ),
+]
+Knows = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME=FILE",
+        help="The task that the adapter knows, with its test file (or a YAML file of one task), "
+        "so that its forgetting is measured.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

@@ -29,6 +29,8 @@ def run(
     recipe: o.RecipeName = None,
     config: o.ConfigFile = None,
     plugin: o.Plugin = None,
+    from_adapter: o.FromAdapter = None,
+    knows: o.Knows = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would happen, and stop.")
     ] = False,
@@ -53,6 +55,8 @@ def run(
         max_eval=max_eval,
         evaluate=evaluate,
         plugin=plugin,
+        from_adapter=from_adapter,
+        knows=knows,
     )
     parsed = parse_config(values, str(config or "the command line"))
     if dry_run:

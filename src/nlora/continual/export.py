@@ -40,6 +40,11 @@ def export(
     from nlora.continual.model import ContinualModel
 
     progress = spoken(progress)
+    if plan.run.quantization != "none":
+        progress.message(
+            f"the updates were trained on {plan.run.quantization} weights and are merged into the "
+            "plain ones, so some answers may differ"
+        )
     model = ContinualModel.begin(plan, directory, progress, fp32=True)
     plain = model.adapter.merged().to(getattr(torch, dtype))
     prompter = model.encoder.prompter

@@ -15,6 +15,7 @@ from nlora.data.task import TaskData
 from nlora.data.writable import check_readable, check_writable
 from nlora.errors import NloraError
 from nlora.plan.config import RunConfig, stored_config
+from nlora.plan.given import check_names, known_task
 from nlora.plan.resolve import Plan, resolve
 from nlora.progress import NoProgress, Progress
 from nlora.store.directory import ModelDirectory
@@ -64,7 +65,9 @@ def learn(
     exists = directory.exists()
     if config is None:
         if not exists:
-            raise NloraError(f"{out} holds no model; a new one needs --model and --method")
+            raise NloraError(
+                f"{out} holds no model; a new one needs --model and --method, or --from-adapter"
+            )
         config = stored_config(directory)
     if task.only_tested:
         raise NloraError(
@@ -79,7 +82,10 @@ def learn(
         if task.name in [known.name for known in others]:
             raise NloraError(f"{out} only tests '{task.name}'; give this task another name")
         if task.name not in names:
-            stream = [*earlier, data, *others]
+            known = [] if begun(directory) or config.knows is None else [known_task(config.knows)]
+            stream = [*known, *earlier, data, *others]
+            if known:
+                check_names(stream)
             return _learn_all(plan.with_stream(stream), directory, progress, extend=True)
         plan = plan.with_precision(directory.precision())
         check_plan(plan, directory, None)
@@ -129,6 +135,7 @@ def _train(
 ) -> dict[str, Any]:
     """Load the model, begin the directory if it is new, and learn what is left."""
     from nlora.continual.model import ContinualModel
+    from nlora.continual.taking_over import take_over
     from nlora.training.determinism import deterministic
     from nlora.training.trainer import check_available
 
@@ -151,7 +158,11 @@ def _train(
             model.zero_shot(before)
             _write_results(directory, tasks, method)
         for number, stage in enumerate(stages[done:], start=done + 1):
-            model.learn(stage, [*_tested(evaluate, stages, number), *others])
+            tested = [*_tested(evaluate, stages, number), *others]
+            if number == 1 and plan.config.from_adapter is not None:
+                take_over(model, stage, tested)
+            else:
+                model.learn(stage, tested)
             _write_results(directory, tasks, method)
     return directory.results()
 

@@ -86,11 +86,23 @@ class ContinualModel:
         """
         progress = progress or NoProgress()
         progress.message(f"loading {plan.config.model}")
-        backbone = load(plan.base, weights_dtype(plan))
+        quantization = plan.run.quantization
+        if quantization != "none":
+            check_frozen(plan, quantization)
+        if fp32 and quantization != "none":
+            backbone = load(plan.base, torch.float32)
+        else:
+            backbone = load(plan.base, weights_dtype(plan), quantization=quantization)
+        if fp32 and backbone.quantized is not None:
+            raise NloraError(
+                f"the base model is stored quantised ({backbone.quantized}), and the updates "
+                "cannot be merged into such weights; use it with its adapters, which are PEFT's: "
+                f"{directory.path}/stages/*/update"
+            )
         if fp32:
             # After loading: the base that was trained on may have been rounded to bf16.
             backbone.model.float()
-            in_fp32 = plan.run.model_copy(update={"precision": "fp32"})
+            in_fp32 = plan.run.model_copy(update={"precision": "fp32", "quantization": "none"})
             plan = replace(plan, run=in_fp32)
         model = cls(plan, directory, backbone, progress)
         model.restore()
@@ -383,6 +395,7 @@ def make_adapter(
     """
     kind = adapter(plan.method.adapter)
     run = plan.run
+    check_frozen(plan, backbone.quantized)
     if kind.name == "lora" and run.target_modules is None and begun_with is not None:
         run = run.model_copy(update={"target_modules": begun_with})
     made = kind.build(backbone.model, run, **plan.method.adapter_options())
@@ -392,6 +405,16 @@ def make_adapter(
 
     made.base_weights = base_weights
     return made
+
+
+def check_frozen(plan: Plan, quantized: str | None) -> None:
+    """Raise NloraError if the plan's adapter would change a base model that is quantised so."""
+    kind = adapter(plan.method.adapter)
+    if quantized is not None and not kind.can.quantized:
+        raise NloraError(
+            f"adapter '{kind.name}' changes the base model's weights, which are quantised "
+            f"({quantized}); use LoRA adapters"
+        )
 
 
 def weights_dtype(plan: Plan) -> torch.dtype:

@@ -8,7 +8,7 @@ import torch
 
 from nlora.backbones.load import load
 from nlora.backbones.targets import Targets
-from nlora.continual.model import make_adapter, make_encoder
+from nlora.continual.model import check_frozen, make_adapter, make_encoder
 from nlora.data.balance import label_counts, majority
 from nlora.data.encode import Encoder
 from nlora.data.task import Example, TaskData
@@ -74,6 +74,8 @@ def preview(plan: Plan) -> Preview:
     check_available(plan.run)
     backbone = load(plan.base, torch.float32, weights=False)
     total = sum(p.numel() for p in backbone.model.parameters())
+    if plan.run.quantization != "none":
+        check_frozen(plan, plan.run.quantization)
     encoder = make_encoder(plan, backbone)
     notes: list[str] = []
     check_writable(encoder, plan.stream, notes.append)
@@ -114,7 +116,7 @@ def _task(encoder: Encoder, data: TaskData) -> TaskPreview:
 
 
 def _first_two(stream: Sequence[TaskData]) -> list[Example]:
-    first, *others = trained(stream)
+    first, *others = [data for data in trained(stream) if data.train]
     return [first.train[0], others[0].train[0]] if others else list(first.train[:2])
 
 

@@ -13,10 +13,11 @@ def results(directory: ModelDirectory, tasks: Sequence[str], method: str) -> dic
     Row k of `accuracy_matrix` is measured after stage k, its columns are `tasks`. Metrics are over
     the tasks learned so far. A method that trains all tasks in one stage has one row and neither
     learning accuracy nor forgetting nor transfer. `routing`, where a router chooses, is
-    what it took for what at the last stage. Tasks that are only tested have columns, and what they
-    lost is in `only_tested`; the metrics leave them out. `among_labels` has the same matrix and
-    metrics where the answer is the most likely label, `off_list` the share of answers that are no
-    label; both are of tasks with labels.
+    what it took for what at the last stage. An adapter of which nobody said what it knows has a
+    row and counts in no metric. Tasks that are only tested have columns, and what they lost is in
+    `only_tested`; the metrics leave them out. `among_labels` has the same matrix and metrics where
+    the answer is the most likely label, `off_list` the share of answers that are no label; both
+    are of tasks with labels.
     """
     records = directory.stages()
     zero = directory.zero_shot()
@@ -24,10 +25,11 @@ def results(directory: ModelDirectory, tasks: Sequence[str], method: str) -> dic
     matrix = [_row(record, tasks) for record in records]
     zero_shot = _row(zero, tasks) if zero else None
     learned = [t["name"] for record in records for t in record.tasks]
-    if all(len(record.tasks) == 1 for record in records):
+    of_a_task = [row for record, row in zip(records, matrix, strict=True) if record.tasks]
+    if all(len(record.tasks) <= 1 for record in records):
         columns = [tasks.index(name) for name in learned]
         metrics = summary(
-            [[row[c] for c in columns] for row in matrix],
+            [[row[c] for c in columns] for row in of_a_task],
             [zero_shot[c] for c in columns] if zero_shot else None,
         )
     else:

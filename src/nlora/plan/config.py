@@ -6,8 +6,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
+from nlora.adapters.peft_config import read_config
+from nlora.adapters.peft_files import adapter_folder
 from nlora.backbones.catalog import BUILT_IN
 from nlora.errors import NloraError, unknown
+from nlora.plan.given import absolute_file
 from nlora.store.directory import ModelDirectory
 
 Evaluate = Literal["seen", "next", "all"]
@@ -50,6 +53,10 @@ class RunConfig(BaseModel):
     max_eval: PositiveInt | None = None
     evaluate: Evaluate = "seen"
     plugin: Annotated[str, AfterValidator(absolute)] | None = None
+    from_adapter: Annotated[str, AfterValidator(_absolute_folder)] | None = None
+    """A LoRA adapter of PEFT's that stands as the first stage."""
+    knows: Annotated[str, AfterValidator(absolute_file)] | None = None
+    """The task that it knows: NAME=FILE with its tests, or a YAML file of one entry."""
     settings: Annotated[dict[str, Any], AfterValidator(lambda s: with_todays_names(s))] = Field(
         default_factory=dict
     )
@@ -75,6 +82,12 @@ def parse_config(values: dict[str, Any], source: str) -> RunConfig:
     for name in values:
         if name not in known:
             raise unknown(f"key in {source}:", name, known)
+    if values.get("from_adapter"):
+        values = {"method": "n-lora", **values}
+        if not values.get("model"):
+            values["model"] = _base_of(str(values["from_adapter"]))
+    elif values.get("knows"):
+        raise NloraError("--knows says what an adapter knows; give --from-adapter, too")
     try:
         return RunConfig(**values)
     except ValidationError as error:
@@ -83,6 +96,14 @@ def parse_config(values: dict[str, Any], source: str) -> RunConfig:
         if first["type"] == "missing":
             raise NloraError(f"{source}: '{name}' is needed") from error
         raise NloraError(f"'{name}': {first['msg']}, not {first['input']!r}") from error
+
+
+def _base_of(adapter: str) -> str:
+    """The base model that an adapter's configuration names. Raises NloraError if it names none."""
+    base = read_config(adapter_folder(adapter)).base_model_name_or_path
+    if not base:
+        raise NloraError(f"{adapter} does not say what its base model is; give --model")
+    return base
 
 
 def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from nlora.adapters.given import given_name
 from nlora.backbones.catalog import EVERY, Base, find
 from nlora.backbones.hardware import bf16_is_faster
 from nlora.data.streams import load_stream
@@ -21,6 +22,7 @@ from nlora.methods.base import ONE_PER_STAGE, Method
 from nlora.methods.registry import Entry, setting_error
 from nlora.methods.registry import method as entry_of
 from nlora.plan.config import RunConfig
+from nlora.plan.given import check_goes_on, check_names, known_task, settings_of
 from nlora.plan.settings import RunSettings
 
 if TYPE_CHECKING:
@@ -79,13 +81,23 @@ class Plan(Choice):
     """The tasks, with the examples that are used."""
 
     def stages(self) -> "list[Stage]":
-        """What is trained one after another."""
+        """What is trained one after another, after the stage that an adapter stands for.
+
+        The task that the adapter knows, if it is told, is the first of the stream.
+        """
         from nlora.methods.context import Stage
 
-        seed = self.config.seed
+        seed, tasks = self.config.seed, trained(self.stream)
+        planned: list[tuple[str, tuple[TaskData, ...]]] = []
+        if self.config.from_adapter is not None:
+            known = tasks[:1] if self.config.knows else []
+            tasks = tasks[len(known) :]
+            name = known[0].name if known else given_name(self.config.from_adapter)
+            planned.append((name, tuple(known)))
+        planned += self.method.stages(tasks)
         return [
             Stage(index, name, data, seed=(seed * 1000 + index) % 2**32)  # NumPy's bound
-            for index, (name, data) in enumerate(self.method.stages(trained(self.stream)), start=1)
+            for index, (name, data) in enumerate(planned, start=1)
         ]
 
     def with_stream(self, stream: Sequence[TaskData]) -> "Plan":
@@ -159,6 +171,10 @@ def resolve(
     """
     faults = Faults()
     choice = faults.attempt(lambda: choose(config))  # should not wait for a download
+    if choice is not None and config.from_adapter is not None:
+        check_goes_on(choice.method, config.from_adapter)
+        settings = settings_of(config.from_adapter, config.settings)
+        config = config.model_copy(update={"settings": settings})
     if stream is None:
         stream = faults.attempt(lambda: _stream(config))
     faults.check()
@@ -170,9 +186,12 @@ def resolve(
             raise NloraError("no task of the stream has training examples to learn from")
         stages = method.stages(trained(stream))
         if stages:
-            choice.check_lists(len(stages))
+            choice.check_lists(len(stages) + (config.from_adapter is not None))
         elif config.evaluate == "seen":
             raise NloraError(f"{config.method} trains nothing: give --evaluate next or all")
+        if config.knows is not None:
+            stream = [known_task(config.knows), *stream]
+            check_names(stream)
     for data in stream:
         method.metric(data.task)
     base = base or find(config.model)

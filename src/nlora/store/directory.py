@@ -102,6 +102,11 @@ class ModelDirectory:
             return True
         if self.path.is_dir():
             foreign = [p.name for p in self.path.iterdir() if not _ours(p.name)]
+            if "adapter_config.json" in foreign:
+                raise NloraError(
+                    f"{self.path} is an adapter and no model directory; to go on from it give a "
+                    f"new folder and --from-adapter {self.path}"
+                )
             if foreign or self._stages.exists():
                 raise NloraError(
                     f"{self.path} is not a model directory (no model.json) but not empty; "
@@ -196,7 +201,7 @@ class ModelDirectory:
         """
         found: dict[str, list[dict[str, str]]] = {}
         for record in self._records():
-            if record.index == 0 and not record.tasks:
+            if not record.tasks and "test.jsonl" not in record.files:
                 continue
             self._verify(record, "test.jsonl")
             text = _read(self.stage_path(record) / "test.jsonl")

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from nlora.analysis.adapters import WEIGHTS, read_adapter
+from nlora.adapters.peft_files import WEIGHTS, read_adapter
 from nlora.continual.commit import commit
 from nlora.continual.model import ContinualModel
 from nlora.continual.results import results

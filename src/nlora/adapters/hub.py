@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from nlora.analysis.config import CONFIG
+from nlora.adapters.peft_config import CONFIG
 from nlora.errors import NloraError
 
 

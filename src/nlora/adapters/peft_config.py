@@ -32,6 +32,23 @@ _IGNORED = {
     "alora_invocation_tokens": "it is active only after its invocation tokens (aLoRA)",
     "layer_replication": "layers are counted in the replicated stack: {value}",
 }
+_CONVERTED = (
+    "C3A",
+    "DELORA",
+    "FOURIERFT",
+    "GRALORA",
+    "LOHA",
+    "LOKR",
+    "MISS",
+    "PSOFT",
+    "RANDLORA",
+    "TINYLORA",
+    "UNILORA",
+    "VBLORA",
+    "VERA",
+    "WAVEFT",
+)
+"""Kinds that PEFT's `save_as_lora` takes (linear layers, without biases)."""
 _MOVED_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Initialisations that put a part of the base weights into B·A, and take it from the base."""
 
@@ -75,6 +92,18 @@ class AdapterConfig(BaseModel):
         rank = self.rank(module)
         return alpha / math.sqrt(rank) if self.use_rslora else alpha / rank
 
+    def excludes(self, target: str) -> bool:
+        """Whether `exclude_modules` leaves out what `target_modules` names so."""
+        excluded = (self.model_extra or {}).get("exclude_modules") or []
+        if isinstance(excluded, str):
+            return re.fullmatch(excluded, target) is not None
+        return any(f".{target}".endswith(f".{name}") for name in excluded)
+
+    @property
+    def moves_base(self) -> bool:
+        """Whether its start put a part of the base model's weights into B·A."""
+        return str(self.init_lora_weights).lower().startswith(_MOVED_BASE)
+
     def notes(self) -> list[str]:
         """What the numbers of this adapter leave out, a clause each."""
         values = self.model_dump()
@@ -85,8 +114,7 @@ class AdapterConfig(BaseModel):
         ]
         if self.bias not in (None, "none"):
             found.append("trained biases are left out")
-        start = str(self.init_lora_weights).lower()
-        if start.startswith(_MOVED_BASE):
+        if self.moves_base:
             found.append(
                 f"initialised with {self.init_lora_weights}, which moves a part of the base "
                 "weights into B·A: s·B·A is not the change against the published base model "
@@ -111,9 +139,14 @@ def read_config(folder: Path) -> AdapterConfig:
         where = ".".join(str(part) for part in first["loc"])
         raise NloraError(f"{path}: {where or 'the file'}: {first['msg']}") from error
     if config.peft_type != "LORA":
+        kind = printable(config.peft_type[:40])
+        advice = (
+            f"PEFT's `save_as_lora` converts {kind}"
+            if kind in _CONVERTED
+            else "and PEFT has no conversion of this kind to it"
+        )
         raise NloraError(
-            f"{path}: the adapter is of kind {config.peft_type[:40]!r}, only LORA has factors B·A; "
-            "PEFT's `save_as_lora` converts other kinds"
+            f"{path}: the adapter is of kind {kind!r}, only LORA has factors B·A; {advice}"
         )
     values = config.model_dump()
     for key, reason in _REFUSED.items():

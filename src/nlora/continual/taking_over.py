@@ -1,0 +1,60 @@
+"""An adapter of PEFT's as the first stage of a model directory, as if it had been trained here."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from transformers import set_seed
+
+from nlora.adapters.given import given
+from nlora.adapters.lora import Lora
+from nlora.checksum import sha256
+from nlora.continual.commit import commit
+from nlora.continual.model import ContinualModel
+from nlora.data.task import TaskData
+from nlora.methods.context import Stage
+from nlora.store.directory import StageRecord
+
+
+def take_over(model: ContinualModel, stage: Stage, tested: Sequence[TaskData]) -> StageRecord:
+    """Let the adapter of the plan be the update of `stage`, test `tested`, and commit it.
+
+    Raises NloraError if it does not fit into the model.
+    """
+    source = model.plan.config.from_adapter
+    assert source is not None
+    found = given(source)
+    if found.base is not None and model.plan.config.model != found.base:
+        model.progress.message(f"{source} was trained on {found.base}, taken for the same model")
+    adapter = model.adapter
+    assert isinstance(adapter, Lora)
+    set_seed(stage.seed)
+    adapter.begin()
+    adapter.put(found.factors(adapter.factors()))
+    adapter.consolidate()
+    config = found.adapter.config
+    record = StageRecord(
+        index=stage.index,
+        name=stage.name,
+        tasks=[data.task.to_json() for data in stage.tasks],
+        fingerprints={data.name: data.fingerprint() for data in stage.tasks},
+        seed=stage.seed,
+        notes={
+            "from_adapter": {
+                "source": source,
+                "sha256": sha256(found.adapter.path),
+                "base": found.base,
+                "rslora": bool(config.use_rslora),
+            },
+            **({"adapted": asdict(adapter.targets)} if adapter.targets else {}),
+            **adapter.notes(),
+        },
+    )
+    record.updates = [record.folder]
+    model.records.append(record)
+    started = time.perf_counter()
+    answers = model.evaluate(tested)
+    record.accuracy = model.measured(answers)
+    record.seconds = {"evaluation": time.perf_counter() - started}
+    commit(model, record, answers, [], stage.tasks)
+    return record
