@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What the model answered to one example."""
+    """What the model answered to one example; `source` is the example's text."""
 
     text: str
     label: str
+    source: str = ""
 
     @property
     def correct(self) -> bool:
@@ -80,4 +81,4 @@ def answer(
     elsewhere = len(examples) - len(texts)
     texts = processes.united(texts)
     advance(elsewhere)
-    return [Prediction(texts[i], e.label) for i, e in enumerate(examples)]
+    return [Prediction(texts[i], e.label, e.text) for i, e in enumerate(examples)]
