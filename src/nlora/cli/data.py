@@ -22,9 +22,7 @@ def download_data(
     with _Megabytes() as progress:
         progress.watch.message(f"cmnfriend/O-LoRA at {COMMIT[:12]}")
         made, fresh = download(folder, progress=progress)
-    for path, count in made.dropped.items():
-        line = f"{path}: {count} rows left out, which no reader could use"
-        out.print(line, markup=False, highlight=False)
+    _tell_dropped(made.dropped)
     state = "is in" if fresh else "was already in"
     line = f"the benchmark {state} {folder}; set NLORA_DATA to it, or give --data"
     out.print(line, markup=False, highlight=False)
@@ -93,3 +91,24 @@ def check_data(
             out.print(f"problem: {problem}", markup=False, highlight=False)
     if report.problems:
         raise typer.Exit(2)
+
+
+@app.command("convert")
+def convert_data(
+    collection: Annotated[str, typer.Argument(help="trace or superni-15.")],
+    source: Annotated[Path, typer.Argument(help="The published zip, or a folder with its files.")],
+    folder: Annotated[Path, typer.Argument(envvar="NLORA_DATA", help="The data folder.")],
+) -> None:
+    """Convert the published files of TRACE or of SAPT (SuperNI) into a data folder."""
+    from nlora.data.convert import convert
+
+    made = convert(collection, source, folder)
+    _tell_dropped(made.dropped)
+    line = f"{collection} is in {made.folder}; set NLORA_DATA to {folder}, or give --data"
+    out.print(line, markup=False, highlight=False)
+
+
+def _tell_dropped(dropped: dict[str, int]) -> None:
+    for path, count in dropped.items():
+        line = f"{path}: {count} rows left out, which no reader could use"
+        out.print(line, markup=False, highlight=False)

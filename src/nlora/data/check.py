@@ -13,6 +13,7 @@ from nlora.data.benchmark import (
     read_instruction,
     read_labels,
     read_split,
+    read_task,
 )
 from nlora.data.examples import normalise
 from nlora.data.task import Example, Task
@@ -74,9 +75,13 @@ def _check(name: str, folder: Path, problems: list[str]) -> DatasetReport:
             problems.append(str(error))
             return otherwise
 
-    attempt(lambda: read_instruction(folder), None)
-    labels = attempt(lambda: read_labels(folder), None)
-    task = Task(name, labels=labels, group=folder.parent.name, dataset=folder.name)
+    if (folder / "task.json").is_file():
+        plain = Task(name, group=folder.parent.name, dataset=folder.name)
+        task = attempt(lambda: read_task(name, folder), plain)
+    else:
+        attempt(lambda: read_instruction(folder), None)
+        labels = attempt(lambda: read_labels(folder), None)
+        task = Task(name, labels=labels, group=folder.parent.name, dataset=folder.name)
     train, dev, test = (
         attempt(lambda split=split: read_split(folder, split, task, problems.append), ())
         for split in SPLITS
@@ -86,7 +91,7 @@ def _check(name: str, folder: Path, problems: list[str]) -> DatasetReport:
     return DatasetReport(
         name=name,
         group=task.group,
-        labels=len(labels or ()),
+        labels=len(task.labels or ()),
         train=len(train),
         dev=len(dev),
         test=len(test),
