@@ -69,7 +69,7 @@ def load_stream(stream: str, data: Path | None) -> list[TaskData]:
             raise unknown("data set", part, found)
     if data is None:
         other = any(part in published.FOLDERS for part in names)
-        what = "converted files (`nlora data convert`)" if other else "the benchmark"
+        what = "files of another paper (`nlora data convert`)" if other else "the benchmark"
         raise NloraError(
             f"stream '{stream}' reads {what}: give --data DIR or set NLORA_DATA"
             + ("" if other else " (`nlora data download` fetches it)")
