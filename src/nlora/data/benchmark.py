@@ -103,8 +103,14 @@ def read_task(name: str, folder: Path) -> Task:
     """
     own = folder / "task.json"
     if own.is_file():
-        described = _described(own)
-        return Task(name, **described, group=folder.parent.name, dataset=folder.name)
+        said = _described(own)
+        return Task(
+            name,
+            instruction=said.get("instruction"),
+            group=folder.parent.name,
+            dataset=folder.name,
+            metric=said.get("metric"),
+        )
     return Task(
         name,
         instruction=read_instruction(folder),
