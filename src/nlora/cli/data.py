@@ -31,9 +31,8 @@ def download_data(
         return
     if collection == "trace":
         raise NloraError(
-            "TRACE is published where no program can fetch it (a Google Drive folder, see "
-            "https://github.com/BeyonderXX/TRACE); download its zip, then "
-            "`nlora data convert trace ZIP DIR`"
+            "TRACE's repository (https://github.com/BeyonderXX/TRACE) does not hold its data; get "
+            "the zip from its authors by hand, then `nlora data convert trace ZIP DIR`"
         )
     if collection != "benchmark":
         raise unknown("collection", collection, ["benchmark", "superni-15", "trace"])
