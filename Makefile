@@ -8,13 +8,14 @@ PYTEST := $(BIN)/pytest -n $(WORKERS)
 # Seconds of tests that `make check` runs, about.
 SHORT ?= 8
 
-.PHONY: help install demo check test lint types unit changed-types changed-tests coverage budget \
+.PHONY: help install demo check test lint types unit changed-types changed-tests quantized coverage budget \
 	mutation clean
 
 help:
 	@echo "make demo      install, then learn four small tasks with two methods and compare them"
 	@echo "make check     lint, type check and quick tests of what changed since main (30 s)"
 	@echo "make test      install, then lint, type check and run all tests"
+	@echo "make quantized the tests of quantised base models, which need bitsandbytes"
 	@echo "make coverage  all tests, and which branches none of them takes"
 	@echo "make budget    all tests, and write down what each file takes (tests/durations.json)"
 
@@ -52,6 +53,11 @@ changed-types: install
 changed-tests: install
 	@files=$$($(BIN)/python tools/changed.py tests $(SHORT)) && \
 	if [ -n "$$files" ]; then $(BIN)/pytest $$files; fi
+
+# Apart from the other tests, since with bitsandbytes each import of PEFT takes two seconds more.
+quantized: install
+	$(BIN)/python -m pip install --quiet --no-compile --no-deps --upgrade --disable-pip-version-check -c constraints.txt --target $(VENV)/quantized bitsandbytes
+	PYTHONPATH=$(VENV)/quantized $(BIN)/pytest -n 0 tests/adapters/test_quantized.py
 
 coverage: install
 	$(PYTEST) --cov --cov-report=term

@@ -115,5 +115,6 @@ def test_a_data_set_is_not_learned_twice(data):
     assert "'agnews' twice" in problem("ag,yahoo,AGnews", data)
 
 
-def test_stream_names_are_the_demo_and_the_orders():
-    assert stream_names() == ["demo", *(f"order-{i}" for i in range(1, 7))]
+def test_stream_names_are_the_demo_the_orders_and_those_of_other_papers():
+    orders = [f"order-{i}" for i in range(1, 7)]
+    assert stream_names() == ["demo", *orders, "trace", "superni-15", "superni-15-order-2"]

@@ -4,7 +4,7 @@ import pytest
 
 from nlora.errors import NloraError
 from nlora.evaluation.answers import Prediction
-from nlora.evaluation.metrics import METRICS, by_label, metric
+from nlora.evaluation.metrics import METRICS, NEEDS, by_label, metric
 
 
 def rows(*pairs):
@@ -91,3 +91,34 @@ def test_what_is_known_of_each_label():
         "answered": {},
         "none": 0,
     }
+
+
+def test_verbatim_keeps_signs_and_points_apart():
+    found = rows((" 3 ", "3"), ("3", "-3"), ("15", "1.5"), ("A", "a"))
+    assert metric("verbatim")(found) == 25
+
+
+def test_a_choice_counts_whatever_its_reasons():
+    found = rows(("A\nBecause x", "A\nBecause y"), ("Answer: B", "B"), ("C", "B"), ("", "A"))
+    assert metric("choice")(found) == 50
+
+
+def test_rouge_l_of_stems():
+    pytest.importorskip("rouge_score")
+    found = rows(("cats running", "cat run"))
+    assert metric("rouge-l-stem")(found) == 100
+    assert metric("rouge-l")(found) == 0
+
+
+def test_edit_similarity_is_of_code_with_its_literals():
+    pytest.importorskip("rapidfuzz")
+    found = rows(("x = <NUM_LIT:2>", "x = 2"), ("f('<STR_LIT>')", "f('')"), ("abcd", "abxx"))
+    # "abcd" and "abxx" have four edits (two deletions, two insertions) in eight characters.
+    assert metric("edit-similarity")(found) == pytest.approx((100 + 100 + 50) / 3)
+
+
+@pytest.mark.parametrize("name", ["rouge-l-stem", "edit-similarity"])
+def test_a_missing_library_is_one_line(name, monkeypatch):
+    monkeypatch.setitem(NEEDS, name, "no_such_library")
+    with pytest.raises(NloraError, match=r"needs no_such_library: pip install 'nlora\[metrics\]'"):
+        metric(name)

@@ -15,7 +15,7 @@ import torch
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 from torch import Tensor
 
-from nlora.data.examples import normalise
+from nlora.data.comparing import normalise
 from training_tools.tiny_t5 import topics
 
 _WORD = re.compile(r"[a-z]{3,}")

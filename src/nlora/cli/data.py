@@ -2,12 +2,15 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nlora.cli import options as o
 from nlora.cli.console import out, print_json, progress, show
+
+if TYPE_CHECKING:
+    from nlora.data.convert import Converted
 
 app = typer.Typer(help="Download the benchmark, or check a data folder.", no_args_is_help=True)
 
@@ -15,19 +18,40 @@ app = typer.Typer(help="Download the benchmark, or check a data folder.", no_arg
 @app.command("download")
 def download_data(
     folder: Annotated[Path, typer.Argument(help="Where to; must not exist yet.")],
+    collection: Annotated[
+        str, typer.Option(help="benchmark, or superni-15 (goes into any data folder).")
+    ] = "benchmark",
 ) -> None:
-    """Download the benchmark of the paper, check it and unpack it."""
+    """Download the benchmark of the paper, or another collection; check and unpack it."""
     from nlora.data.download import COMMIT, download
+    from nlora.errors import NloraError, unknown
 
+    if collection == "superni-15":
+        _download_superni(folder)
+        return
+    if collection == "trace":
+        raise NloraError(
+            "TRACE's repository (https://github.com/BeyonderXX/TRACE) does not hold its data; get "
+            "the zip from its authors by hand, then `nlora data convert trace ZIP DIR`"
+        )
+    if collection != "benchmark":
+        raise unknown("collection", collection, ["benchmark", "superni-15", "trace"])
     with _Megabytes() as progress:
         progress.watch.message(f"cmnfriend/O-LoRA at {COMMIT[:12]}")
         made, fresh = download(folder, progress=progress)
-    for path, count in made.dropped.items():
-        line = f"{path}: {count} rows left out, which no reader could use"
-        out.print(line, markup=False, highlight=False)
+    _tell_dropped(made.dropped)
     state = "is in" if fresh else "was already in"
     line = f"the benchmark {state} {folder}; set NLORA_DATA to it, or give --data"
     out.print(line, markup=False, highlight=False)
+
+
+def _download_superni(folder: Path) -> None:
+    from nlora.data.sapt import COMMIT, download
+
+    with _Megabytes() as progress:
+        progress.watch.message(f"circle-hit/SAPT at {COMMIT[:12]}")
+        made = download(folder, progress=progress)
+    _tell_converted("superni-15", made, folder)
 
 
 class _Megabytes:
@@ -104,3 +128,27 @@ def check_data(
             out.print(f"problem: {problem}", markup=False, highlight=False)
     if report.problems:
         raise typer.Exit(2)
+
+
+@app.command("convert")
+def convert_data(
+    collection: Annotated[str, typer.Argument(help="trace or superni-15.")],
+    source: Annotated[Path, typer.Argument(help="The published zip, or a folder with its files.")],
+    folder: Annotated[Path, typer.Argument(envvar="NLORA_DATA", help="The data folder.")],
+) -> None:
+    """Convert the published files of TRACE or of SAPT (SuperNI) into a data folder."""
+    from nlora.data.convert import convert
+
+    _tell_converted(collection, convert(collection, source, folder), folder)
+
+
+def _tell_converted(collection: str, made: "Converted", folder: Path) -> None:
+    _tell_dropped(made.dropped)
+    line = f"{collection} is in {made.folder}; set NLORA_DATA to {folder}, or give --data"
+    out.print(line, markup=False, highlight=False)
+
+
+def _tell_dropped(dropped: dict[str, int]) -> None:
+    for path, count in dropped.items():
+        line = f"{path}: {count} rows left out, which no reader could use"
+        out.print(line, markup=False, highlight=False)

@@ -6,13 +6,12 @@ from nlora.cli.console import print_json, show
 
 def streams(json: o.Json = False) -> None:
     """List the streams that have a name, and the data sets they are made of."""
-    from nlora.data.benchmark import DATASETS
-    from nlora.data.streams import DEMO, ORDERS
+    from nlora.data.streams import DEMO, KNOWN, STREAMS
 
     described = "four small tasks that the package generates itself; needs no --data"
     if json:
-        print_json({"streams": {DEMO: None, **ORDERS}, "datasets": DATASETS})
+        print_json({"streams": {DEMO: None, **STREAMS}, "datasets": KNOWN})
         return
-    rows = [[DEMO, described], *([name, " → ".join(tasks)] for name, tasks in ORDERS.items())]
+    rows = [[DEMO, described], *([name, " → ".join(tasks)] for name, tasks in STREAMS.items())]
     show("streams", ["stream", "tasks"], rows)
-    show("data sets", ["data set", "folder"], [[name, folder] for name, folder in DATASETS.items()])
+    show("data sets", ["data set", "folder"], [[name, folder] for name, folder in KNOWN.items()])

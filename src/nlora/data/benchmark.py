@@ -1,11 +1,17 @@
-"""The benchmark's layout, `<Group>/<Dataset>/{train,dev,test,labels}.json`, by data set name."""
+"""The benchmark's layout, `<Group>/<Dataset>/{train,dev,test,labels}.json`, by data set name.
 
+A folder may have `task.json` instead of `labels.json`: an object with "instruction" and "metric",
+both optional. Its answers are free text, and any name may be its group's.
+"""
+
+import json
 from collections import Counter
 from pathlib import Path
 
 from nlora.data.examples import check_labels, to_examples
 from nlora.data.prompts import INSTRUCTIONS
-from nlora.data.rows import Report, read_array, stop
+from nlora.data.published import FOLDERS
+from nlora.data.rows import Report, read_array, read_text, stop
 from nlora.data.task import Example, Task, TaskData
 from nlora.errors import NloraError, unknown
 
@@ -73,21 +79,15 @@ def load_task(data: Path, name: str) -> TaskData:
     name = canonical(name)
     found = find_datasets(data)
     if name not in found:
-        if name in DATASETS:
-            raise NloraError(f"data set '{name}' is not in {data}: no folder {DATASETS[name]}")
+        if place := (DATASETS | FOLDERS).get(name):
+            raise NloraError(f"data set '{name}' is not in {data}: no folder {place}")
         if not found:
             raise NloraError(f"no data sets in {data}: no folder <Group>/<Dataset> with train.json")
         raise unknown("data set", name, found)
     if len(found[name]) > 1:
         raise NloraError(ambiguous(name, found[name]))
     folder = found[name][0]
-    task = Task(
-        name,
-        instruction=read_instruction(folder),
-        labels=read_labels(folder),
-        group=folder.parent.name,
-        dataset=folder.name,
-    )
+    task = read_task(name, folder)
     splits = {split: read_split(folder, split, task) for split in SPLITS}
     return TaskData(task, splits["train"], splits["test"], splits["dev"])
 
@@ -95,6 +95,44 @@ def load_task(data: Path, name: str) -> TaskData:
 def ambiguous(name: str, folders: list[Path]) -> str:
     """The problem that two groups use one name."""
     return f"several folders are data set '{name}': {', '.join(map(str, folders))}; rename one"
+
+
+def read_task(name: str, folder: Path) -> Task:
+    """The task of a data set's folder, as `task.json` or group and `labels.json` describe it.
+
+    Raises NloraError, with the file, for what is wrong with these.
+    """
+    own = folder / "task.json"
+    if own.is_file():
+        said = _described(own)
+        return Task(
+            name,
+            instruction=said.get("instruction"),
+            group=folder.parent.name,
+            dataset=folder.name,
+            metric=said.get("metric"),
+        )
+    return Task(
+        name,
+        instruction=read_instruction(folder),
+        labels=read_labels(folder),
+        group=folder.parent.name,
+        dataset=folder.name,
+    )
+
+
+def _described(path: Path) -> dict[str, str]:
+    try:
+        value = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise NloraError(f"{path}: malformed JSON: {error}") from None
+    known = ("instruction", "metric")
+    if not isinstance(value, dict) or not all(isinstance(v, str) for v in value.values()):
+        raise NloraError(f"{path}: must be a JSON object with texts: {', '.join(known)}")
+    for key in value:
+        if key not in known:
+            raise NloraError(f"{path}: {unknown('key', key, known)}")
+    return value
 
 
 def read_instruction(folder: Path) -> str | None:

@@ -14,6 +14,7 @@ from nlora.data.benchmark import (
     read_instruction,
     read_labels,
     read_split,
+    read_task,
 )
 from nlora.data.comparing import normalise
 from nlora.data.files import read_tasks, task_from_files
@@ -100,9 +101,13 @@ def _check(name: str, folder: Path, problems: list[str]) -> DatasetReport:
             problems.append(str(error))
             return otherwise
 
-    attempt(lambda: read_instruction(folder), None)
-    labels = attempt(lambda: read_labels(folder), None)
-    task = Task(name, labels=labels, group=folder.parent.name, dataset=folder.name)
+    if (folder / "task.json").is_file():
+        plain = Task(name, group=folder.parent.name, dataset=folder.name)
+        task = attempt(lambda: read_task(name, folder), plain)
+    else:
+        attempt(lambda: read_instruction(folder), None)
+        labels = attempt(lambda: read_labels(folder), None)
+        task = Task(name, labels=labels, group=folder.parent.name, dataset=folder.name)
     left_out = {split: Counter[str]() for split in SPLITS}
     train, dev, test = (
         attempt(

@@ -102,17 +102,22 @@ def download(
     """
     folder = folder.expanduser().resolve()
     work = folder.parent / f".{folder.name}.download"
-    with _disk(folder):
+    with on_disk(folder):
         if done := _finished(folder):
             return done, False
         work.mkdir(parents=True, exist_ok=True)
-        with _alone(work / "lock", folder):
+        with alone(work / "lock", folder):
             try:
                 data = work / "data"
                 shutil.rmtree(data, ignore_errors=True)  # an interrupted download left it
                 data.mkdir()
-                _fetch(url, work / "archive.tar.gz", progress)
-                _unpack(work / "archive.tar.gz", data, url)
+                fetch(url, work / "archive.tar.gz", progress)
+                wanted = {
+                    f"CL_Benchmark/{folder}/{part}.json": data / folder / f"{part}.json"
+                    for folder in DATASETS.values()
+                    for part in (*SPLITS, "labels")
+                }
+                unpack(work / "archive.tar.gz", wanted, COMMIT, url)
                 made = Download(url, COMMIT, _verify(data), _sums(data))
                 text = json.dumps(asdict(made), indent=2)
                 (data / SOURCE).write_text(text + "\n", encoding="utf-8")
@@ -148,7 +153,7 @@ def _finished(folder: Path) -> Download | None:
     return made
 
 
-def _fetch(url: str, archive: Path, progress: Progress) -> None:
+def fetch(url: str, archive: Path, progress: Progress) -> None:
     """The archive, piece by piece, so that neither memory nor disk can run full."""
     with _network(url):
         response = urllib.request.urlopen(url, timeout=_TIMEOUT)
@@ -170,18 +175,18 @@ def _fetch(url: str, archive: Path, progress: Progress) -> None:
         raise NloraError(f"{url}: broke off after {done:,} of {total:,} bytes; run again")
 
 
-def _unpack(archive: Path, data: Path, url: str) -> None:
-    """The files of the benchmark's layout, and nothing else, from the archive into `data`."""
-    wanted = {
-        f"CL_Benchmark/{folder}/{part}.json": data / folder / f"{part}.json"
-        for folder in DATASETS.values()
-        for part in (*SPLITS, "labels")
-    }
+def unpack(archive: Path, wanted: dict[str, Path], commit: str, url: str) -> None:
+    """The wanted files, and nothing else, from a repository's archive, each to its path.
+
+    Names are relative to the repository. Raises NloraError where the archive is of another commit,
+    is broken or too long, or lacks a file other than a `dev.json`.
+    """
+    wanted = dict(wanted)
     try:
         with _Unpacked(archive) as stream, tarfile.TarFile(fileobj=stream) as tar:
-            commit = tar.pax_headers.get("comment")
-            if commit != COMMIT:
-                raise NloraError(f"{url}: is of commit {commit or 'unknown'}, not {COMMIT}")
+            of = tar.pax_headers.get("comment")
+            if of != commit:
+                raise NloraError(f"{url}: is of commit {of or 'unknown'}, not {commit}")
             for count, member in enumerate(tar, start=1):
                 if count > MAX_MEMBERS:
                     raise NloraError(f"{url}: more than {MAX_MEMBERS:,} files: not the benchmark")
@@ -268,7 +273,8 @@ def _sums(data: Path) -> dict[str, str]:
 
 
 @contextmanager
-def _alone(lock: Path, folder: Path) -> Iterator[None]:
+def alone(lock: Path, folder: Path) -> Iterator[None]:
+    """Holds the lock, or raises NloraError where another download into the folder has it."""
     try:
         with FileLock(lock, timeout=0):
             yield
@@ -288,7 +294,8 @@ def _network(url: str) -> Iterator[None]:
 
 
 @contextmanager
-def _disk(folder: Path) -> Iterator[None]:
+def on_disk(folder: Path) -> Iterator[None]:
+    """Errors of the disk become one line that names the place."""
     try:
         yield
     except OSError as error:

@@ -1,8 +1,10 @@
-"""Streams by name: the paper's six orders, the demo, data sets, and a user's own YAML file."""
+"""Streams by name: the paper's six orders and those of other papers, the demo, data sets, and a
+user's own YAML file."""
 
 import os
 from pathlib import Path
 
+from nlora.data import published
 from nlora.data.benchmark import DATASETS, canonical, find_datasets, load_task
 from nlora.data.files import read_stream
 from nlora.data.task import TaskData
@@ -24,12 +26,18 @@ ORDERS: dict[str, tuple[str, ...]] = {
 }
 """Table 7 of the paper."""
 
+STREAMS: dict[str, tuple[str, ...]] = ORDERS | published.ORDERS
+"""All streams that are read from a data folder."""
+
+KNOWN: dict[str, str] = DATASETS | published.FOLDERS
+"""All data sets that have a name, and the folder of each in a data folder."""
+
 DEMO = "demo"
 
 
 def stream_names() -> list[str]:
-    """The streams that have a name: the demo and the six orders."""
-    return [DEMO, *ORDERS]
+    """The streams that have a name: the demo, the six orders, and those of other papers."""
+    return [DEMO, *STREAMS]
 
 
 def load_stream(stream: str, data: Path | None) -> list[TaskData]:
@@ -46,22 +54,24 @@ def load_stream(stream: str, data: Path | None) -> list[TaskData]:
 
         return demo_stream()
     path = Path(os.path.expanduser(stream))
-    known = name in ORDERS or canonical(name) in DATASETS
+    known = name in STREAMS or canonical(name) in KNOWN
     if not known and (path.suffix.lower() in (".yaml", ".yml") or os.path.isfile(path)):
         return read_stream(path)
-    names = ORDERS.get(name) or tuple(canonical(part) for part in stream.split(","))
+    names = STREAMS.get(name) or tuple(canonical(part) for part in stream.split(","))
     twice = [part for i, part in enumerate(names) if part in names[:i]]
     if twice:
         raise NloraError(f"stream '{stream}' has data set '{twice[0]}' twice")
-    found = DATASETS if data is None else DATASETS | find_datasets(data)
+    found = KNOWN if data is None else KNOWN | find_datasets(data)
     for part in names:
         if part not in found:
             if len(names) == 1:
                 raise unknown("stream", stream, [*stream_names(), *found])
             raise unknown("data set", part, found)
     if data is None:
+        other = any(part in published.FOLDERS for part in names)
+        what = "files of another paper (`nlora data convert`)" if other else "the benchmark"
         raise NloraError(
-            f"stream '{stream}' reads the benchmark: give --data DIR or set NLORA_DATA "
-            "(`nlora data download` fetches it)"
+            f"stream '{stream}' reads {what}: give --data DIR or set NLORA_DATA"
+            + ("" if other else " (`nlora data download` fetches it)")
         )
     return [load_task(data, part) for part in names]

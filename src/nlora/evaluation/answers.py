@@ -21,6 +21,8 @@ class Prediction:
 
     text: str
     label: str
+    source: str = ""
+    """The text that was asked about."""
     likely: str | None = None
     """The most likely of the task's labels, where that was asked for."""
     punctuated: bool = False
@@ -107,6 +109,6 @@ def answer(
     texts = processes.united(texts)
     advance(elsewhere)
     return [
-        Prediction(texts[i], e.label, punctuated=punctuated(e.task.labels))
+        Prediction(texts[i], e.label, e.text, punctuated=punctuated(e.task.labels))
         for i, e in enumerate(examples)
     ]

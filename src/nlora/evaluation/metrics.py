@@ -5,6 +5,11 @@ macro-f1   the mean over labels of F1; an answer that is no label is a miss (sci
 f1         F1 of the tokens of answer and label, the mean over answers (as SQuAD, torchmetrics' own)
 rouge-l    ROUGE-L's F1, the mean over answers (rouge-score, without stemming)
 contains   the label stands in the answer, both normalised
+verbatim   the same text but for spaces at its ends: "-3" is not "3", as it is to exact match
+choice     the same first letter, after "Answer:" where that is written: a choice with its reasons
+rouge-l-stem      ROUGE-L's F1 of stemmed words, as SAPT measures SuperNI
+edit-similarity   1 - insertions and deletions per character, the mean over answers (rapidfuzz)
+sari       of a simplification, beside the text that it simplifies (`nlora.evaluation.sari`)
 
 `module:function` is a function of one's own: it is given the answers and the labels, two lists of
 texts, and returns a number in per cent.
@@ -13,13 +18,16 @@ texts, and returns a number in per cent.
 from __future__ import annotations
 
 import importlib
+import re
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from nlora.data.comparing import comparison
 from nlora.errors import NloraError, unknown
 from nlora.evaluation.answers import Metric, Prediction, exact_match
+from nlora.evaluation.sari import sari
 
 EXTRA = "pip install 'nlora[metrics]'"
 
@@ -46,11 +54,11 @@ def token_f1(predictions: Sequence[Prediction]) -> float:
     return float(squad(given, right)["f1"])
 
 
-def rouge_l(predictions: Sequence[Prediction]) -> float:
-    """The mean over answers of ROUGE-L's F1."""
+def rouge_l(predictions: Sequence[Prediction], stem: bool = False) -> float:
+    """The mean over answers of ROUGE-L's F1, of words or their stems."""
     from rouge_score.rouge_scorer import RougeScorer  # type: ignore[import-not-found]
 
-    scorer = RougeScorer(["rougeL"])
+    scorer = RougeScorer(["rougeL"], use_stemmer=stem)
     scores = [scorer.score(p.label, p.text)["rougeL"].fmeasure for p in predictions]
     return 100.0 * sum(scores) / len(scores)
 
@@ -61,18 +69,59 @@ def contains(predictions: Sequence[Prediction]) -> float:
     return 100.0 * sum(f" {right} " in f" {given} " for given, right in pairs) / len(predictions)
 
 
+def verbatim(predictions: Sequence[Prediction]) -> float:
+    """Per cent of answers that are the label, spaces at the ends aside."""
+    return 100.0 * sum(p.text.strip() == p.label.strip() for p in predictions) / len(predictions)
+
+
+def choice(predictions: Sequence[Prediction]) -> float:
+    """Per cent of answers that choose as the label does."""
+    pairs = [(_chosen(p.text), _chosen(p.label)) for p in predictions]
+    return 100.0 * sum(given == right for given, right in pairs) / len(pairs)
+
+
+def _chosen(text: str) -> str:
+    return text.strip().removeprefix("Answer:").strip()[:1]
+
+
+def edit_similarity(predictions: Sequence[Prediction]) -> float:
+    """The mean over answers of the similarity of two lines of code, as TRACE measures Py150.
+
+    Marks of literals (`<STR_LIT:x>`) count as what they stand for.
+    """
+    from rapidfuzz.fuzz import ratio  # type: ignore[import-not-found]
+
+    scores = [ratio(_literals(p.text), _literals(p.label)) for p in predictions]
+    return float(sum(scores) / len(scores))
+
+
+_LITERAL = re.compile(r"<(?:STR|NUM|CHAR)_LIT(?::(.*?))?>", re.DOTALL)
+
+
+def _literals(code: str) -> str:
+    code = code.strip().replace("<NUM_LIT>", "0")
+    return _LITERAL.sub(lambda mark: mark[1] or "", code)
+
+
 METRICS: dict[str, Metric] = {
     "exact": exact_match,
     "accuracy": exact_match,
     "macro-f1": macro_f1,
     "f1": token_f1,
     "rouge-l": rouge_l,
+    "rouge-l-stem": partial(rouge_l, stem=True),
     "contains": contains,
+    "verbatim": verbatim,
+    "choice": choice,
+    "edit-similarity": edit_similarity,
+    "sari": sari,
 }
 NEEDS = {
     "macro-f1": "sklearn.metrics",
     "f1": "torchmetrics.functional.text",
     "rouge-l": "rouge_score.rouge_scorer",
+    "rouge-l-stem": "rouge_score.rouge_scorer",
+    "edit-similarity": "rapidfuzz.fuzz",
 }
 """The module that a metric takes from an extra."""
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
-from nlora.data.streams import ORDERS
+from nlora.data.streams import STREAMS
 from nlora.errors import NloraError, unknown
 from nlora.report import ledger
 
@@ -77,10 +77,10 @@ class Section:
 
     @property
     def streams(self) -> list[str]:
-        """The paper's orders first."""
+        """Those that have a name first."""
         found = list(dict.fromkeys(run.stream for run in self.runs))
-        known = [name for name in ORDERS if name in found]
-        return known + [name for name in found if name not in ORDERS]
+        known = [name for name in STREAMS if name in found]
+        return known + [name for name in found if name not in STREAMS]
 
     def of(self, label: str, stream: str | None = None) -> list[Run]:
         """The finished runs of a method, on one stream or on all."""
@@ -122,7 +122,7 @@ def _runs(path: Path) -> Iterable[Run]:
     for number, row in enumerate(ledger.read(path), start=1):
         configuration = row["configuration"]
         tasks = configuration["tasks"]
-        named = [name for name, order in ORDERS.items() if list(order) == tasks]
+        named = [name for name, order in STREAMS.items() if list(order) == tasks]
         cell = row.get("cell") or {}  # a row of a single run has none
         yield Run(
             row=row,
