@@ -51,7 +51,7 @@ def test_a_named_task_is_answered_by_its_own_model(both):
     model = ContinualModel.open(both)
     asked = list(question("sentiment", 4).test)
     with model.after(2):
-        own["sentiment"] = [p.text for p in model._answer(asked)]
+        own["sentiment"] = [p.text for p in model.asked.answers(asked)]
     for name, expected in own.items():
         found = predict(both, [e.text for e in asked], name)
         assert [a.answer for a in found] == expected
