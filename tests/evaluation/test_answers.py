@@ -116,6 +116,7 @@ def overfitted(shape, examples=None):
     # a short memory of gradients: these models learn in half as many steps
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-2, betas=(0.9, 0.95))
     loss = torch.tensor(1.0)
+    torch.manual_seed(0)  # dropout must not depend on which tests ran before
     while loss > 0.05:
         logits, targets = answer_logits(net, batch)
         loss = torch.nn.functional.cross_entropy(logits, targets)
@@ -236,6 +237,7 @@ def test_a_batch_has_the_rows_that_its_budget_allows_beside_the_shared_prefix():
 @pytest.mark.parametrize("shape", ["llama", "neox"])
 def test_a_label_that_was_learned_takes_few_passes_however_long_it_is(shape, monkeypatch):
     net, encode, examples = overfitted(shape)
+    answer(net, encode, examples[:1])  # the first time it is tried what the model can do
     lengths = passes(net, monkeypatch)
     found = answer(net, encode, examples[:6])
     assert all(p.correct for p in found)
