@@ -14,9 +14,17 @@ from nlora.data.comparing import told
 from nlora.data.task import TaskData
 from nlora.data.writable import check_readable, check_writable
 from nlora.errors import NloraError
-from nlora.plan.config import RunConfig, stored_config
+from nlora.plan.budgets import (
+    LIMITS,
+    at_stage,
+    check_same,
+    in_words,
+    with_settings_of,
+    without_limits,
+)
+from nlora.plan.config import RunConfig, stored_config, with_todays_names
 from nlora.plan.given import check_names, known_task
-from nlora.plan.resolve import Plan, resolve
+from nlora.plan.resolve import Plan, resolve, sampled
 from nlora.progress import NoProgress, Progress
 from nlora.store.directory import ModelDirectory
 
@@ -58,7 +66,9 @@ def learn(
     """Add one task to a model directory; the results.
 
     `config` starts a new directory; an existing one goes on as its `model.json` says, which a
-    `config` must equal. A task that was learned already, from the same data, is not learned again.
+    `config` must equal but for the budget of the new stage (`plan.budgets`): all rows are used
+    unless it has limits, and settings that it does not name are the directory's. A task that was
+    learned already, from the same data, is not learned again.
     """
     progress = spoken(progress)
     directory = ModelDirectory(out)
@@ -69,6 +79,10 @@ def learn(
                 f"{out} holds no model; a new one needs --model and --method, or --from-adapter"
             )
         config = stored_config(directory)
+        if begun(directory):
+            config = without_limits(config)
+    elif exists and begun(directory):
+        config = with_settings_of(config, directory.config())
     if task.only_tested:
         raise NloraError(
             f"task '{task.name}' has no training examples; a task that is only tested belongs into "
@@ -82,21 +96,55 @@ def learn(
         if task.name in [known.name for known in others]:
             raise NloraError(f"{out} only tests '{task.name}'; give this task another name")
         if task.name not in names:
-            known = [] if begun(directory) or config.knows is None else [known_task(config.knows)]
+            knows = None if begun(directory) else config.knows
+            known = [] if knows is None else [sampled(known_task(knows), config)]
             stream = [*known, *earlier, data, *others]
             if known:
                 check_names(stream)
+            plan = _own_budget(plan, data, directory, progress)
             return _learn_all(plan.with_stream(stream), directory, progress, extend=True)
         plan = plan.with_precision(directory.precision())
         check_plan(plan, directory, None)
-        fingerprints = [r.fingerprints.get(task.name) for r in directory.stages()]
-        if data.fingerprint() not in fingerprints:
-            raise NloraError(
-                f"{out} has learned another task named '{task.name}'; give this one another name"
-            )
-        progress.message(f"{out} has learned '{task.name}' already, nothing to do")
+        _check_same_task(plan, task, directory, progress)
         tasks = [*names, *(known.name for known in others)]
         return _write_results(directory, tasks, config.method)
+
+
+def _own_budget(plan: Plan, data: TaskData, directory: ModelDirectory, progress: Progress) -> Plan:
+    """The plan with the budget of the stage that a directory gets next; what it is, is said."""
+    progress.message(f"'{data.name}': {in_words(data.used())} are used")
+    if not begun(directory):
+        return plan
+    stored = directory.config()
+    for name in LIMITS:
+        if getattr(plan.config, name) is None and stored.get(name) is not None:
+            flag = f"--{name.replace('_', '-')} {stored[name]}"
+            progress.message(f"{flag} of the first stage is not inherited; give it again to use it")
+    plan, said = at_stage(plan, len(directory.stages()) + 1)
+    for line in said:
+        progress.message(line)
+    return plan
+
+
+def _check_same_task(
+    plan: Plan, task: TaskData, directory: ModelDirectory, progress: Progress
+) -> None:
+    """Raise NloraError unless a task was learned already, from the same data, as is asked."""
+    stored = directory.config()
+    for record in directory.stages():
+        then = record.budget or {name: stored.get(name) for name in LIMITS}
+        limits = {name: then.get(name) for name in LIMITS}
+        used = sampled(task, plan.config.model_copy(update=limits))
+        if record.fingerprints.get(task.name) == used.fingerprint():
+            check_same(plan, then, with_todays_names(stored.get("settings", {})), task.name)
+            progress.message(
+                f"{directory.path} has learned '{task.name}' already "
+                f"({in_words(used.used())}), nothing to do"
+            )
+            return
+    raise NloraError(
+        f"{directory.path} has learned another task named '{task.name}'; give this one another name"
+    )
 
 
 def spoken(progress: Progress | None) -> Progress:

@@ -51,6 +51,8 @@ class StageRecord(BaseModel):
     seed: int = 0
     updates: list[str] = Field(default_factory=list)
     """The manifest: the stages whose updates, in order, make up the model after this stage."""
+    budget: dict[str, Any] = Field(default_factory=dict)
+    """Limits, learning rate, epochs and the like of this stage; rows used and there, by task."""
     examples: int = 0
     steps: int = 0
     trainable_parameters: int = 0
