@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nlora.backbones.fingerprint import FINGERPRINT
@@ -106,6 +107,21 @@ def check_stages(
                     f"{directory.path}: the data of task '{data.name}' is not what its stage was "
                     "trained on; choose another folder"
                 )
+
+
+def going_on(plan: Plan, place: Path) -> str:
+    """What a run of this plan would find in its folder. Raises NloraError if it were refused."""
+    directory = ModelDirectory(place)
+    if not directory.exists() or not begun(directory):
+        return f"{place} holds no stage yet; the run would begin there"
+    check_plan(plan.with_precision(directory.precision()), directory, [d.name for d in plan.stream])
+    done, planned = directory.stages(), plan.stages()
+    check_stages(directory, done, planned)
+    if len(done) == len(planned):
+        return f"{place}: all {len(done)} stages are there; the run would do nothing"
+    return (
+        f"{place}: {len(done)} of {len(planned)} stages are there; the run would go on after them"
+    )
 
 
 def begun(directory: ModelDirectory) -> bool:

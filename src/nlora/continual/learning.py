@@ -14,6 +14,7 @@ from nlora.data.comparing import told
 from nlora.data.task import TaskData
 from nlora.data.writable import check_readable, check_writable
 from nlora.errors import NloraError
+from nlora.methods.parts.terms import never_acting
 from nlora.plan.budgets import (
     LIMITS,
     at_stage,
@@ -183,6 +184,7 @@ def _train(
 ) -> dict[str, Any]:
     """Load the model, begin the directory if it is new, and learn what is left."""
     from nlora.continual.model import ContinualModel
+    from nlora.continual.preview import planned_steps
     from nlora.continual.taking_over import take_over
     from nlora.training.determinism import deterministic
     from nlora.training.trainer import check_available
@@ -197,6 +199,10 @@ def _train(
         check_writable(model.encoder, asked, progress.message)
         check_readable(model.encoder, asked, plan.run.max_new_tokens, progress.message)
         for line in filter(None, (told(data.task) for data in asked)):
+            progress.message(line)
+        left = stages[done:]
+        lengths = zip(left, planned_steps(plan, model.encoder, left), strict=True)
+        for line in never_acting(plan.method, ((stage.index, n) for stage, n in lengths)):
             progress.message(line)
         if not going_on:
             processes.on_main(lambda: directory.write_config(document(plan)))

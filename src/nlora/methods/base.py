@@ -254,6 +254,13 @@ class Method:
         """The terms that depend on parameters only. Default: none."""
         return []
 
+    def measured(self, stage: int) -> list[str]:
+        """The penalties of stage 1, 2, … whose weight is measured over its first steps, by name.
+
+        In a stage of fewer steps they never act, which is told beforehand. Default: none.
+        """
+        return []
+
     def gradients(self, ctx: Context) -> Mapping[Parameter, Tensor] | None:
         """Other gradients for the step, by parameter; those that are not named stay.
 
