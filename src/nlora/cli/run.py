@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nlora.cli import options as o
-from nlora.cli.console import out, print_json, progress, show, show_results
+from nlora.cli.console import out, print_json, progress, show, show_results, visible
 from nlora.errors import NloraError
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def _dry_run(config: RunConfig, out_dir: Path | None, json: bool) -> None:
         out.print(f"prompt of {example.task}", style="bold")
         shown = Text()
         for text, counts in example.spans:
-            shown.append(text, style="green" if counts else "")
+            shown.append(visible(text), style="green" if counts else "")
         out.print(shown, highlight=False)
         counted = " ".join(repr(token) for token in example.answer_tokens)
         out.print(f"counts in the loss: {counted}\n", style="green", markup=False, highlight=False)
