@@ -97,3 +97,9 @@ def test_no_weight_is_measured_where_it_is_given(llama, stream):
     assert not any("penalty" in n for n in look(llama, stream, given, method="n-lora").notes)
     found = look(llama, stream, method="ella", settings={**FAST, "ella_unit": "relative"}).notes
     assert any("'ella' never acts in 2 of 3 stages" in note for note in found)
+
+
+@pytest.mark.parametrize(("rate", "doubted"), [(1e4, True), ([1e-3, 2, 1e-3], True), (0.5, False)])
+def test_a_learning_rate_that_is_more_likely_a_slip_is_told(llama, stream, rate, doubted):
+    notes = look(llama, stream, {**FAST, "learning_rate": rate}).notes
+    assert any("is it meant?" in note for note in notes) == doubted

@@ -190,6 +190,8 @@ def _train(
     from nlora.training.trainer import check_available
 
     check_available(plan.run)
+    for line in plan.run.doubts():
+        progress.message(line)
     tasks = [data.name for data in plan.stream]
     method, evaluate = plan.config.method, plan.config.evaluate
     with deterministic(plan.run.deterministic):

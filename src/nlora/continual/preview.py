@@ -79,7 +79,7 @@ def preview(plan: Plan) -> Preview:
     if plan.run.quantization != "none":
         check_frozen(plan, plan.run.quantization)
     encoder = make_encoder(plan, backbone)
-    notes: list[str] = []
+    notes = plan.run.doubts()
     check_writable(encoder, plan.stream, notes.append)
     check_readable(encoder, plan.stream, plan.run.max_new_tokens, notes.append)
     adapter = make_adapter(plan, backbone)
