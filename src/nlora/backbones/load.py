@@ -99,8 +99,10 @@ def load(
         tokenizer = AutoTokenizer.from_pretrained(base.target, **place)
     except NloraError:
         raise
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, NotImplementedError) as error:
+    except Exception as error:  # files of somebody else: there is no end of what can be wrong
         reason = (str(error).strip().splitlines() or [repr(error)])[0]
+        if "weights_only" in str(error):  # not what PyTorch advises: to open it all the same
+            reason = "its weights are a pickle with more than tensors in it, which is not opened"
         raise NloraError(
             f"model '{base.name}' could not be loaded: {reason}{nearest_hint(base.name)}"
         ) from error
