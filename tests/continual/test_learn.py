@@ -7,6 +7,9 @@ import pytest
 from nlora.continual.learning import learn, run
 from nlora.data.files import read_stream, task_from_files
 from nlora.errors import NloraError
+from nlora.report.tables import tables
+from nlora.store.directory import ModelDirectory
+from nlora.study.rows import row
 from tests.runs import FAST, Listener, config, read_jsonl, tree, write_stream, write_task
 
 
@@ -169,6 +172,13 @@ def test_limits_are_those_of_a_stage_and_how_many_rows_are_used_is_said(llama, t
     assert [record["examples"] for record in records(out)] == [9, 12, 6]
     assert records(out)[2]["tested"] == {"colour": 3, "animal": 6, "fruit": 2}
     assert records(out)[2]["budget"]["rows"] == {"fruit": {"train": [6, 12], "test": [2, 6]}}
+
+    found = row(ModelDirectory(out), None)["configuration"]
+    own = {"max_train": None, "max_eval": None}
+    assert found["budgets"] == {"animal": own, "fruit": {"max_train": 6, "max_eval": 2}}
+    ledger = tmp_path / "ledger.jsonl"
+    ledger.write_text(json.dumps({**row(ModelDirectory(out), None)}))
+    assert "but for animal, fruit, with budgets of their own" in tables([ledger])[0].title
 
     before = tree(out)
     for task in tasks:  # whatever each was limited to, it is known again

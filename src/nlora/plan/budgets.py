@@ -49,6 +49,15 @@ def with_settings_of(config: RunConfig, stored: Mapping[str, Any]) -> RunConfig:
     return whole
 
 
+def value_at(value: Any, index: int) -> Any:
+    """A setting's value at stage 1, 2, …: of a list that has come to its end, the last.
+
+    >>> value_at([0.1, 0.2], 3), value_at(0.1, 3)
+    (0.2, 0.1)
+    """
+    return value[min(index, len(value)) - 1] if isinstance(value, list) else value
+
+
 def at_stage(plan: Plan, index: int) -> tuple[Plan, list[str]]:
     """The plan with one value of each setting that lists several, and what to tell of it.
 
@@ -58,7 +67,7 @@ def at_stage(plan: Plan, index: int) -> tuple[Plan, list[str]]:
     values: dict[str, Any] = {}
     for name in own_settings(plan):
         if isinstance(given := settings[name], list):
-            values[name] = given[min(index, len(given)) - 1]
+            values[name] = value_at(given, index)
             if index > len(given):
                 said.append(
                     f"setting '{name}' lists {len(given)} values and this is stage {index}: the "
@@ -78,10 +87,7 @@ def budget(plan: Plan, stage: "Stage") -> dict[str, Any]:
     values = {name: settings[name] for name in own_settings(plan)}
     return {
         **{name: getattr(plan.config, name) for name in LIMITS},
-        **{
-            name: value[min(stage.index, len(value)) - 1] if isinstance(value, list) else value
-            for name, value in values.items()
-        },
+        **{name: value_at(value, stage.index) for name, value in values.items()},
         "rows": {data.name: data.used() for data in stage.tasks},
     }
 

@@ -1,5 +1,6 @@
 """The runs of some ledgers, side by side: by model, precision and budget, method, stream, seed."""
 
+import json
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -50,7 +51,8 @@ class Run:
         """What must be equal for numbers to stand in one table."""
         c = self.row["configuration"]
         precision, base = c["settings"].get("precision"), self.row["base"]
-        return base["title"], base["revision"], precision, c["max_train"], c["max_eval"]
+        own = json.dumps(c["budgets"], sort_keys=True) if c.get("budgets") else None
+        return base["title"], base["revision"], precision, c["max_train"], c["max_eval"], own
 
 
 def untrained(label: str) -> bool:
@@ -145,9 +147,11 @@ def _runs(path: Path) -> Iterable[Run]:
 
 
 def _title(budget: tuple[Any, ...]) -> str:
-    title, _, precision, train, test = budget
+    title, _, precision, train, test, own = budget
     sizes = [f"{n} {kind}" for n, kind in ((train, "training"), (test, "test")) if n is not None]
     counted = f"at most {' and '.join(sizes)} examples a task" if sizes else "all examples"
+    if own is not None:
+        counted += f", but for {', '.join(json.loads(own))}, with budgets of their own"
     return ", ".join(filter(None, (title, precision, counted)))
 
 
