@@ -106,7 +106,7 @@ def test_an_own_method_that_fails_is_told_by_its_own_line(nlora, llama, tmp_path
     command = ("run", "--stream", stream, "--method", "own", "--plugin", tmp_path / "own.py")
     command = (*command, "--model", llama, "--out", tmp_path / "out")
     done = nlora(*command)
-    assert done.exit_code == 2
+    assert done.exit_code == 1
     said = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     expected = f"{tmp_path / 'own.py'}, line 5, in helper: KeyError: 'tsk' (return"
     assert said[0].startswith(f"error: {expected}")

@@ -68,10 +68,12 @@ class FriendlyGroup(TyperGroup):
             ctx.exit(130)
         except Exception as error:
             if (said := in_own_file(error)) is not None:
-                _fail(f"{said}\n{DEBUG}=1 in the environment shows the whole traceback")
-                if os.environ.get(DEBUG):
+                debug = bool(os.environ.get(DEBUG))
+                hint = f"\n{DEBUG}=1 in the environment shows the whole traceback"
+                _fail(said + ("" if debug else hint))
+                if debug:
                     raise
-                ctx.exit(2)
+                ctx.exit(1)  # a bug, if not one of nlora's
             if not isinstance(error, OSError) or error.errno not in NOT_OURS:
                 raise
             _fail(f"{error.filename or 'writing'}: {error.strerror}; committed stages stand")
