@@ -132,7 +132,8 @@ def check(family: str, folder: Path, row: dict[str, Any]) -> None:
                 raise Stopped
 
     row["step"] = "run"
-    ours = runs.config(model, stream, settings, method="n-lora")
+    weighed = {**settings, "l1": 1e-4, "l1_unit": "sum"}  # from the first of few steps on
+    ours = runs.config(model, stream, weighed, method="n-lora")
     try:
         run(ours, folder / "n-lora", Stops())
     except Stopped:

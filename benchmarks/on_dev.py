@@ -26,8 +26,8 @@ import torch
 from nlora.adapters.peft_files import WEIGHTS, read_adapter
 from nlora.backbones.load import load
 from nlora.cli.console import Lines
+from nlora.continual.building import make_adapter, make_encoder, weights_dtype
 from nlora.continual.learning import run
-from nlora.continual.model import make_adapter, make_encoder, weights_dtype
 from nlora.data.streams import load_stream
 from nlora.data.task import Example, TaskData, sample
 from nlora.lowrank.factors import Factors

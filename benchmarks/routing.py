@@ -27,7 +27,7 @@ from nlora.continual.learning import run
 from nlora.continual.model import ContinualModel
 from nlora.data.streams import load_stream
 from nlora.data.task import Example, Task, TaskData, sample
-from nlora.methods.parts.lora import LoraState
+from nlora.methods.parts.lora import RouterState
 from nlora.methods.parts.routing import Router, unclear
 from nlora.plan.config import RunConfig
 from nlora.plan.resolve import resolve
@@ -112,7 +112,7 @@ def right(data: str, model: str, train: int, test: int) -> None:
         with tempfile.TemporaryDirectory() as folder:
             ctx = ContinualModel.begin(plan, ModelDirectory(Path(folder) / "none")).context()
             for by in ("text", "prompt"):
-                router = Router(LoraState(), by)
+                router = Router(RouterState(), by)
                 for stage, task in enumerate(stream, start=1):
                     router.add(stage, router.features(ctx, sample(task.train, train, 0)))
                 shares, far = [], []

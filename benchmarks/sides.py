@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, PrinterCallback, Trainer, Trainin
 from nlora.backbones.catalog import find
 from nlora.backbones.hardware import bf16_is_faster
 from nlora.backbones.load import load
-from nlora.continual.model import make_adapter, make_encoder
+from nlora.continual.building import make_adapter, make_encoder
 from nlora.data.batches import Collator, TrainingOrder
 from nlora.data.streams import load_stream
 from nlora.data.task import Example, TaskData, sample

@@ -92,7 +92,7 @@ def test_chats_with_labels_are_answered_by_one_of_them(model, tmp_path):
 
 
 def test_a_chat_of_a_task_of_texts_is_refused_before_a_model_is_loaded(trained, monkeypatch):
-    monkeypatch.setattr("nlora.continual.model.load", lambda *args: pytest.fail("was loaded"))
+    monkeypatch.setattr("nlora.continual.building.load", lambda *args: pytest.fail("was loaded"))
     chats = [json.dumps(chat("x", 1)["messages"])]
     with pytest.raises(NloraError, match="example 1 is a chat, and 'colour' was trained on single"):
         predict(trained, chats, "colour")

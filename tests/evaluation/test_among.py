@@ -9,8 +9,12 @@ import torch
 from nlora.data.encode import Encoder
 from nlora.data.prompts import Prompter
 from nlora.data.task import Example, Task
-from nlora.evaluation.among import answers_and_log_likelihoods, log_likelihoods
-from nlora.evaluation.answers import answer
+from nlora.evaluation.among import (
+    answers_and_log_likelihoods,
+    log_likelihoods,
+    reads_once,
+)
+from nlora.evaluation.answers import Prediction, among_labels, answer
 from tests.tiny import ENCODER_DECODER, SHAPES, model, tokenizer
 
 LABELS = ("world", "worldly", "a", "science or technology", "wo")
@@ -99,3 +103,53 @@ def test_labels_are_read_in_batches_of_bounded_size(shape, monkeypatch):
     assert max(sizes) <= 2 * longest
     for a, b in zip(parts, whole, strict=True):
         assert a == pytest.approx(b, abs=2e-4)
+
+
+@pytest.mark.parametrize("shape", ["llama", "t5"])
+def test_a_model_that_cannot_be_asked_after_its_prompt_reads_prompt_and_label_together(
+    shape, monkeypatch
+):
+    net, encoder, examples = asked(shape)
+    assert reads_once(net)
+    net.prompted = True  # as a wrapper that puts soft prompts before its inputs
+    assert not reads_once(net)
+    sizes, done, forward = [], [], type(net).forward
+
+    def counted(self, input_ids=None, **more):
+        sizes.append(input_ids.numel())
+        return forward(self, input_ids, **more)
+
+    counted.__signature__ = inspect.signature(forward)
+    monkeypatch.setattr(type(net), "forward", counted)
+    net.train()  # dropout would make the likelihoods others
+    found = log_likelihoods(net, encoder, examples, 2000, done.append)
+    monkeypatch.setattr(type(net), "forward", forward)
+    assert len(sizes) > 1
+    assert max(sizes) <= 2000
+    assert sum(done) == len(examples)
+    [*given, _] = examples
+    together = answers_and_log_likelihoods(net, encoder, given, 2000, max_new_tokens=8)
+    assert [said for said, _ in together] == answer(net, encoder, given, 8, 2000)
+    assert [scores for _, scores in together] == found[:-1]
+    net = net.double().requires_grad_(False)
+    for example, scores in zip(examples, found, strict=True):
+        plain = [plainly(net, encoder, example, label) for label in example.task.labels]
+        assert scores == pytest.approx(plain, abs=2e-4)
+
+
+def test_an_answer_is_measured_among_labels_where_all_were_asked_for():
+    rows = [Prediction("a frog", "world", likely="world"), Prediction("world", "a", likely="wo")]
+    assert [p.text for p in among_labels(rows)] == ["world", "wo"]
+    assert [p.correct for p in among_labels(rows)] == [True, False]
+    assert among_labels([*rows, Prediction("a", "a")]) is None
+
+
+def test_which_models_can_be_asked_after_their_prompt(monkeypatch):
+    net = model("t5")
+    for family, known in {"t5": True, "mt5": True, "umt5": True, "bart": False}.items():
+        monkeypatch.setattr(net.config, "model_type", family)
+        assert reads_once(net) is known
+    net = model("llama")
+    for attention, known in {"eager": True, "sdpa": True, "flash_attention_2": False}.items():
+        monkeypatch.setattr(net.config, "_attn_implementation_internal", attention)
+        assert reads_once(net) is known

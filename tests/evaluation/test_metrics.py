@@ -35,8 +35,8 @@ def test_f1_is_of_tokens_without_articles():
 
 def test_rouge_l_is_the_longest_common_subsequence():
     pytest.importorskip("rouge_score")
-    found = rows(("the cat sat on mats", "the cat sat down"))
-    assert metric("rouge-l")(found) == pytest.approx(100 * 2 * 0.6 * 0.75 / 1.35)
+    found = rows(("the cat sat on mats", "the cat sat down"), ("a", "a"), ("b", "c"))
+    assert metric("rouge-l")(found) == pytest.approx(100 * (2 * 0.6 * 0.75 / 1.35 + 1) / 3)
 
 
 def test_a_function_of_ones_own_is_given_answers_and_labels(tmp_path, monkeypatch):
@@ -93,14 +93,26 @@ def test_what_is_known_of_each_label():
     }
 
 
+def test_shares_of_labels_that_were_right_more_than_once():
+    found = by_label(rows(("a", "a"), ("a", "a"), ("a", "b")), ("a", "b"))
+    assert found["a"]["precision"] == pytest.approx(200 / 3)
+    assert (found["a"]["recall"], found["b"]["recall"]) == (100, 0)
+
+
+def test_labels_that_differ_in_punctuation_are_counted_apart():
+    found = by_label(rows(("c++", "C++"), ("C", "C++"), ("c", "C")), ("C", "C++"))
+    assert found["C++"]["answered"] == {"C": 1, "C++": 1}
+    assert found["C"]["answered"] == {"C": 1}
+
+
 def test_verbatim_keeps_signs_and_points_apart():
-    found = rows((" 3 ", "3"), ("3", "-3"), ("15", "1.5"), ("A", "a"))
-    assert metric("verbatim")(found) == 25
+    found = rows((" 3 ", "3"), ("3", "-3"), ("15", "1.5"), ("A", "a"), ("b", " b"))
+    assert metric("verbatim")(found) == 40
 
 
 def test_a_choice_counts_whatever_its_reasons():
     found = rows(("A\nBecause x", "A\nBecause y"), ("Answer: B", "B"), ("C", "B"), ("", "A"))
-    assert metric("choice")(found) == 50
+    assert metric("choice")([*found, *rows(("A) x", "A. y"))]) == 60
 
 
 def test_rouge_l_of_stems():
@@ -115,6 +127,7 @@ def test_edit_similarity_is_of_code_with_its_literals():
     found = rows(("x = <NUM_LIT:2>", "x = 2"), ("f('<STR_LIT>')", "f('')"), ("abcd", "abxx"))
     # "abcd" and "abxx" have four edits (two deletions, two insertions) in eight characters.
     assert metric("edit-similarity")(found) == pytest.approx((100 + 100 + 50) / 3)
+    assert metric("edit-similarity")(rows(("x = <NUM_LIT>", "x = 0"))) == 100
 
 
 @pytest.mark.parametrize("name", ["rouge-l-stem", "edit-similarity"])

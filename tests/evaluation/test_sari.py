@@ -34,6 +34,20 @@ def test_a_word_twice_is_two_words():
     assert sari_of("a a", "a a", "a") == pytest.approx(expected)
 
 
+def test_n_grams_of_four_lengths_count():
+    # Added: nothing of {x, "c x", "b c x", "a b c x"}: 0. Deleted: what holds e, rightly: 1.
+    # Kept, of each length: precision 3/4, 2/3, 1/2 and 0 of what was kept, recall 1.
+    expected = (6 / 7 + 4 / 5 + 2 / 3 + 0 + 4 * 1) / 12
+    assert sari_of("a b c d e", "a b c d", "a b c x") == pytest.approx(expected)
+
+
+def test_one_of_several_copies_that_is_deleted_counts_once():
+    # 1-grams: one a was deleted, rightly: 1; kept 0; b was not added: 0. The other lengths: "a a"
+    # and "a a a" were deleted, rightly: 1; kept "a a": 0; nothing to be added: 1; 4-grams: 3.
+    expected = ((0 + 0 + 1) + (1 + 0 + 1) + (1 + 1 + 1) + 3) / 12
+    assert sari_of("a a a", "a a", "b") == pytest.approx(expected)
+
+
 def test_the_metric_is_the_mean_in_per_cent_and_sees_the_source():
     perfect = Prediction("The cat", "the cat", "the feline")
     copied = Prediction("a b", "a c", "a b")

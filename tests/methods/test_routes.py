@@ -13,7 +13,7 @@ from nlora.methods.parts.lora import RouterState
 from nlora.methods.parts.routing import HELD_OUT, Fitted, Router, unclear
 from nlora.store.directory import ModelDirectory
 from tests.methods.helpers import answers, stages
-from tests.runs import LEARNING, config
+from tests.runs import LEARNING, Listener, config
 
 TEXTS = [f"{a * 3} {b * 3} {i}" for i in range(17) for a in "xyz" for b in "uv"]
 LABELS = {"topic": {"x": "a", "y": "b", "z": "c"}, "sentiment": {"u": "d", "v": "e"}}
@@ -51,7 +51,7 @@ def test_a_named_task_is_answered_by_its_own_model(both):
     model = ContinualModel.open(both)
     asked = list(question("sentiment", 4).test)
     with model.after(2):
-        own["sentiment"] = [p.text for p in model._answer(asked)]
+        own["sentiment"] = [p.text for p in model.asked.answers(asked)]
     for name, expected in own.items():
         found = predict(both, [e.text for e in asked], name)
         assert [a.answer for a in found] == expected
@@ -60,9 +60,13 @@ def test_a_named_task_is_answered_by_its_own_model(both):
 
 
 def test_a_route_between_two_equals_is_not_sure(both):
-    found = predict(both, TEXTS[:6])
+    watch = Listener()
+    found = predict(both, TEXTS[:6], progress=watch)
     assert all(a.confidence < 0.9 for a in found)
     assert not any(a.unknown for a in found)
+    names = {"topic", "sentiment"}
+    assert all({a.task, *a.alike} == names for a in found)
+    assert any("6 of 6 texts are of a kind that several tasks have" in m for m in watch.messages)
 
 
 FAR = ["QQ! QQ! QQ! QQ! QQ!", "{}[]<>@#$%^&*" * 3]

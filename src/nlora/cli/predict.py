@@ -49,8 +49,8 @@ def predict(
 
     A text is asked as the task's examples were, with its instruction and labels. Where the task has
     labels the answer is the most likely of them, with the probability of each. Where the method
-    finds the task, confidence says how sure it is, and unknown whether the text is far from every
-    task.
+    finds the task, confidence says how sure it is, unknown whether the text is far from every task,
+    and alike which other tasks have such texts, so that the task is a guess.
     """
     from nlora.continual.answering import predict as answers
     from nlora.data.columns import parse_columns
@@ -78,5 +78,5 @@ def _row(answer: Answer) -> dict[str, Any]:
     if (turns := conversation(answer.text)) is not None:
         del values["text"]
         values = {"messages": [turn for turn in turns if turn["content"]], **values}
-    optional = ("probabilities", "reason")
-    return {k: v for k, v in values.items() if v is not None or k not in optional}
+    optional = ("probabilities", "reason", "alike")
+    return {k: v for k, v in values.items() if v or k not in optional}

@@ -38,6 +38,8 @@ class Answer(NamedTuple):
     """The probability of the task among those learned, where a router chose it."""
     unknown: bool = False
     """Whether the text is far from every task."""
+    alike: tuple[str, ...] = ()
+    """Other tasks with such texts, which the router takes for this one: the task is a guess."""
     reason: str | None = None
 
 
@@ -138,11 +140,23 @@ def _found(
     routes = processes.from_main(model.method.routes(model.context(), asked, named=False))
     if routes is None:
         raise NloraError(f"which task? name one of {', '.join(known)}")
-    beyond = getattr(model.method.settings, "unknown", "nearest")
-    if beyond != "nearest" and any(route.limit is None for route in routes):
+    alike = {
+        stage: tuple(model.records[other - 1].tasks[0]["name"] for other in sorted(others))
+        for stage, others in model.method.alike(model.context()).items()
+    }
+    guessed = sum(route.stage in alike for route in routes)
+    if guessed:
         model.progress.message(
-            "some tasks have too few training texts to say which texts are far from them: every "
-            "text that is nearest to one of these is answered by its model"
+            f"{guessed} of {len(texts)} texts are of a kind that several tasks have, so their task "
+            "is a guess (`alike` names the others): name it (--task)"
+        )
+    beyond = getattr(model.method.settings, "unknown", "nearest")
+    few = {route.stage for route in routes if route.limit is None}
+    if beyond != "nearest" and few:
+        names = ", ".join(model.records[stage - 1].tasks[0]["name"] for stage in sorted(few))
+        model.progress.message(
+            f"{names}: fewer than 100 training texts are too few to say which texts are far from "
+            "them, so every text that is nearest to one of these is answered by its model"
         )
     groups: dict[int | None, list[int]] = {}
     for i, route in enumerate(routes):
@@ -160,7 +174,9 @@ def _found(
             given = [(p.text, None) for p in model.bare(chosen)]
         for i, (said, likely) in zip(rows, given, strict=True):
             route, reason = routes[i], _why(routes[i]) if stage is None else None
-            found[i] = Answer(texts[i], name, said, likely, route.confidence, route.unknown, reason)
+            also = alike.get(route.stage, ()) if stage is not None else ()
+            known_of = (route.confidence, route.unknown, also, reason)
+            found[i] = Answer(texts[i], name, said, likely, *known_of)
     return [found[i] for i in range(len(texts))]
 
 

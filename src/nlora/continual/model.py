@@ -1,11 +1,9 @@
 """A model that keeps learning: one class for `run`, `learn`, `predict`, `export` and studies."""
 
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import replace
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,18 +12,21 @@ from torch import Tensor
 
 from nlora import processes
 from nlora.adapters.base import Adapter
-from nlora.adapters.registry import adapter
-from nlora.backbones.load import Backbone, embedding_rows, load
+from nlora.backbones.load import Backbone
 from nlora.continual.agreement import stored_plan
+from nlora.continual.asked import Asked
+from nlora.continual.building import (
+    load_base,
+    make_adapter,
+    make_encoder,
+    stored_targets,
+    weights_dtype,
+)
 from nlora.continual.commit import commit
-from nlora.data.encode import Encoder
 from nlora.data.messages import conversation
-from nlora.data.prompts import Prompter
 from nlora.data.task import Example, Task, TaskData
 from nlora.errors import NloraError
-from nlora.evaluation.among import answers_and_log_likelihoods, log_likelihoods, reads_once
-from nlora.evaluation.answers import Prediction, answer
-from nlora.evaluation.metrics import OF_LABELS
+from nlora.evaluation.answers import Prediction
 from nlora.fast.attention import use_plain_attention
 from nlora.methods.base import Route
 from nlora.methods.context import Context, Stage
@@ -68,7 +69,7 @@ class ContinualModel:
         self.mixed = plan.run.precision == "bf16" and weights_dtype(plan) == torch.float32
         self.records = directory.stages()
         self._known_states: dict[Any, Tensor] = {}
-        self._told_among = False
+        self.asked = Asked(plan.run, self.adapter, self.encoder, self.mixed, self.progress)
         self._routes_taken: dict[str, list[Route]] = {}
         """Of the last evaluation, by task, where the method routes."""
 
@@ -87,24 +88,7 @@ class ContinualModel:
         """
         progress = progress or NoProgress()
         progress.message(f"loading {plan.config.model}")
-        quantization = plan.run.quantization
-        if quantization != "none":
-            check_frozen(plan, quantization)
-        if fp32 and quantization != "none":
-            backbone = load(plan.base, torch.float32)
-        else:
-            backbone = load(plan.base, weights_dtype(plan), quantization=quantization)
-        if fp32 and backbone.quantized is not None:
-            raise NloraError(
-                f"the base model is stored quantised ({backbone.quantized}), and the updates "
-                "cannot be merged into such weights; use it with its adapters, which are PEFT's: "
-                f"{directory.path}/stages/*/update"
-            )
-        if fp32:
-            # After loading: the base that was trained on may have been rounded to bf16.
-            backbone.model.float()
-            in_fp32 = plan.run.model_copy(update={"precision": "fp32", "quantization": "none"})
-            plan = replace(plan, run=in_fp32)
+        plan, backbone = load_base(plan, directory, fp32)
         model = cls(plan, directory, backbone, progress)
         model.restore()
         return model
@@ -253,7 +237,7 @@ class ContinualModel:
         self._routes_taken.clear()
         with shown(self.progress, "evaluation", sum(len(data.test) for data in tasks)):
             for data in tasks:
-                answers[data.name] = self._routed(data.test, data.name, None, self._tested)
+                answers[data.name] = self._routed(data.test, data.name, None, self.asked.tested)
         return answers
 
     def answer(
@@ -265,13 +249,13 @@ class ContinualModel:
         that each example is routed to, or with the one model. `stage` is the one that all are known
         to belong to, if there is more than one model.
         """
-        return self._routed(examples, task, stage, self._answer)
+        return self._routed(examples, task, stage, self.asked.answers)
 
     def scores(
         self, examples: Sequence[Example], task: str, stage: int | None = None
     ) -> list[list[float]]:
         """ln p of each of the task's labels as the answer to each example; routed as `answer`."""
-        return self._routed(examples, task, stage, self._scores)
+        return self._routed(examples, task, stage, self.asked.scores)
 
     def _routed(
         self,
@@ -304,7 +288,7 @@ class ContinualModel:
     def bare(self, texts: Sequence[str]) -> list[Prediction]:
         """The base model's answers to texts, without any task's question."""
         with self.after(0):
-            return self._answer([Example(_no_task(text), text, "") for text in texts])
+            return self.asked.answers([Example(_no_task(text), text, "") for text in texts])
 
     def _tell_routes(self, record: StageRecord) -> None:
         """Record which stages the tests of each task were answered by, and how many were far."""
@@ -323,119 +307,6 @@ class ContinualModel:
         for line in told.get("unclear", []):
             self.progress.message(line)
 
-    def _tested(self, examples: Sequence[Example]) -> list[Prediction]:
-        labels = examples[0].task.labels
-        if labels is None or not self._among_labels():
-            return self._answer(examples)
-        found = self._decoded(answers_and_log_likelihoods, examples)
-        return [replace(said, likely=labels[likely.index(max(likely))]) for said, likely in found]
-
-    def _among_labels(self) -> bool:
-        """Whether tests measure the most likely labels too, as the settings and the model say."""
-        wanted = self.plan.run.among_labels
-        if wanted != "auto":
-            return wanted
-        affordable = reads_once(self.adapter.model)
-        if not affordable and not self._told_among:
-            self._told_among = True
-            self.progress.message(
-                "tests do not measure the most likely label, since this model would read each "
-                "prompt as often as the task has labels; among_labels=true measures it"
-            )
-        return affordable
-
-    def _answer(self, examples: Sequence[Example]) -> list[Prediction]:
-        return self._decoded(answer, examples)
-
-    def _decoded(self, ask: Callable[..., list[T]], examples: Sequence[Example]) -> list[T]:
-        run = self.plan.run
-        with self._autocast():
-            return ask(
-                self.adapter.model,
-                self.encoder,
-                examples,
-                max_new_tokens=run.max_new_tokens,
-                batch_tokens=run.eval_tokens,
-                early_stop=all(e.task.metric in OF_LABELS for e in examples),
-                advance=self.progress.advance,
-            )
-
-    def _scores(self, examples: Sequence[Example]) -> list[list[float]]:
-        model, tokens = self.adapter.model, self.plan.run.eval_tokens
-        with self._autocast():
-            return log_likelihoods(model, self.encoder, examples, tokens, self.progress.advance)
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        if not self.mixed:
-            return nullcontext()
-        return torch.autocast(self.backbone.model.device.type, dtype=torch.bfloat16)
-
 
 def _no_task(text: str) -> Task:
     return Task("", chat=conversation(text) is not None)
-
-
-def stored_targets(directory: ModelDirectory) -> list[str] | str | None:
-    """The matrices that a directory's last update adapts, if it is PEFT's LoRA.
-
-    Another version may choose others by default than the one that the directory began with.
-    """
-    paths = directory.update_paths()
-    file = paths[-1] / "adapter_config.json" if paths else None
-    if file is None or not file.is_file():
-        return None
-    stored = json.loads(file.read_text(encoding="utf-8"))
-    return stored.get("target_modules") if stored.get("peft_type") == "LORA" else None
-
-
-def make_adapter(
-    plan: Plan, backbone: Backbone, begun_with: list[str] | str | None = None
-) -> Adapter:
-    """The adapter that the plan's method asks for, in the backbone.
-
-    `begun_with` are the matrices of earlier updates, which stay where the settings name none.
-    """
-    kind = adapter(plan.method.adapter)
-    run = plan.run
-    check_frozen(plan, backbone.quantized)
-    if kind.name == "lora" and run.target_modules is None and begun_with is not None:
-        run = run.model_copy(update={"target_modules": begun_with})
-    made = kind.build(backbone.model, run, **plan.method.adapter_options())
-
-    def base_weights() -> dict[str, Tensor]:
-        return dict(load(plan.base, weights_dtype(plan)).model.named_parameters())
-
-    made.base_weights = base_weights
-    return made
-
-
-def check_frozen(plan: Plan, quantized: str | None) -> None:
-    """Raise NloraError if the plan's adapter would change a base model that is quantised so."""
-    kind = adapter(plan.method.adapter)
-    if quantized is not None and not kind.can.quantized:
-        raise NloraError(
-            f"adapter '{kind.name}' changes the base model's weights, which are quantised "
-            f"({quantized}); use LoRA adapters"
-        )
-
-
-def weights_dtype(plan: Plan) -> torch.dtype:
-    """In what the model is loaded: fp32 also where its own weights are trained.
-
-    With `precision=bf16` training is then mixed.
-    """
-    trained = adapter(plan.method.adapter).needs_fp32
-    return torch.float32 if plan.run.precision == "fp32" or trained else torch.bfloat16
-
-
-def make_encoder(plan: Plan, backbone: Backbone) -> Encoder:
-    """The encoder for the plan's prompts and the backbone's tokenizer."""
-    run = plan.run
-    return Encoder(
-        backbone.tokenizer,
-        Prompter(run.prompt, run.chat, backbone.tokenizer),
-        backbone.encoder_decoder,
-        run.max_length,
-        run.max_text_tokens,
-        embedding_rows(backbone.model),
-    )

@@ -8,7 +8,7 @@ import torch
 
 from nlora.backbones.load import load
 from nlora.backbones.targets import Targets
-from nlora.continual.model import check_frozen, make_adapter, make_encoder
+from nlora.continual.building import check_frozen, make_adapter, make_encoder
 from nlora.data.balance import label_counts, majority
 from nlora.data.encode import Encoder
 from nlora.data.task import Example, TaskData

@@ -317,6 +317,10 @@ class Method:
         found = self.route(ctx, examples)
         return None if found is None else [Route(stage) for stage in found]
 
+    def alike(self, ctx: Context) -> Mapping[int, Collection[int]]:
+        """By stage those whose texts `routes` cannot tell from its own. Default: none is known."""
+        return {}
+
     @property
     def routes_by_input(self) -> bool:
         """Whether `route` chooses, so that answers depend on which task an example is taken for."""

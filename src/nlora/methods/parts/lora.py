@@ -14,7 +14,7 @@ these too; `largest`, `input` and the penalties need adapters.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -248,6 +248,12 @@ class LoraMethod(Method):
         if self.settings.routing != "input" or not self.state.by_text.means:
             return None
         return self._routers()[-1 if named else 0].routes(ctx, examples)
+
+    def alike(self, ctx: Context) -> Mapping[int, Collection[int]]:
+        """What the router by texts confuses, on held-out training texts."""
+        if self.settings.routing != "input" or self._own_rule or not self.state.by_text.means:
+            return {}
+        return self._routers()[0].alike()
 
     def _routers(self) -> list[Any]:
         """The router by texts, and the one by prompts where the setting asks for it."""

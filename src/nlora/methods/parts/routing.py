@@ -19,7 +19,7 @@ to be log-probabilities. The router in use has seen all texts.
 
 from collections.abc import Mapping, Sequence
 from math import ceil
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -29,6 +29,8 @@ from nlora.data.task import Example, sample
 from nlora.methods.base import Route
 from nlora.methods.context import Context
 from nlora.methods.parts.lora import RouterState
+
+T = TypeVar("T")
 
 TEXTS = 1000
 """Training texts of a task that are looked at, at most."""
@@ -162,6 +164,14 @@ class Router:
             found[int(stage)] = torch.bincount(taken, minlength=len(router.offsets)).tolist()
         return found
 
+    def alike(self) -> dict[int, list[int]]:
+        """By stage those that it cannot be told apart from."""
+        found: dict[int, list[int]] = {}
+        for one, other in mistaken(self.confusion(), self.state.stages):
+            found.setdefault(one, []).append(other)
+            found.setdefault(other, []).append(one)
+        return found
+
     def choose(self, features: Tensor) -> list[int]:
         """The stage of each row of features (n, d)."""
         return [self.state.stages[i] for i in self.fitted().scores(features).argmax(1).tolist()]
@@ -193,22 +203,27 @@ def _temperature(scores: Tensor, own: Tensor) -> float:
     return TEMPERATURES[int(torch.stack(losses).argmin())]
 
 
-def unclear(names: Sequence[str], confusion: Mapping[str, Sequence[int]], by: str) -> list[str]:
-    """A sentence for each two tasks that the router cannot tell apart.
+def mistaken(confusion: Mapping[T, Sequence[int]], order: Sequence[T]) -> dict[tuple[T, T], float]:
+    """The pairs of tasks that the router cannot tell apart, and how often one is the other.
 
-    `confusion` has, by task, how many of its held-out texts are taken for each of `names`.
+    `confusion` has, by task, how many of its held-out texts are taken for each task in `order`.
     """
-    found = []
-    for i, one in enumerate(names):
-        for j, other in enumerate(names[:i]):
+    found = {}
+    for i, one in enumerate(order):
+        for j, other in enumerate(order[:i]):
             if one not in confusion or other not in confusion:
                 continue
             wrong = confusion[one][j] + confusion[other][i]
             asked = wrong + confusion[one][i] + confusion[other][j]
             if wrong >= UNCLEAR * max(asked, 1) and wrong > 1:
-                share = round(100 * wrong / asked)
-                found.append(
-                    f"{other} and {one} cannot be told apart by their {by}s ({share} % taken for "
-                    "the other): name the task when you predict"
-                )
+                found[other, one] = wrong / asked
     return found
+
+
+def unclear(names: Sequence[str], confusion: Mapping[str, Sequence[int]], by: str) -> list[str]:
+    """A sentence for each two tasks that the router cannot tell apart (`mistaken`)."""
+    return [
+        f"{one} and {other} cannot be told apart by their {by}s ({round(100 * share)} % taken for "
+        "the other): name the task when you predict"
+        for (one, other), share in mistaken(confusion, names).items()
+    ]

@@ -1,0 +1,86 @@
+"""The model in memory, asked: greedy answers, the most likely label, and how likely each is."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+import torch
+
+from nlora.adapters.base import Adapter
+from nlora.data.encode import Encoder
+from nlora.data.task import Example
+from nlora.evaluation.among import answers_and_log_likelihoods, log_likelihoods, reads_once
+from nlora.evaluation.answers import Prediction, answer
+from nlora.evaluation.metrics import OF_LABELS
+from nlora.plan.settings import RunSettings
+from nlora.progress import Progress
+
+T = TypeVar("T")
+
+
+@dataclass
+class Asked:
+    """A model as it stands at the moment, with the settings by which it answers."""
+
+    run: RunSettings
+    adapter: Adapter
+    encoder: Encoder
+    mixed: bool
+    """Whether it computes in bf16 with weights in fp32."""
+    progress: Progress
+    _told: bool = field(default=False, init=False)
+
+    def answers(self, examples: Sequence[Example]) -> list[Prediction]:
+        """By greedy decoding."""
+        return self._decoded(answer, examples)
+
+    def tested(self, examples: Sequence[Example]) -> list[Prediction]:
+        """The same, with the most likely label where the task has labels and the settings ask."""
+        labels = examples[0].task.labels
+        if labels is None or not self._among_labels():
+            return self.answers(examples)
+        found = self._decoded(answers_and_log_likelihoods, examples)
+        return [replace(said, likely=labels[likely.index(max(likely))]) for said, likely in found]
+
+    def scores(self, examples: Sequence[Example]) -> list[list[float]]:
+        """ln p of each of the task's labels as the answer to each example."""
+        with self._autocast():
+            return log_likelihoods(
+                self.adapter.model,
+                self.encoder,
+                examples,
+                self.run.eval_tokens,
+                self.progress.advance,
+            )
+
+    def _among_labels(self) -> bool:
+        """Whether tests measure the most likely labels too, as the settings and the model say."""
+        wanted = self.run.among_labels
+        if wanted != "auto":
+            return wanted
+        affordable = reads_once(self.adapter.model)
+        if not affordable and not self._told:
+            self._told = True
+            self.progress.message(
+                "tests do not measure the most likely label, since this model would read each "
+                "prompt as often as the task has labels; among_labels=true measures it"
+            )
+        return affordable
+
+    def _decoded(self, ask: Callable[..., list[T]], examples: Sequence[Example]) -> list[T]:
+        with self._autocast():
+            return ask(
+                self.adapter.model,
+                self.encoder,
+                examples,
+                max_new_tokens=self.run.max_new_tokens,
+                batch_tokens=self.run.eval_tokens,
+                early_stop=all(e.task.metric in OF_LABELS for e in examples),
+                advance=self.progress.advance,
+            )
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if not self.mixed:
+            return nullcontext()
+        return torch.autocast(self.adapter.model.device.type, dtype=torch.bfloat16)

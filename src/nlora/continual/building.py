@@ -1,0 +1,106 @@
+"""What a plan's model is built of: the base model, the adapter in it, the encoder of prompts."""
+
+import json
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from nlora.adapters.base import Adapter
+from nlora.adapters.registry import adapter
+from nlora.backbones.load import Backbone, embedding_rows, load
+from nlora.data.encode import Encoder
+from nlora.data.prompts import Prompter
+from nlora.errors import NloraError
+from nlora.plan.resolve import Plan
+from nlora.store.directory import ModelDirectory
+
+
+def load_base(plan: Plan, directory: ModelDirectory, fp32: bool) -> tuple[Plan, Backbone]:
+    """The plan's base model, and the plan as it is then.
+
+    With `fp32` all of it is in fp32, whatever it was trained in. Raises NloraError if it cannot be
+    loaded, or if its weights are quantised and the plan's adapter changes them.
+    """
+    quantization = plan.run.quantization
+    if quantization != "none":
+        check_frozen(plan, quantization)
+    if not fp32:
+        return plan, load(plan.base, weights_dtype(plan), quantization=quantization)
+    backbone = load(plan.base, torch.float32 if quantization != "none" else weights_dtype(plan))
+    if backbone.quantized is not None:
+        raise NloraError(
+            f"the base model is stored quantised ({backbone.quantized}), and the updates "
+            "cannot be merged into such weights; use it with its adapters, which are PEFT's: "
+            f"{directory.path}/stages/*/update"
+        )
+    # After loading: the base that was trained on may have been rounded to bf16.
+    backbone.model.float()
+    run = plan.run.model_copy(update={"precision": "fp32", "quantization": "none"})
+    return replace(plan, run=run), backbone
+
+
+def stored_targets(directory: ModelDirectory) -> list[str] | str | None:
+    """The matrices that a directory's last update adapts, if it is PEFT's LoRA.
+
+    Another version may choose others by default than the one that the directory began with.
+    """
+    paths = directory.update_paths()
+    file = paths[-1] / "adapter_config.json" if paths else None
+    if file is None or not file.is_file():
+        return None
+    stored = json.loads(file.read_text(encoding="utf-8"))
+    return stored.get("target_modules") if stored.get("peft_type") == "LORA" else None
+
+
+def make_adapter(
+    plan: Plan, backbone: Backbone, begun_with: list[str] | str | None = None
+) -> Adapter:
+    """The adapter that the plan's method asks for, in the backbone.
+
+    `begun_with` are the matrices of earlier updates, which stay where the settings name none.
+    """
+    kind = adapter(plan.method.adapter)
+    run = plan.run
+    check_frozen(plan, backbone.quantized)
+    if kind.name == "lora" and run.target_modules is None and begun_with is not None:
+        run = run.model_copy(update={"target_modules": begun_with})
+    made = kind.build(backbone.model, run, **plan.method.adapter_options())
+
+    def base_weights() -> dict[str, Tensor]:
+        return dict(load(plan.base, weights_dtype(plan)).model.named_parameters())
+
+    made.base_weights = base_weights
+    return made
+
+
+def check_frozen(plan: Plan, quantized: str | None) -> None:
+    """Raise NloraError if the plan's adapter would change a base model that is quantised so."""
+    kind = adapter(plan.method.adapter)
+    if quantized is not None and not kind.can.quantized:
+        raise NloraError(
+            f"adapter '{kind.name}' changes the base model's weights, which are quantised "
+            f"({quantized}); use LoRA adapters"
+        )
+
+
+def weights_dtype(plan: Plan) -> torch.dtype:
+    """In what the model is loaded: fp32 also where its own weights are trained.
+
+    With `precision=bf16` training is then mixed.
+    """
+    trained = adapter(plan.method.adapter).needs_fp32
+    return torch.float32 if plan.run.precision == "fp32" or trained else torch.bfloat16
+
+
+def make_encoder(plan: Plan, backbone: Backbone) -> Encoder:
+    """The encoder for the plan's prompts and the backbone's tokenizer."""
+    run = plan.run
+    return Encoder(
+        backbone.tokenizer,
+        Prompter(run.prompt, run.chat, backbone.tokenizer),
+        backbone.encoder_decoder,
+        run.max_length,
+        run.max_text_tokens,
+        embedding_rows(backbone.model),
+    )
