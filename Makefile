@@ -9,7 +9,7 @@ PYTEST := $(BIN)/pytest -n $(WORKERS)
 SHORT ?= 8
 
 .PHONY: help install demo check test lint types unit changed-types changed-tests quantized coverage budget \
-	mutation clean
+	mutation lock sbom clean
 
 help:
 	@echo "make demo      install, then learn four small tasks with two methods and compare them"
@@ -17,6 +17,8 @@ help:
 	@echo "make test      install, then lint, type check and run all tests"
 	@echo "make quantized the tests of quantised base models, which need bitsandbytes"
 	@echo "make coverage  all tests, and which branches none of them takes"
+	@echo "make lock      what a user installs with its hashes, requirements.lock"
+	@echo "make sbom      what is installed, as CycloneDX (dist/sbom.cdx.json)"
 	@echo "make budget    all tests, and write down what each file takes (tests/durations.json)"
 
 install: $(VENV)/.installed
@@ -69,6 +71,21 @@ budget: install
 mutation: install
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,mutation]'
 	OMP_NUM_THREADS=1 PYTHONPATH=src $(BIN)/python tools/mutation.py run --max-children 1 $(if $(ROOM),'nlora.$(ROOM).*')
+
+# Kept apart, so that what they need is not listed as nlora's.
+$(VENV)/tools/.installed: Makefile
+	$(PYTHON) -m venv $(VENV)/tools
+	$(VENV)/tools/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.9 cyclonedx-bom==7.5.0
+	@touch $@
+
+# What a user installs, with the hashes of every file (docs/security.md); needs the network.
+lock: $(VENV)/tools/.installed
+	$(VENV)/tools/bin/uv pip compile --quiet pyproject.toml --universal --python-version 3.11 --extra data --extra metrics --extra smollm2 -c constraints.txt --generate-hashes --no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" -o requirements.lock
+
+sbom: install $(VENV)/tools/.installed
+	@mkdir -p dist
+	$(VENV)/tools/bin/cyclonedx-py environment --pyproject pyproject.toml --mc-type library --output-reproducible --validate -o dist/sbom.cdx.json $(BIN)/python
+	@echo "dist/sbom.cdx.json"
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .ruff_cache .hypothesis .coverage* mutants

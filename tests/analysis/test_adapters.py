@@ -18,6 +18,7 @@ from nlora.analysis.words import explain
 from nlora.errors import NloraError
 from nlora.lowrank.supports import Threshold
 from nlora.store.directory import ModelDirectory, StageRecord
+from nlora.store.records import seal
 from tests.tiny import model as tiny_model
 
 from .made import MODULES, PREFIX, tensors, write
@@ -370,7 +371,7 @@ def test_a_stage_cannot_point_outside_its_folder(tmp_path):
     stage = path / "stages/001-task1/stage.json"
     record = json.loads(stage.read_text())
     record["files"]["../../../secret"] = "0" * 64
-    stage.write_text(json.dumps(record))
+    stage.write_text(json.dumps({**record, "sha256": seal(record)}))
     with pytest.raises(NloraError, match="a path outside it"):
         read_adapters([str(path)])
 
@@ -382,7 +383,8 @@ def test_a_model_directory_without_adapters_is_refused(tmp_path):
     path = directory(tmp_path / "n", [["001-task1"]])
     stage = path / "stages/001-task1"
     record = json.loads((stage / "stage.json").read_text())
-    (stage / "stage.json").write_text(json.dumps({**record, "files": {}}))
+    bare = {**record, "files": {}}
+    (stage / "stage.json").write_text(json.dumps({**bare, "sha256": seal(bare)}))
     shutil.rmtree(stage / "update")
     with pytest.raises(NloraError, match="is no LoRA adapter"):
         read_adapters([str(path)])

@@ -1,13 +1,18 @@
 """What a user's model name stands for."""
 
+import json
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import torch
 
 from nlora.backbones import catalog as models
 from nlora.backbones.catalog import BUILT_IN, BuiltIn, catalog, fetch, find, nearest_hint
 from nlora.backbones.downloads import Download, Unreachable
+from nlora.backbones.load import load
 from nlora.errors import NloraError
 
 
@@ -177,3 +182,34 @@ def test_listing_models_loads_no_heavy_library():
     code = "import sys, nlora.backbones.catalog as c; c.catalog(); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+class Code:
+    def __reduce__(self):
+        return (Path.touch, (Path("opened"),))
+
+
+def spoil(folder, how):
+    weights = folder / "model.safetensors"
+    if how == "truncated":
+        weights.write_bytes(weights.read_bytes()[:5000])
+    elif how == "nested":
+        (folder / "config.json").write_text("[" * 100_000)
+    elif how == "does not fit":
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "hidden_size": 24}))
+    else:
+        weights.unlink()
+        torch.save({"weight": Code()}, folder / "pytorch_model.bin")
+
+
+@pytest.mark.parametrize("how", ["truncated", "nested", "does not fit", "pickle"])
+def test_a_spoilt_model_is_one_line_and_no_code_of_it_runs(llama, tmp_path, monkeypatch, how):
+    monkeypatch.chdir(tmp_path)
+    folder = shutil.copytree(llama, tmp_path / "model")
+    spoil(folder, how)
+    with pytest.raises(NloraError, match="could not be loaded: ") as error:
+        load(find(str(folder)), torch.float32)
+    assert "\n" not in str(error.value)
+    assert "weights_only" not in str(error.value)
+    assert not (tmp_path / "opened").exists()

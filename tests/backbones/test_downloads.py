@@ -3,12 +3,18 @@
 import dataclasses
 import json
 import os
+import socket
 import threading
 import time
 
+import huggingface_hub.constants as constants
 import pytest
+import torch
 
+from nlora.backbones import downloads
+from nlora.backbones.catalog import find
 from nlora.backbones.downloads import RECORD, Download, ensure, problem
+from nlora.backbones.load import load
 from nlora.errors import NloraError
 from nlora.folders import cache_dir
 
@@ -202,3 +208,22 @@ def test_the_cache_is_where_the_user_says(monkeypatch, tmp_path):
     assert cache_dir() == tmp_path / "xdg" / "nlora"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache_dir() == tmp_path / ".cache" / "nlora"
+
+
+@pytest.mark.parametrize("answers", [False, True], ids=["nobody", "silent"])
+def test_a_hub_name_without_a_network_is_refused_soon(monkeypatch, answers):
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        if answers:
+            listening.listen()  # takes connections, and says nothing
+        endpoint = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+        monkeypatch.setattr(downloads, "HUB_SECONDS", 0.5)
+        started = time.monotonic()
+        with pytest.raises(NloraError, match="'somebody/none' could not be loaded") as error:
+            load(find("somebody/none"), torch.float32)
+        assert time.monotonic() - started < 5
+        assert "\n" not in str(error.value)

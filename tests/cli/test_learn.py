@@ -55,6 +55,22 @@ def test_the_same_command_again_does_nothing_and_a_changed_one_is_refused(
     assert tree(tmp_path / "out") == before
 
 
+def test_a_task_has_a_budget_of_its_own(nlora, new, benchmark, tmp_path):
+    out = tmp_path / "out"
+    first = nlora("learn", *new, "--task", "mail", "--data", benchmark, "--max-train", "4")
+    assert "4 of 8 training rows, 4 of 4 test rows are used" in first.stderr
+    given = ("--set", "epochs=3", "--set", "learning_rate=2e-3")
+    second = nlora("learn", out, "--task", "shop", "--data", benchmark, *given)
+    assert second.exit_code == 0, second.stderr
+    assert "8 of 8 training rows" in second.stderr
+    assert "--max-train 4 of the first stage is not inherited" in second.stderr
+    stage = json.loads((out / "stages/002-shop/stage.json").read_text())
+    assert (stage["examples"], stage["steps"]) == (8, 3)
+    assert (stage["budget"]["epochs"], stage["budget"]["learning_rate"]) == (3, 2e-3)
+    again = nlora("learn", out, "--task", "shop", "--data", benchmark)
+    assert "(8 of 8 training rows, 4 of 4 test rows), nothing to do" in again.stderr
+
+
 def test_afterwards_the_original_run_is_refused(nlora, refused, llama, benchmark, tmp_path):
     out = tmp_path / "out"
     run = (

@@ -54,6 +54,20 @@ def test_a_dry_run_shows_what_would_happen_and_writes_nothing(nlora, command, tm
     assert tree(tmp_path) == before
 
 
+def test_a_dry_run_says_what_its_folder_has_and_refuses_what_the_run_would(
+    nlora, refused, command, tmp_path
+):
+    out = tmp_path / "out"
+    assert f"{out} holds no stage yet" in nlora(*command, "--dry-run").stdout
+    assert nlora(*command).exit_code == 0
+    before = tree(out)
+    assert f"{out}: all 2 stages are there" in nlora(*command, "--dry-run").stdout
+    assert "(seed 0, not 1)" in refused(*command, "--dry-run", "--seed", "1")
+    assert tree(out) == before
+    (tmp_path / "file").write_text("")
+    assert "is a file" in refused(*command, "--dry-run", "--out", tmp_path / "file")
+
+
 def test_the_model_json_of_a_run_repeats_it(nlora, command, tmp_path):
     assert nlora(*command, "--seed", "3").exit_code == 0
     model_json = tmp_path / "out" / "model.json"

@@ -71,7 +71,8 @@ def test_stages_of_an_earlier_version_have_results_as_before(finished, tmp_path)
     shutil.copytree(finished("inc-lora").out, tmp_path / "out")
     for file in (tmp_path / "out" / "stages").glob("*/stage.json"):
         record = json.loads(file.read_text(encoding="utf-8"))
-        del record["among_labels"], record["off_list"]
+        del record["among_labels"], record["off_list"], record["sha256"]
+        record["format"] = 1
         file.write_text(json.dumps(record), encoding="utf-8")
     found = results(ModelDirectory(tmp_path / "out"), ["colour", "animal"], "inc-lora")
     assert found["average_accuracy"] is not None

@@ -7,7 +7,10 @@ import pytest
 from nlora.continual.learning import learn, run
 from nlora.data.files import read_stream, task_from_files
 from nlora.errors import NloraError
-from tests.runs import FAST, Listener, config, tree, write_stream, write_task
+from nlora.report.tables import tables
+from nlora.store.directory import ModelDirectory
+from nlora.study.rows import row
+from tests.runs import FAST, Listener, config, read_jsonl, tree, write_stream, write_task
 
 
 @pytest.fixture(scope="module")
@@ -139,27 +142,70 @@ def test_what_a_method_keeps_for_its_next_stage_is_there(llama, tmp_path):
     assert record["examples"] == 12 + 2 * 3
 
 
-def test_a_list_without_a_value_for_the_stage_is_refused_before_training(llama, tmp_path):
+def test_a_list_without_a_value_for_the_stage_ends_with_its_last_which_is_said(llama, tmp_path):
     tasks = read_stream(write_stream(tmp_path))
-    out = tmp_path / "out"
+    out, listener = tmp_path / "out", Listener()
     settings = {**FAST, "learning_rate": [1e-3, 2e-3]}
     learn(out, tasks[0], config(llama, None, settings))  # more values than stages so far
     learn(out, tasks[1])
+    learn(out, tasks[2], progress=listener)
+    assert [record["budget"]["learning_rate"] for record in records(out)] == [1e-3, 2e-3, 2e-3]
+    assert read_jsonl(out / "stages/003-fruit/losses.jsonl")[0]["learning_rate"] == 2e-3
+    [said] = [line for line in listener.messages if "'learning_rate'" in line]
+    assert "lists 2 values and this is stage 3: the last one, 0.002, counts" in said
+
+
+def records(out):
+    paths = sorted((out / "stages").glob("*/stage.json"))
+    return [json.loads(path.read_text()) for path in paths]
+
+
+def test_limits_are_those_of_a_stage_and_how_many_rows_are_used_is_said(llama, tmp_path):
+    tasks = read_stream(write_stream(tmp_path))
+    out, listener = tmp_path / "out", Listener()
+    run(config(llama, None, max_train=9, max_eval=3), out, stream=tasks[:1])
+    learn(out, tasks[1], progress=listener)
+    assert "'animal': 12 of 12 training rows, 6 of 6 test rows are used" in listener.messages
+    assert any("--max-train 9 of the first stage is not inherited" in m for m in listener.messages)
+    learn(out, tasks[2], config(llama, None, max_train=6, max_eval=2), listener)
+    assert "'fruit': 6 of 12 training rows, 2 of 6 test rows are used" in listener.messages
+    assert [record["examples"] for record in records(out)] == [9, 12, 6]
+    assert records(out)[2]["tested"] == {"colour": 3, "animal": 6, "fruit": 2}
+    assert records(out)[2]["budget"]["rows"] == {"fruit": {"train": [6, 12], "test": [2, 6]}}
+
+    found = row(ModelDirectory(out), None)["configuration"]
+    own = {"max_train": None, "max_eval": None}
+    assert found["budgets"] == {"animal": own, "fruit": {"max_train": 6, "max_eval": 2}}
+    ledger = tmp_path / "ledger.jsonl"
+    ledger.write_text(json.dumps({**row(ModelDirectory(out), None)}))
+    assert "but for animal, fruit, with budgets of their own" in tables([ledger])[0].title
+
     before = tree(out)
-    with pytest.raises(NloraError, match="'learning_rate' lists 2 values") as error:
-        learn(out, tasks[2])
-    assert "\n" not in str(error.value)
+    for task in tasks:  # whatever each was limited to, it is known again
+        learn(out, task, progress=listener)
+        assert "nothing to do" in listener.messages[-1]
+    with pytest.raises(NloraError, match="'fruit' was learned with max_train 6, not 7"):
+        learn(out, tasks[2], config(llama, None, max_train=7))
     assert tree(out) == before
 
 
-def test_the_limits_of_the_directory_hold_for_what_it_learns(llama, tmp_path):
+def test_epochs_learning_rate_and_weights_are_a_stages_own(llama, tmp_path):
     tasks = read_stream(write_stream(tmp_path))
-    asked = config(llama, None, max_train=9, max_eval=3)
-    run(asked, tmp_path / "out", stream=tasks[:1])
-    learn(tmp_path / "out", tasks[1])
-    record = json.loads((tmp_path / "out/stages/002-animal/stage.json").read_text())
-    assert record["examples"] == 9
-    assert record["tested"] == {"colour": 3, "animal": 3}
+    out = tmp_path / "out"
+    first = {**FAST, "epochs": 2, "penalty": "l1", "l1": [0.1, 0.2], "l1_unit": "sum"}
+    learn(out, tasks[0], config(llama, None, first))
+    own = {"learning_rate": 5e-3, "batch_size": 6, "l1": 0.3}
+    second = {**FAST, "penalty": "l1", "l1_unit": "sum", **own}
+    learn(out, tasks[1], config(llama, None, second))
+    learn(out, tasks[2])
+    budgets = [record["budget"] for record in records(out)]
+    assert [b["epochs"] for b in budgets] == [2, 2, 2]  # what is not told is the directory's
+    assert [b["learning_rate"] for b in budgets] == [1e-3, 5e-3, 1e-3]
+    assert [b["batch_size"] for b in budgets] == [8, 6, 8]
+    assert [b["l1"] for b in budgets] == [0.1, 0.3, 0.2]
+    assert [record["notes"]["l1"]["lambda"] for record in records(out)] == [0.1, 0.3, 0.2]
+    with pytest.raises(NloraError, match=r"'animal' was learned with learning_rate 0.005, not 0.1"):
+        learn(out, tasks[1], config(llama, None, {**second, "learning_rate": 0.1}))
 
 
 def test_a_directory_goes_on_from_any_working_directory(llama, tmp_path, monkeypatch):

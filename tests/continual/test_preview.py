@@ -6,7 +6,8 @@ import pytest
 from nlora.continual.learning import run
 from nlora.continual.preview import preview
 from nlora.plan.resolve import resolve
-from tests.runs import FAST, config, read_jsonl, write_stream
+from tests.methods.helpers import stages
+from tests.runs import FAST, Listener, config, read_jsonl, write_stream
 
 
 def look(model, stream, settings=FAST, **values):
@@ -71,3 +72,34 @@ def test_the_share_of_cut_texts_is_shown(llama, stream):
     assert math.isclose(half.truncated, 2 / 12)
     assert look(llama, stream, {**FAST, "max_text_tokens": 4}).tasks[0].truncated == 1
     assert half.longest == look(llama, stream).tasks[0].longest - 1
+
+
+@pytest.mark.parametrize(("epochs", "told"), [([1, 2, 3], "2 of 3 stages"), (3, None)])
+def test_a_penalty_that_never_acts_is_told_when_planned_and_at_the_start(
+    llama, stream, tmp_path, epochs, told
+):
+    settings = {**FAST, "epochs": epochs}
+    notes = [n for n in look(llama, stream, settings, method="n-lora").notes if "penalty" in n]
+    if told is None:
+        assert notes == []
+        return
+    [note] = notes
+    assert f"'l1' never acts in {told}: they have 4 steps or fewer" in note
+    listener = Listener()
+    run(config(llama, stream, settings, method="n-lora"), tmp_path / "out", listener)
+    assert note in listener.messages
+    notes = [record.notes["l1"]["lambda"] for record in stages(tmp_path / "out")]
+    assert [value is None for value in notes] == [True, True, False]
+
+
+def test_no_weight_is_measured_where_it_is_given(llama, stream):
+    given = {**FAST, "l1_unit": "sum"}
+    assert not any("penalty" in n for n in look(llama, stream, given, method="n-lora").notes)
+    found = look(llama, stream, method="ella", settings={**FAST, "ella_unit": "relative"}).notes
+    assert any("'ella' never acts in 2 of 3 stages" in note for note in found)
+
+
+@pytest.mark.parametrize(("rate", "doubted"), [(1e4, True), ([1e-3, 2, 1e-3], True), (0.5, False)])
+def test_a_learning_rate_that_is_more_likely_a_slip_is_told(llama, stream, rate, doubted):
+    notes = look(llama, stream, {**FAST, "learning_rate": rate}).notes
+    assert any("is it meant?" in note for note in notes) == doubted

@@ -11,7 +11,7 @@ from nlora.errors import NloraError
 from nlora.report.formats import render
 from nlora.report.ledger import read
 from nlora.report.ledger import write as add
-from nlora.report.table import text
+from nlora.report.table import Name, text
 from nlora.report.tables import tables
 from tests.report.rows import STANDARD, cells, failed, geometry, grid, row, with_geometry, write
 
@@ -226,6 +226,23 @@ def test_the_same_ledger_twice_counts_once(make, tmp_path):
     assert render(once, "json") == render(twice, "json")
 
 
+def test_rows_that_are_dropped_are_told_with_the_reason(tmp_path, caplog):
+    other = {**row(), "average_accuracy": 1.0}
+    paths = [
+        write(tmp_path / "l.jsonl", [failed("inc-lora"), row()]),
+        write(tmp_path / "again.jsonl", [row(), other]),
+    ]
+    tables(paths)
+    [told] = caplog.messages
+    assert told.startswith("3 of 4 rows are left out:")
+    assert "l.jsonl, row 1: a failed run that was done again" in told
+    assert f"again.jsonl, row 1: the run of {paths[0]}, row 2 once more" in told
+    assert "row 2, once more with other numbers; the first counts" in told
+    caplog.clear()
+    tables([write(tmp_path / "one.jsonl", [row()])])
+    assert caplog.messages == []
+
+
 def test_only_the_methods_asked_for(make):
     rows = grid(("inc-lora", "n-lora", "o-lora"), seeds=(0,))
     found = make(rows, "accuracy", methods=["o-lora", "n-lora"])
@@ -294,3 +311,16 @@ def test_accuracy_among_labels_stands_beside_where_any_run_has_it(make):
     shown = make(rows, "metrics")
     assert shown.columns[-3:] == ["among labels", "off the list", "seeds"]
     assert [row[-3].mean for row in shown.rows if row[-3] is not None] == [81.0]
+
+
+def test_a_penalty_that_never_came_into_force_is_marked_where_two_methods_are_equal(make):
+    plain, penalised = grid(("inc-lora", "n-lora"), streams=("order-1",), seeds=(0,))
+    idle = {"l1": {"lambda": None, "warm_up_steps": 4}, "truncated": 0}
+    penalised["notes"] = {"a": idle, "b": {"l1": {"lambda": 0.3, "warm_up_steps": 4}}}
+    for name in ("accuracy", "metrics", "differences"):
+        found = make([plain, penalised], name)
+        marks = {text(cell) for row in found.rows for cell in row if isinstance(cell, Name)}
+        assert "n-lora¶" in marks
+        assert "inc-lora¶" not in marks
+        [note] = [line for line in found.notes if line.startswith("¶")]
+        assert "(n-lora: l1 in 1 of 2 stages)" in note

@@ -121,6 +121,8 @@ def test_a_row_holds_what_tables_need(done):
     }
     assert rows(out)[ROUTED]["needs"]["storage"]
     assert set(found["tests"]) == {"colour", "animal"}
+    # Also of those whose first stage was another's.
+    assert not any("budgets" in r["configuration"] for r in rows(out).values())
 
 
 def test_the_geometry_of_a_row_is_that_of_analyze(done):

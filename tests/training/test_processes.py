@@ -116,13 +116,19 @@ def test_one_process_that_fails_ends_all_and_says_why_alone(llama, tmp_path):
     assert [s.name for s in stages(tmp_path / "out")] == ["colour"]
 
 
-def test_a_bug_in_one_process_shows_its_own_traceback_alone(llama, tmp_path):
-    (tmp_path / "plugin.py").write_text(PLUGIN.format(error='KeyError("bug")'))
+@pytest.mark.parametrize("debug", ["", "1"], ids=["short", "debug"])
+def test_a_bug_in_one_process_shows_its_own_line_alone(llama, tmp_path, debug):
+    inside = f'os.environ["NLORA_DEBUG"] = "{debug}"\n'  # of processes that have their own
+    (tmp_path / "plugin.py").write_text(PLUGIN.format(error='KeyError("bug")') + inside)
     told = arguments("breaks", llama, write_stream(tmp_path), tmp_path / "out", "epochs=1")
     ended = start([*told, "--plugin", tmp_path / "plugin.py"], tmp_path)
     assert [status for status, _ in ended] == [2, 1]
     assert "Traceback" not in ended[0][1]
-    assert ended[1][1].endswith("KeyError: 'bug'\n")
+    [line] = complaints(ended)
+    assert line.startswith(f"error: {tmp_path / 'plugin.py'}, line 12, in loss: KeyError: 'bug' (")
+    assert line in ended[1][1]
+    assert ended[1][1].endswith("KeyError: 'bug'\n") == bool(debug)
+    assert ("Traceback" in ended[1][1]) == bool(debug)
 
 
 def test_what_is_wrong_for_all_is_said_once(llama, tmp_path):

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from nlora.adapters.peft_config import CONFIG
+from nlora.backbones.downloads import hub_reachable
 from nlora.errors import NloraError
 
 
@@ -14,15 +15,9 @@ def download(name: str, weights: str) -> Path:
     """
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name, re.ASCII) or ".." in name:
         raise NloraError(f"'{name}' is neither a folder that exists nor a Hub name (owner/name)")
-    from huggingface_hub import hf_hub_download, hf_hub_url
-    from huggingface_hub.utils import get_session
+    from huggingface_hub import hf_hub_download
 
-    try:
-        # One short try: a download alone repeats a failed connection for 20 seconds.
-        get_session().head(hf_hub_url(name, CONFIG), timeout=10)
-        reachable = True
-    except Exception:  # HTTP, offline mode and the Hub's own errors have no common class
-        reachable = False
+    reachable = hub_reachable(name, CONFIG)
     try:
         files = [
             hf_hub_download(name, file, local_files_only=not reachable)

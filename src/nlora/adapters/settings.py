@@ -1,9 +1,19 @@
 """The settings of a run that decide where an update lives."""
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from nlora.errors import unknown
 
@@ -14,7 +24,36 @@ STARTS = ("default", "gaussian", "orthogonal", "pissa", "pissa_niter_16", "olora
 iterations of `pissa_niter_16` is free."""
 
 
-class AdapterSettings(BaseModel):
+class Strict(BaseModel):
+    """Settings in which true and false are no numbers: pydantic alone takes `rank=true` for 1."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _true_is_no_number(cls, values: Any, handler: ModelWrapValidatorHandler) -> Any:
+        made = handler(values)
+        for name, value in values.items() if isinstance(values, Mapping) else ():
+            given = value if isinstance(value, list) else [value]
+            if any(isinstance(v, bool) for v in given) and _number(getattr(made, name, None)):
+                raise ValidationError.from_exception_data(
+                    cls.__name__,
+                    [
+                        InitErrorDetails(
+                            type=PydanticCustomError("number", "must be a number"),
+                            loc=(name,),
+                            input=value,
+                        )
+                    ],
+                )
+        return made
+
+
+def _number(value: Any) -> bool:
+    """Whether a value, or the first of a list, has become a number."""
+    first = value[0] if isinstance(value, list) and value else value
+    return isinstance(first, int | float) and not isinstance(first, bool)
+
+
+class AdapterSettings(Strict):
     """What an adapter is built from, beside the model and the options of a method."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from nlora.backbones.catalog import Base, nearest_hint
+from nlora.backbones.downloads import hub_reachable
 from nlora.backbones.hardware import device
 from nlora.backbones.quantized import (
     Quantization,
@@ -62,7 +63,11 @@ def load(
     )
 
     transformers.utils.logging.disable_progress_bar()
-    where: dict[str, Any] = {"revision": base.revision} if not Path(base.target).is_dir() else {}
+    where: dict[str, Any] = {}
+    if not Path(base.target).is_dir():
+        where["revision"] = base.revision
+        if not hub_reachable(base.target, "config.json"):
+            where["local_files_only"] = True
     try:
         config = AutoConfig.from_pretrained(base.target, **where)
         _answers_in_order(config)
@@ -90,12 +95,14 @@ def load(
                 model = kind.from_config(config, dtype=dtype)
         told = quantized(model) if weights else stored
         _check_tokenizer(base)
-        revision = {k: v for k, v in where.items() if k == "revision"}
-        tokenizer = AutoTokenizer.from_pretrained(base.target, **revision)
+        place = {k: v for k, v in where.items() if k in ("revision", "local_files_only")}
+        tokenizer = AutoTokenizer.from_pretrained(base.target, **place)
     except NloraError:
         raise
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, NotImplementedError) as error:
+    except Exception as error:  # files of somebody else: there is no end of what can be wrong
         reason = (str(error).strip().splitlines() or [repr(error)])[0]
+        if "weights_only" in str(error):  # not what PyTorch advises: to open it all the same
+            reason = "its weights are a pickle with more than tensors in it, which is not opened"
         raise NloraError(
             f"model '{base.name}' could not be loaded: {reason}{nearest_hint(base.name)}"
         ) from error

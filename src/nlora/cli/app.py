@@ -2,7 +2,9 @@
 
 import errno
 import gc
+import os
 import sys
+import traceback
 from typing import Annotated, Any
 
 import typer
@@ -27,7 +29,10 @@ from nlora.cli import (
     study,
     table,
 )
-from nlora.cli.console import err
+from nlora.cli.console import err, prepare
+
+DEBUG = "NLORA_DEBUG"
+"""The environment variable with which an error in a user's own file has its traceback."""
 
 NOT_OURS = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM),
@@ -61,11 +66,41 @@ class FriendlyGroup(TyperGroup):
         except KeyboardInterrupt:
             _fail("stopped; committed stages stand, the same command goes on after the last one")
             ctx.exit(130)
-        except OSError as error:
-            if error.errno not in NOT_OURS:
+        except Exception as error:
+            if (said := in_own_file(error)) is not None:
+                debug = bool(os.environ.get(DEBUG))
+                hint = f"\n{DEBUG}=1 in the environment shows the whole traceback"
+                _fail(said + ("" if debug else hint))
+                if debug:
+                    raise
+                ctx.exit(1)  # a bug, if not one of nlora's
+            if not isinstance(error, OSError) or error.errno not in NOT_OURS:
                 raise
             _fail(f"{error.filename or 'writing'}: {error.strerror}; committed stages stand")
             ctx.exit(2)
+
+
+def in_own_file(error: BaseException) -> str | None:
+    """Where an error passed through a user's `--plugin` file last, and what it was; None if never.
+
+    The frames of the Trainer around it tell whoever wrote the file nothing.
+    """
+    from nlora.methods.registry import PLUGIN_MODULE
+
+    frames = [
+        frame
+        for frame, _ in traceback.walk_tb(error.__traceback__)
+        if str(frame.f_globals.get("__name__", "")).startswith(PLUGIN_MODULE)
+    ]
+    if not frames:
+        return None
+    summary = [
+        place
+        for place in traceback.extract_tb(error.__traceback__)
+        if place.filename == frames[-1].f_code.co_filename
+    ][-1]
+    what = " ".join(f"{type(error).__name__}: {error}".split())
+    return f"{summary.filename}, line {summary.lineno}, in {summary.name}: {what} ({summary.line})"
 
 
 def _fail(message: str) -> None:
@@ -118,6 +153,7 @@ app.command("env")(env.env)
 def main() -> None:
     """The entry point."""
     quiet()
+    prepare()
     # By default Python looks for garbage 900 times while PyTorch and Transformers are imported,
     # which leaves hardly any: a sixth of the start of `nlora predict`.
     gc.set_threshold(10_000, 10, 10)

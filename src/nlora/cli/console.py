@@ -1,8 +1,13 @@
-"""What the commands print: progress on stderr, results on stdout."""
+"""What the commands print: progress on stderr, results on stdout.
+
+Whatever comes from data is made visible: a label must not move the cursor or colour the terminal.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
+import re
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -15,8 +20,49 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
 
-out = Console(soft_wrap=True)
-err = Console(stderr=True, soft_wrap=True)
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+"""Control characters (but tab and end of line), changes of direction, and half characters."""
+
+
+def visible(text: str) -> str:
+    r"""The text with what a terminal would obey written out.
+
+    >>> print(visible("a\x1b[31mred\r\u202e"))
+    a\x1b[31mred\r\u202e
+    """
+    return _UNSEEN.sub(lambda found: repr(found[0])[1:-1], text)
+
+
+class Visible(Console):
+    """A console that prints texts as `visible` has them."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print; texts inside of tables and the like must have been made visible before."""
+        shown = [visible(one) if isinstance(one, str) else one for one in objects]
+        super().print(*shown, **options)
+
+
+out = Visible(soft_wrap=True)
+err = Visible(stderr=True, soft_wrap=True)
+
+
+class _Warnings(logging.Handler):
+    """Warnings of nlora's own as plain lines on stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(visible(record.getMessage()), file=sys.stderr, flush=True)
+
+
+def prepare() -> None:
+    """Let nothing that is printed be lost: what a terminal cannot show is written out."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    log = logging.getLogger("nlora")
+    if not log.handlers:
+        log.addHandler(_Warnings(logging.WARNING))
 
 
 class Bars:
@@ -45,7 +91,7 @@ class Bars:
             console=err,
         )
         self.bar.start()
-        self.task = self.bar.add_task(title, total=total, note="")
+        self.task = self.bar.add_task(visible(title), total=total, note="")
 
     def advance(self, count: int = 1, **values: float) -> None:
         """Move the bar on."""
@@ -72,7 +118,7 @@ class Lines:
 
     def message(self, text: str) -> None:
         """A line of its own."""
-        print(text, file=sys.stderr, flush=True)
+        print(visible(text), file=sys.stderr, flush=True)
 
     def start(self, title: str, total: int) -> None:
         """Remember what is going on."""
@@ -102,17 +148,37 @@ def progress() -> Progress:
 
 def print_json(value: Any) -> None:
     """One JSON value on stdout, and nothing else."""
-    print(json.dumps(value, indent=1, ensure_ascii=False))
+    print(as_json(value, indent=1))
+
+
+def as_json(value: Any, indent: int | None = None, plain: bool | None = None) -> str:
+    r"""A value as JSON that means the same on any terminal: `plain` is in ASCII alone.
+
+    By default where stdout cannot show all characters.
+
+    >>> print(as_json({"é": "\x9b1m"}, plain=False))
+    {"é": "\u009b1m"}
+    """
+    if plain is None:
+        plain = "utf" not in (getattr(sys.stdout, "encoding", None) or "utf-8").lower()
+    return visible_json(json.dumps(value, indent=indent, ensure_ascii=plain))
+
+
+def visible_json(text: str) -> str:
+    """`visible` of JSON, which stays JSON of the same value: strings alone can hold such."""
+    return _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def show(title: str, columns: list[str], rows: list[list[Any]], form: str = ".1f") -> None:
     """A table; None is shown as a dash, numbers stand on the right, fractions as `form` says."""
     from rich.table import Table
 
-    table = Table(title=title or None, title_justify="left", show_edge=False, pad_edge=False)
+    table = Table(
+        title=visible(title) or None, title_justify="left", show_edge=False, pad_edge=False
+    )
     for i, name in enumerate(columns):
         numeric = all(isinstance(row[i], int | float | None) for row in rows) and bool(rows)
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+        table.add_column(visible(name), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*(_cell(value, form) for value in row))
     out.print(table)
@@ -122,7 +188,9 @@ def show(title: str, columns: list[str], rows: list[list[Any]], form: str = ".1f
 def _cell(value: Any, form: str) -> str:
     if value is None:
         return "–"
-    return format(value, form) if isinstance(value, float) else str(value).replace("[", "\\[")
+    if isinstance(value, float):
+        return format(value, form)
+    return visible(str(value)).replace("[", "\\[")
 
 
 def show_results(results: dict[str, Any], title: str = "") -> None:

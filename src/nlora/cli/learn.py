@@ -60,18 +60,22 @@ def learn(
 ) -> None:
     """Learn one more task. A new directory needs --model and --method, or --from-adapter.
 
-    Every task learned so far is tested again, so the table shows what was forgotten.
+    Every task learned so far is tested again, so the table shows what was forgotten. Each task has
+    its own budget: all rows are used unless --max-train and --max-eval are given, and epochs,
+    learning_rate, batch_size and weights are the directory's unless --set gives others.
     """
+    from nlora.continual.agreement import begun
     from nlora.continual.learning import learn as learn_task
     from nlora.data.balance import label_counts
     from nlora.data.columns import parse_columns
     from nlora.data.formats import is_source
+    from nlora.plan.budgets import LIMITS
     from nlora.plan.config import parse_config
     from nlora.plan.resolve import choose
     from nlora.store.directory import ModelDirectory
 
     faults = Faults()
-    new = None
+    new, inherited = None, False
     flags = {
         "method": method,
         "model": model,
@@ -86,7 +90,10 @@ def learn(
     if config is not None or overrides or any(v is not None for v in flags.values()) or not exists:
         if config is None and exists and not (model and method):
             config = model_dir / "model.json"
+            inherited = begun(ModelDirectory(model_dir))
         values = o.configuration(None, config, overrides, data=data, **flags)
+        if inherited:  # all rows, unless this stage is told otherwise
+            values |= {name: flags[name] for name in LIMITS}
         new = faults.attempt(lambda: parse_config(values, str(config or "a new model directory")))
     given = {
         "columns": faults.attempt(lambda: parse_columns(columns)) if columns else None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nlora.cli import options as o
-from nlora.cli.console import progress
+from nlora.cli.console import as_json, progress
 from nlora.data.messages import conversation
 from nlora.errors import NloraError
 
@@ -64,7 +63,8 @@ def predict(
     if out is not None and out.is_dir():
         raise NloraError(f"{out} is a folder; --out takes a file")
     found = answers(model_dir, asked, task, watch, free)
-    lines = "".join(json.dumps(_row(a), ensure_ascii=False) + "\n" for a in found)
+    plain = None if out is None else False
+    lines = "".join(as_json(_row(a), plain=plain) + "\n" for a in found)
     if out is None:
         sys.stdout.write(lines)
     else:

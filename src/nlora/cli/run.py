@@ -1,13 +1,18 @@
 """`nlora run`: learn a stream of tasks with one method."""
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nlora.cli import options as o
-from nlora.cli.console import out, print_json, progress, show, show_results
+from nlora.cli.console import out, print_json, progress, show, show_results, visible
 from nlora.errors import NloraError
+
+if TYPE_CHECKING:
+    from nlora.plan.config import RunConfig
 
 
 def run(
@@ -60,7 +65,7 @@ def run(
     )
     parsed = parse_config(values, str(config or "the command line"))
     if dry_run:
-        _dry_run(parsed, json)
+        _dry_run(parsed, out_dir, json)
         return
     if out_dir is None:
         raise NloraError("where to? give --out DIR")
@@ -73,18 +78,25 @@ def run(
         show_results(results)
 
 
-def _dry_run(config, json: bool) -> None:  # type: ignore[no-untyped-def]
-    from dataclasses import asdict
+def _dry_run(config: RunConfig, out_dir: Path | None, json: bool) -> None:
+    from dataclasses import asdict, replace
 
     from rich.text import Text
 
+    from nlora.continual.agreement import going_on
     from nlora.data.balance import in_words
     from nlora.plan.resolve import resolve
+    from nlora.store.directory import ModelDirectory
 
+    if out_dir is not None:
+        ModelDirectory(out_dir).exists()  # or it is refused here, as the run would be
     plan = resolve(config)
+    place = None if out_dir is None else going_on(plan, out_dir)
     from nlora.continual.preview import preview  # slow, and not for what is refused
 
     seen = preview(plan)
+    if place is not None:
+        seen = replace(seen, notes=[*seen.notes, place])
     if json:
         print_json({**asdict(seen), "settings": plan.settings()})
         return
@@ -111,7 +123,7 @@ def _dry_run(config, json: bool) -> None:  # type: ignore[no-untyped-def]
         out.print(f"prompt of {example.task}", style="bold")
         shown = Text()
         for text, counts in example.spans:
-            shown.append(text, style="green" if counts else "")
+            shown.append(visible(text), style="green" if counts else "")
         out.print(shown, highlight=False)
         counted = " ".join(repr(token) for token in example.answer_tokens)
         out.print(f"counts in the loss: {counted}\n", style="green", markup=False, highlight=False)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from nlora.cli import options as o
-from nlora.cli.console import out, print_json, progress, show
+from nlora.cli.console import as_json, out, print_json, progress, show
 from nlora.errors import NloraError
 
 app = typer.Typer(help="Rows of ledgers, and studies of finished runs.", no_args_is_help=True)
@@ -27,7 +27,7 @@ def row(
 
     made_by = rows.commit()
     for path in directories:
-        print(jsonlib.dumps(rows.row(ModelDirectory(path), made_by), ensure_ascii=False))
+        print(as_json(rows.row(ModelDirectory(path), made_by)))
 
 
 @app.command("rescale")

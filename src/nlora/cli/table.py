@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from nlora.cli.console import out
+from nlora.cli.console import out, visible_json
 
 
 def table(
@@ -48,7 +48,9 @@ def table(
         raise unknown("format", form, ENDINGS)
     found = make(ledgers, tables or (), split_names(methods) if methods else (), baseline)
     if out_dir is None:
-        out.print(render(found, form), end="", markup=False, highlight=False)
+        text = render(found, form)
+        shown = visible_json(text) if form == "json" else text
+        out.print(shown, end="", markup=False, highlight=False)
         return
     out_dir.mkdir(parents=True, exist_ok=True)
     seen: dict[str, int] = {}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nlora.backbones.fingerprint import FINGERPRINT
 from nlora.continual.tasks import answerable_tasks
 from nlora.errors import NloraError
+from nlora.plan.budgets import LIMITS, own_settings, without_limits
 from nlora.plan.config import stored_config, with_todays_names
 from nlora.plan.resolve import Plan, resolve
 from nlora.store.directory import ModelDirectory, StageRecord
@@ -26,27 +28,32 @@ def stored_plan(directory: ModelDirectory) -> Plan:
     another one now.
     """
     learned = answerable_tasks(directory)
-    plan = resolve(stored_config(directory), learned, whole=False)
+    plan = resolve(without_limits(stored_config(directory)), learned, whole=False)
     plan = plan.with_precision(directory.precision())
     check_base(plan, directory)
     return plan
 
 
 def check_plan(plan: Plan, directory: ModelDirectory, tasks: Sequence[str] | None) -> None:
-    """Raise NloraError if the directory has begun with another plan or other tasks (None: any)."""
+    """Raise NloraError if the directory has begun with another plan or other tasks.
+
+    Without `tasks` a stage is added, which may have a budget of its own.
+    """
+    own = set() if tasks is not None else {*LIMITS, *own_settings(plan)}
     stored = directory.config()
     asked = plan.config.model_dump(mode="json")
     pairs = {
         name: (stored.get(name), asked[name])
         for name in asked
-        if name not in (*_NOT_COMPARED, "settings")
+        if name not in (*_NOT_COMPARED, *own, "settings")
     }
     if _same_base(plan, directory):
         del pairs["model"]
     if tasks is not None:
         pairs["tasks"] = (stored.get("tasks"), list(tasks))
     old, new = with_todays_names(stored.get("settings", {})), plan.settings()
-    pairs |= {name: (old[name], new.get(name)) for name in old}  # newer settings: their default
+    # Newer settings have their default.
+    pairs |= {name: (old[name], new.get(name)) for name in old if name not in own}
     different = [f"{name} {a!r}, not {b!r}" for name, (a, b) in pairs.items() if a != b]
     if different:
         shown = "; ".join(different[:3]) + ("; …" if len(different) > 3 else "")
@@ -100,6 +107,21 @@ def check_stages(
                     f"{directory.path}: the data of task '{data.name}' is not what its stage was "
                     "trained on; choose another folder"
                 )
+
+
+def going_on(plan: Plan, place: Path) -> str:
+    """What a run of this plan would find in its folder. Raises NloraError if it were refused."""
+    directory = ModelDirectory(place)
+    if not directory.exists() or not begun(directory):
+        return f"{place} holds no stage yet; the run would begin there"
+    check_plan(plan.with_precision(directory.precision()), directory, [d.name for d in plan.stream])
+    done, planned = directory.stages(), plan.stages()
+    check_stages(directory, done, planned)
+    if len(done) == len(planned):
+        return f"{place}: all {len(done)} stages are there; the run would do nothing"
+    return (
+        f"{place}: {len(done)} of {len(planned)} stages are there; the run would go on after them"
+    )
 
 
 def begun(directory: ModelDirectory) -> bool:

@@ -14,9 +14,18 @@ from nlora.data.comparing import told
 from nlora.data.task import TaskData
 from nlora.data.writable import check_readable, check_writable
 from nlora.errors import NloraError
-from nlora.plan.config import RunConfig, stored_config
+from nlora.methods.parts.terms import never_acting
+from nlora.plan.budgets import (
+    LIMITS,
+    at_stage,
+    check_same,
+    in_words,
+    with_settings_of,
+    without_limits,
+)
+from nlora.plan.config import RunConfig, stored_config, with_todays_names
 from nlora.plan.given import check_names, known_task
-from nlora.plan.resolve import Plan, resolve
+from nlora.plan.resolve import Plan, resolve, sampled
 from nlora.progress import NoProgress, Progress
 from nlora.store.directory import ModelDirectory
 
@@ -58,7 +67,9 @@ def learn(
     """Add one task to a model directory; the results.
 
     `config` starts a new directory; an existing one goes on as its `model.json` says, which a
-    `config` must equal. A task that was learned already, from the same data, is not learned again.
+    `config` must equal but for the budget of the new stage (`plan.budgets`): all rows are used
+    unless it has limits, and settings that it does not name are the directory's. A task that was
+    learned already, from the same data, is not learned again.
     """
     progress = spoken(progress)
     directory = ModelDirectory(out)
@@ -69,6 +80,10 @@ def learn(
                 f"{out} holds no model; a new one needs --model and --method, or --from-adapter"
             )
         config = stored_config(directory)
+        if begun(directory):
+            config = without_limits(config)
+    elif exists and begun(directory):
+        config = with_settings_of(config, directory.config())
     if task.only_tested:
         raise NloraError(
             f"task '{task.name}' has no training examples; a task that is only tested belongs into "
@@ -82,21 +97,55 @@ def learn(
         if task.name in [known.name for known in others]:
             raise NloraError(f"{out} only tests '{task.name}'; give this task another name")
         if task.name not in names:
-            known = [] if begun(directory) or config.knows is None else [known_task(config.knows)]
+            knows = None if begun(directory) else config.knows
+            known = [] if knows is None else [sampled(known_task(knows), config)]
             stream = [*known, *earlier, data, *others]
             if known:
                 check_names(stream)
+            plan = _own_budget(plan, data, directory, progress)
             return _learn_all(plan.with_stream(stream), directory, progress, extend=True)
         plan = plan.with_precision(directory.precision())
         check_plan(plan, directory, None)
-        fingerprints = [r.fingerprints.get(task.name) for r in directory.stages()]
-        if data.fingerprint() not in fingerprints:
-            raise NloraError(
-                f"{out} has learned another task named '{task.name}'; give this one another name"
-            )
-        progress.message(f"{out} has learned '{task.name}' already, nothing to do")
+        _check_same_task(plan, task, directory, progress)
         tasks = [*names, *(known.name for known in others)]
         return _write_results(directory, tasks, config.method)
+
+
+def _own_budget(plan: Plan, data: TaskData, directory: ModelDirectory, progress: Progress) -> Plan:
+    """The plan with the budget of the stage that a directory gets next; what it is, is said."""
+    progress.message(f"'{data.name}': {in_words(data.used())} are used")
+    if not begun(directory):
+        return plan
+    stored = directory.config()
+    for name in LIMITS:
+        if getattr(plan.config, name) is None and stored.get(name) is not None:
+            flag = f"--{name.replace('_', '-')} {stored[name]}"
+            progress.message(f"{flag} of the first stage is not inherited; give it again to use it")
+    plan, said = at_stage(plan, len(directory.stages()) + 1)
+    for line in said:
+        progress.message(line)
+    return plan
+
+
+def _check_same_task(
+    plan: Plan, task: TaskData, directory: ModelDirectory, progress: Progress
+) -> None:
+    """Raise NloraError unless a task was learned already, from the same data, as is asked."""
+    stored = directory.config()
+    for record in directory.stages():
+        then = record.budget or {name: stored.get(name) for name in LIMITS}
+        limits = {name: then.get(name) for name in LIMITS}
+        used = sampled(task, plan.config.model_copy(update=limits))
+        if record.fingerprints.get(task.name) == used.fingerprint():
+            check_same(plan, then, with_todays_names(stored.get("settings", {})), task.name)
+            progress.message(
+                f"{directory.path} has learned '{task.name}' already "
+                f"({in_words(used.used())}), nothing to do"
+            )
+            return
+    raise NloraError(
+        f"{directory.path} has learned another task named '{task.name}'; give this one another name"
+    )
 
 
 def spoken(progress: Progress | None) -> Progress:
@@ -135,11 +184,14 @@ def _train(
 ) -> dict[str, Any]:
     """Load the model, begin the directory if it is new, and learn what is left."""
     from nlora.continual.model import ContinualModel
+    from nlora.continual.preview import planned_steps
     from nlora.continual.taking_over import take_over
     from nlora.training.determinism import deterministic
     from nlora.training.trainer import check_available
 
     check_available(plan.run)
+    for line in plan.run.doubts():
+        progress.message(line)
     tasks = [data.name for data in plan.stream]
     method, evaluate = plan.config.method, plan.config.evaluate
     with deterministic(plan.run.deterministic):
@@ -149,6 +201,10 @@ def _train(
         check_writable(model.encoder, asked, progress.message)
         check_readable(model.encoder, asked, plan.run.max_new_tokens, progress.message)
         for line in filter(None, (told(data.task) for data in asked)):
+            progress.message(line)
+        left = stages[done:]
+        lengths = zip(left, planned_steps(plan, model.encoder, left), strict=True)
+        for line in never_acting(plan.method, ((stage.index, n) for stage, n in lengths)):
             progress.message(line)
         if not going_on:
             processes.on_main(lambda: directory.write_config(document(plan)))

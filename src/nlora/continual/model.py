@@ -30,6 +30,7 @@ from nlora.evaluation.answers import Prediction
 from nlora.fast.attention import use_plain_attention
 from nlora.methods.base import Route
 from nlora.methods.context import Context, Stage
+from nlora.plan.budgets import budget
 from nlora.plan.resolve import Plan
 from nlora.plan.resolve import trained as trained_of
 from nlora.progress import NoProgress, Progress, shown
@@ -176,6 +177,7 @@ class ContinualModel:
             tasks=[data.task.to_json() for data in stage.tasks],
             fingerprints={data.name: data.fingerprint() for data in stage.tasks},
             seed=stage.seed,
+            budget=budget(self.plan, stage),
             examples=trained.examples,
             steps=trained.steps,
             trainable_parameters=sum(p.numel() for p in self.adapter.trained().values()),

@@ -13,6 +13,8 @@ from nlora.data.balance import label_counts, majority
 from nlora.data.encode import Encoder
 from nlora.data.task import Example, TaskData
 from nlora.data.writable import check_readable, check_writable
+from nlora.methods.context import Stage
+from nlora.methods.parts.terms import never_acting
 from nlora.plan.resolve import Plan, trained
 from nlora.training.loop import count_steps
 from nlora.training.trainer import check_available
@@ -77,27 +79,35 @@ def preview(plan: Plan) -> Preview:
     if plan.run.quantization != "none":
         check_frozen(plan, plan.run.quantization)
     encoder = make_encoder(plan, backbone)
-    notes: list[str] = []
+    notes = plan.run.doubts()
     check_writable(encoder, plan.stream, notes.append)
     check_readable(encoder, plan.stream, plan.run.max_new_tokens, notes.append)
     adapter = make_adapter(plan, backbone)
     adapter.begin()
     stages = plan.stages()
-    counts = [
-        sum(len(encoder.chats.separate(data.train)) for data in stage.tasks) for stage in stages
-    ]
+    steps = planned_steps(plan, encoder, stages)
+    lengths = zip(stages, steps, strict=True)
+    notes += never_acting(plan.method, ((stage.index, count) for stage, count in lengths))
     return Preview(
         tasks=[_task(encoder, data) for data in plan.stream],
-        stages=[
-            (stage.name, count_steps(count, plan.run, stage.index))
-            for stage, count in zip(stages, counts, strict=True)
-        ],
+        stages=[(stage.name, count) for stage, count in zip(stages, steps, strict=True)],
         examples=[_render(encoder, e) for e in _first_two(plan.stream)],
         adapted=adapter.targets,
         trainable_parameters=sum(p.numel() for p in adapter.trained().values()),
         all_parameters=total,
         notes=notes,
     )
+
+
+def planned_steps(plan: Plan, encoder: Encoder, stages: Sequence[Stage]) -> list[int]:
+    """The optimiser steps of each stage, without examples that are replayed or generated."""
+    counts = [
+        sum(len(encoder.chats.separate(data.train)) for data in stage.tasks) for stage in stages
+    ]
+    return [
+        count_steps(count, plan.run, stage.index)
+        for stage, count in zip(stages, counts, strict=True)
+    ]
 
 
 def _task(encoder: Encoder, data: TaskData) -> TaskPreview:

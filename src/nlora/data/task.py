@@ -76,6 +76,13 @@ class TaskData:
     """What reading its files decided and left out, in words."""
     bad_rows: int = 0
     """How many rows were left out because they could not be read."""
+    rows: tuple[int, int] | None = field(default=None, compare=False)
+    """How many there were to train and to test on before a sample was drawn."""
+
+    def used(self) -> dict[str, list[int]]:
+        """Of `train` and `test`, how many rows are used and how many there were."""
+        there = self.rows or (len(self.train), len(self.test))
+        return {"train": [len(self.train), there[0]], "test": [len(self.test), there[1]]}
 
     @property
     def name(self) -> str:

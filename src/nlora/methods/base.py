@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, Protocol
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
+from nlora.adapters.settings import Strict
 from nlora.errors import NloraError
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ PerStage = Annotated[float | list[float], AfterValidator(_at_least_zero), ONE_PE
 """A setting of at least 0 with one value, or one per stage."""
 
 
-class Settings(BaseModel):
+class Settings(Strict):
     """A method's own settings, validated where they enter. Subclasses add fields with help."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -252,6 +253,13 @@ class Method:
 
     def penalties(self, ctx: Context) -> list[Penalty]:
         """The terms that depend on parameters only. Default: none."""
+        return []
+
+    def measured(self, stage: int) -> list[str]:
+        """The penalties of stage 1, 2, … whose weight is measured over its first steps, by name.
+
+        In a stage of fewer steps they never act, which is told beforehand. Default: none.
+        """
         return []
 
     def gradients(self, ctx: Context) -> Mapping[Parameter, Tensor] | None:

@@ -127,3 +127,9 @@ class Ella(LoraMethod):
             overlap = PastOverlap(lora, weight, s.ella_unit == "relative", ctx.stage.steps)
             terms.append(ready(overlap, ctx.stage))
         return terms
+
+    def measured(self, stage: int) -> list[str]:
+        """The overlap too, from the second task on, where its weight is a ratio."""
+        s = self.settings
+        weighed = s.ella_unit == "relative" and per_stage(s.ella_weight, stage, "ella_weight")
+        return [*super().measured(stage), *(["ella"] if weighed and stage > 1 else [])]

@@ -34,6 +34,9 @@ from nlora.methods.seq_lora import SeqLora
 from nlora.methods.sparse_masks import SparseMasks
 from nlora.methods.zero_shot import ZeroShot
 
+PLUGIN_MODULE = "nlora_plugin_"
+"""How the name begins under which a user's file is imported."""
+
 BUILT_IN: tuple[type[Method], ...] = (
     SeqFt,
     SeqLora,
@@ -148,7 +151,7 @@ def _entries(values: Iterable[Any]) -> list[Entry]:
 def _import(path: Path) -> Any:
     if not path.is_file():
         raise NloraError(f"plugin file {path} does not exist")
-    spec = importlib.util.spec_from_file_location(f"nlora_plugin_{path.stem}", path)
+    spec = importlib.util.spec_from_file_location(f"{PLUGIN_MODULE}{path.stem}", path)
     if spec is None or spec.loader is None:
         raise NloraError(f"plugin file {path} is not a Python file")
     module = importlib.util.module_from_spec(spec)

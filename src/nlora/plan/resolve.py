@@ -101,8 +101,8 @@ class Plan(Choice):
         ]
 
     def with_stream(self, stream: Sequence[TaskData]) -> "Plan":
-        """The same plan over other tasks, of which as many examples are used as it asks for."""
-        return replace(self, stream=tuple(sampled(data, self.config) for data in stream))
+        """The same plan over other tasks, whose examples are those that are used."""
+        return replace(self, stream=tuple(stream))
 
     def with_precision(self, precision: str | None) -> "Plan":
         """The plan in the precision in which its directory was begun, if `auto` was asked for.
@@ -220,6 +220,7 @@ def sampled(data: TaskData, config: RunConfig) -> TaskData:
         data,
         train=sample(data.train, config.max_train, config.seed),
         test=sample(data.test, config.max_eval, seed=0),
+        rows=data.rows or (len(data.train), len(data.test)),
     )
 
 

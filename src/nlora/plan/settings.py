@@ -6,7 +6,11 @@ from pydantic import AfterValidator, Field
 
 from nlora.adapters.settings import AdapterSettings, Count
 from nlora.data.prompts import PromptForm
-from nlora.methods.base import ONE_PER_STAGE, PerStage
+from nlora.methods.base import LARGEST, ONE_PER_STAGE, PerStage
+
+UNUSUAL = 1.0
+"""A learning rate beyond this is more likely a slip than a choice (the largest of the recipes, for
+soft prompts with Adafactor, is 0.5)."""
 
 Schedule = Literal[
     "constant", "linear", "cosine", "cosine_with_restarts", "polynomial", "inverse_sqrt"
@@ -34,8 +38,10 @@ class RunSettings(AdapterSettings):
     learning_rate: PerStage = Field(1e-3, description="one value or one per stage")
     schedule: Schedule = Field("constant", description="of the learning rate within a stage")
     optimizer: str = Field("adamw_torch", description="optimiser (Transformers' names)")
-    weight_decay: float = Field(0.0, ge=0, description="of the optimiser")
-    max_grad_norm: float = Field(1.0, ge=0, description="clip gradients at this norm; 0 for not")
+    weight_decay: float = Field(0.0, ge=0, le=LARGEST, description="of the optimiser")
+    max_grad_norm: float = Field(
+        1.0, ge=0, le=LARGEST, description="clip gradients at this norm; 0 for not"
+    )
     max_length: Count = Field(512, description="longest prompt, in tokens")
     max_text_tokens: Count | None = Field(None, description="cut the text alone to so many tokens")
     max_new_tokens: Count = Field(50, description="longest answer in evaluation")
@@ -57,3 +63,13 @@ class RunSettings(AdapterSettings):
         False, description="on a GPU: the same numbers each time, slower (a CPU always does)"
     )
     report_to: str = Field("none", description="a tracker that Transformers knows (tensorboard, …)")
+
+    def doubts(self) -> list[str]:
+        """What is allowed and more likely a slip than a choice, to be told before training."""
+        rates = self.learning_rate if isinstance(self.learning_rate, list) else [self.learning_rate]
+        return [
+            f"learning_rate {rate:g} is far beyond what trains a language model (1e-5 to 1e-2, up "
+            f"to {UNUSUAL:g} for soft prompts); is it meant?"
+            for rate in dict.fromkeys(rates)
+            if rate > UNUSUAL
+        ]

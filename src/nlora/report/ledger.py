@@ -56,6 +56,15 @@ def read(path: Path) -> list[dict[str, Any]]:
 
     Raises NloraError, with the line, for what is none.
     """
+    if (path / "ledger.jsonl").is_file():
+        raise NloraError(f"{path} is a folder; give its ledger, {path / 'ledger.jsonl'}")
+    if (path / "model.json").is_file():
+        raise NloraError(
+            f"{path} is a model directory and no ledger; "
+            f"`nlora study row {path} > ledger.jsonl` makes one of it"
+        )
+    if path.is_dir():
+        raise NloraError(f"{path} is a folder without ledger.jsonl, which `nlora compare` writes")
     if not path.is_file():
         raise NloraError(f"{path} does not exist; `nlora compare` writes OUT/ledger.jsonl")
     return [_with_todays_names(row) for row in lines(path, {"configuration", "base"})]

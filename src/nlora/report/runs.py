@@ -1,5 +1,7 @@
 """The runs of some ledgers, side by side: by model, precision and budget, method, stream, seed."""
 
+import json
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +13,10 @@ from nlora.errors import NloraError, unknown
 from nlora.report import ledger
 
 ZERO_SHOT = "zero-shot"
+_LISTED = 5
+"""How many rows that are left out are listed."""
+
+log = logging.getLogger("nlora")
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,8 @@ class Run:
         """What must be equal for numbers to stand in one table."""
         c = self.row["configuration"]
         precision, base = c["settings"].get("precision"), self.row["base"]
-        return base["title"], base["revision"], precision, c["max_train"], c["max_eval"]
+        own = json.dumps(c["budgets"], sort_keys=True) if c.get("budgets") else None
+        return base["title"], base["revision"], precision, c["max_train"], c["max_eval"], own
 
 
 def untrained(label: str) -> bool:
@@ -115,7 +122,13 @@ def sections(paths: Sequence[Path], methods: Sequence[str] = ()) -> list[Section
     for run in runs:
         if run.label in wanted or untrained(run.label):
             by_budget.setdefault(run.budget, []).append(run)
-    return [Section(_title(budget), _unique(found)) for budget, found in by_budget.items()]
+    dropped: list[str] = []
+    made = [Section(_title(b), _unique(found, dropped)) for b, found in by_budget.items()]
+    if dropped:
+        more = f"; and {len(dropped) - _LISTED} more" if len(dropped) > _LISTED else ""
+        listed = "; ".join(dropped[:_LISTED])
+        log.warning("%d of %d rows are left out: %s%s", len(dropped), len(runs), listed, more)
+    return made
 
 
 def _runs(path: Path) -> Iterable[Run]:
@@ -134,24 +147,39 @@ def _runs(path: Path) -> Iterable[Run]:
 
 
 def _title(budget: tuple[Any, ...]) -> str:
-    title, _, precision, train, test = budget
+    title, _, precision, train, test, own = budget
     sizes = [f"{n} {kind}" for n, kind in ((train, "training"), (test, "test")) if n is not None]
     counted = f"at most {' and '.join(sizes)} examples a task" if sizes else "all examples"
+    if own is not None:
+        counted += f", but for {', '.join(json.loads(own))}, with budgets of their own"
     return ", ".join(filter(None, (title, precision, counted)))
 
 
-def _unique(runs: list[Run]) -> list[Run]:
-    """Without repetitions; a failed run gives way to one that did not."""
+def _unique(runs: list[Run], dropped: list[str]) -> list[Run]:
+    """Without repetitions; a failed run gives way to one that did not. What goes is `dropped`."""
     kept: dict[tuple[str, str, int], Run] = {}
     for run in runs:
         key = (run.label, run.stream, run.seed)
         old = kept.get(key)
         if old is None or old.error:
             kept[key] = run
-        elif not run.error and run.row.get("hash") != old.row.get("hash"):
+            if old is not None:
+                dropped.append(f"{old.place}: a failed run that was done again")
+        elif run.error:
+            dropped.append(f"{run.place}: a failed run that was done again")
+        elif run.row.get("hash") != old.row.get("hash"):
             raise NloraError(
                 f"{old.place} and {run.place} are different runs of {run.label} on {run.stream} "
                 f"with seed {run.seed}{_difference(old, run)}; make their tables separately"
+            )
+        elif run.row.get("accuracy_matrix") == old.row.get("accuracy_matrix") and (
+            run.row.get("average_accuracy") == old.row.get("average_accuracy")
+        ):
+            dropped.append(f"{run.place}: the run of {old.place} once more")
+        else:
+            dropped.append(
+                f"{run.place}: the run of {old.place}, once more with other numbers; the first "
+                "counts"
             )
     first: dict[tuple[str, str], Run] = {}
     for run in (run for run in kept.values() if not run.error):

@@ -2,7 +2,7 @@
 
     model.json          what the model is: base model, method, settings, stream, seed, limits
     stages/001-name/    one committed stage each
-        stage.json          task, manifest of updates, accuracies, timing, hash of every other file
+        stage.json          task, manifest of updates, accuracies, timing, hashes of all files
         losses.jsonl        every loss term by name, per optimiser step
         test.jsonl          the task's test examples, so that a later stage can measure forgetting
         predictions.jsonl   every answer given in the evaluation after the stage
@@ -25,66 +25,27 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, Field, ValidationError
 
 from nlora.checksum import sha256
 from nlora.errors import NloraError
-from nlora.store.atomic import draft_text, indented, new_folder, write_json
+from nlora.store.atomic import draft_text, new_folder, write_json
+from nlora.store.records import (
+    StageRecord,
+    check_manifests,
+    read_json,
+    read_record,
+    read_text,
+    sealed,
+    stage_folder,
+)
+
+__all__ = ["ModelDirectory", "StageRecord", "stage_folder"]
 
 FORMAT = 1
 _OURS = {"model.json", "results.json", "stages", "logs", ".lock"}
 # What a killed process may leave: half a file (with its process's number), half a stage.
 _FILE_DRAFT = re.compile(r"\.(model|results)\.json-\d+")
 _STAGE_DRAFT = re.compile(r"\.\d{3,}-.*")
-
-
-class StageRecord(BaseModel):
-    """`stage.json`: all that is known of one committed stage."""
-
-    format: int = FORMAT
-    index: int
-    """0 for the zero-shot evaluation, then 1, 2, …"""
-    name: str
-    tasks: list[dict] = Field(default_factory=list)
-    fingerprints: dict[str, str] = Field(default_factory=dict)
-    """Of the data of each task trained or tested here."""
-    seed: int = 0
-    updates: list[str] = Field(default_factory=list)
-    """The manifest: the stages whose updates, in order, make up the model after this stage."""
-    examples: int = 0
-    steps: int = 0
-    trainable_parameters: int = 0
-    accuracy: dict[str, float] = Field(default_factory=dict)
-    """Per cent by task, of the model as it was after this stage."""
-    among_labels: dict[str, float] = Field(default_factory=dict)
-    """Likewise where the answer is the most likely of the task's labels, whatever greedy decoding
-    says, by task that has labels."""
-    off_list: dict[str, float] = Field(default_factory=dict)
-    """Per cent of answers that are none of the task's labels, by task that has labels."""
-    tested: dict[str, int] = Field(default_factory=dict)
-    by_label: dict[str, Any] = Field(default_factory=dict)
-    """By task and label: precision, recall, support, and what its examples were answered with."""
-    notes: dict[str, Any] = Field(default_factory=dict)
-    """What the method and its adapter recorded, such as the measured weight of a penalty."""
-    seconds: dict[str, float] = Field(default_factory=dict)
-    peak_memory_bytes: int = 0
-    versions: dict[str, str] = Field(default_factory=dict)
-    files: dict[str, str] = Field(default_factory=dict)
-    """SHA-256 of every other file of the stage."""
-
-    @property
-    def folder(self) -> str:
-        """The name of the stage's folder: number and name, in characters fit for a file."""
-        return stage_folder(self.index, self.name)
-
-
-def stage_folder(index: int, name: str) -> str:
-    """A stage's number and name, in characters fit for a file.
-
-    >>> stage_folder(1, "../sst 2")
-    '001-..-sst-2'
-    """
-    return f"{index:03d}-{re.sub(r'[^A-Za-z0-9._+-]+', '-', name)}"
 
 
 class ModelDirectory:
@@ -157,7 +118,7 @@ class ModelDirectory:
     def config(self) -> dict[str, Any]:
         """`model.json`. Raises NloraError if it cannot be read, or is something else."""
         path = self.path / "model.json"
-        value = _read_json(path)
+        value = read_json(path)
         if value.get("format") != FORMAT:
             raise NloraError(
                 f"{path} is not a model directory's: its 'format' is {value.get('format')!r}, "
@@ -178,16 +139,13 @@ class ModelDirectory:
         return next((r for r in self._records() if r.index == 0), None)
 
     def _records(self) -> list[StageRecord]:
-        records = []
-        for folder in [p for p in self._stages.glob("[0-9]*") if p.is_dir()]:
-            try:
-                records.append(StageRecord.model_validate(_read_json(folder / "stage.json")))
-            except ValidationError as error:
-                raise NloraError(f"{folder / 'stage.json'}: {error.errors()[0]['msg']}") from error
+        folders = [p for p in self._stages.glob("[0-9]*") if p.is_dir()]
+        records = [read_record(folder / "stage.json") for folder in folders]
         records.sort(key=lambda r: r.index)
         numbers = [r.index for r in records if r.index > 0]
         if numbers != list(range(1, len(numbers) + 1)):
             raise NloraError(f"{self._stages}: stages are missing, found {numbers}")
+        check_manifests(self._stages, records)
         return records
 
     def stage_path(self, record: StageRecord) -> Path:
@@ -204,7 +162,7 @@ class ModelDirectory:
             if not record.tasks and "test.jsonl" not in record.files:
                 continue
             self._verify(record, "test.jsonl")
-            text = _read(self.stage_path(record) / "test.jsonl")
+            text = read_text(self.stage_path(record) / "test.jsonl")
             # Only "\n" ends a line: str.splitlines would also cut at U+2028 inside a text.
             for line in text.removesuffix("\n").split("\n"):
                 row = json.loads(line)
@@ -261,7 +219,7 @@ class ModelDirectory:
             write(draft)
             files = sorted(p for p in draft.rglob("*") if p.is_file())
             record.files = {p.relative_to(draft).as_posix(): sha256(p) for p in files}
-            draft_text(draft / "stage.json", indented(record.model_dump()))
+            draft_text(draft / "stage.json", sealed(record))
 
     def adopt(self, other: "ModelDirectory", record: StageRecord, **changes: Any) -> None:
         """Commit a copy of a stage of another directory, these fields of its record changed.
@@ -283,27 +241,8 @@ class ModelDirectory:
 
     def results(self) -> dict[str, Any]:
         """`results.json`. Raises NloraError if it cannot be read."""
-        return _read_json(self.path / "results.json")
+        return read_json(self.path / "results.json")
 
 
 def _ours(name: str) -> bool:
     return name in _OURS or _FILE_DRAFT.fullmatch(name) is not None
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(_read(path))
-    except json.JSONDecodeError as error:
-        raise NloraError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise NloraError(f"{path} must hold a JSON object")
-    return value
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise NloraError(f"{path} does not exist") from error
-    except UnicodeDecodeError as error:
-        raise NloraError(f"{path} is not UTF-8: {error}") from error

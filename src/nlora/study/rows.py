@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from nlora.data.task import digest
 from nlora.errors import NloraError
 from nlora.machine import machine
 from nlora.methods.registry import method
+from nlora.plan.budgets import value_at
 from nlora.plan.config import with_todays_names
 from nlora.report.ledger import pack, rounded
 from nlora.store.directory import ModelDirectory, StageRecord
@@ -42,6 +44,8 @@ def row(directory: ModelDirectory, made_by: str | None) -> dict[str, Any]:
     found = configuration(document)
     wanted = _needs(document)
     records = directory.stages()
+    if own := _own_budgets(document, records):
+        found["budgets"] = own
     zero = directory.zero_shot()
     everything = [*([zero] if zero else []), *records]
     return {
@@ -68,6 +72,20 @@ def row(directory: ModelDirectory, made_by: str | None) -> dict[str, Any]:
         "commit": made_by,
         "geometry": _geometry(directory, wanted),
     }
+
+
+def _own_budgets(
+    document: dict[str, Any], records: Sequence[StageRecord]
+) -> dict[str, dict[str, Any]]:
+    """By stage, what it was trained with that is not what `model.json` says; most runs: nothing."""
+    known = {**document, **with_todays_names(document["settings"])}
+    found = {}
+    for record in records:
+        there = {name: v for name, v in record.budget.items() if name != "rows" and name in known}
+        asked = {name: value_at(known[name], record.index) for name in there}
+        if differ := {name: v for name, v in there.items() if v != asked[name]}:
+            found[record.name] = differ
+    return found
 
 
 def commit() -> str | None:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from nlora.continual.agreement import document
 from nlora.data.task import digest
+from nlora.plan.budgets import budget
 from nlora.plan.resolve import Plan, trained
 from nlora.store.directory import ModelDirectory
 
@@ -79,7 +80,9 @@ def adopt(plan: Plan, out: Path, zero: Path | None, first: Path | None) -> None:
             assert record is not None
             notes = {**record.notes, "copied_from": "/".join(path.parts[-3:])}
             seed = record.seed if stage else plan.config.seed
-            directory.adopt(other, record, notes=notes, seed=seed)
+            # A weight that decides nothing in a first stage may be another one here.
+            own = budget(plan, plan.stages()[0]) if stage else record.budget
+            directory.adopt(other, record, notes=notes, seed=seed, budget=own)
 
 
 def _document(plan: Plan, other: dict[str, Any]) -> dict[str, Any]:

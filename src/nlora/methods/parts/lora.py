@@ -198,6 +198,12 @@ class LoraMethod(Method):
         )
         return [ready(term, ctx.stage)]
 
+    def measured(self, stage: int) -> list[str]:
+        """ℓ₁ and its like, where the weight is a ratio."""
+        s = self.settings
+        weighed = s.penalty != "none" and s.l1_unit == "relative" and per_stage(s.l1, stage, "l1")
+        return ["l1"] if weighed else []
+
     @property
     def routes_by_input(self) -> bool:
         """As the setting says, or where a subclass has a rule of its own."""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from nlora.lowrank.checks import Gradients
     from nlora.lowrank.factors import Factors
+    from nlora.methods.base import Method
     from nlora.methods.context import Stage, Step
 
 MOMENTUM = 0.9
@@ -78,7 +79,7 @@ class OnFactors(Weighted):
         self.factors = list(factors)
         self.parameters: list[Any] = [p for f in self.factors for p in (f.A, f.B)]
         self.relative = relative
-        self.warm_up = max(4, math.ceil(steps / 10)) if relative else 0
+        self.warm_up = warm_up(steps) if relative else 0
         self.factor: float | None = None
         """λ, once it is known."""
         self.measured: dict[str, float] = {}
@@ -145,6 +146,29 @@ class OnFactors(Weighted):
     def notes(self) -> dict[str, Any]:
         """λ as it was used, and the norms it was measured from."""
         return {"lambda": self.factor, "warm_up_steps": self.warm_up, **self.measured}
+
+
+def warm_up(steps: int) -> int:
+    """The steps over which a weight is measured, in a stage of so many."""
+    return max(4, math.ceil(steps / 10))
+
+
+def never_acting(method: Method, stages: Iterable[tuple[int, int]]) -> list[str]:
+    """A line for each penalty that has no weight in some of the stages (index, steps).
+
+    They are too short to measure it, so the run is one without the penalty there.
+    """
+    planned = list(stages)
+    by_name: dict[str, list[int]] = {}
+    for index, steps in planned:
+        for name in method.measured(index) if 0 < steps <= warm_up(steps) else ():
+            by_name.setdefault(name, []).append(steps)
+    return [
+        f"penalty '{name}' never acts in {len(short)} of {len(planned)} stages: they have "
+        f"{max(short)} steps or fewer, and its weight is measured over the first {warm_up(0)}; "
+        "more epochs or a smaller batch_size give it steps"
+        for name, short in by_name.items()
+    ]
 
 
 P = TypeVar("P", bound=OnFactors)

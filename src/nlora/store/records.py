@@ -1,0 +1,144 @@
+"""`stage.json`: what is known of one committed stage, sealed by its own hash."""
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field, ValidationError
+
+from nlora.errors import NloraError
+from nlora.store.atomic import indented
+
+FORMAT = 2
+"""From 2 on a record has its hash."""
+SEAL = "sha256"
+_NEEDED = ("index", "name", "updates", "accuracy", "files")
+"""What the records of every version have."""
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class StageRecord(BaseModel):
+    """`stage.json`: all that is known of one committed stage."""
+
+    format: int = FORMAT
+    index: int = Field(ge=0)
+    """0 for the zero-shot evaluation, then 1, 2, …"""
+    name: str
+    tasks: list[dict] = Field(default_factory=list)
+    fingerprints: dict[str, str] = Field(default_factory=dict)
+    """Of the data of each task trained or tested here."""
+    seed: int = 0
+    updates: list[str] = Field(default_factory=list)
+    """The manifest: the stages whose updates, in order, make up the model after this stage."""
+    budget: dict[str, Any] = Field(default_factory=dict)
+    """Limits, learning rate, epochs and the like of this stage; rows used and there, by task."""
+    examples: int = 0
+    steps: int = 0
+    trainable_parameters: int = 0
+    accuracy: dict[str, Finite] = Field(default_factory=dict)
+    """Per cent by task, of the model as it was after this stage."""
+    among_labels: dict[str, float] = Field(default_factory=dict)
+    """Likewise where the answer is the most likely of the task's labels, whatever greedy decoding
+    says, by task that has labels."""
+    off_list: dict[str, float] = Field(default_factory=dict)
+    """Per cent of answers that are none of the task's labels, by task that has labels."""
+    tested: dict[str, int] = Field(default_factory=dict)
+    by_label: dict[str, Any] = Field(default_factory=dict)
+    """By task and label: precision, recall, support, and what its examples were answered with."""
+    notes: dict[str, Any] = Field(default_factory=dict)
+    """What the method and its adapter recorded, such as the measured weight of a penalty."""
+    seconds: dict[str, float] = Field(default_factory=dict)
+    peak_memory_bytes: int = 0
+    versions: dict[str, str] = Field(default_factory=dict)
+    files: dict[str, str] = Field(default_factory=dict)
+    """SHA-256 of every other file of the stage."""
+
+    @property
+    def folder(self) -> str:
+        """The name of the stage's folder: number and name, in characters fit for a file."""
+        return stage_folder(self.index, self.name)
+
+
+def stage_folder(index: int, name: str) -> str:
+    """A stage's number and name, in characters fit for a file.
+
+    >>> stage_folder(1, "../sst 2")
+    '001-..-sst-2'
+    """
+    return f"{index:03d}-{re.sub(r'[^A-Za-z0-9._+-]+', '-', name)}"
+
+
+def sealed(record: StageRecord) -> str:
+    """The text of `stage.json`, with a hash of all else in it."""
+    written = record.model_dump() | {"format": FORMAT}  # also what is copied from an older one
+    values = json.loads(indented(written))  # as it is read again
+    return indented({**values, SEAL: seal(values)})
+
+
+def seal(values: dict[str, Any]) -> str:
+    """The SHA-256 of a record without its own hash, however it is laid out."""
+    rest = {name: value for name, value in values.items() if name != SEAL}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def read_record(path: Path) -> StageRecord:
+    """A stage's record. Raises NloraError, with file and key, for what is none or was changed.
+
+    Records of format 1 have no hash, and are taken as they are.
+    """
+    values = read_json(path)
+    for name in _NEEDED:
+        if name not in values:
+            raise NloraError(f"{path}: '{name}' is missing; the file was changed or damaged")
+    try:
+        record = StageRecord.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise NloraError(f"{path}: '{key}': {first['msg']}") from error
+    if record.format > 1 and values.get(SEAL) != seal(values):
+        raise NloraError(f"{path} was changed or damaged: its hash is not the recorded one")
+    if record.folder.lstrip("0") != path.parent.name.lstrip("0"):
+        raise NloraError(f"{path} is the record of stage {record.folder}, which is another one")
+    for name in record.files:
+        file = PurePosixPath(name)
+        if file.is_absolute() or ".." in file.parts or "\\" in name or not file.parts:
+            raise NloraError(f"{path}: 'files' names {name!r}, a path outside it")
+    return record
+
+
+def check_manifests(folder: Path, records: Sequence[StageRecord]) -> None:
+    """Raise NloraError if a record's `updates` are none of the stages up to its own."""
+    places = {record.folder: record.index for record in records if record.index > 0}
+    for record in (r for r in records if r.index > 0):
+        known = [places.get(name, 0) for name in record.updates]
+        if len(known) > len(set(known)) or any(not 0 < k <= record.index for k in known):
+            raise NloraError(
+                f"{folder / record.folder / 'stage.json'}: 'updates' must name committed stages up "
+                f"to this one, each once, not {record.updates}"
+            )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises NloraError."""
+    try:
+        value = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:  # also a number of thousands of digits
+        raise NloraError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise NloraError(f"{path} must hold a JSON object")
+    return value
+
+
+def read_text(path: Path) -> str:
+    """The text of a file. Raises NloraError."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise NloraError(f"{path} does not exist") from error
+    except UnicodeDecodeError as error:
+        raise NloraError(f"{path} is not UTF-8: {error}") from error

@@ -1,0 +1,87 @@
+"""`stage.json`: whatever is wrong with it is one line with file and key, and never believed."""
+
+import json
+
+import pytest
+
+from nlora.errors import NloraError
+from nlora.store.directory import ModelDirectory, StageRecord
+from nlora.store.records import seal
+
+RECORD = ("stages", "002-b", "stage.json")
+
+
+@pytest.fixture
+def directory(tmp_path):
+    made = ModelDirectory(tmp_path / "out")
+    with made.locked():
+        made.write_config({"model": "m"})
+        for index, name, updates in ((1, "a", ["001-a"]), (2, "b", ["001-a", "002-b"])):
+            record = StageRecord(index=index, name=name, updates=updates, accuracy={"a": 12.5})
+            made.commit(record, lambda folder: (folder / "x").write_text("x"))
+    return made
+
+
+def change(directory, sealed=False, **values):
+    """Edit the last record; a value of ... takes its key out."""
+    path = directory.path.joinpath(*RECORD)
+    record = {**json.loads(path.read_text()), **values}
+    record = {name: value for name, value in record.items() if value is not ...}
+    path.write_text(json.dumps({**record, "sha256": seal(record)} if sealed else record))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"updates": ["002-b"]}, {"updates": []}, {"accuracy": {"a": 99.0}}, {"sha256": ...}],
+    ids=str,
+)
+def test_a_record_that_was_changed_is_not_believed(directory, values):
+    change(directory, **values)
+    with pytest.raises(NloraError, match=r"002-b.stage\.json was changed or damaged"):
+        directory.stages()
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"updates": ...}, "'updates' is missing"),
+        ({"accuracy": ...}, "'accuracy' is missing"),
+        ({"accuracy": {"a": "good"}}, r"'accuracy\.a': .*number"),
+        ({"accuracy": {"a": float("nan")}}, r"'accuracy\.a': .*finite"),
+        ({"index": -1}, "'index': .*greater than or equal to 0"),
+        ({"index": 3}, "record of stage 003-b, which is another one"),
+        ({"name": "c"}, "record of stage 002-c"),
+        ({"updates": ["../.."]}, "'updates' must name committed stages"),
+        ({"updates": ["001-a", "001-a"]}, "each once"),
+        ({"updates": ["003-c"]}, "'updates' must name"),
+        ({"updates": "001-a"}, "'updates': .*list"),
+        ({"files": {"../x": "0"}}, r"'files' names '\.\./x'"),
+        ({"files": {"/etc/passwd": "0"}}, "a path outside it"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_is_refused_with_file_and_key_whatever_its_hash(directory, values, said):
+    change(directory, sealed=True, **values)
+    with pytest.raises(NloraError, match=said) as error:
+        directory.stages()
+    assert "stage.json" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"index": ' + "1" * 5000 + "}"], ids=len)
+def test_json_that_cannot_be_read_is_named(directory, text):
+    directory.path.joinpath(*RECORD).write_text(text)
+    with pytest.raises(NloraError, match=r"stage\.json is not valid JSON"):
+        directory.stages()
+
+
+def test_a_record_of_before_there_were_hashes_is_read(directory):
+    change(directory, format=1, sha256=...)
+    assert directory.stages()[1].accuracy == {"a": 12.5}
+
+
+def test_another_layout_of_the_same_values_is_the_same_record(directory):
+    path = directory.path.joinpath(*RECORD)
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps(dict(reversed(values.items())), indent=4))
+    assert [record.name for record in directory.stages()] == ["a", "b"]
