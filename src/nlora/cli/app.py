@@ -1,7 +1,7 @@
 """The command `nlora`. Each command is a file beside this one."""
 
-import errno
 import gc
+import signal
 import sys
 from typing import Annotated, Any
 
@@ -28,12 +28,11 @@ from nlora.cli import (
     table,
 )
 from nlora.cli.console import err
+from nlora.errors import of_disk
 
-NOT_OURS = {
-    *(errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM),
-    *(errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG),
-}
-"""Errors of a disk, or of a path that somebody named."""
+GOES_ON = {"run", "learn", "compare", "demo"}
+"""Commands that commit stages, and go on after the last one."""
+STANDS = "; committed stages stand, the same command goes on after the last one"
 
 
 class FriendlyGroup(TyperGroup):
@@ -59,13 +58,17 @@ class FriendlyGroup(TyperGroup):
             _fail(str(error))
             ctx.exit(2)
         except KeyboardInterrupt:
-            _fail("stopped; committed stages stand, the same command goes on after the last one")
+            _fail(f"stopped{_what_stands(ctx)}")
             ctx.exit(130)
         except OSError as error:
-            if error.errno not in NOT_OURS:
+            if (said := of_disk(error)) is None:
                 raise
-            _fail(f"{error.filename or 'writing'}: {error.strerror}; committed stages stand")
+            _fail(said + _what_stands(ctx))
             ctx.exit(2)
+
+
+def _what_stands(ctx: Any) -> str:
+    return STANDS if ctx.invoked_subcommand in GOES_ON else ""
 
 
 def _fail(message: str) -> None:
@@ -128,4 +131,10 @@ def main() -> None:
         sys.exit(2)
     if not processes.is_main():
         processes.quieten()
-    app()
+    try:
+        app()
+    except KeyboardInterrupt:  # once more, while the first one was told
+        sys.exit(130)
+    finally:
+        # What is left is Python's own end, which a signal would make that of the process.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)

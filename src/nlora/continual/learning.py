@@ -140,6 +140,7 @@ def _train(
     from nlora.training.trainer import check_available
 
     check_available(plan.run)
+    directory.check_writable()
     tasks = [data.name for data in plan.stream]
     method, evaluate = plan.config.method, plan.config.evaluate
     with deterministic(plan.run.deterministic):
