@@ -31,7 +31,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from nlora.checksum import sha256
 from nlora.errors import NloraError
-from nlora.store.atomic import draft_text, indented, new_folder, write_json, write_text
+from nlora.store.atomic import draft_text, indented, naming, new_folder, write_json, write_text
 
 FORMAT = 1
 _OURS = {"model.json", "results.json", "stages", "logs", ".lock"}
@@ -137,15 +137,16 @@ class ModelDirectory:
             return
         lock = FileLock(self.path / ".lock", timeout=0)
         try:
-            with lock:
-                self._remove_leftovers()
-                try:
-                    yield
-                finally:
-                    if new and [p.name for p in self.path.iterdir()] == [".lock"]:
-                        self._remove_empty()
+            with naming(self.path):
+                lock.acquire()
+            self._remove_leftovers()
+            yield
         except Timeout as error:
             raise NloraError(f"{self.path} is in use by another process") from error
+        finally:
+            if new and [p.name for p in self.path.iterdir()] == [".lock"]:
+                self._remove_empty()
+            lock.release()
 
     def writable(self) -> bool:
         """Whether this process may write here; on a read-only disk nobody may."""
