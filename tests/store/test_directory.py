@@ -381,6 +381,14 @@ def test_a_malformed_results_json_is_named(directory):
     assert one_line(error)
 
 
+def test_a_manifest_never_leaves_the_directory(directory):
+    with directory.locked():
+        commit(directory, 3, "third", updates=["../.."])
+    with pytest.raises(NloraError, match=r"names an update that is none: '\.\./\.\.'") as error:
+        directory.update_paths()
+    assert one_line(error)
+
+
 def test_a_missing_stage_is_noticed(directory):
     (directory.path / "stages" / "001-first").rename(directory.path / "moved")
     with pytest.raises(NloraError, match="stages are missing"):

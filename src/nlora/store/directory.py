@@ -243,6 +243,8 @@ class ModelDirectory:
             return []
         manifest = list(records.values())[-1 if stage is None else stage - 1].updates
         for name in manifest:
+            if name not in records:
+                raise NloraError(f"{self._stages}: a stage names an update that is none: {name!r}")
             self.verify(records[name])
         return [self._stages / name / "update" for name in manifest]
 
