@@ -15,12 +15,13 @@ from tests.operations import OPERATIONS
 
 HEAD = """# Crashes
 
-Written by `python -m benchmarks.crashes`. Each call that changes something on the disk fails once: by
-an error of the system (no space, a failing disk, no permission), or by SIGKILL at that very call. What
-a reader sees then is as before (b), as after (a), or between two steps (s: the stage is there, and
-`results.json` not yet). The same once more must end as if nothing had happened, an error must be one
-line with the path, and no draft may stay after an error. Where one of these does not hold, the cell
-says what. Syncs are counted, not done. Whole commands that load a model are not in this table.
+Written by `python -m benchmarks.crashes`. Each call that changes something on the disk fails
+once: by an error of the system (no space, a failing disk, no permission), or by SIGKILL at that
+very call. What a reader sees then is as before (b), as after (a), or between two steps (s: the
+stage is there, and `results.json` not yet). The same once more must end as if nothing had
+happened, an error must be one line with the path, and no draft may stay after an error. Where one
+of these does not hold, the cell says what. Syncs are counted, not done. Whole commands that load
+a model are not in this table.
 """
 
 
