@@ -1,6 +1,7 @@
 """Errors that are the user's to mend, and the nearest name to a misspelt one."""
 
 import difflib
+import errno
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
@@ -12,6 +13,33 @@ class NloraError(Exception):
 
     The command line prints it and exits with status 2; a traceback is a bug.
     """
+
+
+_ADVICE = {
+    errno.ENOSPC: "make room there",
+    errno.EDQUOT: "make room there",
+    errno.EIO: "the disk fails; check it, or choose another place",
+    errno.EROFS: "choose a place that can be written",
+    errno.EACCES: "change its permissions, or choose another place",
+    errno.EPERM: "change its permissions, or choose another place",
+}
+_PATHS = {
+    *(errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR),
+    errno.ENAMETOOLONG,
+}
+"""Errors of a path that somebody named."""
+
+
+def of_disk(error: OSError) -> str | None:
+    """Where, what and what to do, in one line, of an error of a disk or a path; else None.
+
+    >>> of_disk(OSError(28, "No space left on device", "runs/a"))
+    'runs/a: No space left on device; make room there'
+    """
+    if error.errno not in _ADVICE and error.errno not in _PATHS:
+        return None
+    advice = _ADVICE.get(error.errno)
+    return f"{error.filename or 'a file'}: {error.strerror}" + (f"; {advice}" if advice else "")
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> NloraError:

@@ -117,6 +117,17 @@ def test_a_disk_or_path_that_cannot_be_written_is_one_line(refused, monkeypatch,
     assert "committed stages stand" in line
 
 
+@pytest.mark.parametrize("error", [OSError(28, "full", "/some/file"), KeyboardInterrupt()])
+def test_stages_stand_only_where_there_are_any(nlora, monkeypatch, tmp_path, error):
+    def fails(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr("nlora.report.tables.tables", fails)
+    said = nlora("table", tmp_path / "ledger.jsonl").stderr
+    told = "/some/file: full; make room there" if isinstance(error, OSError) else "stopped"
+    assert said.strip() == f"error: {told}"
+
+
 def test_what_is_our_own_fault_is_not_hidden(nlora, monkeypatch):
     fail_in_run(monkeypatch, ZeroDivisionError("a bug"))
     assert isinstance(nlora(*ARGUMENTS).exception, ZeroDivisionError)

@@ -1,6 +1,8 @@
 """An exported model is a plain one that answers as the trained one does."""
 
 import json
+import os
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from nlora.continual.learning import run
 from nlora.continual.model import ContinualModel
 from nlora.errors import NloraError
 from nlora.store.directory import ModelDirectory
+from nlora.store.locks import held
 from tests import tiny
 from tests.runs import LEARNING, config, tree, write_stream
 
@@ -101,3 +104,45 @@ def test_what_is_not_one_model_is_refused_and_nothing_is_overwritten(llama, tmp_
     with pytest.raises(NloraError, match="there is there already"):
         export(tmp_path / "m", tmp_path / "there")
     assert not (tmp_path / "plain").exists()
+
+
+@pytest.fixture
+def learned(finished, tmp_path):
+    """The command for a model that is finished, and where it goes."""
+    return finished("inc-lora").out, tmp_path / "new" / "plain"
+
+
+def fails_to_load(*args, **kwargs):
+    raise AssertionError("it was loaded first")
+
+
+def test_two_that_write_to_one_place_do_not_meet(learned):
+    source, out = learned
+    with held(out):
+        with pytest.raises(NloraError, match="plain is in use by another process"):
+            export(source, out)
+        assert [p.name for p in out.parent.iterdir()] == [".plain.lock"]
+    assert not out.parent.exists()
+
+
+def test_a_full_place_is_found_before_anything_is_loaded(learned, monkeypatch):
+    source, out = learned
+    monkeypatch.setattr(ContinualModel, "begin", fails_to_load)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
+    with pytest.raises(OSError, match=r"GB are needed, and 0\.0 GB are free") as error:
+        export(source, out)
+    assert error.value.filename == str(out)
+    assert not out.parent.exists()
+
+
+def test_a_place_that_cannot_be_written_is_found_before_anything_is_loaded(learned, monkeypatch):
+    source, out = learned
+
+    def refused(path, *args, **kwargs):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("nlora.continual.export._write", fails_to_load)
+    monkeypatch.setattr(os, "open", refused)
+    with pytest.raises(PermissionError) as error:
+        export(source, out)
+    assert error.value.filename == str(out)

@@ -2,8 +2,8 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
+from nlora.continual.asked import Asked
 from nlora.continual.learning import run
-from nlora.continual.model import ContinualModel
 from nlora.methods.registry import method
 from nlora.plan.config import RunConfig
 from nlora.plan.resolve import choose
@@ -18,13 +18,13 @@ def test_nothing_is_forgotten_since_each_task_is_read_with_its_own_prompts(
     stream = runs.write_stream(tmp_path, train=12, test=8, labels=False)  # free text answers
     folder = request.getfixturevalue(model)
     told = {}  # the prompts that were read, by task
-    original = ContinualModel._answer
+    original = Asked.answers
 
     def spy(self, examples):
         told.setdefault(examples[0].task.name, set()).add(tuple(self.adapter.model.reading))
         return original(self, examples)
 
-    monkeypatch.setattr(ContinualModel, "_answer", spy)
+    monkeypatch.setattr(Asked, "answers", spy)
     settings = {**runs.FAST, "epochs": 4, "learning_rate": 0.1}
     results = run(runs.config(folder, stream, settings, method="prog-prompt"), tmp_path / "out")
     assert told == {"colour": {(0,)}, "animal": {(1, 0)}, "fruit": {(2, 1, 0)}}

@@ -265,6 +265,7 @@ def test_a_row_of_before_there_were_cells_has_its_tables(tmp_path):
     ("content", "said"),
     [
         (b"{\n", r"line 1: not valid JSON"),
+        (b"{", "no runs"),
         (b"\n[1]\n", r"line 2: not a row of a ledger"),
         (b'{"value": 1}\n', r"line 1: not a row of a ledger"),
         (b"\xff\n", "not UTF-8"),

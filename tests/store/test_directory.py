@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from nlora.errors import NloraError
+from nlora.errors import NloraError, of_disk
 from nlora.store.directory import ModelDirectory, StageRecord
 from tests.runs import tree
 
@@ -61,10 +61,35 @@ def test_a_full_disk_under_safetensors_is_one_line_and_leaves_no_stage(directory
         raise SafetensorError("Error while serializing: No space left on device (os error 28)")
 
     before = tree(directory.path)
-    with directory.locked(), pytest.raises(NloraError, match=r"003-third.*No space left") as error:
+    with directory.locked(), pytest.raises(OSError, match="No space left") as error:
         directory.commit(StageRecord(index=3, name="third"), fails)
-    assert one_line(error)
+    said = of_disk(error.value)
+    place = directory.path / "stages" / "003-third"
+    assert said == f"{place}: No space left on device; make room there"
     assert tree(directory.path) == before
+
+
+def test_what_cannot_be_written_is_looked_at_without_a_lock(directory, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    (directory.path / ".lock").unlink()
+    with directory.locked():
+        assert [r.name for r in directory.stages()] == ["first", "second"]
+        with pytest.raises(OSError, match="Permission denied") as error:
+            directory.check_writable()
+    assert error.value.filename == str(directory.path)
+    assert not (directory.path / ".lock").exists()
+
+
+def test_results_that_say_the_same_are_not_written_again(directory, monkeypatch):
+    directory.write_results({"value": 1.5})
+
+    def refused(path, text):
+        raise OSError(30, "Read-only file system", str(path))
+
+    monkeypatch.setattr("nlora.store.directory.write_text", refused)
+    directory.write_results({"value": 1.5})
+    with pytest.raises(OSError):
+        directory.write_results({"value": 2.5})
 
 
 def test_what_was_committed_is_read_back(directory):
@@ -353,6 +378,14 @@ def test_a_malformed_results_json_is_named(directory):
     (directory.path / "results.json").write_text("{")
     with pytest.raises(NloraError, match=r"results\.json is not valid JSON") as error:
         directory.results()
+    assert one_line(error)
+
+
+def test_a_manifest_never_leaves_the_directory(directory):
+    with directory.locked():
+        commit(directory, 3, "third", updates=["../.."])
+    with pytest.raises(NloraError, match=r"'updates' must name committed stages") as error:
+        directory.update_paths()
     assert one_line(error)
 
 

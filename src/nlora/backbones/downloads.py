@@ -155,16 +155,21 @@ def _write(download: Download, say: Say) -> None:
     assert download.write is not None
     folder = download.path
     partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # a killed process may have left one
+    damaged = folder.with_name(f".{folder.name}.damaged")
+    for left in (partial, damaged):  # by a killed process
+        shutil.rmtree(left, ignore_errors=True)
     partial.mkdir()
     try:
         download.write(partial, say)
         write_record(partial, download.title, download.source, download.revision)
-        if folder.exists():
-            shutil.rmtree(folder)
+        if folder.exists():  # half of it, without its record, would be in the way
+            folder.rename(damaged)
         partial.rename(folder)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        if damaged.exists() and not folder.exists():
+            damaged.rename(folder)
+        for left in (partial, damaged):
+            shutil.rmtree(left, ignore_errors=True)
     say(f"{download.title} is in {folder}")
 
 

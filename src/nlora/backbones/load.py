@@ -100,11 +100,8 @@ def load(
     except NloraError:
         raise
     except Exception as error:  # files of somebody else: there is no end of what can be wrong
-        reason = (str(error).strip().splitlines() or [repr(error)])[0]
-        if "weights_only" in str(error):  # not what PyTorch advises: to open it all the same
-            reason = "its weights are a pickle with more than tensors in it, which is not opened"
         raise NloraError(
-            f"model '{base.name}' could not be loaded: {reason}{nearest_hint(base.name)}"
+            f"model '{base.name}' could not be loaded: {_reason(error)}{nearest_hint(base.name)}"
         ) from error
     pad = tokenizer.pad_token_id
     if pad is None or pad >= embedding_rows(model):
@@ -119,6 +116,16 @@ def load(
         recommended=base.recommended,
         quantized=told if quantization == "none" else quantization,
     )
+
+
+def _reason(error: Exception) -> str:
+    """What was wrong with a model's files, in one line."""
+    said = str(error)
+    if "weights_only" in said:  # its advice is to unpickle without restriction
+        return "its weights are pickled, and hold more than tensors; save them as safetensors"
+    if isinstance(error, RecursionError):
+        return "one of its JSON files is nested too deeply"
+    return (said.strip().splitlines() or [repr(error)])[0]
 
 
 def embedding_rows(model: Any) -> int:
@@ -148,3 +155,8 @@ def _answers_in_order(config: Any) -> None:
     elif getattr(config, "decoder_start_token_id", None) is None:
         first = getattr(config, "bos_token_id", None)
         config.decoder_start_token_id = config.pad_token_id if first is None else first
+        if config.decoder_start_token_id is None:
+            raise NloraError(
+                "the model does not say which token its answers begin with; set "
+                "decoder_start_token_id in its config.json"
+            )

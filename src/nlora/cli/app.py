@@ -1,8 +1,8 @@
 """The command `nlora`. Each command is a file beside this one."""
 
-import errno
 import gc
 import os
+import signal
 import sys
 import traceback
 from typing import Annotated, Any
@@ -30,15 +30,14 @@ from nlora.cli import (
     table,
 )
 from nlora.cli.console import err, prepare
+from nlora.errors import of_disk
 
 DEBUG = "NLORA_DEBUG"
 """The environment variable with which an error in a user's own file has its traceback."""
 
-NOT_OURS = {
-    *(errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM),
-    *(errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG),
-}
-"""Errors of a disk, or of a path that somebody named."""
+GOES_ON = {"run", "learn", "compare", "demo"}
+"""Commands that commit stages, and go on after the last one."""
+STANDS = "; committed stages stand, the same command goes on after the last one"
 
 
 class FriendlyGroup(TyperGroup):
@@ -64,20 +63,20 @@ class FriendlyGroup(TyperGroup):
             _fail(str(error))
             ctx.exit(2)
         except KeyboardInterrupt:
-            _fail("stopped; committed stages stand, the same command goes on after the last one")
+            _fail(f"stopped{_what_stands(ctx)}")
             ctx.exit(130)
         except Exception as error:
-            if (said := in_own_file(error)) is not None:
-                debug = bool(os.environ.get(DEBUG))
-                hint = f"\n{DEBUG}=1 in the environment shows the whole traceback"
-                _fail(said + ("" if debug else hint))
-                if debug:
-                    raise
-                ctx.exit(1)  # a bug, if not one of nlora's
-            if not isinstance(error, OSError) or error.errno not in NOT_OURS:
+            if isinstance(error, OSError) and (disk := of_disk(error)) is not None:
+                _fail(disk + _what_stands(ctx))
+                ctx.exit(2)
+            if (said := in_own_file(error)) is None:
                 raise
-            _fail(f"{error.filename or 'writing'}: {error.strerror}; committed stages stand")
-            ctx.exit(2)
+            debug = bool(os.environ.get(DEBUG))
+            hint = f"\n{DEBUG}=1 in the environment shows the whole traceback"
+            _fail(said + ("" if debug else hint))
+            if debug:
+                raise
+            ctx.exit(1)  # a bug, if not one of nlora's
 
 
 def in_own_file(error: BaseException) -> str | None:
@@ -101,6 +100,10 @@ def in_own_file(error: BaseException) -> str | None:
     ][-1]
     what = " ".join(f"{type(error).__name__}: {error}".split())
     return f"{summary.filename}, line {summary.lineno}, in {summary.name}: {what} ({summary.line})"
+
+
+def _what_stands(ctx: Any) -> str:
+    return STANDS if ctx.invoked_subcommand in GOES_ON else ""
 
 
 def _fail(message: str) -> None:
@@ -164,4 +167,10 @@ def main() -> None:
         sys.exit(2)
     if not processes.is_main():
         processes.quieten()
-    app()
+    try:
+        app()
+    except KeyboardInterrupt:  # once more, while the first one was told
+        sys.exit(130)
+    finally:
+        # What is left is Python's own end, which a signal would make that of the process.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)

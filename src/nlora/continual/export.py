@@ -5,9 +5,11 @@ from pathlib import Path
 from nlora.continual.agreement import stored_plan
 from nlora.continual.learning import spoken
 from nlora.errors import NloraError, unknown
+from nlora.plan.resolve import Plan
 from nlora.progress import Progress
-from nlora.store.atomic import draft_text, indented, new_folder
+from nlora.store.atomic import check_place, draft_text, indented, new_folder
 from nlora.store.directory import ModelDirectory
+from nlora.store.locks import held
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -33,13 +35,22 @@ def export(
             f"{plan.config.method} does not make one model that can be saved by itself: `nlora "
             "methods` tells which methods are mergeable"
         )
-    if out.exists() or out.is_symlink():
-        raise NloraError(f"{out} is there already; choose a new folder")
+    with held(out):
+        if out.exists() or out.is_symlink():
+            raise NloraError(f"{out} is there already; choose a new folder")
+        _write(plan, directory, out, dtype, spoken(progress))
+
+
+def _write(
+    plan: Plan, directory: ModelDirectory, out: Path, dtype: str, progress: Progress
+) -> None:
     import torch  # slow, and not for what is refused
 
+    from nlora.backbones.load import load
     from nlora.continual.model import ContinualModel
 
-    progress = spoken(progress)
+    shell = load(plan.base, getattr(torch, dtype), weights=False).model
+    check_place(out, sum(p.numel() * p.element_size() for p in shell.parameters()))
     if plan.run.quantization != "none":
         progress.message(
             f"the updates were trained on {plan.run.quantization} weights and are merged into the "

@@ -192,6 +192,7 @@ def _train(
     check_available(plan.run)
     for line in plan.run.doubts():
         progress.message(line)
+    directory.check_writable()
     tasks = [data.name for data in plan.stream]
     method, evaluate = plan.config.method, plan.config.evaluate
     with deterministic(plan.run.deterministic):

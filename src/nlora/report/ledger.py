@@ -6,6 +6,7 @@ made from ledgers alone: which test examples were answered right stands in a row
 
 import json
 import math
+import os
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ import numpy as np
 
 from nlora.errors import NloraError
 from nlora.plan.config import with_todays_names
-from nlora.store.atomic import write_text
+from nlora.store.atomic import append_line, write_text
+from nlora.store.locks import PATIENCE, held
 
 
 def pack(right: Sequence[bool]) -> str:
@@ -81,17 +83,24 @@ def _with_todays_names(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def lines(path: Path, keys: Collection[str] = ()) -> Iterator[dict[str, Any]]:
-    """The objects of a JSONL file. Raises NloraError, with the line, if one lacks these keys."""
+    """The objects of a JSONL file. Raises NloraError, with the line, if one lacks these keys.
+
+    A row counts once its line has an end: half a row at the end of the file is being written, or
+    was when its process was killed, and is left out.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise NloraError(f"{path} is not UTF-8: {error}") from error
-    for number, line in enumerate(text.split("\n"), start=1):
+    *ended, last = text.split("\n")
+    for number, line in enumerate([*ended, last], start=1):
         if not line.strip():
             continue
         try:
             found = json.loads(line)
         except json.JSONDecodeError as error:
+            if number > len(ended):
+                return
             raise NloraError(f"{path}, line {number}: not valid JSON: {error}") from error
         if not isinstance(found, dict) or not found.keys() >= set(keys):
             raise NloraError(f"{path}, line {number}: not a row of a ledger of runs")
@@ -101,11 +110,29 @@ def lines(path: Path, keys: Collection[str] = ()) -> Iterator[dict[str, Any]]:
 def write(path: Path, new: dict[str, Any], same: Sequence[str] = ("cell",)) -> None:
     """Add a row, in place of one with the same values of the keys `same` (a cell that failed).
 
-    A reader sees the old file or the new one, whatever happens.
+    A reader sees the old rows or the new ones, whatever happens. Several processes may add rows to
+    one file: each waits for its turn.
     """
-    old = lines(path) if path.exists() else ()
-    rows = [*(row for row in old if _key(row, same) != _key(new, same)), new]
-    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    with held(path, PATIENCE):
+        old = list(lines(path)) if path.exists() else []
+        kept = [row for row in old if _key(row, same) != _key(new, same)]
+        if len(kept) == len(old) and _has_whole_lines(path):
+            append_line(path, _line(new))
+        else:
+            write_text(path, "".join(_line(row) + "\n" for row in [*kept, new]))
+
+
+def _line(row: dict[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False)
+
+
+def _has_whole_lines(path: Path) -> bool:
+    """Whether a file is there, and its last line has an end."""
+    if not path.exists() or not path.stat().st_size:
+        return False
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() == b"\n"
 
 
 def _key(row: dict[str, Any], same: Sequence[str]) -> list[Any]:

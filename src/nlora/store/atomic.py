@@ -1,10 +1,12 @@
 """Files and folders that are there whole or not at all."""
 
+import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +14,37 @@ from safetensors import SafetensorError
 
 from nlora.errors import NloraError
 
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
+"""How safetensors, which is no Python, tells what the system said."""
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let an error of the disk name this path: one of writing or syncing names none."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
 
 def write_text(path: Path, text: str) -> None:
     """Write a file so that a reader sees the old text or the new one, whatever happens."""
     # Not by tempfile, whose files only their owner may read: a model directory may be shared.
     draft = path.with_name(f".{path.name}-{os.getpid()}")
-    try:
-        with draft.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
-    sync(path.parent)
+    with naming(path):
+        try:
+            with draft.open("w", encoding="utf-8", newline="\n") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(path)
+        except BaseException:
+            with suppress(OSError):  # the error that made it fail is the one to tell
+                draft.unlink(missing_ok=True)
+            raise
+        sync(path.parent)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -41,31 +59,97 @@ def indented(value: Any) -> str:
 
 def draft_text(path: Path, text: str) -> None:
     """Write a file of a folder that is synced as a whole before it takes its place."""
-    path.write_text(text, encoding="utf-8", newline="\n")
+    with naming(path):
+        path.write_text(text, encoding="utf-8", newline="\n")
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a file; where that fails the file is as it was. For one process at a time.
+
+    A process that is killed meanwhile may leave half a line, which has no end.
+    """
+    with naming(path), path.open("ab", buffering=0) as file:
+        before = file.tell()
+        try:
+            data = memoryview(line.encode() + b"\n")
+            while data:
+                data = data[file.write(data) :]
+            os.fsync(file.fileno())
+        except BaseException:
+            file.truncate(before)
+            raise
 
 
 @contextmanager
 def new_folder(place: Path, draft: Path) -> Iterator[Path]:
     """The draft of a folder, beside its place, that it takes by one rename if the block succeeds.
 
-    Raises NloraError if safetensors could not write: a full disk, in their words.
+    A draft that failed goes, with the folders above that were made for it. For one process at a
+    time.
     """
+    with naming(place), _made(draft):
+        try:
+            yield draft
+            for path in draft.rglob("*.safetensors"):  # are written for their owner alone
+                path.chmod(draft.stat().st_mode & 0o666)
+            sync_tree(draft)
+            draft.rename(place)
+        except SafetensorError as error:
+            raise _as_system_error(error, place) from error
+    with naming(place):
+        sync(place.parent)
+
+
+@contextmanager
+def _made(draft: Path) -> Iterator[None]:
+    """An empty folder, which is removed again if the block fails."""
     shutil.rmtree(draft, ignore_errors=True)  # a killed process may have left one
-    draft.mkdir(parents=True)
+    with parents(draft):
+        try:
+            draft.mkdir()
+            yield
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
+
+
+@contextmanager
+def parents(path: Path) -> Iterator[None]:
+    """The folders above a path, made where need be; those of them that stay empty go again."""
+    missing = [folder for folder in path.parents if not folder.exists()]
     try:
-        yield draft
-        for path in draft.rglob("*.safetensors"):  # are written for their owner alone
-            path.chmod(draft.stat().st_mode & 0o666)
-        sync_tree(draft)
-        draft.rename(place)
-    except BaseException as error:
-        shutil.rmtree(draft, ignore_errors=True)
-        if isinstance(error, SafetensorError):
-            raise NloraError(
-                f"{place} could not be written: {error}; committed stages stand"
-            ) from error
-        raise
-    sync(place.parent)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    finally:
+        for folder in missing:
+            with suppress(OSError):  # it is in use
+                folder.rmdir()
+
+
+def _as_system_error(error: SafetensorError, place: Path) -> Exception:
+    """What the system said to safetensors when it could not write."""
+    said = _OS_ERROR.search(str(error))
+    if said is None:
+        return NloraError(f"{place} could not be written: {error}")
+    number = int(said[1])
+    return OSError(number, os.strerror(number), str(place))
+
+
+def check_place(place: Path, size: int) -> None:
+    """Raise OSError if no folder can be made there, or if there is no room for `size` bytes."""
+    try:
+        with _made(place.with_name(f".{place.name}.partial")):
+            free = shutil.disk_usage(place.parent).free
+            raise _Enough
+    except _Enough:
+        pass
+    if free < size:
+        said = f"{size / 1e9:.1f} GB are needed, and {free / 1e9:.1f} GB are free"
+        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}, {said}", str(place))
+
+
+class _Enough(Exception):
+    """Ends a trial, so that what was made for it goes."""
 
 
 def sync(folder: Path) -> None:
@@ -74,7 +158,8 @@ def sync(folder: Path) -> None:
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        with naming(folder):
+            os.fsync(handle)
     finally:
         os.close(handle)
 
@@ -83,7 +168,7 @@ def sync_tree(folder: Path) -> None:
     """`sync` for every file and folder below one."""
     for path in folder.rglob("*"):
         if path.is_file():
-            with path.open("rb") as file:
+            with naming(path), path.open("rb") as file:
                 os.fsync(file.fileno())
         elif path.is_dir():
             sync(path)

@@ -16,7 +16,9 @@ answers before any training, where they were asked for. One process at a time ma
 """
 
 import contextlib
+import errno
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +30,7 @@ from filelock import FileLock, Timeout
 
 from nlora.checksum import sha256
 from nlora.errors import NloraError
-from nlora.store.atomic import draft_text, new_folder, write_json
+from nlora.store.atomic import draft_text, indented, naming, new_folder, write_json, write_text
 from nlora.store.records import (
     StageRecord,
     check_manifests,
@@ -81,7 +83,8 @@ class ModelDirectory:
     def locked(self) -> Iterator[None]:
         """Be the only process that writes here; leftovers of a killed one are removed.
 
-        Raises NloraError if another process is, or if the place holds something else.
+        Where nobody can write there is no lock: a finished model on a read-only disk can be looked
+        at. Raises NloraError if another process writes, or if the place holds something else.
         """
         if self.exists():
             self.config()
@@ -90,17 +93,33 @@ class ModelDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError) as error:
             raise NloraError(f"cannot create {self.path}: a part of the path is a file") from error
+        if not new and not self.writable():
+            yield
+            return
         lock = FileLock(self.path / ".lock", timeout=0)
         try:
-            with lock:
-                self._remove_leftovers()
-                try:
-                    yield
-                finally:
-                    if new and [p.name for p in self.path.iterdir()] == [".lock"]:
-                        self._remove_empty()
+            with naming(self.path):
+                lock.acquire()
+            self._remove_leftovers()
+            yield
         except Timeout as error:
             raise NloraError(f"{self.path} is in use by another process") from error
+        finally:
+            if new and [p.name for p in self.path.iterdir()] == [".lock"]:
+                self._remove_empty()
+            lock.release()
+
+    def writable(self) -> bool:
+        """Whether this process may write here; on a read-only disk nobody may."""
+        folders = [p for p in (self.path, self._stages) if p.is_dir()]
+        return any(os.access(folder, os.W_OK) for folder in folders)
+
+    def check_writable(self) -> None:
+        """Raise OSError if a stage could not be written here: better now than after hours."""
+        for folder in (self.path, self._stages):
+            if folder.is_dir() and not os.access(folder, os.W_OK):
+                number = errno.EROFS if _read_only(folder) else errno.EACCES
+                raise OSError(number, os.strerror(number), str(folder))
 
     def _remove_leftovers(self) -> None:
         for path in self.path.iterdir():
@@ -236,12 +255,19 @@ class ModelDirectory:
         self.commit(record.model_copy(update=changes), write)
 
     def write_results(self, results: dict[str, Any]) -> None:
-        """Write `results.json`."""
-        write_json(self.path / "results.json", results)
+        """Write `results.json`, unless it says so already."""
+        path = self.path / "results.json"
+        text = indented(results)
+        if not path.is_file() or path.read_bytes() != text.encode():
+            write_text(path, text)
 
     def results(self) -> dict[str, Any]:
         """`results.json`. Raises NloraError if it cannot be read."""
         return read_json(self.path / "results.json")
+
+
+def _read_only(folder: Path) -> bool:
+    return hasattr(os, "statvfs") and bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
 
 
 def _ours(name: str) -> bool:

@@ -64,6 +64,7 @@ class Runner:
         finally:
             for _, process in running.values():
                 process.terminate()
+            for _, process in running.values():
                 process.join()
 
     def _next(self, waiting: Sequence[Job], running: dict[Connection, _Running]) -> Job | None:

@@ -15,7 +15,7 @@ from typing import Any
 from nlora.backbones.quiet import quiet
 from nlora.continual.learning import run_plan
 from nlora.data.task import TaskData, sample
-from nlora.errors import NloraError
+from nlora.errors import NloraError, of_disk
 from nlora.plan.resolve import Plan
 from nlora.store.directory import ModelDirectory
 from nlora.study import rows, share
@@ -79,8 +79,9 @@ def work(job: Job, order: Order, connection: Connection) -> None:
     except (KeyboardInterrupt, BrokenPipeError):  # the parent is interrupted, and says so
         pass
     except Exception as error:
-        told = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        connection.send(("error", told, traceback.format_exc()))
+        told = of_disk(error) if isinstance(error, OSError) else None
+        bug = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        connection.send(("error", told or bug, None if told else traceback.format_exc()))
 
 
 def _end_with_parent() -> None:

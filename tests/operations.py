@@ -1,0 +1,111 @@
+"""What writes files, without a model: prepared in a folder, then done; for tests of crashes."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from nlora.backbones.downloads import Download, ensure
+from nlora.report import ledger
+from nlora.store.atomic import draft_text, new_folder, write_text
+from nlora.store.directory import ModelDirectory, StageRecord
+from nlora.store.locks import held
+
+
+class Operation(NamedTuple):
+    """What is there before, and what is done, both in a folder."""
+
+    prepare: Callable[[Path], object]
+    act: Callable[[Path], object]
+
+
+def _nothing(folder: Path) -> None:
+    pass
+
+
+def _begin(folder: Path) -> None:
+    directory = ModelDirectory(folder / "run")
+    with directory.locked():
+        directory.write_config({"model": "m"})
+
+
+def _commit(folder: Path, index: int = 1) -> None:
+    directory = ModelDirectory(folder / "run")
+
+    def write(draft: Path) -> None:
+        draft_text(draft / "losses.jsonl", '{"step": 1}\n')
+        (draft / "update").mkdir()
+        draft_text(draft / "update" / "weights", "1 2 3")
+
+    with directory.locked():
+        if all(record.index != index for record in directory.stages()):
+            updates = [f"{i:03d}-task" for i in range(1, index + 1)]
+            record = StageRecord(index=index, name="task", updates=updates)
+            directory.commit(record, write)
+        directory.write_results({"average_accuracy": 50.0 + index})
+
+
+def _begun(folder: Path) -> None:
+    _begin(folder)
+    _commit(folder)
+
+
+def _second(folder: Path) -> None:
+    _commit(folder, 2)
+
+
+def _row(folder: Path) -> None:
+    ledger.write(folder / "ledger.jsonl", {"cell": 1, "error": "no luck"})
+
+
+def _another_row(folder: Path) -> None:
+    ledger.write(folder / "ledger.jsonl", {"cell": 2, "seconds": 1.0})
+
+
+def _better_row(folder: Path) -> None:
+    ledger.write(folder / "ledger.jsonl", {"cell": 1, "seconds": 1.0})
+
+
+def _export(folder: Path) -> None:
+    out = folder / "new" / "plain"
+    with held(out):
+        if out.exists():
+            return
+        with new_folder(out, out.with_name(".plain.partial")) as draft:
+            draft_text(draft / "config.json", "{}")
+            draft_text(draft / "model.safetensors", "weights")
+
+
+def _answers(folder: Path) -> None:
+    write_text(folder / "answers.jsonl", '{"answer": "yes"}\n')
+
+
+def _fetch(folder: Path) -> None:
+    def write(draft: Path, say: Callable[[str], None]) -> None:
+        draft_text(draft / "config.json", "{}")
+        draft_text(draft / "model.safetensors", "weights")
+
+    class Here(Download):
+        @property
+        def path(self) -> Path:
+            return folder / "cache" / self.folder
+
+    ensure(Here("hub", "tiny", "Tiny", "abc", write), lambda line: None)
+
+
+def _damaged(folder: Path) -> None:
+    _fetch(folder)
+    (folder / "cache" / "tiny" / "model.safetensors").write_text("half")
+
+
+OPERATIONS: dict[str, Operation] = {
+    "a directory is begun": Operation(_nothing, _begin),
+    "the first stage and its results": Operation(_begin, _commit),
+    "another stage and its results": Operation(_begun, _second),
+    "the first row of a ledger": Operation(_nothing, _row),
+    "another row of a ledger": Operation(_row, _another_row),
+    "a row in place of a failed one": Operation(_row, _better_row),
+    "an export": Operation(_nothing, _export),
+    "answers into a file": Operation(_nothing, _answers),
+    "a download": Operation(_nothing, _fetch),
+    "a download in place of a damaged one": Operation(_damaged, _fetch),
+}
