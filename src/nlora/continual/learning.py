@@ -148,7 +148,7 @@ def _train(
         asked = [data for stage in stages[done:] for data in stage.tasks]
         check_writable(model.encoder, asked, progress.message)
         check_readable(model.encoder, asked, plan.run.max_new_tokens, progress.message)
-        for line in filter(None, (told(data.task) for data in asked)):
+        for line in filter(None, (told(data.task, data.test) for data in asked)):
             progress.message(line)
         if not going_on:
             processes.on_main(lambda: directory.write_config(document(plan)))
