@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -61,15 +62,26 @@ def predict(
     given = parse_columns(columns) if columns else None
     watch = progress()
     asked = read_texts(texts, given, encoding, watch.message)
-    if out is not None and out.is_dir():
-        raise NloraError(f"{out} is a folder; --out takes a file")
+    if out is not None:
+        _check_place(out)
     found = answers(model_dir, asked, task, watch, free)
     lines = "".join(json.dumps(_row(a), ensure_ascii=False) + "\n" for a in found)
     if out is None:
         sys.stdout.write(lines)
     else:
-        out.parent.mkdir(parents=True, exist_ok=True)
         write_text(out, lines)
+
+
+def _check_place(out: Path) -> None:
+    """Raise NloraError, before anything is loaded, if no file can be written there."""
+    if out.is_dir():
+        raise NloraError(f"{out} is a folder; --out takes a file")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=out.parent):
+            pass
+    except OSError as error:
+        raise NloraError(f"--out {out}: {error.strerror or error}") from None
 
 
 def _row(answer: Answer) -> dict[str, Any]:
