@@ -88,3 +88,7 @@ def test_bad_paths_are_one_line(refused, model_dir, tmp_path):
     assert "holds no model" in refused("predict", tmp_path / "none", tmp_path / "t.txt")
     line = refused("predict", model_dir, tmp_path / "t.txt", "--out", tmp_path)
     assert "is a folder" in line
+    for place in ("/proc/none/answers.jsonl", tmp_path / "t.txt" / "answers.jsonl"):
+        line = refused("predict", model_dir, tmp_path / "t.txt", "--out", place)
+        assert line.startswith(f"error: --out {place}: ")
+        assert "stages stand" not in line

@@ -76,7 +76,9 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_results(done, llama, tmp_pat
 
 def test_what_needs_training_examples_is_one_line(done, llama, tmp_path):
     folder, _ = done
-    with pytest.raises(NloraError, match="unknown task 'fruit'"):
+    with pytest.raises(
+        NloraError, match="'fruit' is only tested and never learned; learned: colour, a"
+    ):
         predict(folder / "out", ["x"], "fruit")
     only = read_stream(folder / "stream.yaml")[1]
     with pytest.raises(NloraError, match="has no training examples; a task that is only tested"):

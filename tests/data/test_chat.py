@@ -167,6 +167,20 @@ def test_a_system_turn_that_the_template_refuses_stands_in_the_question():
     assert parts == ["b<|im_end|>", "d<|im_end|>"]
 
 
+def test_a_system_turn_that_the_template_leaves_out_stands_in_the_question():
+    silent = CHATML.replace("in messages", "in messages if m.role != 'system'")
+    ids = encoder(chatty(silent))(Example(TASK, turns("a?", "b", "c?", system="Rhyme."), "d"))
+    text, _ = counted(encoder(chatty(silent)), ids)
+    assert text.startswith("<|im_start|>user\nRhyme.\n\na?<|im_end|>")
+
+
+def test_a_template_that_leaves_out_a_question_is_one_line():
+    last = encoder(chatty(CHATML.replace("in messages", "in messages[-1:]")))
+    assert last(Example(TASK, turns("who?"), "d")).prompt
+    with pytest.raises(NloraError, match=r"it leaves out what the user says: 'who\?'"):
+        last(Example(TASK, turns("who?", "b", "where?"), "d"))
+
+
 def test_a_chat_that_the_template_refuses_is_one_line_before_training():
     encode = encoder(chatty("{{ raise_exception('turns must\nalternate') }}"))
     examples = (Example(TASK, turns("who is there?"), "d"),)

@@ -104,6 +104,15 @@ def test_numbers_get_their_names_which_are_the_labels(read):
         assert said in message
 
 
+def test_numbers_that_may_be_names_themselves_are_refused(read):
+    rows = [{"text": "a", "label": 1}, {"text": "b", "label": "2"}]
+    said = problem(read, *rows, label_names=["1", "2", "3"])
+    assert "label 1 may be the name '1' or the number of '2'; if the labels are names" in said
+    found, _, _ = read({"text": "c", "label": 0}, *rows, label_names=["1", "2", "3"])
+    assert [label for _, label in found] == ["1", "2", "3"]
+    assert read(*rows, label_names=["0", "1", "2"])[0] == [("a", "1"), ("b", "2")]
+
+
 def test_labels_of_the_data(read):
     rows = [{"text": str(i), "label": label} for i, label in enumerate("bab")]
     assert read(*rows)[2].labels is None

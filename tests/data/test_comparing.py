@@ -4,13 +4,15 @@ import pytest
 import yaml
 
 from nlora.continual.learning import run
+from nlora.continual.model import ContinualModel
 from nlora.data.comparing import told
 from nlora.data.examples import check_labels
-from nlora.data.task import Task
+from nlora.data.task import Example, Task, TaskData
 from nlora.errors import NloraError
 from nlora.evaluation.answers import Prediction, exact_match, off_list
 from nlora.evaluation.metrics import by_label, metric
 from nlora.evaluation.normalise import Options
+from nlora.plan.resolve import resolve
 from nlora.store.directory import ModelDirectory
 from tests.runs import LEARNING, Listener, config, read_jsonl, write_task
 
@@ -54,6 +56,20 @@ def test_every_figure_keeps_them_apart():
     options = Options(labels)
     assert options.reachable(" c+")
     assert not options.reachable("c#")
+
+
+def test_right_answers_of_free_text_that_differ_in_punctuation_stay_apart(llama, tmp_path):
+    task = Task("sum", "How much?")
+    rows = [Example(task, f"{i}", label) for i, label in enumerate(("-5", "5", "a", "A"))]
+    assert "tells '-5' and '5' apart" in told(task, rows)
+    assert told(task, rows[1:]) is None
+    data = TaskData(task, tuple(rows), tuple(rows))
+    listener = Listener()
+    settings = {"precision": "fp32", "max_new_tokens": 2}
+    asked = config(llama, None, settings, method="zero-shot", evaluate="all")
+    model = ContinualModel.begin(resolve(asked, [data]), ModelDirectory(tmp_path), listener)
+    [found] = model.evaluate([data]).values()
+    assert [p.compared[1] for p in found] == ["-5", "5", "a", "a"]
 
 
 def test_a_run_tells_them_apart(llama, tmp_path):

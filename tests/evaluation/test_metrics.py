@@ -1,10 +1,13 @@
 """Metrics by name, on answers written by hand."""
 
+import sys
+
 import pytest
 
 from nlora.errors import NloraError
 from nlora.evaluation.answers import Prediction
 from nlora.evaluation.metrics import METRICS, NEEDS, by_label, metric
+from nlora.evaluation.words import Words
 
 
 def rows(*pairs):
@@ -20,6 +23,15 @@ def test_macro_f1_counts_each_label_the_same_and_an_answer_that_is_none_as_a_mis
     found = rows(("a", "a"), ("a", "a"), ("a", "b"), ("b", "b"), ("what?", "b"))
     # a: precision 2/3, recall 1; b: precision 1, recall 1/3.
     assert metric("macro-f1")(found) == pytest.approx(100 * (0.8 + 0.5) / 2)
+
+
+def test_macro_f1_counts_a_label_that_was_answered_and_is_never_right():
+    labels = ("a", "b", "c")
+    found = [
+        Prediction(text, label, labels=labels) for text, label in zip("acb?", "aabb", strict=True)
+    ]
+    # a: precision 1, recall 1/2; b likewise; c: 0; an answer that is no label is none.
+    assert metric("macro-f1")(found) == pytest.approx(100 * (2 / 3 + 2 / 3) / 3)
 
 
 def test_contains_counts_whole_words():
@@ -44,15 +56,31 @@ def test_a_function_of_ones_own_is_given_answers_and_labels(tmp_path, monkeypatc
         "def first(answers, labels):\n"
         "    return 100 * sum(a[0] == b[0] for a, b in zip(answers, labels)) / len(labels)\n"
         "def words(answers, labels):\n    return 'many'\n"
+        "def none(answers, labels):\n    return float('nan')\n"
+        "def fails(answers, labels):\n    return 1 / 0\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     found = rows(("good", "great"), ("bad", "great"))
     assert metric("my_metrics:first")(found) == 50
     with pytest.raises(NloraError, match="gave 'many', which is no number"):
         metric("my_metrics:words")(found)
+    with pytest.raises(NloraError, match="gave nan, which is no number"):
+        metric("my_metrics:none")(found)
+    with pytest.raises(NloraError, match="my_metrics:fails': ZeroDivisionError: division by zero"):
+        metric("my_metrics:fails")(found)
     for name in ("my_metrics:second", "no_such_module:first", ":first"):
         with pytest.raises(NloraError, match=name):
             metric(name)
+
+
+@pytest.mark.parametrize("text", ["raise RuntimeError('no\\nluck')", "def half(:"])
+def test_a_module_in_the_working_directory_that_fails_is_one_line(text, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.path", sys.path[:])
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "failing_metric.py").write_text(text)
+    with pytest.raises(NloraError, match=r"RuntimeError: no luck|SyntaxError: ") as caught:
+        metric("failing_metric:half")
+    assert "\n" not in str(caught.value)
 
 
 def test_an_unknown_metric_is_one_line_with_the_nearest():
@@ -120,6 +148,22 @@ def test_rouge_l_of_stems():
     found = rows(("cats running", "cat run"))
     assert metric("rouge-l-stem")(found) == 100
     assert metric("rouge-l")(found) == 0
+
+
+@pytest.mark.parametrize("name", ["rouge-l", "rouge-l-stem"])
+def test_rouge_l_of_other_scripts(name):
+    pytest.importorskip("rouge_score")
+    assert metric(name)(rows(("кот сел", "кот, сел."), ("猫坐下", "猫坐。"))) == pytest.approx(90)
+    assert metric(name)(rows(("हिन्दी", "हिन्दी"), ("दूध", "हिन्दी"))) == 50
+
+
+@pytest.mark.parametrize("stem", [False, True])
+def test_english_words_are_those_of_rouge_score(stem):
+    pytest.importorskip("rouge_score")
+    from rouge_score.tokenizers import DefaultTokenizer
+
+    text = 'Cats\' running_shoes cost $3.50 (or 4)\n\tper DAY - "relational" ones, e.g. mine!'
+    assert Words(stem).tokenize(text) == DefaultTokenizer(stem).tokenize(text)
 
 
 def test_edit_similarity_is_of_code_with_its_literals():

@@ -43,6 +43,22 @@ def positions(attention_mask: Tensor) -> Tensor:
     return (attention_mask.cumsum(-1) - 1).clamp(min=0)
 
 
+def learned_positions(model: nn.Module) -> int | None:
+    """For how many positions a model has embeddings, and no row may have more tokens.
+
+    None where positions are relative, rotary or computed: such a model reads on.
+    """
+    names = ("wpe", "embed_positions", "position_embeddings")
+    base = base_model(model)
+    found = [
+        module.num_embeddings
+        for name, module in base.named_modules()
+        if isinstance(module, nn.Embedding) and name.rpartition(".")[2] in names
+    ]
+    stated = getattr(base.config, "max_position_embeddings", None)  # OPT has two rows more
+    return min([*found, *([stated] if stated else [])]) if found else None
+
+
 def end_tokens(model: nn.Module, tokenizer: Any) -> list[int]:
     """The tokens that end an answer: the tokenizer's, and all of the model's generation_config."""
     config = getattr(base_model(model), "generation_config", None)

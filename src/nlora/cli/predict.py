@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -60,16 +61,27 @@ def predict(
     given = parse_columns(columns) if columns else None
     watch = progress()
     asked = read_texts(texts, given, encoding, watch.message)
-    if out is not None and out.is_dir():
-        raise NloraError(f"{out} is a folder; --out takes a file")
+    if out is not None:
+        _check_place(out)
     found = answers(model_dir, asked, task, watch, free)
     plain = None if out is None else False
     lines = "".join(as_json(_row(a), plain=plain) + "\n" for a in found)
     if out is None:
         sys.stdout.write(lines)
     else:
-        out.parent.mkdir(parents=True, exist_ok=True)
         write_text(out, lines)
+
+
+def _check_place(out: Path) -> None:
+    """Raise NloraError, before anything is loaded, if no file can be written there."""
+    if out.is_dir():
+        raise NloraError(f"{out} is a folder; --out takes a file")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=out.parent):
+            pass
+    except OSError as error:
+        raise NloraError(f"--out {out}: {error.strerror or error}") from None
 
 
 def _row(answer: Answer) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from nlora import processes
 from nlora.continual.agreement import stored_plan
 from nlora.continual.learning import spoken
+from nlora.continual.tasks import only_tested
 from nlora.data.messages import conversation, plain
 from nlora.data.task import Example, Task
 from nlora.errors import NloraError, unknown
@@ -65,6 +66,9 @@ def predict(
     plan = stored_plan(directory)
     names = [data.name for data in plan.stream]
     if task is not None and task not in names:
+        if any(data.name == task for data in only_tested(directory)):
+            learned = ", ".join(names)
+            raise NloraError(f"task '{task}' is only tested and never learned; learned: {learned}")
         raise unknown("task", task, names)
     _check_asked(plan, texts, task)
     from nlora.continual.model import ContinualModel  # slow, and not for what is refused

@@ -1,6 +1,7 @@
 """What a plan's model is built of: the base model, the adapter in it, the encoder of prompts."""
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -9,8 +10,10 @@ from torch import Tensor
 from nlora.adapters.base import Adapter
 from nlora.adapters.registry import adapter
 from nlora.backbones.load import Backbone, embedding_rows, load
+from nlora.backbones.structure import learned_positions
 from nlora.data.encode import Encoder
 from nlora.data.prompts import Prompter
+from nlora.data.task import TaskData
 from nlora.errors import NloraError
 from nlora.plan.resolve import Plan
 from nlora.store.directory import ModelDirectory
@@ -94,13 +97,62 @@ def weights_dtype(plan: Plan) -> torch.dtype:
 
 
 def make_encoder(plan: Plan, backbone: Backbone) -> Encoder:
-    """The encoder for the plan's prompts and the backbone's tokenizer."""
+    """The encoder for the plan's prompts and the backbone's tokenizer.
+
+    Prompts leave room for an answer where the model's positions end. Raises NloraError if there is
+    none for a prompt.
+    """
     run = plan.run
     return Encoder(
         backbone.tokenizer,
         Prompter(run.prompt, run.chat, backbone.tokenizer),
         backbone.encoder_decoder,
-        run.max_length,
+        _longest_prompt(plan, backbone),
         run.max_text_tokens,
         embedding_rows(backbone.model),
     )
+
+
+def _longest_prompt(plan: Plan, backbone: Backbone) -> int:
+    """max_length, or what the model's positions leave for a prompt beside its answer."""
+    run, positions = plan.run, learned_positions(backbone.model)
+    if positions is None:
+        return run.max_length
+    room = positions if backbone.encoder_decoder else positions - run.max_new_tokens
+    if room <= 0:
+        raise NloraError(
+            f"the model has {positions} positions, and max_new_tokens ({run.max_new_tokens}) "
+            "leaves none for a prompt; set a smaller max_new_tokens"
+        )
+    return min(run.max_length, room)
+
+
+def check_positions(
+    plan: Plan,
+    backbone: Backbone,
+    encoder: Encoder,
+    tasks: Sequence[TaskData],
+    tell: Callable[[str], object],
+) -> None:
+    """Raises NloraError where an answer to be learned ends beyond the model's last position.
+
+    That prompts are shorter than max_length for it is told.
+    """
+    positions = learned_positions(backbone.model)
+    if positions is None:
+        return
+    if encoder.max_length < plan.run.max_length:
+        tell(
+            f"prompts have {encoder.max_length} tokens at most, not {plan.run.max_length} "
+            f"(max_length): the model has {positions} positions, for prompt and answer"
+        )
+    answers = {(data.task, e.label) for data in tasks for e in data.train}
+    answers |= {(data.task, label) for data in tasks for label in data.task.labels or ()}
+    for task, answer in sorted(answers, key=lambda pair: (pair[0].name, pair[1])):
+        length = len(encoder.answer_ids(answer, task.chat))
+        if length + (0 if backbone.encoder_decoder else encoder.max_length) > positions:
+            fits = "" if length >= positions else f"; set max_length={positions - length} or less"
+            raise NloraError(
+                f"task '{task.name}': an answer of {length} tokens is too long for the "
+                f"model, which has {positions} positions for prompt and answer{fits}"
+            )

@@ -183,6 +183,7 @@ def _train(
     plan: Plan, directory: ModelDirectory, progress: Progress, going_on: bool, zero_shot: bool
 ) -> dict[str, Any]:
     """Load the model, begin the directory if it is new, and learn what is left."""
+    from nlora.continual.building import check_positions
     from nlora.continual.model import ContinualModel
     from nlora.continual.preview import planned_steps
     from nlora.continual.taking_over import take_over
@@ -201,7 +202,8 @@ def _train(
         asked = [data for stage in stages[done:] for data in stage.tasks]
         check_writable(model.encoder, asked, progress.message)
         check_readable(model.encoder, asked, plan.run.max_new_tokens, progress.message)
-        for line in filter(None, (told(data.task) for data in asked)):
+        check_positions(plan, model.backbone, model.encoder, asked, progress.message)
+        for line in filter(None, (told(data.task, data.test) for data in asked)):
             progress.message(line)
         left = stages[done:]
         lengths = zip(left, planned_steps(plan, model.encoder, left), strict=True)

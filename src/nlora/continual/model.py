@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +24,7 @@ from nlora.continual.building import (
     weights_dtype,
 )
 from nlora.continual.commit import commit
+from nlora.data.comparing import punctuated, to_tell_apart
 from nlora.data.messages import conversation
 from nlora.data.task import Example, Task, TaskData
 from nlora.errors import NloraError
@@ -237,7 +239,9 @@ class ContinualModel:
         self._routes_taken.clear()
         with shown(self.progress, "evaluation", sum(len(data.test) for data in tasks)):
             for data in tasks:
-                answers[data.name] = self._routed(data.test, data.name, None, self.asked.tested)
+                found = self._routed(data.test, data.name, None, self.asked.tested)
+                counts = punctuated(to_tell_apart(data.task, data.test))
+                answers[data.name] = [replace(p, punctuated=counts) for p in found]
         return answers
 
     def answer(

@@ -8,7 +8,7 @@ import torch
 
 from nlora.backbones.load import load
 from nlora.backbones.targets import Targets
-from nlora.continual.building import check_frozen, make_adapter, make_encoder
+from nlora.continual.building import check_frozen, check_positions, make_adapter, make_encoder
 from nlora.data.balance import label_counts, majority
 from nlora.data.encode import Encoder
 from nlora.data.task import Example, TaskData
@@ -82,6 +82,7 @@ def preview(plan: Plan) -> Preview:
     notes = plan.run.doubts()
     check_writable(encoder, plan.stream, notes.append)
     check_readable(encoder, plan.stream, plan.run.max_new_tokens, notes.append)
+    check_positions(plan, backbone, encoder, plan.stream, notes.append)
     adapter = make_adapter(plan, backbone)
     adapter.begin()
     stages = plan.stages()

@@ -29,8 +29,9 @@ class ChatForm:
     def prompt(self, turns: Messages) -> str:
         """All turns, up to where the assistant's next answer begins.
 
-        A system's turn that the template refuses stands before the first question instead. Raises
-        NloraError for turns that the template refuses.
+        A system's turn that the template refuses or leaves out stands before the first question
+        instead. Raises NloraError for turns that the template refuses, and where it leaves out one
+        of the system's or a question.
         """
         if not self.templated:
             return self._plain(turns)
@@ -119,7 +120,14 @@ class ChatForm:
 
     def _rendered(self, turns: Messages) -> str:
         said = [{"role": turn["role"], "content": turn["content"]} for turn in turns]
-        return self.tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
+        found = self.tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
+        whole = "".join(found.split())
+        for turn in said:  # templates may change earlier answers, as those that think do
+            content = "".join(turn["content"].split())
+            if turn["role"] in ("system", "user") and content not in whole:
+                shown = " ".join(turn["content"].split())[:40]
+                raise NloraError(f"it leaves out what the {turn['role']} says: '{shown}'")
+        return found
 
     def _plain(self, turns: Messages) -> str:
         end = self.tokenizer.eos_token

@@ -86,6 +86,8 @@ def named(
     if not plain and not columns:
         chosen = f"text is {_words(text)}" + (f", label is {_words(label)}" if answers else "")
         told.append(f"{rows.path}: {chosen}; --columns or 'columns' chooses others")
+    if label and label_names:
+        _check_numbers(rows, label[0], label_names)
     values: list[object] = []
     places: list[int] = []
     for i, row in enumerate(rows.values):
@@ -200,6 +202,19 @@ def _joined(row: dict, text: Sequence[str]) -> object:
     if empty:
         raise NloraError(f"{_words(empty)} is empty or no text")
     return "\n".join(f"{key.strip()}: {row[key]}" for key in text)
+
+
+def _check_numbers(rows: Rows, label: str, names: Sequence[str]) -> None:
+    """Raises NloraError where every label is one of the names, and some number that of another."""
+    values = (row.get(label) for row in rows.values if isinstance(row, dict))
+    found = {value for value in values if isinstance(value, str)}
+    for name in sorted(value for value in names if value in found):
+        number = int(name) if re.fullmatch(r"\d+", name) else len(names)
+        if number < len(names) and names[number] != name and found <= set(names):
+            raise NloraError(
+                f"{rows.path}: label {name} may be the name '{name}' or the number of "
+                f"'{names[number]}'; if the labels are names already, leave label_names out"
+            )
 
 
 def _name_of(value: object, names: Sequence[str] | None) -> object:

@@ -4,7 +4,7 @@ import string
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
-from nlora.data.task import Task
+from nlora.data.task import Example, Task
 
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
@@ -29,7 +29,7 @@ def with_punctuation(text: str) -> str:
 
 @lru_cache(maxsize=1024)
 def punctuated(labels: tuple[str, ...] | None) -> bool:
-    """Whether punctuation counts in a task with these labels.
+    """Whether punctuation counts in a task with these labels or right answers.
 
     It does where without it two of them would be one, or nothing would be left of one.
 
@@ -45,15 +45,28 @@ def comparison(labels: Sequence[str] | None) -> Callable[[str], str]:
     return with_punctuation if labels and punctuated(tuple(labels)) else normalise
 
 
-def told(task: Task) -> str | None:
+def to_tell_apart(task: Task, test: Sequence[Example]) -> tuple[str, ...]:
+    """What answers to a task are told apart by: its labels, or the right answers of its test.
+
+    The right answers of a task of free text are those of its test alone, which a model directory
+    keeps: a task is compared after each stage as it was after its own. Those that differ in case
+    and spaces alone are one.
+    """
+    if task.labels is not None:
+        return task.labels
+    return tuple({with_punctuation(e.label): e.label.strip() for e in test}.values())
+
+
+def told(task: Task, test: Sequence[Example] = ()) -> str | None:
     """A line about a task in whose answers punctuation counts."""
-    if not punctuated(task.labels):
+    right = to_tell_apart(task, test)
+    if not punctuated(right):
         return None
     groups: dict[str, list[str]] = {}
-    for label in task.labels or ():
+    for label in right:
         groups.setdefault(normalise(label), []).append(label)
     alike = next((g for folded, g in groups.items() if len(g) > 1 or not folded), [])
-    shown = " and ".join(f"'{label}'" for label in alike[:2])
+    shown = " and ".join(f"'{' '.join(label.split())[:60]}'" for label in alike[:2])
     return (
         f"task '{task.name}': punctuation counts when its answers are compared, since it alone "
         f"tells {shown} {'apart' if len(alike) > 1 else 'from nothing'}"

@@ -26,7 +26,9 @@ class Prediction:
     likely: str | None = None
     """The most likely of the task's labels, where that was asked for."""
     punctuated: bool = False
-    """Whether punctuation counts: it alone tells some of the task's labels apart."""
+    """Whether punctuation counts: it alone tells some of the task's right answers apart."""
+    labels: tuple[str, ...] | None = None
+    """The task's labels, where it has any."""
 
     @property
     def compared(self) -> tuple[str, str]:
@@ -109,6 +111,8 @@ def answer(
     texts = processes.united(texts)
     advance(elsewhere)
     return [
-        Prediction(texts[i], e.label, e.text, punctuated=punctuated(e.task.labels))
+        Prediction(
+            texts[i], e.label, e.text, punctuated=punctuated(e.task.labels), labels=e.task.labels
+        )
         for i, e in enumerate(examples)
     ]

@@ -18,26 +18,35 @@ texts, and returns a number in per cent.
 from __future__ import annotations
 
 import importlib
+import math
 import re
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from nlora.data.comparing import comparison
 from nlora.errors import NloraError, unknown
 from nlora.evaluation.answers import Metric, Prediction, exact_match
 from nlora.evaluation.sari import sari
+from nlora.evaluation.words import Words
 
 EXTRA = "pip install 'nlora[metrics]'"
 
 
 def macro_f1(predictions: Sequence[Prediction]) -> float:
-    """The mean over labels, those that are right or were answered for another, of F1."""
+    """The mean over labels, those that are right or were answered, of F1 (as scikit-learn).
+
+    An answer that is no label of the task is a miss of the right one, and no label more.
+    """
     from sklearn.metrics import f1_score  # type: ignore[import-untyped]
 
     given, right = _normalised(predictions)
-    labels = sorted(set(right))
+    listed = predictions[0].labels or ()
+    known = set(map(comparison(listed), listed))
+    labels = sorted(set(right) | (set(given) & known))
     score = f1_score(right, given, labels=labels, average="macro", zero_division=0)  # type: ignore[arg-type]
     return 100.0 * float(score)
 
@@ -58,7 +67,7 @@ def rouge_l(predictions: Sequence[Prediction], stem: bool = False) -> float:
     """The mean over answers of ROUGE-L's F1, of words or their stems."""
     from rouge_score.rouge_scorer import RougeScorer  # type: ignore[import-not-found]
 
-    scorer = RougeScorer(["rougeL"], use_stemmer=stem)
+    scorer = RougeScorer(["rougeL"], tokenizer=Words(stem))
     scores = [scorer.score(p.label, p.text)["rougeL"].fmeasure for p in predictions]
     return 100.0 * sum(scores) / len(scores)
 
@@ -156,21 +165,35 @@ def _importable(name: str) -> None:
 
 def _own(name: str) -> Metric:
     module, _, function = name.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:  # a console script looks where it is installed alone
+        sys.path.append(here)
     try:
         found: Any = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise NloraError(f"metric '{name}': {error}") from error
+    except Exception as error:  # the module may raise whatever its author's code does
+        raise NloraError(f"metric '{name}': {_said(error)}") from error
     if not callable(found):
         raise NloraError(f"metric '{name}' is no function")
 
     def measured(predictions: Sequence[Prediction]) -> float:
-        value: Any = found([p.text for p in predictions], [p.label for p in predictions])
         try:
-            return float(value)
+            value: Any = found([p.text for p in predictions], [p.label for p in predictions])
+        except Exception as error:
+            raise NloraError(f"metric '{name}': {_said(error)}") from error
+        try:
+            number = float(value)
         except (TypeError, ValueError):
-            raise NloraError(f"metric '{name}' gave {value!r}, which is no number") from None
+            number = math.nan
+        if not math.isfinite(number):
+            raise NloraError(f"metric '{name}' gave {value!r}, which is no number")
+        return number
 
     return measured
+
+
+def _said(error: Exception) -> str:
+    """An error of somebody else's code, in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def by_label(predictions: Sequence[Prediction], labels: Sequence[str]) -> dict[str, Any]:

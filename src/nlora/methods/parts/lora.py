@@ -225,13 +225,17 @@ class LoraMethod(Method):
             return {}
         from nlora.methods.parts.routing import unclear
 
-        router = self._routers()[-1]
+        routers = self._routers()
+        router = routers[-1]
         names = {ctx.stage_of(data.name): data.name for data in reversed(ctx.stream)}
         names[ctx.stage.index] = ctx.stage.name
         order = [names[stage] for stage in router.state.stages]
         found = {names[stage]: counts for stage, counts in router.confusion().items()}
-        by = self.settings.route_by
-        told = {"by": by, "tasks": order, "held_out": found, "unclear": unclear(order, found, by)}
+        lines = unclear(order, found, router.by)
+        if len(routers) > 1:  # texts whose task is not named are routed by themselves
+            counts = {names[stage]: row for stage, row in routers[0].confusion().items()}
+            lines += unclear(order, counts, routers[0].by)
+        told = {"by": router.by, "tasks": order, "held_out": found, "unclear": lines}
         return {"routing": told}
 
     def route(self, ctx: Context, examples: Sequence[Example]) -> list[int] | None:

@@ -1,0 +1,34 @@
+"""Words of any script, where rouge-score knows those of English letters and digits alone."""
+
+import re
+import unicodedata
+
+_WORD = re.compile(
+    r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]|[^\s\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]+"
+)
+
+
+class Words:
+    """A tokenizer for rouge-score: lower-case words; of Chinese and Japanese the characters.
+
+    English words are rouge-score's own. With `stem` they are stemmed as rouge-score stems them.
+    """
+
+    def __init__(self, stem: bool) -> None:
+        self._stemmer = None
+        if stem:
+            from nltk.stem.porter import PorterStemmer  # type: ignore[import-untyped]
+
+            self._stemmer = PorterStemmer()
+
+    def tokenize(self, text: str) -> list[str]:
+        """The words of a text, in order."""
+        words = _WORD.findall("".join(c if _in_word(c) else " " for c in text.lower()))
+        if self._stemmer is None:
+            return words
+        return [self._stemmer.stem(word) if len(word) > 3 else word for word in words]
+
+
+def _in_word(character: str) -> bool:
+    """Whether it is a letter, a digit, or a mark on one (the vowels of Hindi are marks)."""
+    return character.isalnum() or unicodedata.category(character).startswith("M")

@@ -1,0 +1,53 @@
+"""A model with an embedding for each position reads no further, and it is said before training."""
+
+import pytest
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from nlora.backbones.structure import learned_positions
+from nlora.continual.learning import run
+from nlora.data.task import Example, Task, TaskData
+from nlora.errors import NloraError
+from tests import tiny
+from tests.runs import FAST, Listener, config
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory):
+    """A model with 64 positions, in a folder."""
+    folder = tmp_path_factory.mktemp("short")
+    ids = {"pad_token_id": 0, "eos_token_id": 1, "bos_token_id": None, "vocab_size": 259}
+    sizes = GPT2Config(**ids, n_embd=8, n_layer=1, n_head=1, n_positions=64)
+    GPT2LMHeadModel(sizes).save_pretrained(folder)
+    tiny.tokenizer(False).save_pretrained(folder)
+    return folder
+
+
+def stream(answer):
+    task = Task("sum", "Say")
+    rows = tuple(Example(task, "x" * 100, label) for label in ("y", answer, "y", answer))
+    return [TaskData(task, rows, rows[:2])]
+
+
+def test_prompts_leave_room_for_the_answer(short, tmp_path):
+    listener = Listener()
+    run(config(short, None), tmp_path / "out", listener, stream=stream("no"))
+    told = "prompts have 60 tokens at most, not 512 (max_length): the model has 64 positions"
+    assert sum(told in line for line in listener.messages) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "settings", "said"),
+    [
+        ("n" * 20, {}, "an answer of 22 tokens is too long .* 64 positions .* set max_length=42"),
+        ("n" * 99, {}, "an answer of 101 tokens is too long .* for prompt and answer$"),
+        ("no", {"max_new_tokens": 64}, "leaves none for a prompt; set a smaller max_new_tokens"),
+    ],
+)
+def test_what_has_no_room_is_one_line_before_training(short, tmp_path, answer, settings, said):
+    with pytest.raises(NloraError, match=said):
+        run(config(short, None, FAST | settings), tmp_path / "out", stream=stream(answer))
+
+
+@pytest.mark.parametrize("shape", tiny.SHAPES)
+def test_only_learned_positions_end(shape):
+    assert learned_positions(tiny.model(shape)) == (768 if shape == "gpt2" else None)
