@@ -260,3 +260,46 @@ def test_a_test_split_without_labels_is_passed_over(tmp_path):
     assert [e.label for e in task.train] == ["no", "yes", "yes"]
     assert [(e.text, e.label) for e in task.test] == [("validation 0", "yes")]
     assert "own split 'validation'" in task.notes[0]
+
+
+def test_a_space_after_the_commas_belongs_to_no_cell(tmp_path):
+    path = written(tmp_path, "a.csv", '"text", "label"\n"a, b", "pos"\nc, neg\n')
+    assert rows_of(path) == [{"text": "a, b", "label": "pos"}, {"text": "c", "label": "neg"}]
+    path = written(tmp_path, "b.csv", "text,label\n a, pos\n")
+    assert rows_of(path) == [{"text": " a", "label": " pos"}]
+    data = task_from_files("a", None, path, labels=["pos", "neg"])
+    assert data.test[0].label == "pos"
+
+
+def test_stray_quotes_do_not_make_one_row_of_several(tmp_path):
+    path = written(tmp_path, "a.tsv", 'text\tlabel\n"Good\tpos\nfine\tpos\nBad"\tneg\n')
+    assert [row["text"] for row in rows_of(path)] == ['"Good', "fine", 'Bad"']
+    path = written(tmp_path, "b.tsv", 'text\tlabel\n"two\tcells\nand\ta\tline"\tpos\n')
+    assert rows_of(path) == [{"text": "two\tcells\nand\ta\tline", "label": "pos"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", "review,review,label\na,b,c\n"),
+        ("a.tsv", 'text\treview\treview\tlabel\na\tb\tc "x\td\n'),
+        ("a.jsonl", '{"review": "a", "review": "b", "label": "c"}\n'),
+        ("a.json", '[{"review": "a", "review": "b", "label": "c"}]'),
+    ],
+)
+def test_two_columns_of_one_name_are_refused(tmp_path, name, content):
+    assert "'review'" in problem(written(tmp_path, name, content))
+
+
+@pytest.mark.parametrize("kind", TEXTS)
+def test_a_second_byte_order_mark_and_old_line_ends_are_no_text(tmp_path, kind):
+    text = TEXTS[kind]
+    assert rows_of(written(tmp_path, "a", "\ufeff\ufeff" + text)) == ROWS
+    utf_16 = written(tmp_path, "b", ("\ufeff" + text).encode("utf-16-le"))
+    assert rows_of(utf_16, encoding="utf-16-le") == ROWS
+    assert rows_of(written(tmp_path, "c", text.replace("\n", "\r"))) == ROWS
+
+
+def test_lines_of_texts_may_end_as_on_old_macs(tmp_path):
+    assert read_texts(written(tmp_path, "a.txt", "one\rtwo\r")) == ("one", "two")
+    assert "the file is empty" in problem(written(tmp_path, "b.csv", "\ufeff\ufeff\n"))
