@@ -303,3 +303,51 @@ def test_a_second_byte_order_mark_and_old_line_ends_are_no_text(tmp_path, kind):
 def test_lines_of_texts_may_end_as_on_old_macs(tmp_path):
     assert read_texts(written(tmp_path, "a.txt", "one\rtwo\r")) == ("one", "two")
     assert "the file is empty" in problem(written(tmp_path, "b.csv", "\ufeff\ufeff\n"))
+
+
+def arrow(tmp_path: Path, table) -> Path:
+    pa = pytest.importorskip("pyarrow")
+    sink = io.BytesIO()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    return written(tmp_path, "a.arrow", sink.getvalue())
+
+
+def test_a_zstd_file_may_begin_with_a_frame_to_skip(tmp_path):
+    note = b"\x5a\x2a\x4d\x18\x04\0\0\0note"
+    assert rows_of(written(tmp_path, "a.zst", note + zstd(JSONL.encode()))) == ROWS
+
+
+def test_labels_of_few_bits_are_written_as_short_as_they_are_told_apart(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    values = [0.1, 4.0, None, float("nan")]
+    columns = {
+        "single": pa.array(values, pa.float32()),
+        "half": pa.array(values, pa.float64()).cast(pa.float16()),
+        "double": pa.array(values, pa.float64()),
+    }
+    for row, text in zip(
+        rows_of(arrow(tmp_path, pa.table(columns))), ["0.1", "4.0", None, None], strict=True
+    ):
+        assert row == dict.fromkeys(columns, text)
+
+
+def test_a_field_that_holds_no_text_is_left_out_alone(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    turn = {"role": "user", "content": "a", "tokens": [1, 2], "picture": b"x"}
+    assert rows_of(arrow(tmp_path, pa.table({"messages": [[turn], None]}))) == [
+        {"messages": [{"role": "user", "content": "a"}]},
+        {"messages": None},
+    ]
+
+
+def test_columns_that_cannot_be_read_are_named(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    text = pa.array([b"caf\xe9"]).view(pa.string())
+    assert "'text' holds texts that are not UTF-8" in problem(
+        arrow(tmp_path, pa.table({"text": text}))
+    )
+    when = pa.array([[{"at": 2**62}]], pa.list_(pa.struct({"at": pa.timestamp("s")})))
+    assert "'when' cannot be read" in problem(arrow(tmp_path, pa.table({"when": when})))
+    twice = pa.table([pa.array(["a"])] * 3, ["text", "label", "label"])
+    assert "two columns are called 'label'" in problem(arrow(tmp_path, twice))
