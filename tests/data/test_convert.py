@@ -192,3 +192,28 @@ def test_a_description_that_is_wrong_is_named(tmp_path, text, told):
     with pytest.raises(NloraError, match=told):
         load_stream("fomc", tmp_path / "data")
     assert any(told in problem for problem in check(tmp_path / "data").problems)
+
+
+def test_a_damaged_zip_is_one_line_that_names_the_member(tmp_path):
+    data, files = tmp_path / "data", trace_files()
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, value in files.items():
+            archive.writestr(name, json.dumps(value))
+    content = bytearray(path.read_bytes())
+    first = content.index(b"C-STANCE/train.json") + len("C-STANCE/train.json")
+    content[first] = 0xFF
+    path.write_bytes(content)
+    assert "cannot read C-STANCE/train.json" in refused("trace", path, data)
+    with zipfile.ZipFile(path) as archive:
+        start = archive.start_dir
+    content[start + 6] = 0xFF  # the version that is needed to unpack it
+    path.write_bytes(content)
+    assert "neither a folder nor a zip" in refused("trace", path, data)
+
+
+def test_rows_of_a_zip_are_named_by_their_member_and_must_be_whole(tmp_path):
+    rows = [{"prompt": "x", "answer": "half \ud800"}]
+    path = zipped(tmp_path / "a.zip", trace_files(FOMC__train=rows), "b")
+    told = refused("trace", path, tmp_path / "data")
+    assert told == f"{path}/b/FOMC/train.json, line 1, example 1: 'answer' holds half a character"

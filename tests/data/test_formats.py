@@ -260,3 +260,94 @@ def test_a_test_split_without_labels_is_passed_over(tmp_path):
     assert [e.label for e in task.train] == ["no", "yes", "yes"]
     assert [(e.text, e.label) for e in task.test] == [("validation 0", "yes")]
     assert "own split 'validation'" in task.notes[0]
+
+
+def test_a_space_after_the_commas_belongs_to_no_cell(tmp_path):
+    path = written(tmp_path, "a.csv", '"text", "label"\n"a, b", "pos"\nc, neg\n')
+    assert rows_of(path) == [{"text": "a, b", "label": "pos"}, {"text": "c", "label": "neg"}]
+    path = written(tmp_path, "b.csv", "text,label\n a, pos\n")
+    assert rows_of(path) == [{"text": " a", "label": " pos"}]
+    data = task_from_files("a", None, path, labels=["pos", "neg"])
+    assert data.test[0].label == "pos"
+
+
+def test_stray_quotes_do_not_make_one_row_of_several(tmp_path):
+    path = written(tmp_path, "a.tsv", 'text\tlabel\n"Good\tpos\nfine\tpos\nBad"\tneg\n')
+    assert [row["text"] for row in rows_of(path)] == ['"Good', "fine", 'Bad"']
+    path = written(tmp_path, "b.tsv", 'text\tlabel\n"two\tcells\nand\ta\tline"\tpos\n')
+    assert rows_of(path) == [{"text": "two\tcells\nand\ta\tline", "label": "pos"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", "review,review,label\na,b,c\n"),
+        ("a.tsv", 'text\treview\treview\tlabel\na\tb\tc "x\td\n'),
+        ("a.jsonl", '{"review": "a", "review": "b", "label": "c"}\n'),
+        ("a.json", '[{"review": "a", "review": "b", "label": "c"}]'),
+    ],
+)
+def test_two_columns_of_one_name_are_refused(tmp_path, name, content):
+    assert "'review'" in problem(written(tmp_path, name, content))
+
+
+@pytest.mark.parametrize("kind", TEXTS)
+def test_a_second_byte_order_mark_and_old_line_ends_are_no_text(tmp_path, kind):
+    text = TEXTS[kind]
+    assert rows_of(written(tmp_path, "a", "\ufeff\ufeff" + text)) == ROWS
+    utf_16 = written(tmp_path, "b", ("\ufeff" + text).encode("utf-16-le"))
+    assert rows_of(utf_16, encoding="utf-16-le") == ROWS
+    assert rows_of(written(tmp_path, "c", text.replace("\n", "\r"))) == ROWS
+
+
+def test_lines_of_texts_may_end_as_on_old_macs(tmp_path):
+    assert read_texts(written(tmp_path, "a.txt", "one\rtwo\r")) == ("one", "two")
+    assert "the file is empty" in problem(written(tmp_path, "b.csv", "\ufeff\ufeff\n"))
+
+
+def arrow(tmp_path: Path, table) -> Path:
+    pa = pytest.importorskip("pyarrow")
+    sink = io.BytesIO()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    return written(tmp_path, "a.arrow", sink.getvalue())
+
+
+def test_a_zstd_file_may_begin_with_a_frame_to_skip(tmp_path):
+    note = b"\x5a\x2a\x4d\x18\x04\0\0\0note"
+    assert rows_of(written(tmp_path, "a.zst", note + zstd(JSONL.encode()))) == ROWS
+
+
+def test_labels_of_few_bits_are_written_as_short_as_they_are_told_apart(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    values = [0.1, 4.0, None, float("nan")]
+    columns = {
+        "single": pa.array(values, pa.float32()),
+        "half": pa.array(values, pa.float64()).cast(pa.float16()),
+        "double": pa.array(values, pa.float64()),
+    }
+    for row, text in zip(
+        rows_of(arrow(tmp_path, pa.table(columns))), ["0.1", "4.0", None, None], strict=True
+    ):
+        assert row == dict.fromkeys(columns, text)
+
+
+def test_a_field_that_holds_no_text_is_left_out_alone(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    turn = {"role": "user", "content": "a", "tokens": [1, 2], "picture": b"x"}
+    assert rows_of(arrow(tmp_path, pa.table({"messages": [[turn], None]}))) == [
+        {"messages": [{"role": "user", "content": "a"}]},
+        {"messages": None},
+    ]
+
+
+def test_columns_that_cannot_be_read_are_named(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    text = pa.array([b"caf\xe9"]).view(pa.string())
+    assert "'text' holds texts that are not UTF-8" in problem(
+        arrow(tmp_path, pa.table({"text": text}))
+    )
+    when = pa.array([[{"at": 2**62}]], pa.list_(pa.struct({"at": pa.timestamp("s")})))
+    assert "'when' cannot be read" in problem(arrow(tmp_path, pa.table({"when": when})))
+    twice = pa.table([pa.array(["a"])] * 3, ["text", "label", "label"])
+    assert "two columns are called 'label'" in problem(arrow(tmp_path, twice))

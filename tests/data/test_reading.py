@@ -178,3 +178,19 @@ def test_rows_that_are_added_later_move_few():
     after = before + made(*((f"new{i}", "ab"[i % 2]) for i in range(20)))
     moved = set(hold_out(before, 0.2, 0)[1]) - set(hold_out(after, 0.2, 0)[1])
     assert len(moved) <= 5
+
+
+def test_a_label_of_several_texts_is_never_held_out_whole(tmp_path):
+    train, test = hold_out(
+        made(*((f"q{i}", "ab"[i % 2]) for i in range(4)), ("c1", "c"), ("c2", "c")), 0.8, seed=0
+    )
+    assert {e.label for e in train} == {e.label for e in test} == {"a", "b", "c"}
+
+
+def test_a_label_that_is_tested_and_not_trained_is_told(tmp_path):
+    lines = [{"text": f"t{i}", "label": f"label {i}"} for i in range(4)]
+    path = write(tmp_path / "a.jsonl", lines)
+    labels = [line["label"] for line in lines]
+    data = task_from_files("a", path, None, labels=labels)
+    assert f"not trained: '{data.test[0].label}'" in " ".join(data.notes)
+    assert "not trained" not in " ".join(task_from_files("a", path, None).notes)

@@ -75,10 +75,12 @@ def named(
     they are, and chats, stay as they are. Raises NloraError when there is no such column.
     """
     keys = _keys(rows.values)
-    if not keys or (not columns and _is_chat(keys, answers)):
-        return rows, [], None
+    if not keys or (not columns and _is_chat(rows.values, keys, answers)):
+        return rows, _unread_label(rows), None
     text, label = _choose(rows, keys, columns, answers)
     names = tuple(label_names) if label_names else rows.names.get(label[0]) if label else None
+    if label_names and label:
+        _check_numbers(rows, label[0], label_names)
     told = []
     plain = set(text) <= set(PLAIN) and (not answers or label == ["label"])
     if plain and not columns and not names:
@@ -121,14 +123,52 @@ def _keys(values: Sequence[object]) -> list[str]:
     return list(keys)
 
 
-def _is_chat(keys: Sequence[str], answers: bool) -> bool:
+def _is_chat(values: Sequence[object], keys: Sequence[str], answers: bool) -> bool:
     folded = {key.lower() for key in keys}
     if not folded.isdisjoint(_CHATS):
-        return True
+        # Beside a text and a label, a column of this name may hold anything, such as a number.
+        complete = _text(keys) and (not answers or _label(keys))
+        if not complete or any(_has_turns(value) for row in values for value in _chats_of(row)):
+            return True
     return any(
         asked in folded and (not answers or not folded.isdisjoint(given))
         for asked, given in _ASKED.items()
     )
+
+
+def _chats_of(row: object) -> list[object]:
+    """What a row has under the names of chats."""
+    pairs = row.items() if isinstance(row, dict) else ()
+    return [value for key, value in pairs if key.lower() in _CHATS]
+
+
+def _has_turns(value: object) -> bool:
+    return isinstance(value, list) or (isinstance(value, str) and value.lstrip().startswith("[{"))
+
+
+def _unread_label(rows: Rows) -> list[str]:
+    """A note where chats have a label, since their last answer is what is learned."""
+    for i, row in enumerate(rows.values):
+        folded = {key.lower() for key in row} if isinstance(row, dict) else set()
+        if "label" in folded and folded.isdisjoint(PLAIN):
+            note = "is a chat, of which the last answer is learned and 'label' is not read"
+            return [f"{rows.place(i)}: {note}"]
+    return []
+
+
+def _check_numbers(rows: Rows, label: str, names: Sequence[str]) -> None:
+    """Raises NloraError where labels are names as they are, and would be renamed as numbers."""
+    found = {row[label] for row in rows.values if isinstance(row, dict) and _is_name(row, label)}
+    moved = [n for n in sorted(found & set(names)) if n.isdecimal() and names.index(n) != int(n)]
+    if moved and found <= set(names):
+        raise NloraError(
+            f"{rows.path}: label_names: '{moved[0]}' is a name as it is, or the number of another; "
+            "leave label_names out if the labels are names already"
+        )
+
+
+def _is_name(row: dict, label: str) -> bool:
+    return isinstance(row.get(label), str) and bool(row[label].strip())
 
 
 def _choose(

@@ -22,8 +22,8 @@ def unpacked(data: bytes, path: Path) -> bytes:
 
     Raises NloraError when the file is damaged, ends too early or unpacks to more than it may.
     """
-    for magic, name, opened in _KINDS:
-        if data.startswith(magic):
+    for magics, name, opened in _KINDS:
+        if data.startswith(magics):
             return _unpack(data, path, name, opened)
     return data
 
@@ -66,9 +66,11 @@ def _zstd() -> Any:
     return zstandard.ZstdDecompressor().decompressobj()
 
 
-_KINDS: tuple[tuple[bytes, str, Callable[[], Any]], ...] = (
-    (b"\x1f\x8b", "gzip", lambda: zlib.decompressobj(31)),
-    (b"\x28\xb5\x2f\xfd", "zstd", _zstd),
-    (b"BZh", "bzip2", bz2.BZ2Decompressor),
-    (b"\xfd7zXZ\0", "xz", lzma.LZMADecompressor),
+# A zstd file may begin with a frame of somebody's notes, which the library skips.
+_ZSTD = (b"\x28\xb5\x2f\xfd", *(bytes([byte]) + b"\x2a\x4d\x18" for byte in range(0x50, 0x60)))
+_KINDS: tuple[tuple[tuple[bytes, ...], str, Callable[[], Any]], ...] = (
+    ((b"\x1f\x8b",), "gzip", lambda: zlib.decompressobj(31)),
+    (_ZSTD, "zstd", _zstd),
+    ((b"BZh",), "bzip2", bz2.BZ2Decompressor),
+    ((b"\xfd7zXZ\0",), "xz", lzma.LZMADecompressor),
 )

@@ -8,9 +8,11 @@ TRACE publishes `<Task>/{train,eval,test}.json`, arrays of `{"prompt", "answer"}
 from __future__ import annotations
 
 import json
+import lzma
 import shutil
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,11 +21,15 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from nlora.data.published import GROUPS, METRICS, SOURCES
-from nlora.data.rows import read_array, read_text
+from nlora.data.rows import decoded, read_array, read_bytes
 from nlora.errors import NloraError, unknown
 
 SPLITS = {"TRACE": ("train", "eval", "test"), "SuperNI": ("train", "dev", "test")}
 MAX_FILE = 2**28
+_DAMAGED = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+    *(OSError, RuntimeError, EOFError, ValueError),
+)
 
 Row = dict[str, str]
 
@@ -70,14 +76,25 @@ def convert(name: str, source: Path, data: Path) -> Converted:
     return Converted(target, dropped)
 
 
-Files = dict[tuple[str, str], Path]
+@dataclass(frozen=True, slots=True)
+class _Published:
+    """A published file: what it is called in errors, and where it has been unpacked to."""
+
+    title: Path
+    path: Path
+
+    def text(self) -> str:
+        return decoded(read_bytes(self.path), self.title)
+
+
+Files = dict[tuple[str, str], _Published]
 
 
 def _trace(files: Files, task: str) -> tuple[dict[str, list[Row]], dict[str, str]]:
     found = {}
     for ours, split in zip(("train", "dev", "test"), SPLITS["TRACE"], strict=True):
-        path = files.get((task, split))
-        rows = read_array(path) if path else None
+        file = files.get((task, split))
+        rows = read_array(file.title, file.text()) if file else None
         pairs = []
         for i, row in enumerate(rows.values if rows else ()):
             assert rows is not None
@@ -96,11 +113,11 @@ def _superni(files: Files, task: str) -> tuple[dict[str, list[Row]], dict[str, s
     found: dict[str, list[Row]] = {}
     definition = ""
     for split in SPLITS["SuperNI"]:
-        path = files.get((task, split))
-        if path is None:
+        file = files.get((task, split))
+        if file is None:
             found[split] = []
             continue
-        content = _object(path)
+        path, content = file.title, _object(file)
         definition = _first(content.get("Definition"), f"{path}: 'Definition'")
         instances = content.get("Instances")
         if not isinstance(instances, list):
@@ -145,7 +162,7 @@ def _text(row: object, key: str, place: str) -> str:
     value = _value(row, key, place)
     if not isinstance(value, str):
         raise NloraError(f"{place}: '{key}' must be text")
-    return value
+    return _whole(value, f"{place}: '{key}'")
 
 
 def _first(value: object, where: str) -> str:
@@ -154,16 +171,25 @@ def _first(value: object, where: str) -> str:
         value = value[0]
     if not isinstance(value, str):
         raise NloraError(f"{where} must be text")
-    return value.strip()
+    return _whole(value, where).strip()
 
 
-def _object(path: Path) -> dict[str, Any]:
+def _whole(text: str, where: str) -> str:
+    """The text. Raises NloraError where it holds what UTF-8 cannot write."""
     try:
-        value = json.loads(read_text(path))
+        text.encode()
+    except UnicodeEncodeError:
+        raise NloraError(f"{where} holds half a character") from None
+    return text
+
+
+def _object(file: _Published) -> dict[str, Any]:
+    try:
+        value = json.loads(file.text())
     except (ValueError, RecursionError) as error:
-        raise NloraError(f"{path}: malformed JSON: {error}") from None
+        raise NloraError(f"{file.title}: malformed JSON: {error}") from None
     if not isinstance(value, dict):
-        raise NloraError(f"{path}: must be one JSON object with 'Definition' and 'Instances'")
+        raise NloraError(f"{file.title}: must be one JSON object with 'Definition' and 'Instances'")
     return value
 
 
@@ -171,25 +197,26 @@ def _object(path: Path) -> dict[str, Any]:
 def _files(source: Path, group: str) -> Iterator[Files]:
     """The published files by task and split; those of a zip are unpacked for as long."""
     if source.is_dir():
-        names = {p.relative_to(source).as_posix(): p for p in sorted(source.rglob("*.json"))}
-        yield {key: names[name] for key, name in _wanted(list(names), group, source).items()}
+        names = [p.relative_to(source).as_posix() for p in sorted(source.rglob("*.json"))]
+        wanted = _wanted(names, group, source)
+        yield {key: _Published(source / name, source / name) for key, name in wanted.items()}
         return
     try:
         archive = zipfile.ZipFile(source)
     except FileNotFoundError:
         raise NloraError(f"no such file: {source}") from None
-    except (zipfile.BadZipFile, OSError) as error:
+    except (zipfile.BadZipFile, OSError, RuntimeError, ValueError) as error:
         raise NloraError(f"{source}: neither a folder nor a zip ({error})") from None
     with archive, tempfile.TemporaryDirectory() as folder:
         found = {}
         for (task, split), name in _wanted(archive.namelist(), group, source).items():
             path = Path(folder, task, f"{split}.json")
             path.parent.mkdir(exist_ok=True)
-            found[task, split] = path
+            found[task, split] = _Published(source / name, path)
             try:
                 with archive.open(name) as member:
                     content = member.read(MAX_FILE + 1)
-            except (zipfile.BadZipFile, OSError, RuntimeError, EOFError, ValueError) as error:
+            except _DAMAGED as error:
                 raise NloraError(f"{source}: cannot read {name}: {error}") from None
             if len(content) > MAX_FILE:
                 raise NloraError(f"{source}: {name} is longer than {MAX_FILE:,} bytes")

@@ -115,6 +115,8 @@ def _example(
     if label in ignored:
         return None
     if task.labels is not None and label not in task.labels:
+        label = label.strip()
+    if task.labels is not None and label not in task.labels:
         raise unknown("label", _brief(label), task.labels)
     return Example(task, _as_text(row[key], key), label)
 

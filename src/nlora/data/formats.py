@@ -28,6 +28,7 @@ from nlora.data.rows import (
     read_lines,
     read_object,
     read_tabs,
+    spaced,
 )
 from nlora.data.tables import HUB, is_saved, read_arrow, read_parquet, read_saved, split_of
 from nlora.errors import NloraError
@@ -113,6 +114,8 @@ def read_rows(
         if data.startswith(magic):
             raise NloraError(f"{source}: {what}")
     text = decoded(data, source, encoding)
+    if "\n" not in text:  # lines may end as on old Macs
+        text = text.replace("\r", "\n")
     if lines and (source == STDIN or ending(source) == ".txt"):
         return read_lines(source, text)
     return _read_text(source, text, columns or {}, report, lines)
@@ -198,7 +201,9 @@ def _delimiter(text: str, suffix: str, columns: Mapping[str, str]) -> str | None
 
 def _head(text: str, delimiter: str) -> list[list[str]]:
     try:
-        rows = csv.reader(io.StringIO(text[:65536], newline=""), delimiter=delimiter)
+        lines = io.StringIO(text[:65536], newline="")
+        skips = spaced(text, delimiter)
+        rows = csv.reader(lines, delimiter=delimiter, skipinitialspace=skips)
         return [[cell.strip() for cell in row] for row in islice(rows, 20)]
     except csv.Error:
         return []

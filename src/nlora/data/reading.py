@@ -1,5 +1,6 @@
 """From files to a task: which rows are wrong, which labels there are, what is held out."""
 
+import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -182,7 +183,12 @@ def _hold_out(found: dict[str, _Split], reading: Reading, faults: Faults) -> Non
         f"{whole.path}: no test file, so {len(test)} of {len(whole.examples)} examples "
         f"({reading.hold_out:.0%}) are held out for testing"
     )
-    found["train"] = replace(whole, examples=train, notes=(*whole.notes, note), held_out=True)
+    notes = [*whole.notes, note]
+    alone = sorted({e.label for e in test if e.task.labels} - {e.label for e in train})
+    if alone:
+        shown = textwrap.shorten(", ".join(f"'{label}'" for label in alone), 80, placeholder=" ...")
+        notes.append(f"{whole.path}: labels of one text that is held out, so not trained: {shown}")
+    found["train"] = replace(whole, examples=train, notes=tuple(notes), held_out=True)
     found["test"] = _Split(whole.path, test)
 
 

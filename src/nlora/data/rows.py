@@ -9,6 +9,7 @@ import io
 import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -17,10 +18,30 @@ from typing import NoReturn
 
 from nlora.errors import NloraError
 
+
+class _Twice(Exception):
+    """A key that stands twice in one object, of which only one value could be read."""
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise _Twice(_twice([key for key, _ in pairs]))
+    return found
+
+
+def _twice(names: Sequence[str]) -> str | None:
+    return next((name for name, count in Counter(names).items() if name and count > 1), None)
+
+
 # Numbers stay the text that was written ("1.50"), and NaN, pandas' missing value, is missing.
-_DECODER = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=lambda _: None)
+_DECODER = json.JSONDecoder(
+    parse_int=str, parse_float=str, parse_constant=lambda _: None, object_pairs_hook=_once
+)
 STDIN = Path("-")
 NAMES = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
+_MARK = "\ufeff"
+"""The byte order mark, of which programs that add one to what has one make two."""
 _BETWEEN = re.compile(r"[\s,]*")
 
 Report = Callable[[str], object]
@@ -70,16 +91,12 @@ def decoded(data: bytes, path: Path, encoding: str | None = None) -> str:
 
     Raises NloraError for nothing but spaces, an unknown encoding, and bytes that are not in it.
     """
-    if not data.removeprefix(codecs.BOM_UTF8).strip():
-        raise NloraError(f"{path}: the file is empty")
     try:
         name = codecs.lookup(encoding or "utf-8").name
     except LookupError:
         raise NloraError(f"{path}: Python knows no encoding '{encoding}'") from None
-    if name == "utf-8":
-        data = data.removeprefix(codecs.BOM_UTF8)
     try:
-        text = data.decode(name)
+        text = data.decode(name).lstrip(_MARK)
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         byte = f"byte 0x{data[error.start]:02x} at offset {error.start}"
@@ -87,6 +104,8 @@ def decoded(data: bytes, path: Path, encoding: str | None = None) -> str:
         raise NloraError(f"{place}; {_advice(data, name)}") from None
     except (UnicodeError, LookupError) as error:  # no codec of texts, or a broken mark of it
         raise NloraError(f"{path}: cannot be read as {encoding}: {error}") from None
+    if not text.strip():
+        raise NloraError(f"{path}: the file is empty")
     if name == "utf-8" and text.count("\0") * 4 > len(text):
         raise NloraError(f"{path}: not UTF-8 (every other byte is 0); {_advice(data, name)}")
     return text
@@ -177,7 +196,12 @@ def read_delimited(path: Path, text: str, delimiter: str, report: Report = stop)
     not closed.
     """
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    reader = csv.reader(
+        io.StringIO(text, newline=""),
+        delimiter=delimiter,
+        strict=True,
+        skipinitialspace=spaced(text, delimiter),
+    )
     header: list[str] = []
     values: list[object] = []
     lines: list[int] = []
@@ -200,12 +224,34 @@ def read_delimited(path: Path, text: str, delimiter: str, report: Report = stop)
     return Rows(path, values, lambda i: f"{path}, line {lines[i]}", f"{NAMES[delimiter]} between")
 
 
-def read_tabs(path: Path, text: str, report: Report = stop) -> Rows:
-    """`read_delimited` by tabs; where quotes do not fit, they are letters as all others."""
+def spaced(text: str, delimiter: str) -> bool:
+    """Whether a space follows each delimiter in the first row, and so belongs to no cell."""
     try:
-        return read_delimited(path, text, "\t")
+        header = next(csv.reader(io.StringIO(text[:65536], newline=""), delimiter=delimiter), [])
+    except csv.Error:
+        return False
+    return len(header) > 1 and all(cell.startswith(" ") for cell in header[1:])
+
+
+def read_tabs(path: Path, text: str, report: Report = stop) -> Rows:
+    """`read_delimited` by tabs; where quotes do not fit, they are letters as all others.
+
+    They do not fit either where they make one cell of several lines that are whole rows.
+    """
+    try:
+        quoted = read_delimited(path, text, "\t")
     except NloraError:
-        pass
+        return _read_literally(path, text, report)
+    cells = (cell for row in quoted.values if isinstance(row, dict) for cell in row.values())
+    if any("\t" in cell and "\n" in cell for cell in cells):
+        try:
+            return _read_literally(path, text, stop)
+        except NloraError:
+            pass
+    return quoted
+
+
+def _read_literally(path: Path, text: str, report: Report) -> Rows:
     header: list[str] = []
     values: list[object] = []
     lines: list[int] = []
@@ -223,12 +269,16 @@ def read_tabs(path: Path, text: str, report: Report = stop) -> Rows:
 
 
 def _header(path: Path, cells: Sequence[str]) -> list[str]:
-    """The names of columns. Raises NloraError where two that would be read have one name."""
+    """The names of columns. Raises NloraError where two have one name."""
     header = [cell.strip() for cell in cells]
-    for name in ("text", "sentence", "label"):
-        if header.count(name) > 1:
-            raise NloraError(f"{path}, line 1: two columns are called '{name}'; rename one")
+    check_names(f"{path}, line 1", header)
     return header
+
+
+def check_names(place: str, names: Sequence[str]) -> None:
+    """Raises NloraError where two columns have one name, since only one could be read."""
+    if twice := _twice(names):
+        raise NloraError(f"{place}: two columns are called '{twice}'; rename one")
 
 
 def _decode(text: str, path: str, line: int) -> object:
@@ -238,9 +288,11 @@ def _decode(text: str, path: str, line: int) -> object:
     except json.JSONDecodeError as error:
         place = f"{path}, line {line or error.lineno}, column {error.colno}"
         raise NloraError(f"{place}: malformed JSON: {error.msg}") from None
-    except RecursionError:
+    except (RecursionError, _Twice) as error:
         place = f"{path}, line {line}" if line else path
-        raise NloraError(f"{place}: malformed JSON: nested too deeply") from None
+        twice = f"an object has the key '{error}' twice"
+        told = twice if isinstance(error, _Twice) else "malformed JSON: nested too deeply"
+        raise NloraError(f"{place}: {told}") from None
 
 
 def _lines_of_elements(text: str, count: int) -> list[int]:

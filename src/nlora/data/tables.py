@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nlora.data.compression import AT_LEAST, TIMES
-from nlora.data.rows import Rows
+from nlora.data.rows import Rows, check_names
 from nlora.errors import NloraError, unknown
 
 if TYPE_CHECKING:
@@ -137,25 +137,37 @@ def _rows(
     bound = max(AT_LEAST, TIMES * size)
     columns = [i for i, field in enumerate(schema) if _readable(field.type)]
     names = [schema.names[i] for i in columns]
+    check_names(f"{path}", names)
     values: list[object] = []
     total = 0
     for batch in batches:
         total += batch.nbytes + 64 * batch.num_rows  # a column of nothing but nulls has no bytes
         if total > bound:
             raise NloraError(f"{path}: unpacks to more than {bound / 2**30:.1f} GiB")
-        cells = [_as_written(batch.column(i)) for i in columns]
+        cells = [_cells(path, schema.names[i], batch.column(i)) for i in columns]
         values += [dict(zip(names, row, strict=True)) for row in zip(*cells, strict=True)]
     return Rows(path, values, lambda i: f"{path}, row {i + 1}", kind, _class_names(schema))
 
 
+def _cells(path: Path | str, name: str, column: pa.Array) -> list[Any]:
+    """The values of a column. Raises NloraError where it holds what cannot be read."""
+    try:
+        return _as_written(column)
+    except UnicodeDecodeError:
+        raise NloraError(f"{path}: column '{name}' holds texts that are not UTF-8") from None
+    except (ValueError, OverflowError) as error:  # as of times out of Python's range
+        raise NloraError(f"{path}: column '{name}' cannot be read: {_in_one_line(error)}") from None
+
+
 def _readable(kind: pa.DataType) -> bool:
+    """Whether a column holds something to read; of a structure, whether one of its fields does."""
     import pyarrow as pa
 
     types = pa.types
     if types.is_list(kind) or types.is_large_list(kind):
         return not types.is_primitive(kind.value_type) and _readable(kind.value_type)
     if types.is_struct(kind):
-        return all(_readable(field.type) for field in kind)
+        return any(_readable(field.type) for field in kind)
     if isinstance(kind, pa.BaseExtensionType):
         return False
     binary = types.is_binary(kind) or types.is_large_binary(kind)
@@ -171,8 +183,26 @@ def _as_written(column: pa.Array) -> list[Any]:
         return column.cast(pa.string()).to_pylist()
     values = column.to_pylist()
     if pa.types.is_floating(kind):
-        return [None if v is None or math.isnan(v) else repr(v) for v in values]
+        short = kind.to_pandas_dtype()  # 0.1 of 32 bits is 0.1, not 0.10000000149011612
+        write = repr if pa.types.is_float64(kind) else lambda value: str(short(value))
+        return [None if v is None or math.isnan(v) else write(v) for v in values]
+    if pa.types.is_nested(kind):
+        return [_only_readable(value, kind) for value in values]
     return values
+
+
+def _only_readable(value: Any, kind: pa.DataType) -> Any:
+    """A value without the fields in it that hold no text, such as the tokens of a chat's turn."""
+    import pyarrow as pa
+
+    types = pa.types
+    if value is None:
+        return None
+    if types.is_struct(kind):
+        return {f.name: _only_readable(value[f.name], f.type) for f in kind if _readable(f.type)}
+    if types.is_list(kind) or types.is_large_list(kind):
+        return [_only_readable(inner, kind.value_type) for inner in value]
+    return value
 
 
 def _class_names(schema: pa.Schema) -> Mapping[str, tuple[str, ...]]:
