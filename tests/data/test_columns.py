@@ -152,16 +152,6 @@ def test_a_table_whose_first_row_is_no_header_is_asked_about(tmp_path):
         task_from_files("a", None, path)
 
 
-def test_labels_that_are_names_are_not_taken_for_numbers_of_others(read):
-    rows = [{"text": "t", "label": 1}, {"text": "u", "label": 2}]
-    names = ["1", "2", "3"]
-    told = problem(read, *rows, label_names=names)
-    assert "'1' is a name as it is, or the number of another" in told
-    found, _, _ = read({"text": "s", "label": 0}, *rows, label_names=names)
-    assert [label for _, label in found] == ["1", "2", "3"]
-    assert read(*rows, label_names=["0", "1", "2"])[0] == [("t", "1"), ("u", "2")]
-
-
 def test_a_column_that_is_only_called_as_chats_are_does_not_matter(read):
     row = {"messages": "12", "Text": "t", "Label": "l"}
     assert read(row)[0] == [("t", "l")]

@@ -79,8 +79,6 @@ def named(
         return rows, _unread_label(rows), None
     text, label = _choose(rows, keys, columns, answers)
     names = tuple(label_names) if label_names else rows.names.get(label[0]) if label else None
-    if label_names and label:
-        _check_numbers(rows, label[0], label_names)
     told = []
     plain = set(text) <= set(PLAIN) and (not answers or label == ["label"])
     if plain and not columns and not names:
@@ -154,21 +152,6 @@ def _unread_label(rows: Rows) -> list[str]:
             note = "is a chat, of which the last answer is learned and 'label' is not read"
             return [f"{rows.place(i)}: {note}"]
     return []
-
-
-def _check_numbers(rows: Rows, label: str, names: Sequence[str]) -> None:
-    """Raises NloraError where labels are names as they are, and would be renamed as numbers."""
-    found = {row[label] for row in rows.values if isinstance(row, dict) and _is_name(row, label)}
-    moved = [n for n in sorted(found & set(names)) if n.isdecimal() and names.index(n) != int(n)]
-    if moved and found <= set(names):
-        raise NloraError(
-            f"{rows.path}: label_names: '{moved[0]}' is a name as it is, or the number of another; "
-            "leave label_names out if the labels are names already"
-        )
-
-
-def _is_name(row: dict, label: str) -> bool:
-    return isinstance(row.get(label), str) and bool(row[label].strip())
 
 
 def _choose(
