@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 # How many processes share the tests out; each has one thread.
 WORKERS ?= 2
 PYTEST := $(BIN)/pytest -n $(WORKERS)
+# Compiled modules are kept, also where the environment says otherwise: without them each process that
+# imports PyTorch and Transformers compiles these anew, which takes twice the time of everything else.
+export PYTHONDONTWRITEBYTECODE :=
 # Seconds of tests that `make check` runs, about.
 SHORT ?= 8
 
