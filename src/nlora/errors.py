@@ -42,6 +42,11 @@ def of_disk(error: OSError) -> str | None:
     return f"{error.filename or 'a file'}: {error.strerror}" + (f"; {advice}" if advice else "")
 
 
+def first_line(error: BaseException) -> str:
+    """What an error of a library says, in one line."""
+    return (str(error).strip().splitlines() or [repr(error)])[0]
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> NloraError:
     """The error for a name that does not exist, with the nearest ones that do.
 

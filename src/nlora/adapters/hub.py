@@ -5,7 +5,7 @@ from pathlib import Path
 
 from nlora.adapters.peft_config import CONFIG
 from nlora.backbones.downloads import hub_reachable
-from nlora.errors import NloraError
+from nlora.errors import NloraError, first_line
 
 
 def download(name: str, weights: str) -> Path:
@@ -26,9 +26,8 @@ def download(name: str, weights: str) -> Path:
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # of the disk, not of the network
-        reason = (str(error).strip().splitlines() or [repr(error)])[0]
         where = "got from the Hub" if reachable else "found: the Hub cannot be reached"
         raise NloraError(
-            f"'{name}' is no folder here, and could not be {where} ({reason})"
+            f"'{name}' is no folder here, and could not be {where} ({first_line(error)})"
         ) from error
     return Path(files[0]).parent

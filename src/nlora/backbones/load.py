@@ -18,7 +18,7 @@ from nlora.backbones.quantized import (
     quantizer,
     stored_as,
 )
-from nlora.errors import NloraError
+from nlora.errors import NloraError, first_line
 
 _TOKENIZER = re.compile(
     r"tokenizer|vocab|merges|spiece|sentencepiece|source\.spm|.*\.(model|tiktoken|bpe)$"
@@ -125,7 +125,7 @@ def _reason(error: Exception) -> str:
         return "its weights are pickled, and hold more than tensors; save them as safetensors"
     if isinstance(error, RecursionError):
         return "one of its JSON files is nested too deeply"
-    return (said.strip().splitlines() or [repr(error)])[0]
+    return first_line(error)
 
 
 def embedding_rows(model: Any) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -74,12 +73,13 @@ def predict(
 
 def _check_place(out: Path) -> None:
     """Raise NloraError, before anything is loaded, if no file can be written there."""
+    from nlora.store.atomic import check_place
+
     if out.is_dir():
         raise NloraError(f"{out} is a folder; --out takes a file")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=out.parent):
-            pass
+        check_place(out, size=0)
     except OSError as error:
         raise NloraError(f"--out {out}: {error.strerror or error}") from None
 

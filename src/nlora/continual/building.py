@@ -14,6 +14,7 @@ from nlora.backbones.structure import learned_positions
 from nlora.data.encode import Encoder
 from nlora.data.prompts import Prompter
 from nlora.data.task import TaskData
+from nlora.data.writable import check_readable, check_writable
 from nlora.errors import NloraError
 from nlora.plan.resolve import Plan
 from nlora.store.directory import ModelDirectory
@@ -127,7 +128,20 @@ def _longest_prompt(plan: Plan, backbone: Backbone) -> int:
     return min(run.max_length, room)
 
 
-def check_positions(
+def check_tasks(
+    plan: Plan,
+    backbone: Backbone,
+    encoder: Encoder,
+    tasks: Sequence[TaskData],
+    tell: Callable[[str], object],
+) -> None:
+    """Raises NloraError for what of the tasks this model cannot read, write or hold."""
+    check_writable(encoder, tasks, tell)
+    check_readable(encoder, tasks, plan.run.max_new_tokens, tell)
+    _check_positions(plan, backbone, encoder, tasks, tell)
+
+
+def _check_positions(
     plan: Plan,
     backbone: Backbone,
     encoder: Encoder,

@@ -10,9 +10,22 @@ from nlora.data.task import TaskData
 from nlora.evaluation.answers import Prediction, among_labels, off_list
 from nlora.evaluation.metrics import by_label
 from nlora.machine import peak_memory, versions
+from nlora.methods.context import Stage
 from nlora.store.atomic import draft_text
 from nlora.store.directory import StageRecord
 from nlora.store.state import write_state
+
+
+def record_of(stage: Stage, **more: Any) -> StageRecord:
+    """The record of a stage that was learned, before it is tested."""
+    return StageRecord(
+        index=stage.index,
+        name=stage.name,
+        tasks=[data.task.to_json() for data in stage.tasks],
+        fingerprints={data.name: data.fingerprint() for data in stage.tasks},
+        seed=stage.seed,
+        **more,
+    )
 
 
 def commit(

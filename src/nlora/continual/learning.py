@@ -12,7 +12,6 @@ from nlora.continual.results import results
 from nlora.continual.tasks import learned_tasks, only_tested
 from nlora.data.comparing import told
 from nlora.data.task import TaskData
-from nlora.data.writable import check_readable, check_writable
 from nlora.errors import NloraError
 from nlora.methods.parts.terms import never_acting
 from nlora.plan.budgets import (
@@ -183,7 +182,7 @@ def _train(
     plan: Plan, directory: ModelDirectory, progress: Progress, going_on: bool, zero_shot: bool
 ) -> dict[str, Any]:
     """Load the model, begin the directory if it is new, and learn what is left."""
-    from nlora.continual.building import check_positions
+    from nlora.continual.building import check_tasks
     from nlora.continual.model import ContinualModel
     from nlora.continual.preview import planned_steps
     from nlora.continual.taking_over import take_over
@@ -200,14 +199,11 @@ def _train(
         model = ContinualModel.begin(plan, directory, progress)
         stages, done = plan.stages(), len(model.records)
         asked = [data for stage in stages[done:] for data in stage.tasks]
-        check_writable(model.encoder, asked, progress.message)
-        check_readable(model.encoder, asked, plan.run.max_new_tokens, progress.message)
-        check_positions(plan, model.backbone, model.encoder, asked, progress.message)
+        check_tasks(plan, model.backbone, model.encoder, asked, progress.message)
         for line in filter(None, (told(data.task, data.test) for data in asked)):
             progress.message(line)
         left = stages[done:]
-        lengths = zip(left, planned_steps(plan, model.encoder, left), strict=True)
-        for line in never_acting(plan.method, ((stage.index, n) for stage, n in lengths)):
+        for line in never_acting(plan.method, left, planned_steps(plan, model.encoder, left)):
             progress.message(line)
         if not going_on:
             processes.on_main(lambda: directory.write_config(document(plan)))

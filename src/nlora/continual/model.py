@@ -23,7 +23,7 @@ from nlora.continual.building import (
     stored_targets,
     weights_dtype,
 )
-from nlora.continual.commit import commit
+from nlora.continual.commit import commit, record_of
 from nlora.data.comparing import punctuated, to_tell_apart
 from nlora.data.messages import conversation
 from nlora.data.task import Example, Task, TaskData
@@ -173,12 +173,8 @@ class ContinualModel:
         trained = train(self.method, ctx, self.plan.run, self.mixed, self.directory.path / "logs")
         done = time.perf_counter()
         earlier = self.records[-1].updates if self.records else []
-        record = StageRecord(
-            index=stage.index,
-            name=stage.name,
-            tasks=[data.task.to_json() for data in stage.tasks],
-            fingerprints={data.name: data.fingerprint() for data in stage.tasks},
-            seed=stage.seed,
+        record = record_of(
+            stage,
             budget=budget(self.plan, stage),
             examples=trained.examples,
             steps=trained.steps,

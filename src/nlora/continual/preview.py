@@ -8,11 +8,10 @@ import torch
 
 from nlora.backbones.load import load
 from nlora.backbones.targets import Targets
-from nlora.continual.building import check_frozen, check_positions, make_adapter, make_encoder
+from nlora.continual.building import check_frozen, check_tasks, make_adapter, make_encoder
 from nlora.data.balance import label_counts, majority
 from nlora.data.encode import Encoder
 from nlora.data.task import Example, TaskData
-from nlora.data.writable import check_readable, check_writable
 from nlora.methods.context import Stage
 from nlora.methods.parts.terms import never_acting
 from nlora.plan.resolve import Plan, trained
@@ -80,15 +79,12 @@ def preview(plan: Plan) -> Preview:
         check_frozen(plan, plan.run.quantization)
     encoder = make_encoder(plan, backbone)
     notes = plan.run.doubts()
-    check_writable(encoder, plan.stream, notes.append)
-    check_readable(encoder, plan.stream, plan.run.max_new_tokens, notes.append)
-    check_positions(plan, backbone, encoder, plan.stream, notes.append)
+    check_tasks(plan, backbone, encoder, plan.stream, notes.append)
     adapter = make_adapter(plan, backbone)
     adapter.begin()
     stages = plan.stages()
     steps = planned_steps(plan, encoder, stages)
-    lengths = zip(stages, steps, strict=True)
-    notes += never_acting(plan.method, ((stage.index, count) for stage, count in lengths))
+    notes += never_acting(plan.method, stages, steps)
     return Preview(
         tasks=[_task(encoder, data) for data in plan.stream],
         stages=[(stage.name, count) for stage, count in zip(stages, steps, strict=True)],

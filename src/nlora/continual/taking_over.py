@@ -9,7 +9,7 @@ from transformers import set_seed
 from nlora.adapters.given import given
 from nlora.adapters.lora import Lora
 from nlora.checksum import sha256
-from nlora.continual.commit import commit
+from nlora.continual.commit import commit, record_of
 from nlora.continual.model import ContinualModel
 from nlora.data.task import TaskData
 from nlora.methods.context import Stage
@@ -33,12 +33,8 @@ def take_over(model: ContinualModel, stage: Stage, tested: Sequence[TaskData]) -
     adapter.put(found.factors(adapter.factors()))
     adapter.consolidate()
     config = found.adapter.config
-    record = StageRecord(
-        index=stage.index,
-        name=stage.name,
-        tasks=[data.task.to_json() for data in stage.tasks],
-        fingerprints={data.name: data.fingerprint() for data in stage.tasks},
-        seed=stage.seed,
+    record = record_of(
+        stage,
         notes={
             "from_adapter": {
                 "source": source,

@@ -20,8 +20,7 @@ from nlora.data.batches import IGNORED, Collator, by_budget, on_device, pad
 from nlora.data.encode import Encoded, Encoder
 from nlora.data.task import Example
 from nlora.evaluation.answers import Prediction, answer
-from nlora.evaluation.reading import Encoded as Encodings
-from nlora.evaluation.reading import Read, encoded, of_rows, read
+from nlora.evaluation.reading import EncoderRead, Read, encoded, of_rows, read
 from nlora.fast.attention import NAME
 from nlora.fast.logits import answer_logits
 from nlora.fast.prefix import continuing, why_not
@@ -217,7 +216,7 @@ class _AfterEncoder:
         counts = torch.tensor([len(answer) for answer in answers], device=device)
         self.counted = torch.arange(self.targets.shape[1], device=device) < counts[:, None]
 
-    def __call__(self, batch: Encodings) -> Tensor:
+    def __call__(self, batch: EncoderRead) -> Tensor:
         mask, hidden = batch.inputs["attention_mask"], batch.outputs.last_hidden_state
         rows, labels = len(batch.rows), len(self.answers)
         begin = base_model(self.model).config.decoder_start_token_id

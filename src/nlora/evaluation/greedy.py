@@ -23,7 +23,7 @@ from nlora.backbones.structure import accepts, base_model, end_tokens
 from nlora.data.batches import Collator, by_budget, on_device, pad
 from nlora.data.encode import Encoder
 from nlora.evaluation.expected import Expected
-from nlora.evaluation.reading import Encoded, Read, encoded, read
+from nlora.evaluation.reading import EncoderRead, Read, encoded, read
 from nlora.fast.prefix import continuing, has_cache, why_not
 
 Decoded = Iterator[tuple[list[int], list[str]]]
@@ -45,8 +45,8 @@ def decode(
     A text ends at an end token of the model or its tokenizer, or one of `ends`. `batch_tokens`
     bounds rows × longest row. Of several processes each decodes its share of the batches that a
     single one would decode. `seen` is called with each batch that was read before it is decoded: a
-    `Read` of a decoder-only model with a plain cache, an `Encoded` of an encoder-decoder model; no
-    other model can have it.
+    `Read` of a decoder-only model with a plain cache, an `EncoderRead` of an encoder-decoder model;
+    no other model can have it.
     """
     decoder = _by_generate if why_not(model) else _by_cache
     ends = [*end_tokens(model, encoder.tokenizer), *ends]
@@ -161,7 +161,7 @@ def _by_generate(
     max_new_tokens: int,
     batch_tokens: int,
     ends: Sequence[int],
-    seen: Callable[[Encoded], object] | None,
+    seen: Callable[[EncoderRead], object] | None,
 ) -> Decoded:
     tokenizer = encoder.tokenizer
     for rows, inputs in _inputs(model, encoder, prompts, batch_tokens, seen):
@@ -186,7 +186,7 @@ def _inputs(
     encoder: Encoder,
     prompts: Sequence[list[int]],
     batch_tokens: int,
-    seen: Callable[[Encoded], object] | None,
+    seen: Callable[[EncoderRead], object] | None,
 ) -> Iterator[tuple[list[int], dict[str, Any]]]:
     """Batches for `generate`: prompts, or what the encoder made of those that somebody saw."""
     if seen is not None:

@@ -34,7 +34,7 @@ class Read:
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncoderRead:
     """A batch of prompts that an encoder has read."""
 
     rows: list[int]
@@ -82,12 +82,12 @@ def read(
 
 def encoded(
     model: Any, encoder: Encoder, prompts: Sequence[list[int]], batch_tokens: int
-) -> Iterator[Encoded]:
+) -> Iterator[EncoderRead]:
     """Likewise the prompts as the encoder of an encoder-decoder model reads them."""
     collator = Collator(encoder.tokenizer.pad_token_id, encoder_decoder=True)
     for rows in processes.share(by_budget([len(p) for p in prompts], batch_tokens)):
         inputs = on_device(collator.prompts([prompts[i] for i in rows]), model.device)
-        yield Encoded(rows, inputs, base_model(model).get_encoder()(**inputs))
+        yield EncoderRead(rows, inputs, base_model(model).get_encoder()(**inputs))
 
 
 def of_rows(cache: Cache, index: Tensor | slice) -> DynamicCache:

@@ -17,7 +17,7 @@ from transformers.training_args import OptimizerNames
 
 from nlora import processes
 from nlora.data.batches import IGNORED, Collator, TrainingOrder
-from nlora.errors import NloraError, unknown
+from nlora.errors import NloraError, first_line, unknown
 from nlora.methods.base import Method, overrides, per_stage
 from nlora.methods.context import Context, Step
 from nlora.plan.settings import RunSettings
@@ -171,7 +171,7 @@ def check_available(settings: RunSettings) -> None:
         for tracker in get_reporting_integration_callbacks(settings.report_to):
             tracker()
     except (ValueError, ImportError, RuntimeError) as error:
-        reason = (str(error).strip().splitlines() or [repr(error)])[0]
+        reason = first_line(error)
         raise NloraError(f"setting '{name}': {reason}") from error
 
 

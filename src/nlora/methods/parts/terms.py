@@ -153,18 +153,17 @@ def warm_up(steps: int) -> int:
     return max(4, math.ceil(steps / 10))
 
 
-def never_acting(method: Method, stages: Iterable[tuple[int, int]]) -> list[str]:
-    """A line for each penalty that has no weight in some of the stages (index, steps).
+def never_acting(method: Method, stages: Sequence[Stage], steps: Sequence[int]) -> list[str]:
+    """A line for each penalty that has no weight in some of the stages of so many steps.
 
     They are too short to measure it, so the run is one without the penalty there.
     """
-    planned = list(stages)
     by_name: dict[str, list[int]] = {}
-    for index, steps in planned:
-        for name in method.measured(index) if 0 < steps <= warm_up(steps) else ():
-            by_name.setdefault(name, []).append(steps)
+    for stage, count in zip(stages, steps, strict=True):
+        for name in method.measured(stage.index) if 0 < count <= warm_up(count) else ():
+            by_name.setdefault(name, []).append(count)
     return [
-        f"penalty '{name}' never acts in {len(short)} of {len(planned)} stages: they have "
+        f"penalty '{name}' never acts in {len(short)} of {len(stages)} stages: they have "
         f"{max(short)} steps or fewer, and its weight is measured over the first {warm_up(0)}; "
         "more epochs or a smaller batch_size give it steps"
         for name, short in by_name.items()
