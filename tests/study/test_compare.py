@@ -219,11 +219,12 @@ def test_tables_are_made_from_the_ledger_alone(done):
 def test_killed_a_comparison_leaves_no_process_and_goes_on(done, place, tmp_path):
     _, command = place
     out = tmp_path / "out"
-    line, log = command("inc-lora,seq-lora", out), tmp_path / "log"
+    line = command("inc-lora,seq-lora", out, "--set", "checkpoint_every=1")
+    log = tmp_path / "log"
     process = context().Process(target=run_command, args=(line, str(log), None))
     process.start()
-    stage = out / "stream/inc-lora/seed-0/stages/001-colour"
-    while not stage.is_dir():
+    checkpoint = out / "stream/inc-lora/seed-0/checkpoints/002-animal/step-2"
+    while not checkpoint.is_dir():
         assert process.is_alive(), log.read_text()
         time.sleep(0.005)
     children = psutil.Process(process.pid).children(recursive=True)
@@ -234,13 +235,16 @@ def test_killed_a_comparison_leaves_no_process_and_goes_on(done, place, tmp_path
     assert not alive
     assert not (out / "ledger.jsonl").exists()
 
-    result = call(*command("inc-lora,seq-lora", out))
+    result = call(*line)
     assert result.exit_code == 0, result.stderr
     assert "1 colour: training" not in result.stderr
+    assert "stage 'animal' goes on after step" in result.stderr
     unbroken, _, _ = done
     for method in ("inc-lora", "seq-lora"):
         whole, broken = (o / f"stream/{method}/seed-0" for o in (unbroken, out))
-        assert comparable(whole) == comparable(broken)
+        alike, gone_on = comparable(whole), comparable(broken)
+        assert alike.pop("model.json") != gone_on.pop("model.json")  # checkpoint_every
+        assert alike == gone_on
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")

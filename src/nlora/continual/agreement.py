@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from nlora.backbones.fingerprint import FINGERPRINT
 from nlora.continual.tasks import answerable_tasks
+from nlora.data.task import digest
 from nlora.errors import NloraError
 from nlora.plan.budgets import LIMITS, own_settings, without_limits
 from nlora.plan.config import stored_config, with_todays_names
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 _NOT_COMPARED = ("data", "plugin", "stream")
 """Paths and names: the tasks and the fingerprints of their data are compared instead."""
+
+_FREE = ("checkpoint_every",)
+"""Settings that no number depends on: they may differ from start to start."""
 
 
 def stored_plan(directory: ModelDirectory) -> Plan:
@@ -52,8 +56,8 @@ def check_plan(plan: Plan, directory: ModelDirectory, tasks: Sequence[str] | Non
     if tasks is not None:
         pairs["tasks"] = (stored.get("tasks"), list(tasks))
     old, new = with_todays_names(stored.get("settings", {})), plan.settings()
-    # Newer settings have their default.
-    pairs |= {name: (old[name], new.get(name)) for name in old if name not in own}
+    # Newer settings than the directory has have their default.
+    pairs |= {name: (old[name], new.get(name)) for name in old if name not in (*own, *_FREE)}
     different = [f"{name} {a!r}, not {b!r}" for name, (a, b) in pairs.items() if a != b]
     if different:
         shown = "; ".join(different[:3]) + ("; …" if len(different) > 3 else "")
@@ -139,4 +143,13 @@ def document(plan: Plan) -> dict[str, Any]:
         "base": {"title": plan.base.title, "revision": plan.base.revision},
         "tasks": [data.name for data in plan.stream],
         "versions": versions(),
+    }
+
+
+def numbers_of(plan: Plan, done: Sequence[StageRecord]) -> dict[str, Any]:
+    """What decides the numbers of the next stage beside its own data: digests, by their names."""
+    settings = {name: v for name, v in plan.settings().items() if name not in _FREE}
+    return {
+        "plan": digest([plan.config.method, settings, plan.config.seed, plan.base.revision]),
+        "earlier stages": digest([[record.folder, record.files] for record in done]),
     }

@@ -14,7 +14,7 @@ from torch import Tensor
 from nlora import processes
 from nlora.adapters.base import Adapter
 from nlora.backbones.load import Backbone
-from nlora.continual.agreement import stored_plan
+from nlora.continual.agreement import numbers_of, stored_plan
 from nlora.continual.asked import Asked
 from nlora.continual.building import (
     load_base,
@@ -36,7 +36,7 @@ from nlora.plan.budgets import budget
 from nlora.plan.resolve import Plan
 from nlora.plan.resolve import trained as trained_of
 from nlora.progress import NoProgress, Progress, shown
-from nlora.store.directory import ModelDirectory, StageRecord
+from nlora.store.directory import ModelDirectory, StageRecord, stage_folder
 from nlora.store.state import read_state
 
 T = TypeVar("T")
@@ -170,7 +170,15 @@ class ContinualModel:
             torch.cuda.reset_peak_memory_stats()
         before = dict(self.records[-1].accuracy) if self.records else {}
         ctx = self.context(stage)
-        trained = train(self.method, ctx, self.plan.run, self.mixed, self.directory.path / "logs")
+        trained = train(
+            self.method,
+            ctx,
+            self.plan.run,
+            self.mixed,
+            self.directory.path / "logs",
+            self.directory.checkpoints(stage_folder(stage.index, stage.name)),
+            numbers_of(self.plan, self.records),
+        )
         done = time.perf_counter()
         earlier = self.records[-1].updates if self.records else []
         record = record_of(
@@ -186,12 +194,13 @@ class ContinualModel:
         answers = self.evaluate(tested)
         record.accuracy = self.measured(answers)
         self._tell_routes(record)
-        record.seconds = {"training": done - started}
+        record.seconds = {"training": trained.earlier_seconds + done - started}
         accepted = self.method.accept(ctx, before, record.accuracy)
         if not accepted:
             answers = self._reject(record, earlier, tested)
         record.seconds["evaluation"] = time.perf_counter() - done
         commit(self, record, answers, trained.losses, stage.tasks)
+        processes.on_main(self.directory.drop_checkpoints)
         if not accepted:
             self.restore()
         return record

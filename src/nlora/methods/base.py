@@ -75,6 +75,10 @@ class Penalty(Protocol):
 
     Its gradient joins that of the task before clipping, as if the term stood in the loss. Names are
     unique among the penalties and loss terms of a stage.
+
+    A penalty whose attributes change while a stage is trained (an average, a count) names them in
+    the class attribute `running`, so that a checkpoint keeps them: tensors, JSON values, and lists,
+    tuples, mappings and dataclasses of these. If others change, the stage keeps no checkpoints.
     """
 
     name: str

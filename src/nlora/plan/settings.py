@@ -1,5 +1,6 @@
 """Settings that are the same for every method."""
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
@@ -22,6 +23,34 @@ def _positive(value: Any) -> Any:
     for number in value if isinstance(value, list) else [value]:
         if not number > 0:
             raise ValueError("must be greater than 0")
+    return value
+
+
+_SECONDS = {"s": 1, "min": 60, "h": 3600}
+
+
+def interval(every: int | str) -> tuple[int | None, float | None]:
+    """`checkpoint_every` as (steps, None), (None, seconds), or (None, None) for never.
+
+    Raises ValueError for what is neither a number of steps nor a time.
+
+    >>> interval(50), interval("10min"), interval("never")
+    ((50, None), (None, 600.0), (None, None))
+    """
+    if every == "never":
+        return None, None
+    if isinstance(every, int):
+        if every < 1:
+            raise ValueError("must be at least 1 step; `never` for none")
+        return every, None
+    found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?) ?(s|min|h)", every)
+    if found is None or not float(found[1]):
+        raise ValueError("must be a number of steps, a time (30s, 10min, 2h), or never")
+    return None, float(found[1]) * _SECONDS[found[2]]
+
+
+def _interval(value: int | str) -> int | str:
+    interval(value)
     return value
 
 
@@ -61,6 +90,11 @@ class RunSettings(AdapterSettings):
     gradient_checkpointing: bool = Field(False, description="save memory, take longer")
     deterministic: bool = Field(
         False, description="on a GPU: the same numbers each time, slower (a CPU always does)"
+    )
+    checkpoint_every: Annotated[int | str, AfterValidator(_interval)] = Field(
+        "10min",
+        description="a stage that is killed goes on from its last checkpoint: one per so much "
+        "time (30s, 10min, 2h), per so many steps (a number), or never",
     )
     report_to: str = Field("none", description="a tracker that Transformers knows (tensorboard, …)")
 

@@ -8,6 +8,7 @@
         predictions.jsonl   every answer given in the evaluation after the stage
         update/             the update itself: a PEFT adapter, or safetensors
         state/              what the method keeps for its next stage, where it keeps anything
+    checkpoints/        of the stage in training (`store.checkpoints`), until it is committed
     results.json        derived from the stages
     logs/               of a tracker, where one is asked for
 
@@ -44,7 +45,7 @@ from nlora.store.records import (
 __all__ = ["ModelDirectory", "StageRecord", "stage_folder"]
 
 FORMAT = 1
-_OURS = {"model.json", "results.json", "stages", "logs", ".lock"}
+_OURS = {"model.json", "results.json", "stages", "checkpoints", "logs", ".lock"}
 # What a killed process may leave: half a file (with its process's number), half a stage.
 _FILE_DRAFT = re.compile(r"\.(model|results)\.json-\d+")
 _STAGE_DRAFT = re.compile(r"\.\d{3,}-.*")
@@ -128,6 +129,20 @@ class ModelDirectory:
         for path in self._stages.iterdir() if self._stages.is_dir() else ():
             if _STAGE_DRAFT.fullmatch(path.name) and path.is_dir():
                 shutil.rmtree(path)
+        checkpoints = self.path / "checkpoints"
+        for path in checkpoints.iterdir() if checkpoints.is_dir() else ():
+            if (self._stages / path.name).exists():  # killed between commit and removal
+                shutil.rmtree(path)
+        for path in checkpoints.glob("*/.step-*"):
+            shutil.rmtree(path)
+
+    def checkpoints(self, stage: str) -> Path:
+        """Where the checkpoints of a stage (its folder's name) are kept while it is trained."""
+        return self.path / "checkpoints" / stage
+
+    def drop_checkpoints(self) -> None:
+        """Remove every checkpoint: the stage is committed."""
+        shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
 
     def _remove_empty(self) -> None:
         with contextlib.suppress(OSError):  # Windows keeps a file that is open

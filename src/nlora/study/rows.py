@@ -19,8 +19,8 @@ from nlora.store.directory import ModelDirectory, StageRecord
 THRESHOLDS = ("0.1rms", "1e-3")
 """Of collisions: relative to each matrix' own size, and absolute."""
 
-_BESIDE = {"among_labels"}
-"""Settings that decide only what is measured beside the results."""
+_BESIDE = {"among_labels", "checkpoint_every"}
+"""Settings that decide nothing of the results, only what is measured or kept beside them."""
 
 _CONFIGURATION = ("method", "tasks", "seed", "max_train", "max_eval", "evaluate", "settings")
 

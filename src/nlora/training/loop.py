@@ -2,6 +2,7 @@
 
 import math
 import random
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from nlora.methods.base import Method, MixedIn, per_stage
 from nlora.methods.context import Context
 from nlora.plan.settings import RunSettings
 from nlora.progress import shown
+from nlora.training.checkpoint import Keeper, stage_checkpoints
 from nlora.training.gradients import GradientCallback
 from nlora.training.trainer import StageTrainer
 
@@ -25,23 +27,41 @@ class Trained:
 
     examples: int
     steps: int
+    earlier_seconds: float
+    """That training took in processes which were killed, up to the checkpoint that was gone on
+    from."""
     losses: list[dict[str, float]]
     """Every loss term, norms and learning rate of each optimiser step."""
     notes: dict[str, Any]
 
 
-def train(method: Method, ctx: Context, run: RunSettings, autocast: bool, logs: Path) -> Trained:
+def train(
+    method: Method,
+    ctx: Context,
+    run: RunSettings,
+    autocast: bool,
+    logs: Path,
+    checkpoints: Path,
+    of: Mapping[str, Any],
+) -> Trained:
     """Train one stage: afterwards the adapter holds its update, and the method its state.
 
-    With `autocast` matrices are multiplied in bf16. Trackers' files go below `logs`.
+    With `autocast` matrices are multiplied in bf16. Trackers' files go below `logs`. Checkpoints
+    are kept in the folder `checkpoints`, and the stage goes on from the newest if it is of the same
+    stage and of what else decides its numbers: `of`, the plan and the stages before.
     """
     set_seed(ctx.stage.seed)
     method.begin(ctx)
     take_examples(method, ctx, run)
     penalties = method.penalties(ctx)
     gradients = GradientCallback(method, ctx, penalties, run.optimizer)
+    kept = stage_checkpoints(checkpoints, method, ctx, of)
+    keeper = Keeper(kept, run.checkpoint_every, method, ctx, penalties)
+    keeper.find()
+    resumed = keeper.from_step
     with shown(ctx.progress, f"{ctx.stage.index} {ctx.stage.name}: training", ctx.stage.steps):
-        losses = StageTrainer(method, ctx, run, gradients, autocast, logs).losses_of_training()
+        trainer = StageTrainer(method, ctx, run, gradients, autocast, logs, keeper)
+        losses = trainer.losses_of_training()
     ctx.adapter.consolidate()
     method.end(ctx)
     notes = {
@@ -51,8 +71,9 @@ def train(method: Method, ctx: Context, run: RunSettings, autocast: bool, logs: 
         **{p.name: p.notes() for p in penalties if p.notes()},
         **gradients.notes(),
         **method.notes(ctx),
+        **({"resumed_after_steps": resumed.at} if resumed.at else {}),
     }
-    return Trained(len(ctx.examples), ctx.stage.steps, losses, notes)
+    return Trained(len(ctx.examples), ctx.stage.steps, resumed.seconds, losses, notes)
 
 
 def take_examples(method: Method, ctx: Context, run: RunSettings) -> None:

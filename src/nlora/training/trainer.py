@@ -22,6 +22,7 @@ from nlora.methods.base import Method, overrides, per_stage
 from nlora.methods.context import Context, Step
 from nlora.plan.settings import RunSettings
 from nlora.store.directory import stage_folder
+from nlora.training.checkpoint import Keeper
 from nlora.training.gradients import GradientCallback, check_names
 
 
@@ -36,6 +37,7 @@ class StageTrainer(Trainer):
         gradients: GradientCallback,
         autocast: bool,
         logs: Path,
+        keeper: Keeper | None = None,
     ) -> None:
         tokenizer = ctx.encoder.tokenizer
         collate = Collator(
@@ -65,6 +67,8 @@ class StageTrainer(Trainer):
         self.terms: dict[str, Tensor] = {}
         """The method's terms, summed over this process's micro-batches of the step."""
         self.losses: list[dict[str, float]] = []
+        self.keeper = keeper
+        """Writes checkpoints; None: none are kept."""
         self.remove_callback(PrinterCallback)
         self.add_callback(gradients)
 
@@ -72,12 +76,55 @@ class StageTrainer(Trainer):
         """Train; the losses of each step. Raises NloraError where they are numbers no more."""
         own_numbers = processes.own_random_numbers(self.ctx.stage.seed)
         with self.scratch, own_numbers, self.gradients.covariances or nullcontext():
-            self.train()
+            self._train()
         # Or the model would compute in autocast for good, one wrapper more after every stage.
         self.accelerator.unwrap_model(self.ctx.model, keep_fp32_wrapper=False)
         self.ctx.network, self.ctx.step = None, None
         self._check_finite()
         return self.losses
+
+    def _train(self) -> None:
+        """All steps, or those after the checkpoint that the stage goes on from."""
+        keeper = self.keeper
+        if keeper is None or keeper.folder is None:
+            self.train()
+            return
+        self.losses = keeper.from_step.losses
+        self.ctx.progress.advance(keeper.from_step.step)
+        self.train(resume_from_checkpoint=str(keeper.folder))
+
+    # The Trainer finds out where to go on (`trainer_state.json`), and asks for the rest by these:
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        assert self.keeper is not None
+        self.keeper.restore_parameters()
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is not None and self.keeper is not None:
+            self.keeper.restore_rest(self.optimizer, self.lr_scheduler, self.gradients)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """Nothing: `_load_optimizer_and_scheduler` and `_collated` have done it in time."""
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        """Nothing: bf16 needs none."""
+
+    def _collated(self, collate: Callable[[list[Any]], dict[str, Any]]) -> Callable[..., Any]:
+        """`collate`, with the random numbers of an unbroken run."""
+        keeper = self.keeper
+        if keeper is None:
+            return collate
+        steps = math.ceil(len(self.ctx.encoded) / self.sampler.batch_size)
+        middle = keeper.from_step.step % steps != 0
+
+        def collated(examples: list[Any]) -> dict[str, Any]:
+            first = keeper.collating(middle)
+            batch = collate(examples)
+            if first:
+                keeper.restore_random()
+            return batch
+
+        return collated
 
     def get_train_dataloader(self) -> DataLoader:
         """Every process goes through the same batches, and collates its share of each.
@@ -88,7 +135,7 @@ class StageTrainer(Trainer):
             self.train_dataset,  # type: ignore[arg-type]
             batch_size=self.args.per_device_train_batch_size * processes.count(),
             sampler=self.sampler,
-            collate_fn=_shared(self.data_collator),
+            collate_fn=self._collated(_shared(self.data_collator)),
             pin_memory=self.args.dataloader_pin_memory,
         )
         return prepare_data_loader(
@@ -136,6 +183,10 @@ class StageTrainer(Trainer):
             self.ctx.progress.advance(1, loss=sum(terms.values()))
             logs = {**logs, **{f"loss/{name}": value for name, value in terms.items()}}
         super().log(logs, start_time)
+        if "loss" in logs and self.keeper is not None and self.keeper.due(self.state.global_step):
+            self.keeper.write(
+                self.state, self.optimizer, self.lr_scheduler, self.gradients, self.losses
+            )
 
     def _summed_terms(self) -> dict[str, float]:
         """The step's terms over all processes, fetched from the device at once."""

@@ -70,6 +70,8 @@ class OnFactors(Weighted):
     With `relative` the weight is the ratio ρ, and λ is measured in a warm-up of `steps` steps.
     """
 
+    running = ("factor", "measured", "_average")
+
     def __init__(
         self, factors: Iterable[Factors], weight: float, relative: bool, steps: int
     ) -> None:
