@@ -101,6 +101,7 @@ RUNS = {
     "sa": {"penalty": "l1-a", "l1_unit": "sum", "optimizer": "adafactor"},
     "o-lora": {"start": "pissa"},
     "ewc": {"adapter": "full", "ewc_lambda": 1},
+    "seq-ft": {"precision": "bf16"},
     "replay": {"adapter": "peft", "peft_type": "LOKR", "optimizer": "sgd"},
     "lwf": {"adapter": "lora"},
     "l2p": {"pool": 4, "top_k": 2},
@@ -202,19 +203,6 @@ def test_killed_twice_once_between_two_epochs(llama, tmp_path, monkeypatch):
     assert "stage 'colour' goes on after step 6 of 9" in heard.messages
     assert comparable(two) == comparable(one)
     assert stages(two)[0].notes["resumed_after_steps"] == [2, 6]
-
-
-def test_all_parameters_in_bf16(llama, tmp_path, monkeypatch):
-    # The first stage alone: what follows a stage that was loaded differs in the last bits here,
-    # with and without checkpoints.
-    one, two = tmp_path / "one", tmp_path / "two"
-    for out in (one, two):
-        if out == two:
-            killed(monkeypatch, 5, llama, out, "seq-ft", precision="bf16")
-        learn(llama, out, "seq-ft", precision="bf16")
-    assert stages(two)[0].notes["resumed_after_steps"] == [4]
-    first = [{n: b for n, b in comparable(o).items() if "001-" in n} for o in (one, two)]
-    assert first[0] == first[1]
 
 
 @pytest.mark.parametrize("method", ["half-pulled", "counted"])

@@ -77,8 +77,10 @@ class StageTrainer(Trainer):
         own_numbers = processes.own_random_numbers(self.ctx.stage.seed)
         with self.scratch, own_numbers, self.gradients.covariances or nullcontext():
             self._train()
-        # Or the model would compute in autocast for good, one wrapper more after every stage.
+        # Or the model would compute in autocast for good; and marked as prepared it would be left
+        # out of autocast in the next stage.
         self.accelerator.unwrap_model(self.ctx.model, keep_fp32_wrapper=False)
+        vars(self.ctx.model).pop("_is_accelerate_prepared", None)
         self.ctx.network, self.ctx.step = None, None
         self._check_finite()
         return self.losses
