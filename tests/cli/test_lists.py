@@ -89,6 +89,7 @@ def test_one_method_has_its_settings_defaults_and_paper(nlora):
 def test_recipes(nlora):
     found = {r["name"]: r for r in listed(nlora("methods", "--recipes", "--json"))}
     assert found["n-lora-t5-large-order-1"]["stream"] == "order-1"
+    assert "l1" in found["n-lora-t5-large-order-1"]["published"]
     assert "n-lora-t5-large-order-1" in nlora("methods", "--recipes").stdout
 
 

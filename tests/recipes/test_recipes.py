@@ -3,7 +3,7 @@
 import pytest
 
 from nlora.errors import NloraError
-from nlora.recipes import recipe, recipes
+from nlora.recipes import fitting, published_for, recipe, recipes
 
 # Section 7.5 of the N-LoRA paper: order -> epochs, batch size, learning rate, λ.
 T5_LARGE = {
@@ -64,18 +64,22 @@ LONG = {
     "wic": (5, 0.3),
 }
 LORA = {"rank": 8, "alpha": 32, "dropout": 0.1}
-MODELS = {"t5-large": "google-t5/t5-large", "llama-7b": "huggyllama/llama-7b"}
+RELEASED = {"prompt": "released", "precision": "fp32"}
+MODELS = ("t5-large", "llama-7b")
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_n_lora_has_every_value_of_section_7_5_and_the_penalty_that_they_are_for(name):
     epochs, batch_size, learning_rate, l1 = PUBLISHED[name]
-    assert recipe(name).settings == {
+    large = "t5-large" in name
+    assert recipe(name).unpublished == {}
+    assert recipe(name).published == {
         "epochs": epochs,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
         "weight_decay": 0,
         **LORA,
+        **(RELEASED if large else {"prompt": "released"}),
         "penalty": "released",
         "l1": list(l1.values()) if isinstance(l1, dict) else l1,
         "l1_unit": "sum",
@@ -112,9 +116,11 @@ def test_o_lora_on_order_6_has_a_weight_for_each_task():
 
 
 @pytest.mark.parametrize("order", [4, 5])
-def test_o_lora_invents_nothing_where_nothing_is_published(order):
+def test_what_o_lora_does_not_publish_is_named_and_filled(order):
     found = recipe(f"o-lora-t5-large-order-{order}")
-    assert found.settings == {**LORA, "orthogonality": "entrywise"}
+    assert found.published == {**LORA, "orthogonality": "entrywise"}
+    first = recipe("o-lora-t5-large-order-1").settings
+    assert found.unpublished == {k: v for k, v in first.items() if k not in found.published}
     assert "not given" in found.description
 
 
@@ -129,16 +135,34 @@ def test_values_per_task_stand_in_the_order_of_the_stream():
                 assert len(value) == len(ORDERS[found.stream]), (found.name, key)
 
 
-def test_a_name_tells_method_model_and_order():
-    assert len(recipes()) == 18
-    for name, found in recipes().items():
-        model = next(m for m in MODELS if m in name)
-        assert found.name == name == f"{found.method}-{model}-{found.stream}"
-        assert found.paper_model == MODELS[model]
-        assert found.source
+def test_every_cell_of_the_tables_has_a_recipe():
+    from nlora.paper.published import TABLE_1, TABLE_2, TABLE_4
+
+    for model, table in (("t5-large", TABLE_1), ("t5-base", TABLE_4), ("llama-7b", TABLE_2)):
+        for method, row in table.items():
+            for stream in row:
+                found = fitting(method, stream, model)
+                assert found is not None, (method, stream, model)
+                assert found.name == f"{method}-{model}-{stream}"
+                assert found.source
 
 
-@pytest.mark.parametrize("name", recipes())
+def test_nothing_is_published_for_t5_base():
+    large, base = recipe("n-lora-t5-large-order-6"), recipe("n-lora-t5-base-order-6")
+    assert base.published == {}
+    assert base.settings == large.settings
+    assert "T5-base" in base.description
+
+
+def test_the_model_whose_recipes_are_meant():
+    assert published_for("auto", "huggyllama/llama-7b") == "llama-7b"
+    assert published_for("t5-large", "smollm2-135m") == "t5-large"
+    for asked, model in (("auto", "smollm2-135m"), ("t5-lrge", "tiny-t5")):
+        with pytest.raises(NloraError, match="t5-large"):
+            published_for(asked, model)
+
+
+@pytest.mark.parametrize("name", [name for name in recipes() if "base" not in name])
 def test_a_recipe_is_a_valid_configuration_that_changes_nothing_it_says(name):
     from nlora.plan.config import RunConfig
     from nlora.plan.resolve import choose

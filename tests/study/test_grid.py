@@ -93,7 +93,7 @@ def test_settings_of_a_cell_win_over_its_methods_and_these_over_the_common():
         methods="n-lora:l1=3,inc-lora,n-lora",
         settings={"rank": 4, "dropout": 0.5, "n-lora": {"l1": 2, "rank": 2}},
     )
-    settings = [asked.settings_of(point) for point in asked.points]
+    settings = [asked.settings_of("order-1", point) for point in asked.points]
     assert settings == [
         {"rank": 2, "dropout": 0.5, "l1": 3},
         {"rank": 4, "dropout": 0.5},
@@ -386,3 +386,21 @@ def test_a_trial_never_sees_test():
 
     mixed = type(data)(data.task, data.train, data.test, dev=(*data.dev[:3], *data.test[:2]))
     assert on_dev(mixed, 0).test == data.dev[:3]
+
+
+def test_recipes_give_each_cell_its_own_settings_and_what_is_asked_wins():
+    from nlora.recipes import recipe
+
+    asked = grid(
+        streams=("order-1", "order-4"),
+        methods="n-lora,o-lora,ella",
+        settings={"rank": 4},
+        recipes="t5-large",
+    )
+    [n_lora, o_lora, ella] = asked.points
+    four = asked.settings_of("order-4", n_lora)
+    assert four == {**recipe("n-lora-t5-large-order-4").settings, "rank": 4}
+    assert asked.settings_of("order-1", n_lora)["l1"] == 0.4
+    assert asked.settings_of("order-1", o_lora)["orthogonality_weight"] == 0.5
+    assert asked.settings_of("order-1", ella) == {"rank": 4}
+    assert asked.without_recipe() == ["ella on order-1", "ella on order-4"]

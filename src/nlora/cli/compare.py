@@ -42,6 +42,13 @@ def compare(
             help="A setting of all methods, or of one; repeat for more.",
         ),
     ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="Begin each cell from what is published for its method and stream: auto, or the "
+            "model that it is published for (t5-large, t5-base, llama-7b). --set wins."
+        ),
+    ] = None,
     tune: Annotated[
         int,
         typer.Option(
@@ -63,6 +70,7 @@ def compare(
     """
     from nlora.plan.config import absolute, parse_overrides
     from nlora.plan.points import parse_points
+    from nlora.recipes import published_for
     from nlora.study.compare import compare as run
     from nlora.study.grid import Grid, parse_seeds
 
@@ -78,6 +86,7 @@ def compare(
         evaluate=evaluate,
         settings=parse_overrides(overrides or []),
         plugin=plugin_path,
+        recipes=None if recipe is None else published_for(recipe, model),
         tune=tune,
     )
     rows = run(grid, out_dir, workers, progress())

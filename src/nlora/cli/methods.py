@@ -1,5 +1,6 @@
 """`nlora methods`: the methods, their settings and defaults."""
 
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -138,5 +139,15 @@ def _recipes(json: bool) -> None:
     if json:
         print_json([recipe.model_dump(mode="json") for recipe in found])
         return
-    rows = [[r.name, r.method, r.stream, r.description] for r in found]
-    show("recipes", ["recipe", "method", "stream", "what it is"], rows)
+    rows = []
+    for name, group in groupby(found, key=lambda r: f"{r.method}-{r.model}"):
+        orders = list(group)
+        published = {key for r in orders for key in r.published}
+        chosen = {key for r in orders for key in r.unpublished}
+        span = f"{name}-order-1" + (f" … {len(orders)}" if len(orders) > 1 else "")
+        rows.append([span, len(published), len(chosen), orders[0].source])
+    show("recipes", ["recipe", "published", "chosen", "source"], rows)
+    out.print(
+        "chosen: settings that were not published, and are filled in (--json has all values and "
+        "why); use: `nlora run --recipe NAME`, `nlora compare --recipe auto`"
+    )

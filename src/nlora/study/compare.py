@@ -65,6 +65,8 @@ class _Comparison:
             self.progress.message(note)
         for stream, point in self.grid.pairs():
             self.grid.cell(stream, point, self.grid.seeds[0])
+        if missing := self.grid.without_recipe():
+            self.progress.message(f"nothing is published, defaults: {', '.join(missing)}")
 
     def tune(self) -> None:
         """Run the trials that are not finished; their models are not kept."""

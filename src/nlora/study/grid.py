@@ -14,6 +14,7 @@ from nlora.errors import Faults, NloraError, unknown
 from nlora.plan.config import RunConfig, parse_config
 from nlora.plan.points import Point
 from nlora.plan.resolve import Plan, resolve
+from nlora.recipes import fitting
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,9 @@ class Grid:
     settings: dict[str, Any] = field(default_factory=dict)
     """For every method; a mapping is for the method of its name (`{"n-lora": {"l1": 0.1}}`)."""
     plugin: str | None = None
+    recipes: str | None = None
+    """Each cell begins from the settings published for its method and stream, for this model (one
+    of `recipes.MODELS`), where there are any."""
     tune: int = 0
     """Trials of tuning for each method and stream."""
 
@@ -86,10 +90,20 @@ class Grid:
         """The base model, found once for all cells."""
         return find(self.model)
 
-    def settings_of(self, point: Point) -> dict[str, Any]:
-        """The settings that a point is run with: its own win over its method's and the common."""
+    def settings_of(self, stream: str, point: Point) -> dict[str, Any]:
+        """The settings that a point is run with: its own win over its method's, the common, and a
+        recipe's."""
+        published = fitting(point.method, stream_name(stream), self.recipes)
         common = {k: v for k, v in self.settings.items() if not isinstance(v, dict)}
-        return {**common, **self.settings.get(point.method, {}), **point.settings}
+        own = {**common, **self.settings.get(point.method, {}), **point.settings}
+        return {**(published.settings if published else {}), **own}
+
+    def without_recipe(self) -> list[str]:
+        """The cells (method on stream) for which nothing is published, though it was asked for."""
+        if self.recipes is None:
+            return []
+        found = [(p, stream_name(s)) for s, p in self.pairs()]
+        return [f"{p.label} on {s}" for p, s in found if not fitting(p.method, s, self.recipes)]
 
     def config(self, stream: str, point: Point, seed: int, **settings: Any) -> RunConfig:
         """What one cell asks for, with further settings (those that tuning chose)."""
@@ -103,7 +117,7 @@ class Grid:
             "max_eval": self.max_eval,
             "evaluate": self.evaluate,
             "plugin": self.plugin,
-            "settings": {**self.settings_of(point), **settings},
+            "settings": {**self.settings_of(stream, point), **settings},
         }
         return parse_config(values, f"cell {point.label}")
 

@@ -22,7 +22,7 @@ from nlora.plan.points import Point
 from nlora.plan.resolve import choose
 from nlora.report import ledger
 from nlora.store.atomic import write_json
-from nlora.study.grid import Grid
+from nlora.study.grid import Grid, stream_name
 
 FORMAT = 1
 LEDGER, TUNING, ERRORS = "ledger.jsonl", "tuning.jsonl", "errors"
@@ -73,13 +73,20 @@ def _described(grid: Grid) -> dict[str, Any]:
             name: {data.name: data.fingerprint() for data in tasks}
             for name, tasks in grid.tasks.items()
         },
-        "methods": {p.label: _method(grid, p, model) for p in grid.points},
+        "methods": _methods(grid, model),
     }
 
 
-def _method(grid: Grid, point: Point, base: Base) -> dict[str, Any]:
+def _methods(grid: Grid, base: Base) -> dict[str, Any]:
+    """Every method with its settings; on each stream by itself where recipes make them differ."""
+    if grid.recipes is None:
+        return {p.label: _method(grid, grid.streams[0], p, base) for p in grid.points}
+    return {f"{p.label} on {stream_name(s)}": _method(grid, s, p, base) for s, p in grid.pairs()}
+
+
+def _method(grid: Grid, stream: str, point: Point, base: Base) -> dict[str, Any]:
     """A method with all its settings, so that a default that changes is noticed."""
-    config = grid.config(grid.streams[0], point, grid.seeds[0])
+    config = grid.config(stream, point, grid.seeds[0])
     return {"method": point.method, "settings": choose(config, base.recommended).settings()}
 
 
