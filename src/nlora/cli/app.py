@@ -23,6 +23,7 @@ from nlora.cli import (
     learn,
     methods,
     models,
+    paper,
     predict,
     run,
     streams,
@@ -35,7 +36,7 @@ from nlora.errors import of_disk
 DEBUG = "NLORA_DEBUG"
 """The environment variable with which an error in a user's own file has its traceback."""
 
-GOES_ON = {"run", "learn", "compare", "demo"}
+GOES_ON = {"run", "learn", "compare", "demo", "paper"}
 """Commands that commit stages, and go on after the last one."""
 STANDS = "; committed stages stand, the same command goes on after the last one"
 
@@ -144,6 +145,7 @@ app.command("predict")(predict.predict)
 app.command("export")(export.export)
 app.command("compare")(compare.compare)
 app.command("table")(table.table)
+app.command("paper")(paper.paper)
 app.command("analyze")(analyze.analyze)
 app.command("methods")(methods.methods)
 app.command("streams")(streams.streams)

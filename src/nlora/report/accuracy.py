@@ -76,18 +76,29 @@ def metrics(section: Section) -> Table:
                 found = measured[stream]
                 cells: list[Cell] = [Value(found["average"]), *([None] * (len(METRICS) - 1))]
                 cells += [_value(found.get(name)) for name in _beside(section)]
-                rows.append([stream, label, *cells, None])
+                rows.append([stream, label, *cells, None, None])
         for label in section.methods:
             runs = section.of(label, stream)
             cells = [_cell(section, label, [stream], name) for name in METRICS.values()]
             cells += [_cell(section, label, [stream], *BESIDE[m]) for m in _beside(section)]
+            cells.append(over_seeds(runs, unseen))
             seeds = ", ".join(str(run.seed) for run in runs)
             if runs or "failed" in cells:
                 rows.append([stream, marked(section, label), *cells, seeds])
-    notes = ["in per cent; ± standard deviation over seeds", *_meanings(section)]
+    notes = [
+        "in per cent; ± standard deviation over seeds; unseen: the last task before it is learned, "
+        "a_{T−1,T} (Figure 4 of the paper)",
+        *_meanings(section),
+    ]
     notes += [*legend(section, section.methods), *section.failures()]
-    columns = ["stream", "method", *METRICS, *_beside(section), "seeds"]
+    columns = ["stream", "method", *METRICS, *_beside(section), "unseen", "seeds"]
     return Table("metrics", f"All metrics. {section.title}", columns, rows, notes)
+
+
+def unseen(run: Run) -> float | None:
+    """The accuracy on the last task after the stage before it, a_{T−1,T} (Figure 4)."""
+    matrix = run.row.get("accuracy_matrix") or []
+    return matrix[-2][-1] if len(matrix) > 1 and len(matrix[-2]) == len(matrix) else None
 
 
 def over_seeds(runs: Sequence[Run], value: Callable[[Run], Any], form: str = ".1f") -> Value | None:

@@ -67,6 +67,8 @@ COLLISIONS: dict[str, Measure] = {
 }
 """The thresholds are those of `nlora.study.rows`."""
 
+NUCLEAR: Measure = _mean("nuclear_norm")
+
 RATIOS: dict[str, Measure] = {**COLLISIONS, **MEASURES}
 
 MEANINGS = (

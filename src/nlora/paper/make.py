@@ -1,0 +1,142 @@
+"""An artefact from its runs: those it needs, run by `compare`, and written in the paper's form."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from nlora.errors import NloraError
+from nlora.paper.artefacts import Artefact
+from nlora.paper.explained import explained
+from nlora.paper.figure import Figure
+from nlora.paper.material import Material
+from nlora.plan.points import parse_points
+from nlora.progress import NoProgress, Progress
+from nlora.recipes import MODELS
+from nlora.report.formats import comma_separated, latex, markdown
+from nlora.report.table import Table
+from nlora.study.compare import compare
+from nlora.study.grid import Grid
+from nlora.study.output import LEDGER
+
+RUNS = "runs"
+"""The folder of the comparison, below that of the artefacts; one in it for each model."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much of the paper's effort is spent."""
+
+    model: str | None = None
+    """None: the paper's own for each artefact."""
+    recipes: str | None = "auto"
+    """Whose recipes: `auto`, the artefact's own model's; None: the defaults of each method."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    data: str | None = None
+    max_train: int | None = None
+    max_eval: int | None = None
+    settings: dict[str, object] | None = None
+
+
+def grid_of(artefact: Artefact, scale: Scale) -> Grid:
+    """The runs that an artefact needs."""
+    model = scale.model or MODELS[artefact.model]
+    recipes = artefact.model if scale.recipes == "auto" else scale.recipes
+    return Grid(
+        model=model,
+        streams=artefact.streams,
+        points=parse_points([",".join(artefact.methods)]),
+        seeds=scale.seeds,
+        data=scale.data,
+        max_train=scale.max_train,
+        max_eval=scale.max_eval,
+        recipes=recipes,
+        settings=dict(scale.settings or {}),
+    )
+
+
+def folder_of(artefact: Artefact, out: Path) -> Path:
+    """Where the runs of an artefact are: those of one paper's model together."""
+    return out / RUNS / artefact.model
+
+
+def run(
+    artefacts: Sequence[Artefact],
+    scale: Scale,
+    out: Path,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> list[str]:
+    """Run what the artefacts need and is not there; a line for every cell that failed.
+
+    Raises NloraError as `compare` does.
+    """
+    progress = progress or NoProgress()
+    failed: dict[str, None] = {}
+    for artefact in artefacts:
+        place = folder_of(artefact, out)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        progress.message(
+            f"{artefact.key}: {len(artefact.methods)} methods, {len(artefact.streams)} orders"
+        )
+        for row in compare(grid_of(artefact, scale), place, workers, progress):
+            if "error" in row:
+                cell = "{method} on {stream}, seed {seed}".format(**row["cell"])
+                failed[f"{cell}: {row['error']}"] = None
+    return list(failed)
+
+
+def ledger_of(artefact: Artefact, out: Path) -> Path:
+    """The ledger of an artefact's runs."""
+    return folder_of(artefact, out) / LEDGER
+
+
+def write(artefact: Artefact, material: Material, out: Path) -> list[Path]:
+    """Write an artefact in a folder; the files. Nothing is drawn that was not run.
+
+    Raises NloraError where nothing that it shows was run.
+    """
+    found = artefact.make(material)
+    if not found:
+        raise NloraError(f"{artefact.key}: nothing that it shows was run")
+    out.mkdir(parents=True, exist_ok=True)
+    why = [] if artefact.ours else explained(material, artefact.model, list(artefact.methods))
+    if isinstance(found, Figure):
+        page = out / f"{artefact.key}.md"
+        page.write_text(_page(artefact, [found.data], why, picture=True), encoding="utf-8")
+        return [page, *found.write(out)]
+    return _tables(artefact, found, why, out)
+
+
+def _tables(artefact: Artefact, tables: list[Table], why: list[str], out: Path) -> list[Path]:
+    page = out / f"{artefact.key}.md"
+    page.write_text(_page(artefact, tables, why), encoding="utf-8")
+    paths = [page]
+    for table in tables:
+        for ending, text in (("csv", comma_separated(table)), ("tex", latex(table))):
+            paths.append(out / f"{table.key}.{ending}")
+            paths[-1].write_text(text, encoding="utf-8")
+    return paths
+
+
+def _page(artefact: Artefact, tables: list[Table], why: list[str], picture: bool = False) -> str:
+    """The artefact as Markdown, with what may explain a difference to the paper's."""
+    parts = [f"# {artefact.key}: {artefact.title}\n"]
+    if picture:
+        parts.append(f"![{artefact.title}]({artefact.key}.svg)\n")
+        tables = [
+            replace(table, rows=table.rows[:_ROWS], notes=[*table.notes, *_cut(table)])
+            for table in tables
+        ]
+    parts += [markdown(table) for table in tables]
+    if why:
+        parts.append("What may explain a difference to the paper:\n")
+        parts.append("\n".join(f"- {line}" for line in why) + "\n")
+    return "\n".join(parts)
+
+
+_ROWS = 60
+"""A page shows so many rows of a figure's numbers; all are in the CSV beside it."""
+
+
+def _cut(table: Table) -> list[str]:
+    return [f"all {len(table.rows)} rows: {table.key}.csv"] if len(table.rows) > _ROWS else []

@@ -1,0 +1,144 @@
+"""Figure 5 and two more: what goes with what, a point per run."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from nlora.paper import style
+from nlora.paper.figure import Figure
+from nlora.paper.material import Material
+from nlora.paper.published import FIGURE_5, ORDERS
+from nlora.report.overlap import COLLISIONS
+from nlora.report.table import Cell, Table, Value
+
+_SPREAD = 2.0
+"""Half the axes of an ellipse, in standard deviations."""
+
+
+def figure_5(material: Material) -> Figure | None:
+    """Density against collision rate, a point per order and seed, with the mean forgetting."""
+    methods = ("n-lora", "o-lora")
+    rows: list[list[Cell]] = []
+    for method in methods:
+        for stream in ORDERS:
+            for run in material.section.of(method, stream):
+                gsr, acr = COLLISIONS["GSR"](run), COLLISIONS["ACR 1e-3"](run)
+                relative = COLLISIONS["ACR 0.1rms"](run)
+                if gsr is None or acr is None or relative is None:
+                    continue
+                numbers = [
+                    (gsr, ".3g"),
+                    (acr, ".3g"),
+                    (relative, ".3g"),
+                    (run.row["forgetting"], ".1f"),
+                ]
+                cells = [None if v is None else Value(v, form=form) for v, form in numbers]
+                rows.append([method, stream, run.seed, *cells])
+    if not rows:
+        return None
+    columns = ["method", "order", "seed", "GSR", "ACR 1e-3", "ACR 0.1rms", "forgetting"]
+    notes = [
+        f"mean forgetting: {_forgetting(rows)} (paper: n-lora {FIGURE_5['n-lora']}, o-lora "
+        f"{FIGURE_5['o-lora']})",
+        "ACR at the absolute threshold 1e-3, which falls when an update merely shrinks, and at a "
+        "tenth of the matrix' root mean square, which does not; the paper gives none",
+    ]
+    data = Table("figure-5", "Density, collisions and forgetting", columns, rows, notes)
+
+    @contextmanager
+    def drawn() -> Iterator[tuple[Any, Any]]:
+        with style.panels(1, 2, width=style.WIDE, height=2.4) as (figure, axes):
+            for axis, column in zip(axes, (4, 5), strict=True):
+                for method in methods:
+                    own = [row for row in rows if row[0] == method]
+                    points = np.array([[row[3].mean, row[column].mean] for row in own])  # type: ignore[union-attr]
+                    if not len(points):
+                        continue
+                    colour = style.colour(method)
+                    axis.plot(*points.T, "o", color=colour, label=method)
+                    _ellipse(axis, points, colour)
+                axis.set(xlabel="GSR (density)", ylabel=f"{columns[column]} (%)")
+            axes[0].legend()
+            yield figure, axes
+
+    return Figure(data, drawn)
+
+
+def strength(material: Material) -> Figure | None:
+    """λ against average and learning accuracy, over the points `n-lora:l1=…` of a ledger."""
+    rows: list[list[Cell]] = []
+    for label in material.section.methods:
+        for stream in material.section.streams:
+            runs = material.section.of(label, stream)
+            weight = runs[0].settings.get("l1") if runs else None
+            plain = label == "n-lora" or label.startswith("n-lora:l1=")
+            if plain and isinstance(weight, int | float):
+                found = [
+                    material.value(label, [stream], lambda run, key=key: run.row[key])
+                    for key in ("average_accuracy", "learning_accuracy")
+                ]
+                rows.append([stream, Value(weight, form=".3g"), *found])
+    rows.sort(key=lambda row: (str(row[0]), row[1].mean))  # type: ignore[union-attr]
+    if len({row[1] for row in rows}) < 2:
+        return None
+    columns = ["order", "λ", "average", "learning"]
+    data = Table("strength", "How strong the penalty is", columns, rows, [])
+
+    @contextmanager
+    def drawn() -> Iterator[tuple[Any, Any]]:
+        with style.panels() as (figure, axis):
+            for i, stream in enumerate(dict.fromkeys(row[0] for row in rows)):
+                own = [row for row in rows if row[0] == stream and row[2] and row[3]]
+                weights = [row[1].mean for row in own]  # type: ignore[union-attr]
+                for column, line in ((2, "-"), (3, ":")):
+                    values = [row[column].mean for row in own]  # type: ignore[union-attr]
+                    axis.plot(
+                        weights,
+                        values,
+                        line,
+                        color=style.CYCLE[i],
+                        marker=style.MARKERS[i],
+                        label=f"{stream}, {columns[column]}",
+                    )
+            smallest = min(row[1].mean for row in rows if row[1].mean > 0)  # type: ignore[union-attr]
+            axis.set_xscale("symlog", linthresh=smallest)
+            axis.set(xlabel="λ", ylabel="accuracy (%)")
+            axis.legend()
+            yield figure, axis
+
+    return Figure(data, drawn)
+
+
+def _forgetting(rows: list[list[Cell]]) -> str:
+    found = {}
+    for row in rows:
+        if isinstance(row[6], Value):
+            found.setdefault(row[0], []).append(row[6].mean)
+    return ", ".join(f"{method} {fmean(values):.2f}" for method, values in found.items())
+
+
+def _ellipse(axis: Any, points: np.ndarray, colour: str) -> None:
+    """The points' spread: two standard deviations along their main axes."""
+    from matplotlib.patches import Ellipse
+
+    if len(points) < 3:
+        return
+    sizes, directions = np.linalg.eigh(np.cov(points.T))
+    width, height = 2 * _SPREAD * np.sqrt(np.maximum(sizes[::-1], 0))
+    angle = float(np.degrees(np.arctan2(directions[1, 1], directions[0, 1])))
+    centre = tuple(points.mean(axis=0))
+    axis.add_patch(
+        Ellipse(
+            centre,
+            width,
+            height,
+            angle=angle,
+            fill=False,
+            linestyle="--",
+            edgecolor=colour,
+            linewidth=0.8,
+        )
+    )
