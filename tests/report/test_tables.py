@@ -310,7 +310,7 @@ def test_accuracy_among_labels_stands_beside_where_any_run_has_it(make):
     assert any("most likely" in note for note in found.notes)
     assert cells(make(rows[1:], "accuracy"), "zero-shot")["order-1: off the list"].mean == 95.0
     shown = make(rows, "metrics")
-    assert shown.columns[-3:] == ["among labels", "off the list", "seeds"]
+    assert shown.columns[-4:] == ["among labels", "off the list", "unseen", "seeds"]
     assert [row[-3].mean for row in shown.rows if row[-3] is not None] == [81.0]
 
 
