@@ -311,7 +311,7 @@ def test_accuracy_among_labels_stands_beside_where_any_run_has_it(make):
     assert cells(make(rows[1:], "accuracy"), "zero-shot")["order-1: off the list"].mean == 95.0
     shown = make(rows, "metrics")
     assert shown.columns[-4:] == ["among labels", "off the list", "unseen", "seeds"]
-    assert [row[-3].mean for row in shown.rows if row[-3] is not None] == [81.0]
+    assert [row[-4].mean for row in shown.rows if row[-4] is not None] == [81.0]
 
 
 def test_a_penalty_that_never_came_into_force_is_marked_where_two_methods_are_equal(make):
