@@ -14,6 +14,7 @@ from nlora.errors import Faults, NloraError
 
 if TYPE_CHECKING:
     from nlora.data.task import TaskData
+    from nlora.plan.config import RunConfig
 
 
 def learn(
@@ -56,6 +57,7 @@ def learn(
     plugin: o.Plugin = None,
     from_adapter: o.FromAdapter = None,
     knows: o.Knows = None,
+    dry_run: o.DryRun = False,
     json: o.Json = False,
 ) -> None:
     """Learn one more task. A new directory needs --model and --method, or --from-adapter.
@@ -110,11 +112,38 @@ def learn(
     answers = label_counts(data_of_task.train, data_of_task.task.labels)
     if answers and data_of_task.task.labels is None and is_source(task):
         watch.message(f"answers are free text; --labels auto makes the {len(answers)} in it labels")
+    if dry_run:
+        _dry_run(model_dir, data_of_task, new, json)
+        return
     results = learn_task(model_dir, data_of_task, new, watch)
     if json:
         print_json(results)
     else:
         show_results(results)
+
+
+def _dry_run(model_dir: Path, task: TaskData, config: RunConfig | None, json: bool) -> None:
+    from dataclasses import replace
+
+    from nlora.cli.preview import show_preview
+    from nlora.continual.learning import next_stage
+    from nlora.store.directory import ModelDirectory
+
+    plan = next_stage(model_dir, task, config, progress())
+    if plan is None:  # which was said
+        if json:
+            print_json({"tasks": [], "stages": []})
+        return
+    from nlora.continual.preview import preview  # slow, and not for what is refused
+
+    directory = ModelDirectory(model_dir)
+    seen = preview(plan, directory)
+    number = len(directory.stages()) + 1
+    again = [data.name for data in plan.stream if not data.train and not data.only_tested]
+    notes = [f"{model_dir}: this would be stage {number}"]
+    if again:
+        notes.append(f"tested again after it: {', '.join(again)}")
+    show_preview(replace(seen, notes=[*seen.notes, *notes]), plan.settings(), json)
 
 
 def _task(

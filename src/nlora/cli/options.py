@@ -61,6 +61,7 @@ Knows = Annotated[
         "so that its forgetting is measured.",
     ),
 ]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would happen, and stop.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
