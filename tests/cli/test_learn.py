@@ -52,6 +52,9 @@ def test_the_same_command_again_does_nothing_and_a_changed_one_is_refused(
         *("learn", tmp_path / "out", "--task", "shop", "--data", benchmark, "--set", "rank=2")
     )
     assert "(rank 8, not 2)" in line
+    other = ("learn", tmp_path / "out", "--task", "shop", "--data", benchmark, "--method")
+    assert "holds method 'seq-lora', not 'ewc'" in refused(*other, "ewc")
+    assert "holds method 'seq-lora', not 'sq-lora'" in refused(*other, "sq-lora")
     assert tree(tmp_path / "out") == before
 
 
@@ -96,6 +99,17 @@ def test_a_dry_run_shows_the_next_stage_and_writes_nothing(
     assert found["settings"]["epochs"] == 3
     assert "(rank 8, not 2)" in refused(*shop, "--set", "rank=2")
     assert tree(out) == before
+
+
+def test_another_method_than_the_directorys_is_named_before_its_settings(
+    nlora, refused, llama, benchmark, tmp_path
+):
+    mail = ("--task", "mail", "--data", benchmark, "--model", llama)
+    begun = nlora("learn", tmp_path / "out", *mail, "--method", "ewc", "--set", "adapter=lora")
+    assert begun.exit_code == 0, begun.stderr
+    shop = ("learn", tmp_path / "out", "--task", "shop", "--data", benchmark)
+    line = refused(*shop, "--method", "n-lora")  # which has no setting 'adapter'
+    assert "holds method 'ewc', not 'n-lora'" in line
 
 
 def test_afterwards_the_original_run_is_refused(nlora, refused, llama, benchmark, tmp_path):

@@ -66,7 +66,7 @@ def learn(
     its own budget: all rows are used unless --max-train and --max-eval are given, and epochs,
     learning_rate, batch_size and weights are the directory's unless --set gives others.
     """
-    from nlora.continual.agreement import begun
+    from nlora.continual.agreement import begun, check_method
     from nlora.continual.learning import learn as learn_task
     from nlora.data.balance import label_counts
     from nlora.data.columns import parse_columns
@@ -89,7 +89,10 @@ def learn(
         "knows": knows,
     }
     exists = ModelDirectory(model_dir).exists()
-    if config is not None or overrides or any(v is not None for v in flags.values()) or not exists:
+    if exists and method is not None:
+        faults.attempt(lambda: check_method(ModelDirectory(model_dir), method))
+    asked = config is not None or overrides or any(v is not None for v in flags.values())
+    if not faults.found and (asked or not exists):
         if config is None and exists and not (model and method):
             config = model_dir / "model.json"
             inherited = begun(ModelDirectory(model_dir))

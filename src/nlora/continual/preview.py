@@ -94,7 +94,7 @@ def preview(plan: Plan, directory: ModelDirectory | None = None) -> Preview:
     tasks = [data for stage in stages for data in stage.tasks] or trained(plan.stream)
     notes = plan.run.doubts()
     check_tasks(plan, backbone, encoder, [*tasks, *others], notes.append)
-    adapter = make_adapter(plan, backbone, stored_targets(directory) if done else None)
+    adapter = make_adapter(plan, backbone, stored_targets(directory) if directory else None)
     adapter.begin()
     steps = planned_steps(plan, encoder, stages)
     notes += never_acting(plan.method, stages, steps)
