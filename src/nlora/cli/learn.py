@@ -153,21 +153,16 @@ def _task(
     task: str, test: str | None, labels: str | None, data: Path | None, given: dict[str, Any]
 ) -> TaskData:
     """The task that `--task` names, read as the options in `given` say where they are not None."""
-    from nlora.data.files import AUTO, read_entry, task_from_files
+    from nlora.data.files import read_entry, task_from_files
     from nlora.data.formats import is_source, source, title
     from nlora.data.reading import Reading
     from nlora.data.streams import load_stream
 
     asked = {name: value for name, value in given.items() if value is not None}
     if is_source(task):
-        listed = None if labels in (None, AUTO) else labels.split(",")
-        reading = Reading(labels_from_data=labels == AUTO, **asked)
         train, here = source(task, Path()), Path()
-        return task_from_files(
-            *(title(train), train, source(test, here) if test else None),
-            labels=listed and [label.strip() for label in listed],
-            reading=reading,
-        )
+        tests = source(test, here) if test else None
+        return task_from_files(title(train), train, tests, labels=labels, reading=Reading(**asked))
     if test is not None or labels is not None:
         option = "--test" if test is not None else "--labels"
         has = "tests" if test is not None else "labels"

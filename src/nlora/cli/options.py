@@ -56,9 +56,10 @@ FromAdapter = Annotated[
 Knows = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME=FILE",
+        metavar="NAME[:LABELS]=FILE",
         help="The task that the adapter knows, with its test file (or a YAML file of one task), "
-        "so that its forgetting is measured.",
+        "so that its forgetting is measured. NAME:auto=FILE has the labels in it, NAME:A,B=FILE "
+        "these; else answers are free text.",
     ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would happen, and stop.")]
