@@ -30,18 +30,10 @@ def learn(
         str | None,
         typer.Option(help="The test file, where --task is a file of rows; else part is held out."),
     ] = None,
-    labels: Annotated[
-        str | None,
-        typer.Option(
-            metavar="auto|A,B,…",
-            help="The answers to choose from, where --task is a file of rows; auto: those in it.",
-        ),
-    ] = None,
+    labels: o.Labels = None,
     columns: o.Columns = None,
     encoding: o.Encoding = None,
-    skip_bad_rows: Annotated[
-        bool, typer.Option("--skip-bad-rows", help="Leave out rows that are wrong, at most 5 %.")
-    ] = False,
+    skip_bad_rows: o.SkipBadRows = False,
     hold_out: Annotated[
         float | None,
         typer.Option(help="The share to test on where there is no test file.  [default: 0.2]"),
@@ -69,7 +61,6 @@ def learn(
     from nlora.continual.agreement import begun, check_method
     from nlora.continual.learning import learn as learn_task
     from nlora.data.balance import label_counts
-    from nlora.data.columns import parse_columns
     from nlora.data.formats import is_source
     from nlora.plan.budgets import LIMITS
     from nlora.plan.config import parse_config
@@ -100,12 +91,8 @@ def learn(
         if inherited:  # all rows, unless this stage is told otherwise
             values |= {name: flags[name] for name in LIMITS}
         new = faults.attempt(lambda: parse_config(values, str(config or "a new model directory")))
-    given = {
-        "columns": faults.attempt(lambda: parse_columns(columns)) if columns else None,
-        "encoding": encoding,
-        "on_bad_row": "skip" if skip_bad_rows else None,
-        "hold_out": hold_out,
-    }
+    given = faults.attempt(lambda: o.reading(columns, encoding, skip_bad_rows)) or {}
+    given |= {} if hold_out is None else {"hold_out": hold_out}
     data_of_task = faults.attempt(lambda: _task(task, test, labels, data, given))
     if new is not None:
         faults.attempt(lambda: choose(new))
@@ -150,15 +137,14 @@ def _dry_run(model_dir: Path, task: TaskData, config: RunConfig | None, json: bo
 
 
 def _task(
-    task: str, test: str | None, labels: str | None, data: Path | None, given: dict[str, Any]
+    task: str, test: str | None, labels: str | None, data: Path | None, asked: dict[str, Any]
 ) -> TaskData:
-    """The task that `--task` names, read as the options in `given` say where they are not None."""
+    """The task that `--task` names; `asked` are fields of `Reading` that options give."""
     from nlora.data.files import read_entry, task_from_files
     from nlora.data.formats import is_source, source, title
     from nlora.data.reading import Reading
     from nlora.data.streams import load_stream
 
-    asked = {name: value for name, value in given.items() if value is not None}
     if is_source(task):
         train, here = source(task, Path()), Path()
         tests = source(test, here) if test else None

@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from nlora.cli.console import out, print_json, show, visible
-from nlora.data.balance import in_words
+from nlora.data.balance import FREE, in_words
 
 if TYPE_CHECKING:
     from nlora.continual.preview import Preview, RenderedExample
 
-FREE = "free text"
-"""In place of the number of labels."""
 PROMPTS = 10
 """Of so many tasks a prompt is printed; `--json` has all."""
 
