@@ -144,7 +144,29 @@ def test_unknown_names_give_the_nearest():
     with pytest.raises(NloraError, match="unknown source 'pypi'"):
         fetch("smollm2-135m", "pypi")  # pyright: ignore
     assert "'smollm2-135m'" in nearest_hint("SmolLM-135M")
+    assert "'smollm2-135m'" in nearest_hint("somebody/smollm2_135m")
     assert nearest_hint("google-t5/t5-large") == ""
+
+
+@pytest.mark.parametrize("model", ["smolm2-135m", "tiny_t5", "tinyt5", "Tiny-T5", "SmolLM2-135"])
+def test_a_misspelt_built_in_name_is_no_question_to_the_hub(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(NloraError, match=r"did you mean '(smollm2-135m|tiny-t5)'"):
+        find(model)
+
+
+def test_a_misspelt_folder_is_told_by_the_models_beside_it(tmp_path, monkeypatch):
+    for folder in ("models/my-model", "models/my-models"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "models/my-model/config.json").write_text("{}")  # the other holds none
+    monkeypatch.chdir(tmp_path / "models")
+    with pytest.raises(NloraError, match=r"did you mean 'my-model'\? .*OWNER/NAME"):
+        find("my-modl")
+    with pytest.raises(NloraError, match=r"nor a Hub name.*\.\./models/my-model"):
+        find("../models/my_modl")
+    monkeypatch.chdir(tmp_path)
+    assert find("models/my-modl").target == "models/my-modl"  # the Hub may have it
+    assert nearest_hint("models/my-modl") == "; did you mean 'models/my-model'?"
 
 
 def test_the_list_says_what_is_here_and_whole(tiny, network, cache):

@@ -52,6 +52,9 @@ def test_the_same_command_again_does_nothing_and_a_changed_one_is_refused(
         *("learn", tmp_path / "out", "--task", "shop", "--data", benchmark, "--set", "rank=2")
     )
     assert "(rank 8, not 2)" in line
+    other = ("learn", tmp_path / "out", "--task", "shop", "--data", benchmark, "--method")
+    assert "holds method 'seq-lora', not 'ewc'" in refused(*other, "ewc")
+    assert "holds method 'seq-lora', not 'sq-lora'" in refused(*other, "sq-lora")
     assert tree(tmp_path / "out") == before
 
 
@@ -69,6 +72,44 @@ def test_a_task_has_a_budget_of_its_own(nlora, new, benchmark, tmp_path):
     assert (stage["budget"]["epochs"], stage["budget"]["learning_rate"]) == (3, 2e-3)
     again = nlora("learn", out, "--task", "shop", "--data", benchmark)
     assert "(8 of 8 training rows, 4 of 4 test rows), nothing to do" in again.stderr
+
+
+def test_a_dry_run_shows_the_next_stage_and_writes_nothing(
+    nlora, refused, new, benchmark, tmp_path
+):
+    out = tmp_path / "out"
+    mail = ("--task", "mail", "--data", benchmark)
+    first = json.loads(nlora("learn", *new, *mail, "--dry-run", "--json").stdout)
+    assert first["stages"] == [["mail", 1]]
+    assert not out.exists()
+    assert nlora("learn", *new, *mail).exit_code == 0
+    before = tree(out)
+    assert "nothing to do" in nlora("learn", out, *mail, "--dry-run").stderr
+    shop = ("learn", out, "--task", "shop", "--data", benchmark, "--dry-run")
+    shown = nlora(*shop, "--set", "epochs=3")
+    assert shown.exit_code == 0, shown.stderr
+    assert "stage 2" in shown.stdout
+    assert "tested again after it: mail" in shown.stdout
+    assert "8 of 8 training rows" in shown.stderr
+    assert "prompt of shop" in shown.stdout
+    assert "prompt of mail" not in shown.stdout
+    assert "adapted: q_proj, v_proj" in shown.stdout
+    found = json.loads(nlora(*shop, "--set", "epochs=3", "--json").stdout)
+    assert found["stages"] == [["shop", 3]]
+    assert found["settings"]["epochs"] == 3
+    assert "(rank 8, not 2)" in refused(*shop, "--set", "rank=2")
+    assert tree(out) == before
+
+
+def test_another_method_than_the_directorys_is_named_before_its_settings(
+    nlora, refused, llama, benchmark, tmp_path
+):
+    mail = ("--task", "mail", "--data", benchmark, "--model", llama)
+    begun = nlora("learn", tmp_path / "out", *mail, "--method", "ewc", "--set", "adapter=lora")
+    assert begun.exit_code == 0, begun.stderr
+    shop = ("learn", tmp_path / "out", "--task", "shop", "--data", benchmark)
+    line = refused(*shop, "--method", "n-lora")  # which has no setting 'adapter'
+    assert "holds method 'ewc', not 'n-lora'" in line
 
 
 def test_afterwards_the_original_run_is_refused(nlora, refused, llama, benchmark, tmp_path):

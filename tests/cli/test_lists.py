@@ -161,6 +161,37 @@ def test_data_check_of_a_stream_and_of_a_file(nlora, tmp_path):
     assert "line 2: 'text' is empty" in result.stdout
 
 
+def test_data_check_reads_a_file_as_learn_does(nlora, refused, benchmark, tmp_path):
+    rows = "".join(f"Käse {i};{'gut' if i % 3 else 'schlecht'};x\n" for i in range(60))
+    path = tmp_path / "cheese.csv"
+    path.write_bytes(f"Meinung;Wertung;dies\n{rows};gut;x\n".encode("cp1252"))
+    options = ("--encoding", "cp1252", "--columns", "text=Meinung,label=Wertung")
+    assert "not UTF-8" in nlora("data", "check", path).stdout
+    empty = nlora("data", "check", path, *options)
+    assert "'text' is empty; --skip-bad-rows (on_bad_row: skip in YAML)" in empty.stdout
+    assert "data set" not in empty.stdout  # no table of nothing
+    shown = nlora("data", "check", path, *options, "--skip-bad-rows")
+    assert (shown.exit_code, "free" in shown.stdout) == (0, True)
+    listed_ = listed(nlora("data", "check", path, *options, "--skip-bad-rows", "--json"))
+    assert listed_["datasets"][0]["labels"] is None
+    labelled = nlora("data", "check", path, *options, "--skip-bad-rows", "--labels", "auto")
+    assert "free" not in labelled.stdout
+    assert "did you mean 'text'" in refused("data", "check", path, "--columns", "txt=a")
+    assert "options for that are of a file alone" in refused(
+        "data", "check", benchmark, "--encoding", "cp1252"
+    )
+
+
+def test_a_label_that_is_likely_misspelt_is_told_before_training(nlora, llama, tmp_path):
+    rows = "".join(f"text {i},{'positive' if i % 2 else 'negative'}\n" for i in range(60))
+    (tmp_path / "a.csv").write_text(f"text,label\n{rows}one more,postive\n")
+    told = "'postive' (1 of 61 rows) is nearly 'positive' (30)"
+    for labels in ((), ("--labels", "auto")):
+        assert told in nlora("data", "check", tmp_path / "a.csv", *labels).stdout
+    new = ("--model", llama, "--method", "inc-lora", "--labels", "auto", "--dry-run")
+    assert told in nlora("learn", tmp_path / "out", "--task", tmp_path / "a.csv", *new).stdout
+
+
 @pytest.mark.parametrize("total", [None, 30_000_000])
 def test_data_download_says_how_far_it_is_and_what_was_left_out(
     nlora, monkeypatch, tmp_path, total

@@ -6,6 +6,7 @@ import shutil
 import pytest
 import yaml
 
+from nlora.cli.console import show_results
 from nlora.continual.answering import predict
 from nlora.continual.learning import run
 from nlora.continual.results import results
@@ -32,6 +33,7 @@ def test_the_most_likely_label_is_that_of_predict_with_the_same_model(kind, fini
             assert [answer.answer for answer in given] == likely
     found = json.loads((done.out / "results.json").read_text(encoding="utf-8"))
     among, off = found["among_labels"], found["off_list"]
+    assert "averaged" not in among
     assert among["accuracy_matrix"][-1] == [record.among_labels[t] for t in found["tasks"]]
     assert among["average_accuracy"] == sum(among["accuracy_matrix"][-1]) / 2
     assert among["forgetting"] == among["accuracy_matrix"][0][0] - among["accuracy_matrix"][1][0]
@@ -55,7 +57,7 @@ def test_the_protocol_has_the_same_numbers_without_it(shape, request, tmp_path):
     assert [{k: v for k, v in row.items() if k != "likely"} for row in with_it] == without
 
 
-def test_tasks_without_labels_are_left_out(llama, tmp_path):
+def test_tasks_without_labels_are_left_out_which_is_said(llama, tmp_path, capsys):
     entries = [write_task(tmp_path, "colour"), write_task(tmp_path, "animal")]
     del entries[1]["labels"]
     (tmp_path / "stream.yaml").write_text(yaml.safe_dump(entries))
@@ -65,6 +67,12 @@ def test_tasks_without_labels_are_left_out(llama, tmp_path):
     assert found["among_labels"]["average_accuracy"] == row[0]
     assert found["off_list"]["matrix"][-1][1] is None
     assert found["off_list"]["average"] == found["off_list"]["matrix"][-1][0]
+    # another set of tasks than that of the accuracy beside them, so it is named
+    assert found["among_labels"]["averaged"] == found["off_list"]["averaged"] == ["colour"]
+    show_results(found)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "average accuracy among labels (1 of 2 tasks)" in shown
+    assert "answers off the list (%) (1 of 2 tasks)" in shown
 
 
 def test_stages_of_an_earlier_version_have_results_as_before(finished, tmp_path):

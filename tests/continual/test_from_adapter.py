@@ -16,6 +16,7 @@ from nlora.continual.model import ContinualModel
 from nlora.data.files import read_stream
 from nlora.errors import NloraError
 from nlora.plan.config import parse_config
+from nlora.plan.given import known_task
 from tests.published import published
 from tests.runs import FAST, Listener, tree, write_stream, write_task
 
@@ -111,6 +112,30 @@ def test_a_run_goes_on_from_it_and_after_a_stop(llama, tmp_path, monkeypatch):
     assert record["updates"] == ["003-fruit"]  # seq-lora trains the adapter itself further
 
 
+@pytest.mark.parametrize(
+    ("labels", "taken"), [("", "free text"), (":auto", "3 labels"), (":a,b,c", "3 labels")]
+)
+def test_what_it_knows_has_labels_if_they_are_told_and_what_it_is_taken_for_is_said(
+    tmp_path, labels, taken
+):
+    write_task(tmp_path, "colour")
+    data = known_task(f"colour{labels}={tmp_path / 'colour-test.jsonl'}")
+    assert (len(data.train), len(data.test)) == (0, 6)
+    assert data.task.labels == (("a", "b", "c") if labels else None)
+    [said] = data.notes
+    assert "6 test rows" in said
+    assert taken in said
+    assert ("--knows colour:auto=FILE makes the 3" in said) == (labels == "")
+
+
+def test_a_yaml_file_of_what_it_knows_may_name_one_file_for_both(llama, tmp_path):
+    path = known(tmp_path)
+    path.write_text(path.read_text() + "train: colour-test.jsonl\n")
+    data = known_task(str(path))
+    assert (len(data.train), len(data.test)) == (0, 6)
+    assert not any("same file" in note for note in data.notes)
+
+
 def test_without_a_word_on_what_it_knows_metrics_are_of_the_new_tasks(llama, tmp_path):
     adapter = published(llama, tmp_path / "reviews")
     animal, fruit = read_stream(write_stream(tmp_path, "animal", "fruit"))
@@ -154,6 +179,7 @@ def test_what_is_more_than_plain_lora_is_refused_with_its_reason(llama, tmp_path
         ({"method": "de-lora"}, "training examples.*routing=task"),
         ({"settings": {"rank": 2}}, "'rank' is 2, and that of .* is 4"),
         ({"knows": "nothing"}, "NAME=FILE"),
+        ({"knows": "colour:=a.jsonl"}, "NAME=FILE"),
     ],
 )
 def test_what_cannot_go_on_from_it_is_refused_before_anything_is_written(

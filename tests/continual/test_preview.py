@@ -2,12 +2,13 @@ import math
 import shutil
 
 import pytest
+import yaml
 
 from nlora.continual.learning import run
 from nlora.continual.preview import preview
 from nlora.plan.resolve import resolve
 from tests.methods.helpers import stages
-from tests.runs import FAST, Listener, config, read_jsonl, write_stream
+from tests.runs import FAST, Listener, config, read_jsonl, write_stream, write_task
 
 
 def look(model, stream, settings=FAST, **values):
@@ -50,10 +51,10 @@ def test_tasks_and_steps_are_those_of_the_run(llama, tmp_path, stream):
     assert found.stages == trained == [("colour", 2), ("animal", 4), ("fruit", 6)]
 
 
-def test_two_prompts_are_shown_with_the_tokens_that_count(llama, t5, stream):
+def test_a_prompt_of_every_task_is_shown_with_the_tokens_that_count(llama, t5, stream):
     for model in (llama, t5):
-        first, second = look(model, stream).examples
-        assert (first.task, second.task) == ("colour", "animal")
+        first, *others = look(model, stream).examples
+        assert [e.task for e in (first, *others)] == ["colour", "animal", "fruit"]
         assert first.prompt.startswith("Which colour?\nOption: a, b, c \nxxx 0\nAnswer:")
         assert "".join(first.answer_tokens).strip() == "a</s>"
 
@@ -63,6 +64,19 @@ def test_a_stream_of_one_task_shows_two_of_its_examples(llama, tmp_path):
     found = look(llama, stream)
     assert [e.prompt for e in found.examples] == ["xxx 0\nAnswer:", "yyy 1\nAnswer:"]
     assert found.tasks[0].labels is None
+
+
+def test_of_a_task_that_is_only_tested_a_prompt_is_shown_and_nothing_counts(llama, tmp_path):
+    entries = [write_task(tmp_path, name) for name in ("colour", "fruit")]
+    del entries[1]["train"]
+    (tmp_path / "stream.yaml").write_text(yaml.safe_dump(entries))
+    found = look(llama, tmp_path / "stream.yaml")
+    assert [t.name for t in found.tasks] == ["colour", "fruit"]
+    colour, fruit = found.examples
+    assert colour.answer_tokens
+    assert fruit.answer_tokens == []
+    assert fruit.spans == [(fruit.prompt, False)]
+    assert "Which fruit?" in fruit.prompt
 
 
 def test_the_share_of_cut_texts_is_shown(llama, stream):

@@ -148,7 +148,14 @@ def test_a_table_whose_first_row_is_no_header_is_asked_about(tmp_path):
     path = tmp_path / "news.csv"
     path.write_text("3,Wall Street,Bears claw back\n")
     path.write_text(path.read_text() * 2)
-    with pytest.raises(NloraError, match="does its first row name the columns"):
+    with pytest.raises(NloraError, match=r"line 1: .*: 3, Wall Street, Bears claw back") as error:
+        task_from_files("a", None, path)
+    assert "if the file has no header, add one, e.g. text,label, else say which" in str(error.value)
+    path.write_text(path.read_text().replace(",", "\t"))
+    with pytest.raises(NloraError, match=r"add one, e\.g\. text\\tlabel"):
+        task_from_files("a", None, path)
+    path.write_text("good,good\nreally bad,bad\n")
+    with pytest.raises(NloraError, match=r"are called 'good'.* if the file has no header"):
         task_from_files("a", None, path)
 
 

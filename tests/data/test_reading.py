@@ -3,6 +3,7 @@ from collections import Counter
 
 import pytest
 
+from nlora.data.balance import slips
 from nlora.data.comparing import normalise
 from nlora.data.files import read_stream, task_from_files
 from nlora.data.holdout import hold_out
@@ -194,3 +195,26 @@ def test_a_label_that_is_tested_and_not_trained_is_told(tmp_path):
     data = task_from_files("a", path, None, labels=labels)
     assert f"not trained: '{data.test[0].label}'" in " ".join(data.notes)
     assert "not trained" not in " ".join(task_from_files("a", path, None).notes)
+
+
+@pytest.mark.parametrize(
+    ("counts", "told"),
+    [
+        ({"positive": 400, "negative": 380, "postive": 1}, [("postive", "positive")]),
+        ({"positive": 400, "postive": 30}, []),  # too many to be slips
+        ({"class 1": 400, "class 2": 1, "10": 90, "1": 1}, []),  # digits tell labels apart
+        ({"correct": 400, "incorrect": 2}, []),  # another word
+        ({"yes": 50, "no": 2, "y": 1}, []),
+        ({"good": 40, "unused": 0, "goood": 0}, []),
+    ],
+)
+def test_rare_labels_that_are_nearly_frequent_ones(counts, told):
+    assert slips(counts) == told
+
+
+def test_labels_that_somebody_listed_are_not_doubted(tmp_path):
+    rows = [{"text": f"t{i}", "label": "good" if i else "goood"} for i in range(60)]
+    path = write(tmp_path / "a.jsonl", rows)
+    notes = " ".join(task_from_files("a", path, None, labels=["good", "goood"]).notes)
+    assert "nearly" not in notes
+    assert "nearly 'good' (59)" in " ".join(task_from_files("a", path, None, labels="auto").notes)

@@ -297,8 +297,8 @@ def test_accuracy_among_labels_stands_beside_where_any_run_has_it(make):
     for name in ("accuracy", "metrics"):
         assert not any("labels" in c or "list" in c for c in make(before, name).columns)
     measured = {
-        "among_labels": {"zero_shot": [30.0, 50.0], "average_accuracy": 81.0},
-        "off_list": {"zero_shot": [100.0, 90.0], "average": 12.5},
+        "among_labels": {"zero_shot": [30.0, 50.0] * 2, "average_accuracy": 81.0},
+        "off_list": {"zero_shot": [100.0, 90.0] * 2, "average": 12.5},
     }
     rows = [before[0], {**before[1], **measured}]
     found = make(rows, "accuracy")
@@ -312,6 +312,27 @@ def test_accuracy_among_labels_stands_beside_where_any_run_has_it(make):
     shown = make(rows, "metrics")
     assert shown.columns[-4:] == ["among labels", "off the list", "unseen", "seeds"]
     assert [row[-4].mean for row in shown.rows if row[-4] is not None] == [81.0]
+
+
+def test_an_average_over_fewer_tasks_says_over_how_many(make):
+    row = grid(("n-lora",), streams=("order-1",), seeds=(0,))[0]
+    some = [50.0, None, 100.0, None]
+    tables = {
+        "among_labels": {"zero_shot": None, "accuracy_matrix": [some], "average_accuracy": 75.0},
+        "off_list": {"zero_shot": None, "matrix": [some], "average": 75.0},
+    }
+    for name in ("accuracy", "metrics"):
+        notes = make([{**row, **tables}], name).notes
+        assert "among labels on order-1: over the 2 of 4 tasks that have labels" in notes
+        assert "off the list on order-1: over the 2 of 4 tasks that have labels" in notes
+
+
+def test_the_row_of_the_untrained_model_leaves_out_what_is_only_tested_as_others_do(make):
+    row = grid(("n-lora",), streams=("order-1",), seeds=(0,))[0]
+    row["zero_shot"] = [10.0, 20.0, 30.0, 100.0]
+    assert cells(make([row], "accuracy"), "zero-shot")["order-1"].mean == 40.0
+    row["only_tested"] = {row["tasks"][3]: {"before": 100.0, "now": 90.0, "lost": 10.0}}
+    assert cells(make([row], "accuracy"), "zero-shot")["order-1"].mean == 20.0
 
 
 def test_a_penalty_that_never_came_into_force_is_marked_where_two_methods_are_equal(make):

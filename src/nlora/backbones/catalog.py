@@ -3,8 +3,9 @@
 import os
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +21,11 @@ EVERY = "every adapter"
 
 ADAPTER_CONFIG = "adapter_config.json"
 """What a folder of a PEFT adapter holds instead of `config.json`."""
+
+_NEAR = 0.84
+"""How alike a misspelt name and the one that is meant are."""
+_PERHAPS = 0.6
+"""Likewise of a name that was not found, which costs nobody anything."""
 
 Source = Literal["auto", "hub", "wheel", "package"]
 
@@ -138,24 +144,55 @@ def find(model: str, say: Say = to_stderr) -> Base:
                 "`save_pretrained` wrote, a Hub name or a built-in name"
             )
         return Base(model, str(folder), folder.resolve().name, fingerprint(folder))
+    near = nearest(model)
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", model, re.ASCII):
         raise NloraError(
-            f"model '{model}' is neither a folder that exists nor a Hub name; built-in: "
-            + ", ".join(sorted(BUILT_IN))
+            f"model '{model}' is neither a folder that exists nor a Hub name"
+            + (_meant(near) if near else "; built-in: " + ", ".join(sorted(BUILT_IN)))
+        )
+    if near and "/" not in model:  # the Hub's own have an owner; few are called without one
+        raise NloraError(
+            f"model '{model}' is neither built in nor a folder{_meant(near)} "
+            "(the Hub's is OWNER/NAME)"
         )
     return Base(model, model, model.rsplit("/", 1)[-1])
+
+
+def nearest(model: str, least: float = _NEAR) -> list[str]:
+    """What may be meant by a name that is misspelt: built-in models, and folders of models there.
+
+    `least` is how alike the names are at least, 1 for equal ones.
+
+    >>> nearest("smolm2-135m"), nearest("somebody/quite-another")
+    (['smollm2-135m'], [])
+    """
+    path = Path(os.path.expanduser(model))
+    asked = _folded(path.name)
+
+    def alike(name: str) -> bool:
+        return SequenceMatcher(None, asked, _folded(name)).ratio() >= least
+
+    beside = [folder for folder in sorted(path.parent.glob("*")) if alike(folder.name)]
+    folders = [str(folder) for folder in beside if (folder / "config.json").is_file()]
+    return [*filter(alike, BUILT_IN), *folders][:3]
+
+
+def _folded(name: str) -> str:
+    return name.lower().replace("_", "-")
 
 
 def nearest_hint(model: str) -> str:
     """What to add to the error for a model that could not be loaded.
 
-    >>> nearest_hint("smolm2-135m")
-    "; did you mean the built-in 'smollm2-135m'?"
-    >>> nearest_hint("somebody/quite-another")
-    ''
+    >>> nearest_hint("somebody/smolm2-135m")
+    "; did you mean 'smollm2-135m'?"
     """
-    near = get_close_matches(model.rsplit("/", 1)[-1].lower(), BUILT_IN, n=1)
-    return f"; did you mean the built-in '{near[0]}'?" if near else ""
+    near = nearest(model, _PERHAPS)
+    return _meant(near) if near and not os.path.isdir(model) else ""
+
+
+def _meant(near: Sequence[str]) -> str:
+    return "; did you mean " + " or ".join(f"'{name}'" for name in near) + "?"
 
 
 def catalog(verify: bool = False) -> list[Entry]:

@@ -195,6 +195,8 @@ def _cell(value: Any, form: str) -> str:
 
 def show_results(results: dict[str, Any], title: str = "") -> None:
     """The accuracy matrix and the metrics of `results.json`."""
+    from nlora.report.averaged import fewer, in_words
+
     tasks = results["tasks"]
     rows = [["zero-shot", *results["zero_shot"]]] if results["zero_shot"] else []
     for stage, row in zip(results["stages"], results["accuracy_matrix"], strict=True):
@@ -204,9 +206,11 @@ def show_results(results: dict[str, Any], title: str = "") -> None:
     names += ["backward_transfer", "forward_transfer"]
     shown = [[name.replace("_", " "), results[name]] for name in names]
     if among := results.get("among_labels"):
-        shown.insert(1, ["average accuracy among labels", among["average_accuracy"]])
+        name = f"average accuracy among labels{in_words(fewer(results, 'among_labels'))}"
+        shown.insert(1, [name, among["average_accuracy"]])
     if off := results.get("off_list"):
-        shown.append(["answers off the list (%)", off["average"]])
+        name = f"answers off the list (%){in_words(fewer(results, 'off_list'))}"
+        shown.append([name, off["average"]])
     shown.append(["seconds", round(results["seconds"])])
     shown.append(["peak memory (MB)", results["peak_memory_bytes"] // 1_000_000])
     show("", ["metric", "value"], shown)

@@ -90,26 +90,32 @@ def check_data(
         str,
         typer.Argument(envvar="NLORA_DATA", help="The data folder, a YAML stream, or a file."),
     ],
+    labels: o.Labels = None,
+    columns: o.Columns = None,
+    encoding: o.Encoding = None,
+    skip_bad_rows: o.SkipBadRows = False,
     json: o.Json = False,
 ) -> None:
     """Read every data set of a folder and report what is wrong; exit status 2 if anything is.
 
-    Also of a YAML stream, or a file of rows as `nlora learn` takes it.
+    Also of a YAML stream, or a file of rows as `nlora learn` takes it, with the same options.
     """
-    from nlora.data.balance import in_words
+    from nlora.data.balance import FREE, in_words
     from nlora.data.check import check
+    from nlora.data.reading import Reading
 
-    report = check(folder)
+    given = o.reading(columns, encoding, skip_bad_rows)
+    report = check(folder, labels, Reading(**given) if given else None)
     if json:
         print_json(asdict(report))
     else:
-        columns = ["data set", "group", "labels", "train", "dev", "test", "majority (%)"]
-        columns += ["test in train", "dev is test"]
+        names = ["data set", "group", "labels", "train", "dev", "test", "majority (%)"]
+        names += ["test in train", "dev is test"]
         rows = [
             [
                 d.name,
                 d.group,
-                d.labels,
+                FREE if d.labels is None else d.labels,
                 d.train,
                 d.dev,
                 d.test,
@@ -119,7 +125,8 @@ def check_data(
             ]
             for d in report.datasets
         ]
-        show(folder, columns, rows)
+        if rows:
+            show(folder, names, rows)
         for d in report.datasets:
             told = [f"{d.name}: {in_words(d.counts)}"] if d.counts else []
             for line in [*told, *d.notes]:

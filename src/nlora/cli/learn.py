@@ -14,6 +14,7 @@ from nlora.errors import Faults, NloraError
 
 if TYPE_CHECKING:
     from nlora.data.task import TaskData
+    from nlora.plan.config import RunConfig
 
 
 def learn(
@@ -29,18 +30,10 @@ def learn(
         str | None,
         typer.Option(help="The test file, where --task is a file of rows; else part is held out."),
     ] = None,
-    labels: Annotated[
-        str | None,
-        typer.Option(
-            metavar="auto|A,B,…",
-            help="The answers to choose from, where --task is a file of rows; auto: those in it.",
-        ),
-    ] = None,
+    labels: o.Labels = None,
     columns: o.Columns = None,
     encoding: o.Encoding = None,
-    skip_bad_rows: Annotated[
-        bool, typer.Option("--skip-bad-rows", help="Leave out rows that are wrong, at most 5 %.")
-    ] = False,
+    skip_bad_rows: o.SkipBadRows = False,
     hold_out: Annotated[
         float | None,
         typer.Option(help="The share to test on where there is no test file.  [default: 0.2]"),
@@ -56,6 +49,7 @@ def learn(
     plugin: o.Plugin = None,
     from_adapter: o.FromAdapter = None,
     knows: o.Knows = None,
+    dry_run: o.DryRun = False,
     json: o.Json = False,
 ) -> None:
     """Learn one more task. A new directory needs --model and --method, or --from-adapter.
@@ -64,10 +58,9 @@ def learn(
     its own budget: all rows are used unless --max-train and --max-eval are given, and epochs,
     learning_rate, batch_size and weights are the directory's unless --set gives others.
     """
-    from nlora.continual.agreement import begun
+    from nlora.continual.agreement import begun, check_method
     from nlora.continual.learning import learn as learn_task
     from nlora.data.balance import label_counts
-    from nlora.data.columns import parse_columns
     from nlora.data.formats import is_source
     from nlora.plan.budgets import LIMITS
     from nlora.plan.config import parse_config
@@ -87,7 +80,10 @@ def learn(
         "knows": knows,
     }
     exists = ModelDirectory(model_dir).exists()
-    if config is not None or overrides or any(v is not None for v in flags.values()) or not exists:
+    if exists and method is not None:
+        faults.attempt(lambda: check_method(ModelDirectory(model_dir), method))
+    asked = config is not None or overrides or any(v is not None for v in flags.values())
+    if not faults.found and (asked or not exists):
         if config is None and exists and not (model and method):
             config = model_dir / "model.json"
             inherited = begun(ModelDirectory(model_dir))
@@ -95,12 +91,8 @@ def learn(
         if inherited:  # all rows, unless this stage is told otherwise
             values |= {name: flags[name] for name in LIMITS}
         new = faults.attempt(lambda: parse_config(values, str(config or "a new model directory")))
-    given = {
-        "columns": faults.attempt(lambda: parse_columns(columns)) if columns else None,
-        "encoding": encoding,
-        "on_bad_row": "skip" if skip_bad_rows else None,
-        "hold_out": hold_out,
-    }
+    given = faults.attempt(lambda: o.reading(columns, encoding, skip_bad_rows)) or {}
+    given |= {} if hold_out is None else {"hold_out": hold_out}
     data_of_task = faults.attempt(lambda: _task(task, test, labels, data, given))
     if new is not None:
         faults.attempt(lambda: choose(new))
@@ -110,6 +102,9 @@ def learn(
     answers = label_counts(data_of_task.train, data_of_task.task.labels)
     if answers and data_of_task.task.labels is None and is_source(task):
         watch.message(f"answers are free text; --labels auto makes the {len(answers)} in it labels")
+    if dry_run:
+        _dry_run(model_dir, data_of_task, new, json)
+        return
     results = learn_task(model_dir, data_of_task, new, watch)
     if json:
         print_json(results)
@@ -117,25 +112,43 @@ def learn(
         show_results(results)
 
 
+def _dry_run(model_dir: Path, task: TaskData, config: RunConfig | None, json: bool) -> None:
+    from dataclasses import replace
+
+    from nlora.cli.preview import show_preview
+    from nlora.continual.learning import next_stage
+    from nlora.store.directory import ModelDirectory
+
+    plan = next_stage(model_dir, task, config, progress())
+    if plan is None:  # which was said
+        if json:
+            print_json({"tasks": [], "stages": []})
+        return
+    from nlora.continual.preview import preview  # slow, and not for what is refused
+
+    directory = ModelDirectory(model_dir)
+    seen = preview(plan, directory)
+    number = len(directory.stages()) + 1
+    again = [data.name for data in plan.stream if not data.train and not data.only_tested]
+    notes = [f"{model_dir}: this would be stage {number}"]
+    if again:
+        notes.append(f"tested again after it: {', '.join(again)}")
+    show_preview(replace(seen, notes=[*seen.notes, *notes]), plan.settings(), json)
+
+
 def _task(
-    task: str, test: str | None, labels: str | None, data: Path | None, given: dict[str, Any]
+    task: str, test: str | None, labels: str | None, data: Path | None, asked: dict[str, Any]
 ) -> TaskData:
-    """The task that `--task` names, read as the options in `given` say where they are not None."""
-    from nlora.data.files import AUTO, read_entry, task_from_files
+    """The task that `--task` names; `asked` are fields of `Reading` that options give."""
+    from nlora.data.files import read_entry, task_from_files
     from nlora.data.formats import is_source, source, title
     from nlora.data.reading import Reading
     from nlora.data.streams import load_stream
 
-    asked = {name: value for name, value in given.items() if value is not None}
     if is_source(task):
-        listed = None if labels in (None, AUTO) else labels.split(",")
-        reading = Reading(labels_from_data=labels == AUTO, **asked)
         train, here = source(task, Path()), Path()
-        return task_from_files(
-            *(title(train), train, source(test, here) if test else None),
-            labels=listed and [label.strip() for label in listed],
-            reading=reading,
-        )
+        tests = source(test, here) if test else None
+        return task_from_files(title(train), train, tests, labels=labels, reading=Reading(**asked))
     if test is not None or labels is not None:
         option = "--test" if test is not None else "--labels"
         has = "tests" if test is not None else "labels"

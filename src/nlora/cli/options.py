@@ -43,6 +43,16 @@ Columns = Annotated[
         help="Which columns are the text and the label; NAME+NAME makes one text of two.",
     ),
 ]
+Labels = Annotated[
+    str | None,
+    typer.Option(
+        metavar="auto|A,B,…",
+        help="The answers to choose from, where a file of rows is read; auto: those in it.",
+    ),
+]
+SkipBadRows = Annotated[
+    bool, typer.Option("--skip-bad-rows", help="Leave out rows that are wrong, at most 5 %.")
+]
 Encoding = Annotated[str | None, typer.Option(help="Of text files.  [default: utf-8]")]
 Plugin = Annotated[Path | None, typer.Option(help="A Python file that defines a method.")]
 FromAdapter = Annotated[
@@ -56,11 +66,13 @@ FromAdapter = Annotated[
 Knows = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME=FILE",
+        metavar="NAME[:LABELS]=FILE",
         help="The task that the adapter knows, with its test file (or a YAML file of one task), "
-        "so that its forgetting is measured.",
+        "so that its forgetting is measured. NAME:auto=FILE has the labels in it, NAME:A,B=FILE "
+        "these; else answers are free text.",
     ),
 ]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would happen, and stop.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -92,6 +104,18 @@ def configuration(
     }
     settings = with_todays_names(settings) | with_todays_names(parse_overrides(overrides or []))
     return {**values, "settings": settings}
+
+
+def reading(columns: str | None, encoding: str | None, skip_bad_rows: bool) -> dict[str, Any]:
+    """The fields of `Reading` that options for a file of rows give."""
+    from nlora.data.columns import parse_columns
+
+    given = {
+        "columns": parse_columns(columns) if columns else None,
+        "encoding": encoding,
+        "on_bad_row": "skip" if skip_bad_rows else None,
+    }
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nlora.cli import options as o
-from nlora.cli.console import out, print_json, progress, show, show_results, visible
+from nlora.cli.console import print_json, progress, show_results
 from nlora.errors import NloraError
 
 if TYPE_CHECKING:
@@ -36,9 +36,7 @@ def run(
     plugin: o.Plugin = None,
     from_adapter: o.FromAdapter = None,
     knows: o.Knows = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would happen, and stop.")
-    ] = False,
+    dry_run: o.DryRun = False,
     json: o.Json = False,
 ) -> None:
     """Learn a stream of tasks with one method, task after task.
@@ -79,12 +77,10 @@ def run(
 
 
 def _dry_run(config: RunConfig, out_dir: Path | None, json: bool) -> None:
-    from dataclasses import asdict, replace
+    from dataclasses import replace
 
-    from rich.text import Text
-
+    from nlora.cli.preview import show_preview
     from nlora.continual.agreement import going_on
-    from nlora.data.balance import in_words
     from nlora.plan.resolve import resolve
     from nlora.store.directory import ModelDirectory
 
@@ -97,41 +93,4 @@ def _dry_run(config: RunConfig, out_dir: Path | None, json: bool) -> None:
     seen = preview(plan)
     if place is not None:
         seen = replace(seen, notes=[*seen.notes, place])
-    if json:
-        print_json({**asdict(seen), "settings": plan.settings()})
-        return
-    columns = [
-        "task",
-        "train",
-        "test",
-        "labels",
-        "majority (%)",
-        "truncated (%)",
-        "longest (tokens)",
-    ]
-    rows = []
-    for t in seen.tasks:
-        most = None if t.majority is None else 100 * t.majority
-        rows.append([t.name, t.train, t.test, t.labels, most, 100 * t.truncated, t.longest])
-    show("tasks", columns, rows)
-    for task in seen.tasks:
-        told = [f"{task.name}: {in_words(task.counts)}"] if task.counts else []
-        for line in [*told, *task.notes]:
-            out.print(line, markup=False, highlight=False)
-    show("stages", ["stage", "steps"], [list(stage) for stage in seen.stages])
-    for example in seen.examples:
-        out.print(f"prompt of {example.task}", style="bold")
-        shown = Text()
-        for text, counts in example.spans:
-            shown.append(visible(text), style="green" if counts else "")
-        out.print(shown, highlight=False)
-        counted = " ".join(repr(token) for token in example.answer_tokens)
-        out.print(f"counts in the loss: {counted}\n", style="green", markup=False, highlight=False)
-    for note in seen.notes:
-        out.print(note, style="yellow", markup=False, highlight=False)
-    if seen.adapted is not None:
-        names = seen.adapted.modules
-        listed = names if isinstance(names, str) else ", ".join(names)
-        out.print(f"adapted: {listed} ({seen.adapted.reason})", markup=False, highlight=False)
-    share = 100 * seen.trainable_parameters / seen.all_parameters
-    out.print(f"trainable: {seen.trainable_parameters:,} parameters ({share:.2f} % of the model)")
+    show_preview(seen, plan.settings(), json)

@@ -67,6 +67,16 @@ def check_plan(plan: Plan, directory: ModelDirectory, tasks: Sequence[str] | Non
         raise NloraError(f"{directory.path} holds a different configuration ({shown}); {advice}")
 
 
+def check_method(directory: ModelDirectory, method: str) -> None:
+    """Raise NloraError if a directory was begun with another method than the one that is asked."""
+    stored = directory.config().get("method")
+    if begun(directory) and method != stored:
+        raise NloraError(
+            f"{directory.path} holds method '{stored}', not '{method}', and all its stages are "
+            "learned by one; leave --method out, or choose another folder"
+        )
+
+
 def check_base(plan: Plan, directory: ModelDirectory) -> None:
     """Raise NloraError if the plan's base model is another one than was trained on."""
     _same_base(plan, directory)

@@ -72,11 +72,35 @@ def learn(
     """
     progress = spoken(progress)
     directory = ModelDirectory(out)
+    plan = _asked(directory, task, config)
+    with processes.main_holds(directory.locked):
+        grown = _grown(plan, task, directory, progress)
+        if grown is not None:
+            return _learn_all(grown, directory, progress, extend=True)
+        tasks = [known.name for known in (*learned_tasks(directory), *only_tested(directory))]
+        return _write_results(directory, tasks, plan.config.method)
+
+
+def next_stage(
+    out: Path, task: TaskData, config: RunConfig | None = None, progress: Progress | None = None
+) -> Plan | None:
+    """The plan by which `learn` would add the task; None where it is learned already.
+
+    Nothing is written or locked, and no model is loaded. Raises NloraError as `learn` does.
+    """
+    directory = ModelDirectory(out)
+    plan = _grown(_asked(directory, task, config), task, directory, spoken(progress))
+    return None if plan is None else _agreed(plan, directory, extend=True)
+
+
+def _asked(directory: ModelDirectory, task: TaskData, config: RunConfig | None) -> Plan:
+    """The plan of what `learn` is asked for, over its task alone."""
     exists = directory.exists()
     if config is None:
         if not exists:
             raise NloraError(
-                f"{out} holds no model; a new one needs --model and --method, or --from-adapter"
+                f"{directory.path} holds no model; a new one needs --model and --method, or "
+                "--from-adapter"
             )
         config = stored_config(directory)
         if begun(directory):
@@ -88,26 +112,28 @@ def learn(
             f"task '{task.name}' has no training examples; a task that is only tested belongs into "
             "the stream of `nlora run`"
         )
-    plan = resolve(config, [task], whole=False)
+    return resolve(config, [task], whole=False)
+
+
+def _grown(
+    plan: Plan, task: TaskData, directory: ModelDirectory, progress: Progress
+) -> Plan | None:
+    """The plan over the directory's tasks and one more; None where that is learned already."""
     [data] = plan.stream
-    with processes.main_holds(directory.locked):
-        earlier, others = learned_tasks(directory), only_tested(directory)
-        names = [known.name for known in earlier]
-        if task.name in [known.name for known in others]:
-            raise NloraError(f"{out} only tests '{task.name}'; give this task another name")
-        if task.name not in names:
-            knows = None if begun(directory) else config.knows
-            known = [] if knows is None else [sampled(known_task(knows), config)]
-            stream = [*known, *earlier, data, *others]
-            if known:
-                check_names(stream)
-            plan = _own_budget(plan, data, directory, progress)
-            return _learn_all(plan.with_stream(stream), directory, progress, extend=True)
-        plan = plan.with_precision(directory.precision())
-        check_plan(plan, directory, None)
-        _check_same_task(plan, task, directory, progress)
-        tasks = [*names, *(known.name for known in others)]
-        return _write_results(directory, tasks, config.method)
+    earlier, others = learned_tasks(directory), only_tested(directory)
+    if task.name in [known.name for known in others]:
+        raise NloraError(f"{directory.path} only tests '{task.name}'; give this task another name")
+    if task.name not in [known.name for known in earlier]:
+        knows = None if begun(directory) else plan.config.knows
+        known = [] if knows is None else [sampled(known_task(knows), plan.config)]
+        stream = [*known, *earlier, data, *others]
+        if known:
+            check_names(stream)
+        return _own_budget(plan, data, directory, progress).with_stream(stream)
+    plan = plan.with_precision(directory.precision())
+    check_plan(plan, directory, None)
+    _check_same_task(plan, task, directory, progress)
+    return None
 
 
 def _own_budget(plan: Plan, data: TaskData, directory: ModelDirectory, progress: Progress) -> Plan:
@@ -158,11 +184,24 @@ def _learn_all(
     """Train the stages that are not committed yet, under the directory's lock."""
     tasks = [data.name for data in plan.stream]
     going_on = begun(directory)
-    if going_on:
-        plan = plan.with_precision(directory.precision())
-        check_plan(plan, directory, None if extend else tasks)
+    plan = _agreed(plan, directory, extend)
     for note in dict.fromkeys(note for data in plan.stream for note in data.notes):
         progress.message(note)
+    stages, done = plan.stages(), directory.stages()
+    if len(done) == len(stages) and (stages or directory.zero_shot() is not None):
+        progress.message(f"{directory.path}: all {len(done)} stages are there, nothing to do")
+        return _write_results(directory, tasks, plan.config.method)
+    return _train(plan, directory, progress, going_on, zero_shot=not extend)
+
+
+def _agreed(plan: Plan, directory: ModelDirectory, extend: bool) -> Plan:
+    """The plan in the directory's precision. Raises NloraError if it cannot go on there.
+
+    With `extend` its last task is one more than the directory has.
+    """
+    if begun(directory):
+        plan = plan.with_precision(directory.precision())
+        check_plan(plan, directory, None if extend else [data.name for data in plan.stream])
     stages, done = plan.stages(), directory.stages()
     check_stages(directory, done, stages)
     if extend:
@@ -172,10 +211,7 @@ def _learn_all(
                 "cannot learn one more"
             )
         plan.check_lists(len(stages), exactly=False)
-    if len(done) == len(stages) and (stages or directory.zero_shot() is not None):
-        progress.message(f"{directory.path}: all {len(done)} stages are there, nothing to do")
-        return _write_results(directory, tasks, plan.config.method)
-    return _train(plan, directory, progress, going_on, zero_shot=not extend)
+    return plan
 
 
 def _train(

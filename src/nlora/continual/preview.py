@@ -8,13 +8,20 @@ import torch
 
 from nlora.backbones.load import load
 from nlora.backbones.targets import Targets
-from nlora.continual.building import check_frozen, check_tasks, make_adapter, make_encoder
+from nlora.continual.building import (
+    check_frozen,
+    check_tasks,
+    make_adapter,
+    make_encoder,
+    stored_targets,
+)
 from nlora.data.balance import label_counts, majority
 from nlora.data.encode import Encoder
 from nlora.data.task import Example, TaskData
 from nlora.methods.context import Stage
 from nlora.methods.parts.terms import never_acting
 from nlora.plan.resolve import Plan, trained
+from nlora.store.directory import ModelDirectory
 from nlora.training.loop import count_steps
 from nlora.training.trainer import check_available
 
@@ -46,7 +53,7 @@ class RenderedExample:
     prompt: str
     """What stands before the first token that counts."""
     answer_tokens: list[str]
-    """The tokens that count."""
+    """The tokens that count; none where the task is only tested."""
     spans: list[tuple[str, bool]]
     """All of it, in parts of which each counts or does not."""
 
@@ -56,9 +63,11 @@ class Preview:
     """What `--dry-run` shows."""
 
     tasks: list[TaskPreview]
+    """Those that would be trained, and those that are only tested."""
     stages: list[tuple[str, int]]
     """(name, optimiser steps); replayed or generated examples are not counted."""
     examples: list[RenderedExample]
+    """The first of each task; two of one task alone."""
     adapted: Targets | None
     """The matrices that the adapter was put on, and why these."""
     trainable_parameters: int
@@ -67,10 +76,11 @@ class Preview:
     """What a run would tell of the data before it trains."""
 
 
-def preview(plan: Plan) -> Preview:
+def preview(plan: Plan, directory: ModelDirectory | None = None) -> Preview:
     """Look ahead. Only the model's configuration and tokenizer are read, not its weights.
 
-    Raises NloraError for all that would stop the run before its first step.
+    With a `directory` what it has learned is left out, and its matrices are adapted. Raises
+    NloraError for all that would stop the run before its first step.
     """
     check_available(plan.run)
     backbone = load(plan.base, torch.float32, weights=False)
@@ -78,17 +88,20 @@ def preview(plan: Plan) -> Preview:
     if plan.run.quantization != "none":
         check_frozen(plan, plan.run.quantization)
     encoder = make_encoder(plan, backbone)
+    done = len(directory.stages()) if directory is not None else 0
+    stages = plan.stages()[done:]
+    others = [data for data in plan.stream if data.only_tested]
+    tasks = [data for stage in stages for data in stage.tasks] or trained(plan.stream)
     notes = plan.run.doubts()
-    check_tasks(plan, backbone, encoder, plan.stream, notes.append)
-    adapter = make_adapter(plan, backbone)
+    check_tasks(plan, backbone, encoder, [*tasks, *others], notes.append)
+    adapter = make_adapter(plan, backbone, stored_targets(directory) if directory else None)
     adapter.begin()
-    stages = plan.stages()
     steps = planned_steps(plan, encoder, stages)
     notes += never_acting(plan.method, stages, steps)
     return Preview(
-        tasks=[_task(encoder, data) for data in plan.stream],
+        tasks=[_task(encoder, data) for data in [*tasks, *others]],
         stages=[(stage.name, count) for stage, count in zip(stages, steps, strict=True)],
-        examples=[_render(encoder, e) for e in _first_two(plan.stream)],
+        examples=_examples(encoder, tasks, others),
         adapted=adapter.targets,
         trainable_parameters=sum(p.numel() for p in adapter.trained().values()),
         all_parameters=total,
@@ -122,9 +135,15 @@ def _task(encoder: Encoder, data: TaskData) -> TaskPreview:
     )
 
 
-def _first_two(stream: Sequence[TaskData]) -> list[Example]:
-    first, *others = [data for data in trained(stream) if data.train]
-    return [first.train[0], others[0].train[0]] if others else list(first.train[:2])
+def _examples(
+    encoder: Encoder, tasks: Sequence[TaskData], others: Sequence[TaskData]
+) -> list[RenderedExample]:
+    """The first example of each task, and of those that are only tested; two of one task alone."""
+    first = [data.train[0] for data in tasks if data.train]
+    if len(first) == 1 and not others:
+        first = [e for data in tasks for e in data.train[:2]]
+    found = [_render(encoder, example) for example in first]
+    return [*found, *(_asked(encoder, data.test[0]) for data in others if data.test)]
 
 
 def _render(encoder: Encoder, example: Example) -> RenderedExample:
@@ -137,3 +156,9 @@ def _render(encoder: Encoder, example: Example) -> RenderedExample:
     prompt = decode(ids.prompt)
     tokens = [decode([id]) for id in counted]
     return RenderedExample(example.task.name, prompt, tokens, [(prompt, False), *spans])
+
+
+def _asked(encoder: Encoder, example: Example) -> RenderedExample:
+    """An example that is tested and never learned."""
+    prompt = encoder.tokenizer.decode(encoder(example).prompt)
+    return RenderedExample(example.task.name, prompt, [], [(prompt, False)])

@@ -17,7 +17,7 @@ def results(directory: ModelDirectory, tasks: Sequence[str], method: str) -> dic
     row and counts in no metric. Tasks that are only tested have columns, and what they lost is in
     `only_tested`; the metrics leave them out. `among_labels` has the same matrix and metrics where
     the answer is the most likely label, `off_list` the share of answers that are no label; both
-    are of tasks with labels.
+    are of tasks with labels, which they name (`averaged`) where others have none.
     """
     records = directory.stages()
     zero = directory.zero_shot()
@@ -37,6 +37,7 @@ def results(directory: ModelDirectory, tasks: Sequence[str], method: str) -> dic
         average = average_accuracy([[row[c] for c in columns] for row in matrix])
         metrics = {**summary([], None), "average_accuracy": average}
     listed = [tasks.index(name) for name in learned or tasks if _listed(everything, name)]
+    some = {} if len(listed) == len(columns) else {"averaged": [tasks[c] for c in listed]}
     untrained = {name: _drop(everything, name) for name in tasks if _only_tested(zero, name)}
     return {
         "method": method,
@@ -45,8 +46,8 @@ def results(directory: ModelDirectory, tasks: Sequence[str], method: str) -> dic
         "zero_shot": zero_shot,
         "accuracy_matrix": matrix,
         **metrics,
-        **_among_labels(records, zero, tasks, listed, len(listed) == len(learned)),
-        **_off_list(records, zero, tasks, listed),
+        **_among_labels(records, zero, tasks, listed, len(listed) == len(learned), some),
+        **_off_list(records, zero, tasks, listed, some),
         **({"only_tested": untrained} if untrained else {}),
         **({"routing": records[-1].notes["routing"]} if _routed(records) else {}),
         "seconds": sum(sum(record.seconds.values()) for record in everything),
@@ -65,6 +66,7 @@ def _among_labels(
     tasks: Sequence[str],
     listed: Sequence[int],
     all_listed: bool,
+    some: dict[str, Any],
 ) -> dict[str, Any]:
     """The matrix and its metrics where the answer is the most likely label, if it was measured."""
     if not any(r.among_labels for r in [*records, *([zero] if zero else [])]):
@@ -76,7 +78,7 @@ def _among_labels(
     one_each = all_listed and all(len(record.tasks) == 1 for record in records)
     metrics = summary(rows if one_each else [], before)
     metrics["average_accuracy"] = average_accuracy(rows)
-    return {"among_labels": {"zero_shot": zero_shot, "accuracy_matrix": matrix, **metrics}}
+    return {"among_labels": {"zero_shot": zero_shot, "accuracy_matrix": matrix, **metrics, **some}}
 
 
 def _off_list(
@@ -84,6 +86,7 @@ def _off_list(
     zero: StageRecord | None,
     tasks: Sequence[str],
     listed: Sequence[int],
+    some: dict[str, Any],
 ) -> dict[str, Any]:
     """Per cent of answers that are none of the labels, by stage and task, and of the last stage."""
     if not listed:
@@ -91,7 +94,7 @@ def _off_list(
     matrix = [[r.off_list.get(task) for task in tasks] for r in records]
     average = average_accuracy([[row[c] for c in listed] for row in matrix])
     zero_shot = [zero.off_list.get(task) for task in tasks] if zero else None
-    return {"off_list": {"zero_shot": zero_shot, "matrix": matrix, "average": average}}
+    return {"off_list": {"zero_shot": zero_shot, "matrix": matrix, "average": average, **some}}
 
 
 def _only_tested(zero: StageRecord | None, task: str) -> bool:

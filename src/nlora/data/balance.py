@@ -2,12 +2,17 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from difflib import SequenceMatcher
 
 from nlora.data.task import Example
 
+FREE = "free text"
+"""What stands for the number of labels where there are none."""
 _FEW = 20
 """Without a list of labels, answers are counted where there are no more different ones."""
 _LONG = 60
+_OFTEN, _ALIKE = 20, 0.8
+"""A label is taken for a slip of one that stands there so many times as often, and is so alike."""
 _SHOWN = 12
 
 
@@ -31,6 +36,50 @@ def majority(counts: Mapping[str, int]) -> float | None:
     """
     total = sum(counts.values())
     return max(counts.values()) / total if total else None
+
+
+def slips(counts: Mapping[str, int]) -> list[tuple[str, str]]:
+    """Pairs of a rare label and a frequent one that it may be a misspelling of.
+
+    Labels that differ in digits alone, or from the first letter on, are none.
+
+    >>> slips({"positive": 400, "negative": 380, "postive": 1, "grade 1": 300, "grade 2": 1})
+    [('postive', 'positive')]
+    """
+    found = []
+    for rare, count in counts.items():
+        frequent = [other for other, often in counts.items() if often >= _OFTEN * max(count, 1)]
+        asked = _letters(rare)
+        ratios = {
+            other: SequenceMatcher(None, asked, _letters(other)).ratio()
+            for other in frequent
+            if asked[:1] == _letters(other)[:1] and asked != _letters(other)
+        }
+        near = max(ratios, key=lambda other: ratios[other], default=None)
+        if count and near is not None and ratios[near] >= _ALIKE:
+            found.append((rare, near))
+    return found
+
+
+def told_slips(counts: Mapping[str, int]) -> str | None:
+    """`slips` in a line.
+
+    >>> told_slips({"positive": 400, "postive": 1})
+    "label 'postive' (1 of 401 rows) is nearly 'positive' (400): if it is a slip, mend it"
+    """
+    total, found = sum(counts.values()), slips(counts)
+    if not found:
+        return None
+    shown = [
+        f"label '{rare}' ({counts[rare]} of {total:,} rows) is nearly '{near}' ({counts[near]:,})"
+        for rare, near in found[:3]
+    ]
+    more = f", and {len(found) - 3} more" if len(found) > 3 else ""
+    return f"{', '.join(shown)}{more}: if it is a slip, mend it"
+
+
+def _letters(label: str) -> str:
+    return "".join(letter for letter in label.lower() if not letter.isdigit()).strip()
 
 
 def in_words(counts: Mapping[str, int]) -> str:

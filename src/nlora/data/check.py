@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,6 +19,7 @@ from nlora.data.benchmark import (
 from nlora.data.comparing import normalise
 from nlora.data.files import read_tasks, task_from_files
 from nlora.data.formats import is_source, source, title
+from nlora.data.reading import Reading
 from nlora.data.task import Example, Task, TaskData
 from nlora.errors import Faults, NloraError
 
@@ -37,7 +38,8 @@ class DatasetReport:
 
     name: str
     group: str
-    labels: int
+    labels: int | None
+    """None of free text."""
     train: int
     dev: int
     test: int
@@ -58,15 +60,20 @@ class DataReport:
     problems: tuple[str, ...]
 
 
-def check(data: Path | str) -> DataReport:
+def check(
+    data: Path | str, labels: str | None = None, reading: Reading | None = None
+) -> DataReport:
     """Read every data set, and go on after a problem.
 
-    `data` is a folder in the benchmark's layout, a YAML stream, or a file of rows. Raises
-    NloraError only when it is none of these, or a folder without data sets.
+    `data` is a folder in the benchmark's layout, a YAML stream, or a file of rows, of which
+    `labels` and `reading` say how it is read. Raises NloraError only when it is none of these, or a
+    folder without data sets.
     """
     path = Path(data)
     if is_source(str(data)):
-        return _check_tasks(lambda faults: _task_alone(str(data), faults))
+        return _check_tasks(lambda faults: _task_alone(str(data), labels, reading, faults))
+    if labels is not None or reading is not None:
+        raise NloraError(f"{data} says itself how it is read; options for that are of a file alone")
     if path.is_file():
         return _check_tasks(lambda faults: read_tasks(path, faults))
     found = find_datasets(path)
@@ -81,9 +88,11 @@ def check(data: Path | str) -> DataReport:
     return DataReport(tuple(reports), tuple(problems))
 
 
-def _task_alone(name: str, faults: Faults) -> list[TaskData]:
-    where = source(name, Path())
-    found = faults.attempt(lambda: task_from_files(title(where), where, None))
+def _task_alone(
+    name: str, labels: str | None, reading: Reading | None, faults: Faults
+) -> list[TaskData]:
+    where, how = source(name, Path()), {"labels": labels, "reading": reading}
+    found = faults.attempt(lambda: task_from_files(title(where), where, None, **how))
     return [] if found is None else [found]
 
 
@@ -101,12 +110,14 @@ def _check(name: str, folder: Path, problems: list[str]) -> DatasetReport:
             problems.append(str(error))
             return otherwise
 
+    unread = False
     if (folder / "task.json").is_file():
         plain = Task(name, group=folder.parent.name, dataset=folder.name)
         task = attempt(lambda: read_task(name, folder), plain)
     else:
         attempt(lambda: read_instruction(folder), None)
         labels = attempt(lambda: read_labels(folder), None)
+        unread = labels is None
         task = Task(name, labels=labels, group=folder.parent.name, dataset=folder.name)
     left_out = {split: Counter[str]() for split in SPLITS}
     train, dev, test = (
@@ -121,7 +132,8 @@ def _check(name: str, folder: Path, problems: list[str]) -> DatasetReport:
         for split, counts in left_out.items()
         for label, count in counts.items()
     )
-    return _report(TaskData(task, train, test, dev, notes=notes))
+    report = _report(TaskData(task, train, test, dev, notes=notes))
+    return replace(report, labels=0) if unread else report
 
 
 def _report(data: TaskData) -> DatasetReport:
@@ -130,7 +142,7 @@ def _report(data: TaskData) -> DatasetReport:
     return DatasetReport(
         name=data.name,
         group=data.task.group,
-        labels=len(labels or ()),
+        labels=None if labels is None else len(labels),
         train=len(data.train),
         dev=len(data.dev),
         test=len(data.test),

@@ -173,14 +173,20 @@ def _choose(
         if not found[target]:
             missing.append("no 'text' or 'sentence'" if target == "text" else "no 'label'")
     if missing:
-        table = rows.format.endswith("between")
-        hint = "does its first row name the columns? if so, " if table else ""
-        have = ", ".join(keys)[:120]
-        raise NloraError(
-            f"{rows.place(0)}: {' and '.join(missing)}; it has: {have}; {hint}say which "
-            "columns they are (--columns text=NAME,label=NAME, or 'columns' in YAML)"
-        )
+        raise NloraError(_unnamed(rows, keys, " and ".join(missing)))
     return found["text"], found.get("label", [])
+
+
+def _unnamed(rows: Rows, keys: Sequence[str], missing: str) -> str:
+    """What to do where no column has an obvious name."""
+    have = ", ".join(keys)[:120]
+    which = "say which columns they are (--columns text=NAME,label=NAME, or 'columns' in YAML)"
+    if rows.delimiter is None:
+        return f"{rows.place(0)}: {missing}; it has: {have}; {which}"
+    return (
+        f"{rows.path}, line 1: {missing} among the names of columns: {have}; if the file has no "
+        f"header, add one, e.g. text{repr(rows.delimiter)[1:-1]}label, else {which}"
+    )
 
 
 def _text(keys: Sequence[str]) -> list[str]:

@@ -92,11 +92,13 @@ def read_tasks(path: Path, faults: Faults) -> list[TaskData]:
     return [data for data in loaded if data is not None]
 
 
-def read_entry(path: Path, reading: Mapping[str, Any] | None = None) -> TaskData:
+def read_entry(
+    path: Path, reading: Mapping[str, Any] | None = None, untrained: bool = False
+) -> TaskData:
     """The task of a YAML file that holds one entry, as a mapping or as a list of one.
 
-    `reading` holds fields of `Reading` that win over the entry's. Raises NloraError like
-    `read_stream`.
+    `reading` holds fields of `Reading` that win over the entry's. An `untrained` task is one whose
+    training file may be its test, since only that is used. Raises NloraError like `read_stream`.
     """
     root = _compose(path)
     if isinstance(root, yaml.SequenceNode):
@@ -106,28 +108,34 @@ def read_entry(path: Path, reading: Mapping[str, Any] | None = None) -> TaskData
     if root is None:
         raise NloraError(f"{path}: no task in it")
     entry = _read_entry(path, root)
+    if untrained and entry.test == entry.train:
+        entry = replace(entry, train=None)
     return replace(entry, reading=replace(entry.reading, **(reading or {}))).load()
 
 
 def task_from_files(
     name: str,
-    train: Source,
+    train: Source | None,
     test: Source | None,
     dev: Source | None = None,
     instruction: str | None = None,
-    labels: Sequence[str] | None = None,
+    labels: Sequence[str] | str | None = None,
     reading: Reading | None = None,
 ) -> TaskData:
     """The task whose examples are in these files, as in `read_stream`.
 
-    Without `labels`, answers are free text; without `test`, a part of the data is held out.
+    Without `labels`, answers are free text; `labels` may be a text, "auto" or "A,B". Without
+    `test`, a part of the data is held out; without `train`, the task is only tested.
 
     Raises NloraError, with file and line, for a bad name, bad labels and all that is wrong with
     the files.
     """
     place = f"task {name!r}"
-    reading = reading or Reading()
-    check_reading(place, reading)
+    reading = check_reading(place, reading or Reading())
+    if labels == AUTO:
+        labels, reading = None, replace(reading, labels_from_data=True)
+    if isinstance(labels, str):
+        labels = [label.strip() for label in labels.split(",")]
     task = _task(place, name, instruction, labels)
     return _Entry(place, task, train, test, dev, reading).load()
 

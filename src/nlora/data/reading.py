@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
 
+from nlora.data.balance import label_counts, told_slips
 from nlora.data.columns import PLAIN, named
 from nlora.data.examples import check_labels, to_examples
 from nlora.data.formats import Source, read_rows, test_split
@@ -84,6 +85,7 @@ def read_task(
         if part is None:
             continue
         if not found:
+            part = _doubted(part, task, reading)
             task = faults.attempt(partial(_labelled, task, part, reading)) or task
         found[split] = part
     if train is not None and test is None and "train" in found:
@@ -121,7 +123,7 @@ def _read(source: Source, split: str, task: Task, reading: Reading) -> _Split:
     if not bad:
         return _Split(rows.path, examples, tuple(notes), 0, names)
     if reading.on_bad_row == "refuse" or not examples:
-        raise Several(_refusal(bad, rows.path))
+        raise Several(_refusal(bad, rows.path, total))
     listed = "; ".join(bad[:_LISTED])
     if len(bad) > MOST_BAD * total:
         raise NloraError(
@@ -131,11 +133,14 @@ def _read(source: Source, split: str, task: Task, reading: Reading) -> _Split:
     return _Split(rows.path, examples, tuple(notes), len(bad), names)
 
 
-def _refusal(bad: Sequence[str], path: Source) -> list[str]:
+def _refusal(bad: Sequence[str], path: Source, total: int) -> list[str]:
+    """The first wrong rows, and what leaves them out where they are few enough."""
     more = len(bad) - _NAMED
+    way = "--skip-bad-rows (on_bad_row: skip in YAML) leaves out such rows"
+    hint = f"; {way}" if len(bad) <= MOST_BAD * total else f"; {way} where at most 5 % are wrong"
     if more <= 0:
-        return list(bad)
-    return [*bad[:_NAMED], f"{path}: {more} more rows; --skip-bad-rows leaves out at most 5 %"]
+        return [*bad[:-1], bad[-1] + hint]
+    return [*bad[:_NAMED], f"{path}: {more} more rows{hint}"]
 
 
 def _labelled(task: Task, train: _Split, reading: Reading) -> Task:
@@ -153,6 +158,15 @@ def _labelled(task: Task, train: _Split, reading: Reading) -> Task:
             "too many to choose from; leave out labels for free text"
         )
     return replace(task, labels=check_labels(sorted(counts), f"{train.path}"))
+
+
+def _doubted(first: _Split, task: Task, reading: Reading) -> _Split:
+    """The split, with a note on labels that may be misspelt where nobody has listed them."""
+    if task.labels is not None or first.names:
+        return first
+    every = {e.label for e in first.examples} if reading.labels_from_data else None
+    told = told_slips(label_counts(first.examples, sorted(every) if every else None))
+    return first if told is None else replace(first, notes=(*first.notes, f"{first.path}: {told}"))
 
 
 def _with_labels(examples: Sequence[Example], task: Task) -> tuple[Example, ...]:

@@ -58,7 +58,7 @@ class Rows:
     """What a file holds: `values` in order, and `place(i)`: file and line of value i, in words.
 
     `names` are those of a column's numbers, where the file has them (`ClassLabel` of `datasets`).
-    `format` says in words what the file was read as.
+    `format` says in words what the file was read as, `delimiter` what stands between its cells.
     """
 
     path: Path | str
@@ -66,6 +66,7 @@ class Rows:
     place: Callable[[int], str]
     format: str = ""
     names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    delimiter: str | None = None
 
 
 def read_bytes(path: Path) -> bytes:
@@ -221,7 +222,12 @@ def read_delimited(path: Path, text: str, delimiter: str, report: Report = stop)
             start = reader.line_num + 1
     except csv.Error as error:
         raise NloraError(f"{path}, line {start}: malformed CSV: {error}") from None
-    return Rows(path, values, lambda i: f"{path}, line {lines[i]}", f"{NAMES[delimiter]} between")
+    return _table(path, values, lines, delimiter)
+
+
+def _table(path: Path, values: list[object], lines: Sequence[int], delimiter: str) -> Rows:
+    between = f"{NAMES[delimiter]} between"
+    return Rows(path, values, lambda i: f"{path}, line {lines[i]}", between, delimiter=delimiter)
 
 
 def spaced(text: str, delimiter: str) -> bool:
@@ -265,20 +271,20 @@ def _read_literally(path: Path, text: str, report: Report) -> Rows:
         elif line.strip():
             place = f"{path}, line {number}"
             report(f"{place}: the row has {len(cells)} cells, the header {len(header)}")
-    return Rows(path, values, lambda i: f"{path}, line {lines[i]}", "tabs between")
+    return _table(path, values, lines, "\t")
 
 
 def _header(path: Path, cells: Sequence[str]) -> list[str]:
     """The names of columns. Raises NloraError where two have one name."""
     header = [cell.strip() for cell in cells]
-    check_names(f"{path}, line 1", header)
+    check_names(f"{path}, line 1", header, "; if the file has no header, add one, e.g. text, label")
     return header
 
 
-def check_names(place: str, names: Sequence[str]) -> None:
+def check_names(place: str, names: Sequence[str], hint: str = "") -> None:
     """Raises NloraError where two columns have one name, since only one could be read."""
     if twice := _twice(names):
-        raise NloraError(f"{place}: two columns are called '{twice}'; rename one")
+        raise NloraError(f"{place}: two columns are called '{twice}'; rename one{hint}")
 
 
 def _decode(text: str, path: str, line: int) -> object:

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from nlora.adapters.given import given
+from nlora.data.balance import label_counts
 from nlora.data.files import read_entry, task_from_files
+from nlora.data.formats import source
 from nlora.data.task import TaskData
 from nlora.errors import NloraError
 from nlora.methods.base import Method
@@ -16,18 +18,35 @@ YAML = (".yaml", ".yml")
 
 
 def known_task(knows: str) -> TaskData:
-    """The task that `NAME=FILE` or a YAML file of one entry describes: its test examples alone.
+    """The task that the text describes: its test examples alone, and what they are taken for.
 
-    Raises NloraError as reading such a file does, and where it has no test examples.
+    `NAME=FILE` is of free text, `NAME:auto=FILE` has the labels in it, `NAME:A,B=FILE` these. A
+    YAML file of one entry says more. Raises NloraError as reading such a file does, and where it
+    has no test examples.
     """
     if knows.lower().endswith(YAML):
-        data = read_entry(Path(knows))
+        data = read_entry(Path(knows), untrained=True)
     else:
-        name, equals, file = knows.partition("=")
-        if not (name and equals and file):
-            raise NloraError(f"--knows takes NAME=FILE or a YAML file of one task, not '{knows}'")
-        data = task_from_files(name, Path(file), Path(file))
-    return replace(data, train=(), dev=(), only_tested=False)
+        asked, _, file = knows.partition("=")
+        name, _, labels = asked.partition(":")
+        if not (name and file) or asked == f"{name}:":
+            raise NloraError(
+                "--knows takes NAME=FILE, NAME:auto=FILE or NAME:A,B=FILE (with labels), or a YAML "
+                f"file of one task, not '{knows}'"
+            )
+        where = source(file, Path())
+        data = task_from_files(name, None, where, labels=labels or None)
+    return replace(data, train=(), dev=(), only_tested=False, notes=(*data.notes, _taken_for(data)))
+
+
+def _taken_for(data: TaskData) -> str:
+    """What the tests of a known task are read as."""
+    said = f"'{data.name}', which the adapter knows: {len(data.test)} test rows"
+    if data.task.labels is not None:
+        return f"{said}, answered by one of {len(data.task.labels)} labels"
+    answers = label_counts(data.test, None)
+    hint = f"; --knows {data.name}:auto=FILE makes the {len(answers)} in them labels"
+    return f"{said} of free text{hint if answers and not data.task.chat else ''}"
 
 
 def check_names(stream: Sequence[TaskData]) -> None:
@@ -42,8 +61,10 @@ def check_names(stream: Sequence[TaskData]) -> None:
 
 def absolute_file(knows: str) -> str:
     """The same from any working directory."""
-    name, equals, file = knows.rpartition("=")
-    return f"{name}{equals}{os.path.abspath(os.path.expanduser(file))}"
+    if knows.lower().endswith(YAML):
+        return os.path.abspath(os.path.expanduser(knows))
+    name, equals, file = knows.partition("=")
+    return f"{name}{equals}{source(file, Path.cwd())}" if file else knows
 
 
 def settings_of(adapter: str, asked: Mapping[str, Any]) -> dict[str, Any]:

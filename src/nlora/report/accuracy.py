@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from statistics import fmean
 from typing import Any
 
+from nlora.report import averaged
 from nlora.report.fairness import fairness
 from nlora.report.footnotes import legend, marked
 from nlora.report.runs import ZERO_SHOT, Run, Section
@@ -154,7 +155,18 @@ def _meanings(section: Section) -> list[str]:
         "off the list": "share of answers that are none of the task's labels",
     }
     found = [f"{name}: {said[name]}" for name in _beside(section)]
-    return ["; ".join([*found, "both after the last stage"])] if found else []
+    fewer = [
+        f"{name} on {stream}: over the {counts[0]} of {counts[1]} tasks that have labels"
+        for name in _beside(section)
+        for stream in section.streams
+        for counts in dict.fromkeys(
+            averaged.fewer(run.row, BESIDE[name][0])
+            for run in section.runs
+            if run.stream == stream and not run.error
+        )
+        if counts is not None
+    ]
+    return ["; ".join([*found, "both after the last stage"]), *fewer] if found else []
 
 
 def _cell(
@@ -180,6 +192,7 @@ def _zero_shot(section: Section) -> dict[str, dict[str, dict[str, float]]]:
         row = run.row.get("zero_shot")
         if run.error or not row or None in row:
             continue
+        row = averaged.counted(run.row, row)
         settings = {"prompt": ("paper", str), "chat": (False, lambda on: str(on).lower())}
         other = [
             f"{name}={form(run.settings[name])}"
@@ -189,8 +202,9 @@ def _zero_shot(section: Section) -> dict[str, dict[str, dict[str, float]]]:
         label = ":".join([ZERO_SHOT, *([",".join(other)] if other else [])])
         measured = {"average": fmean(row)}
         for name, (key, _) in BESIDE.items():
-            beside = [v for v in run.row.get(key, {}).get("zero_shot") or [] if v is not None]
-            measured |= {name: fmean(beside)} if beside else {}
+            beside = run.row.get(key, {}).get("zero_shot")
+            values = averaged.counted(run.row, beside) if beside else []
+            measured |= {name: fmean(values)} if values else {}
         found.setdefault(label, {}).setdefault(run.stream, measured)
     return dict(sorted(found.items()))
 
