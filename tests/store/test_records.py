@@ -68,8 +68,12 @@ def test_what_cannot_be_is_refused_with_file_and_key_whatever_its_hash(directory
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, '{"index": ' + "1" * 5000 + "}"], ids=len)
-def test_json_that_cannot_be_read_is_named(directory, text):
+UNREADABLE = {"deep": "[" * 100_000, "digits": '{"index": ' + "1" * 5000 + "}"}
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+def test_json_that_cannot_be_read_is_named(directory, kind):
+    text = UNREADABLE[kind]
     directory.path.joinpath(*RECORD).write_text(text)
     with pytest.raises(NloraError, match=r"stage\.json is not valid JSON"):
         directory.stages()
