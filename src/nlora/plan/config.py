@@ -15,7 +15,7 @@ from nlora.store.directory import ModelDirectory
 
 Evaluate = Literal["seen", "next", "all"]
 
-DERIVED = ("format", "base", "tasks", "versions")
+DERIVED = ("format", "base", "tasks", "versions", "sha256")
 """What `model.json` holds beside the configuration."""
 
 RENAMED = {"carrier": "adapter"}
