@@ -1,7 +1,5 @@
 """What a router cannot tell, it says: two questions about the same texts, and texts of no task."""
 
-import json
-
 import pytest
 import torch
 

@@ -31,7 +31,7 @@ from nlora.checksum import sha256
 from nlora.errors import NloraError
 from nlora.store.atomic import draft_text, indented, naming, new_folder, write_text
 from nlora.store.documents import read_document, read_results, sealed_document
-from nlora.store.reading import check, parsed, read_text
+from nlora.store.reading import Kind, check, parsed, read_text
 from nlora.store.records import (
     StageRecord,
     TestRow,
@@ -172,14 +172,23 @@ class ModelDirectory:
         for record in self._records():
             if not record.tasks and "test.jsonl" not in record.files:
                 continue
-            self._verify(record, "test.jsonl")
-            text = read_text(self.stage_path(record) / "test.jsonl")
-            # Only "\n" ends a line: str.splitlines would also cut at U+2028 inside a text.
-            for number, line in enumerate(text.removesuffix("\n").split("\n"), start=1):
-                place = f"{self.stage_path(record) / 'test.jsonl'}, line {number}"
-                row = parsed(line, place)
-                found.setdefault(check(TestRow, row, place).task, []).append(row)
+            for row in self.rows(record, "test.jsonl", TestRow):
+                found.setdefault(row["task"], []).append(row)
         return found
+
+    def rows(self, record: StageRecord, name: str, kind: type[Kind]) -> Iterator[dict[str, Any]]:
+        """The lines of a JSONL file of a stage.
+
+        Raises NloraError if it was changed or is missing, or for a line that is not of this kind.
+        """
+        self._verify(record, name)
+        path = self.stage_path(record) / name
+        # Only "\n" ends a line: str.splitlines would also cut at U+2028 inside a text.
+        lines = read_text(path).removesuffix("\n").split("\n")
+        for number, line in enumerate(lines if lines != [""] else (), start=1):
+            row = parsed(line, f"{path}, line {number}")
+            check(kind, row, f"{path}, line {number}")
+            yield row
 
     def update_paths(
         self, stage: int | None = None, known: Sequence[StageRecord] | None = None

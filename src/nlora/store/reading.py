@@ -1,7 +1,6 @@
 """How a file of JSON is read: what is wrong with it is told in one line, by file and key."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -31,14 +30,18 @@ class Kind(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow")
 
 
-def check(kind: type[K], values: Mapping[str, Any], place: object) -> K:
-    """The values as this kind. Raises NloraError with the place and the first key that is wrong."""
+def check(kind: type[K], values: Any, place: object, *under: str) -> K:
+    """The values as this kind. Raises NloraError with the place and the first key that is wrong.
+
+    `under` are the keys of the file below which the values are.
+    """
     try:
         return kind.model_validate(values)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        key = ".".join(str(part) for part in first["loc"])
+        key = ".".join(str(part) for part in (*under, *first["loc"]))
         said = "is missing" if first["type"] == "missing" else first["msg"]
+        said = said.removeprefix("Value error, ")  # one of our own
         raise NloraError(f"{place}: '{key}': {said}" if key else f"{place}: {said}") from error
 
 

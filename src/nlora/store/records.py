@@ -72,6 +72,19 @@ class TestRow(Kind):
     label: str
 
 
+class AnswerRow(Kind):
+    """A line of `predictions.jsonl`."""
+
+    task: str
+    correct: bool
+
+
+class StepRow(Kind):
+    """A line of `losses.jsonl`: numbers by name."""
+
+    __pydantic_extra__: dict[str, float]
+
+
 def stage_folder(index: int, name: str) -> str:
     """A stage's number and name, in characters fit for a file.
 
