@@ -73,7 +73,8 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> NloraError:
         hint = "did you mean " + " or ".join(f"'{n}'" for n in near) + "?"
     else:
         hint = "known are: " + ", ".join(names)
-    return NloraError(f"unknown {kind} '{name}'; {hint}")
+    said = f"'{name}'" if len(name) <= 200 else shown(name)
+    return NloraError(f"unknown {kind} {said}; {hint}")
 
 
 class Several(NloraError):

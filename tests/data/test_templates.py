@@ -41,10 +41,10 @@ RAISING = {
 class Templated:
     """All that a tokenizer is asked for here."""
 
-    added_tokens_decoder = {}
     eos_token, eos_token_id = "</s>", 1
 
     def __init__(self, template):
+        self.added_tokens_decoder = {}
         self.chat_template = template
 
     def apply_chat_template(self, turns, tokenize, **options):

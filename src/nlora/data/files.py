@@ -156,7 +156,7 @@ def read_texts(
 def _task(place: str, name: str, instruction: str | None, labels: Sequence[str] | None) -> Task:
     if not _NAME.fullmatch(name):
         raise NloraError(
-            f"{place}: {name!r} cannot name a task; use at most 60 letters, digits, spaces, "
+            f"{place}: {shown(name)} cannot name a task; use at most 60 letters, digits, spaces, "
             "and . + - _, beginning with a letter or digit"
         )
     return Task(
