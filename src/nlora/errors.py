@@ -47,6 +47,17 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [repr(error)])[0]
 
 
+def shown(value: object, most: int = 80) -> str:
+    """A value for a message, which a stranger may have made thousands of characters long.
+
+    >>> shown("a" * 100, 20)
+    "'aaaaaaaa…aaaaaaaaa'"
+    """
+    text = repr(value)
+    half = (most - 1) // 2
+    return text if len(text) <= most else f"{text[:half]}…{text[-(most - 1 - half) :]}"
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> NloraError:
     """The error for a name that does not exist, with the nearest ones that do.
 
@@ -62,7 +73,8 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> NloraError:
         hint = "did you mean " + " or ".join(f"'{n}'" for n in near) + "?"
     else:
         hint = "known are: " + ", ".join(names)
-    return NloraError(f"unknown {kind} '{name}'; {hint}")
+    said = f"'{name}'" if len(name) <= 200 else shown(name)
+    return NloraError(f"unknown {kind} {said}; {hint}")
 
 
 class Several(NloraError):

@@ -11,10 +11,10 @@ import huggingface_hub.constants as constants
 import pytest
 import torch
 
-from nlora.backbones import downloads
 from nlora.backbones.catalog import find
 from nlora.backbones.downloads import RECORD, Download, ensure, problem
 from nlora.backbones.load import load
+from nlora.data import hub
 from nlora.errors import NloraError
 from nlora.folders import cache_dir
 
@@ -221,7 +221,7 @@ def test_a_hub_name_without_a_network_is_refused_soon(monkeypatch, answers):
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setattr(constants, "ENDPOINT", endpoint)
-        monkeypatch.setattr(downloads, "HUB_SECONDS", 0.5)
+        monkeypatch.setattr(hub, "HUB_SECONDS", 0.5)
         started = time.monotonic()
         with pytest.raises(NloraError, match="'somebody/none' could not be loaded") as error:
             load(find("somebody/none"), torch.float32)

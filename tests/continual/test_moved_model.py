@@ -1,12 +1,12 @@
 """A model in a folder may move; what is in it may not change under a run."""
 
-import json
 import shutil
 
 import pytest
 
 from nlora.continual.learning import run
 from nlora.errors import NloraError
+from nlora.store.directory import ModelDirectory
 from tests.runs import tree
 
 
@@ -20,8 +20,8 @@ def moved(done, llama, tmp_path):
 
 
 def recorded(out, **values):
-    document = json.loads((out / "model.json").read_text(encoding="utf-8"))
-    (out / "model.json").write_text(json.dumps({**document, **values}), encoding="utf-8")
+    directory = ModelDirectory(out)
+    directory.write_config({**directory.config(), **values})
 
 
 def comparable(results):

@@ -1,7 +1,5 @@
 """What a router cannot tell, it says: two questions about the same texts, and texts of no task."""
 
-import json
-
 import pytest
 import torch
 
@@ -96,9 +94,9 @@ def _with(out, copy, setting):
     """The model directory with another value of `unknown`."""
     copy.mkdir()
     (copy / "stages").symlink_to(out / "stages")
-    document = json.loads((out / "model.json").read_text())
+    document = ModelDirectory(out).config()
     document["settings"]["unknown"] = setting
-    (copy / "model.json").write_text(json.dumps(document))
+    ModelDirectory(copy).write_config(document)
 
 
 def test_evaluation_takes_the_nearest_task_and_records_how_many_were_far(both):

@@ -14,6 +14,8 @@ from nlora.report.ledger import pack
 from nlora.report.table import Table, text
 
 STANDARD = ("order-1", "order-2", "order-3")
+UNTRAINED = {"stages": [], "accuracy_matrix": [], "answers": {"zero_shot": {}, "stages": []}}
+"""What a row says of no stage."""
 
 
 def row(

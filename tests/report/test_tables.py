@@ -13,7 +13,17 @@ from nlora.report.ledger import read
 from nlora.report.ledger import write as add
 from nlora.report.table import Name, text
 from nlora.report.tables import tables
-from tests.report.rows import STANDARD, cells, failed, geometry, grid, row, with_geometry, write
+from tests.report.rows import (
+    STANDARD,
+    UNTRAINED,
+    cells,
+    failed,
+    geometry,
+    grid,
+    row,
+    with_geometry,
+    write,
+)
 
 
 def test_accuracy_has_the_orders_their_average_and_what_belongs_to_it(make):
@@ -59,7 +69,7 @@ def test_an_average_over_orders_needs_all_of_them(make):
 def test_the_zero_shot_row_stands_first_once_for_each_prompt(make):
     other = row("inc-lora:prompt=released", zero_shot=[10.0, 20.0, 30.0, 40.0])
     other["configuration"]["settings"]["prompt"] = "released"
-    alone = row("zero-shot:chat=true", zero_shot=[1.0] * 4, stages=[], accuracy_matrix=[])
+    alone = row("zero-shot:chat=true", zero_shot=[1.0] * 4, **UNTRAINED)
     alone["configuration"]["settings"]["chat"] = True
     found = make([row(), other, alone], "accuracy")
     names = [text(r[0]) for r in found.rows]
@@ -191,7 +201,7 @@ def test_what_is_not_alike_for_all_methods_is_said(make):
 
 def test_the_model_as_it_is_needs_no_tuning(make):
     trials = {"seed": 1000, "trials": [{"trial": 1}, {"trial": 2}]}
-    found = make([row(tuning=trials), row("zero-shot", stages=[])], "accuracy")
+    found = make([row(tuning=trials), row("zero-shot", **UNTRAINED)], "accuracy")
     assert "settings chosen on dev in 2 trials for each method and stream" in found.notes
 
 
@@ -264,9 +274,9 @@ def test_a_row_of_before_there_were_cells_has_its_tables(tmp_path):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"{\n", r"line 1: not valid JSON"),
+        (b"{\n", r"line 1 is not valid JSON"),
         (b"{", "no runs"),
-        (b"\n[1]\n", r"line 2: not a row of a ledger"),
+        (b"\n[1]\n", "line 2 must hold a JSON object"),
         (b'{"value": 1}\n', r"line 1: not a row of a ledger"),
         (b"\xff\n", "not UTF-8"),
         (b"", "no runs"),
@@ -284,7 +294,7 @@ def test_what_is_no_ledger_is_one_line(tmp_path, content, said):
 
 def test_a_row_is_added_once_and_takes_the_place_of_a_failure(tmp_path):
     path = tmp_path / "ledger.jsonl"
-    odd = row("n-lora", notes="a\u2028b")
+    odd = row("n-lora", notes={"a": "a\u2028b"})
     add(path, failed("inc-lora"))
     add(path, odd)
     add(path, row("inc-lora"))

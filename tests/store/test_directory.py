@@ -171,7 +171,12 @@ def test_a_damaged_stage_of_another_directory_is_not_copied(directory, tmp_path)
 
 
 def test_results_are_read_back_as_they_were_written(directory):
-    results = {"average_accuracy": 71.5, "tasks": ["größe"], "forward_transfer": None}
+    metrics = ("learning_accuracy", "forgetting", "backward_transfer", "forward_transfer")
+    results = {
+        **{"tasks": ["größe"], "stages": ["größe"], "zero_shot": None, "accuracy_matrix": [[71.5]]},
+        **{"average_accuracy": 71.5, **dict.fromkeys(metrics)},
+        **{"seconds": 2.5, "peak_memory_bytes": 0, "of a later version": {}},
+    }
     with directory.locked():
         directory.write_results(results)
     assert directory.results() == results

@@ -41,26 +41,26 @@ def test_a_record_that_was_changed_is_not_believed(directory, values):
         directory.stages()
 
 
-@pytest.mark.parametrize(
-    ("values", "said"),
-    [
-        ({"updates": ...}, "'updates' is missing"),
-        ({"accuracy": ...}, "'accuracy' is missing"),
-        ({"accuracy": {"a": "good"}}, r"'accuracy\.a': .*number"),
-        ({"accuracy": {"a": float("nan")}}, r"'accuracy\.a': .*finite"),
-        ({"index": -1}, "'index': .*greater than or equal to 0"),
-        ({"index": 3}, "record of stage 003-b, which is another one"),
-        ({"name": "c"}, "record of stage 002-c"),
-        ({"updates": ["../.."]}, "'updates' must name committed stages"),
-        ({"updates": ["001-a", "001-a"]}, "each once"),
-        ({"updates": ["003-c"]}, "'updates' must name"),
-        ({"updates": "001-a"}, "'updates': .*list"),
-        ({"files": {"../x": "0"}}, r"'files' names '\.\./x'"),
-        ({"files": {"/etc/passwd": "0"}}, "a path outside it"),
-    ],
-    ids=str,
-)
-def test_what_cannot_be_is_refused_with_file_and_key_whatever_its_hash(directory, values, said):
+CANNOT_BE = {
+    "no updates": ({"updates": ...}, "'updates' is missing"),
+    "no accuracy": ({"accuracy": ...}, "'accuracy' is missing"),
+    "words": ({"accuracy": {"a": "good"}}, r"'accuracy\.a': .*number"),
+    "nan": ({"accuracy": {"a": float("nan")}}, r"'accuracy\.a': .*finite"),
+    "negative": ({"index": -1}, "'index': .*greater than or equal to 0"),
+    "another number": ({"index": 3}, "record of stage 003-b, which is another one"),
+    "another name": ({"name": "c"}, "record of stage 002-c"),
+    "update outside": ({"updates": ["../.."]}, "'updates' must name committed stages"),
+    "update twice": ({"updates": ["001-a", "001-a"]}, "each once"),
+    "update to come": ({"updates": ["003-c"]}, "'updates' must name"),
+    "no list": ({"updates": "001-a"}, "'updates': .*list"),
+    "file above": ({"files": {"../x": "0"}}, r"'files' names '\.\./x'"),
+    "file outside": ({"files": {"/etc/passwd": "0"}}, "a path outside it"),
+}
+
+
+@pytest.mark.parametrize("kind", CANNOT_BE)
+def test_what_cannot_be_is_refused_with_file_and_key_whatever_its_hash(directory, kind):
+    values, said = CANNOT_BE[kind]
     change(directory, sealed=True, **values)
     with pytest.raises(NloraError, match=said) as error:
         directory.stages()
@@ -68,8 +68,12 @@ def test_what_cannot_be_is_refused_with_file_and_key_whatever_its_hash(directory
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, '{"index": ' + "1" * 5000 + "}"], ids=len)
-def test_json_that_cannot_be_read_is_named(directory, text):
+UNREADABLE = {"deep": "[" * 100_000, "digits": '{"index": ' + "1" * 5000 + "}"}
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+def test_json_that_cannot_be_read_is_named(directory, kind):
+    text = UNREADABLE[kind]
     directory.path.joinpath(*RECORD).write_text(text)
     with pytest.raises(NloraError, match=r"stage\.json is not valid JSON"):
         directory.stages()

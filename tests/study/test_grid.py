@@ -224,7 +224,7 @@ def test_a_folder_that_holds_something_else_is_refused(files, tmp_path, name):
     ("content", "said"),
     [
         ("{", "is not valid JSON"),
-        ("[]", "is not a comparison's"),
+        ("[]", "must hold a JSON object"),
         ('{"format": 999}', "is not a comparison's"),
     ],
 )

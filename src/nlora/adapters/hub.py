@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from nlora.adapters.peft_config import CONFIG
-from nlora.backbones.downloads import hub_reachable
+from nlora.data.hub import hub_reachable
 from nlora.errors import NloraError, first_line
 
 

@@ -132,12 +132,12 @@ def read_config(folder: Path) -> AdapterConfig:
         raise NloraError(f"{folder} holds no adapter: it has no {CONFIG}") from error
     except OSError as error:
         raise NloraError(f"{path} cannot be read: {error.strerror}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise NloraError(f"{path} is not valid JSON: {error}") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise NloraError(f"{path}: {where or 'the file'}: {first['msg']}") from error
+    except (ValueError, RecursionError) as error:
+        raise NloraError(f"{path} is not valid JSON: {error}") from error
     if config.peft_type != "LORA":
         kind = printable(config.peft_type[:40])
         advice = (

@@ -85,25 +85,6 @@ def ensure(download: Download, say: Say) -> None:
         ) from error
 
 
-HUB_SECONDS = 5.0
-"""How long the Hub may take to say that it is there."""
-
-
-def hub_reachable(name: str, file: str) -> bool:
-    """Whether the Hub answers for a repository, in one short try.
-
-    A download alone repeats a failed connection for half a minute before it looks into its cache.
-    """
-    from huggingface_hub import hf_hub_url
-    from huggingface_hub.utils import get_session
-
-    try:
-        get_session().head(hf_hub_url(name, file), timeout=HUB_SECONDS)
-    except Exception:  # HTTP, offline mode and the Hub's own errors have no common class
-        return False
-    return True
-
-
 def problem(download: Download, hashes: bool = False) -> str | None:
     """What keeps a cached model from being used, or None. `hashes`: read and check every byte."""
     try:

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from nlora.backbones.catalog import Base, nearest_hint
-from nlora.backbones.downloads import hub_reachable
 from nlora.backbones.hardware import device
 from nlora.backbones.quantized import (
     Quantization,
@@ -18,6 +17,7 @@ from nlora.backbones.quantized import (
     quantizer,
     stored_as,
 )
+from nlora.data.hub import hub_reachable
 from nlora.errors import NloraError, first_line
 
 _TOKENIZER = re.compile(

@@ -1,6 +1,5 @@
 """What a plan's model is built of: the base model, the adapter in it, the encoder of prompts."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -18,6 +17,7 @@ from nlora.data.writable import check_readable, check_writable
 from nlora.errors import NloraError
 from nlora.plan.resolve import Plan
 from nlora.store.directory import ModelDirectory
+from nlora.store.reading import read_json
 
 
 def load_base(plan: Plan, directory: ModelDirectory, fp32: bool) -> tuple[Plan, Backbone]:
@@ -53,7 +53,7 @@ def stored_targets(directory: ModelDirectory) -> list[str] | str | None:
     file = paths[-1] / "adapter_config.json" if paths else None
     if file is None or not file.is_file():
         return None
-    stored = json.loads(file.read_text(encoding="utf-8"))
+    stored = read_json(file)
     return stored.get("target_modules") if stored.get("peft_type") == "LORA" else None
 
 

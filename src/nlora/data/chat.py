@@ -10,6 +10,7 @@ Assistant:
 from functools import cached_property
 from typing import Any
 
+from nlora.data.bounded import endless
 from nlora.data.messages import Messages
 from nlora.errors import NloraError
 
@@ -17,6 +18,7 @@ _NAMES = {"system": "", "user": "User: ", "assistant": "Assistant: ", "tool": "T
 _NEXT = "Assistant:"
 _ASKS = {"role": "user", "content": "?"}
 _MARK = "an answer"
+_ANSWERS = {"role": "assistant", "content": _MARK}
 
 
 class ChatForm:
@@ -25,16 +27,19 @@ class ChatForm:
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
         self.templated = bool(tokenizer.chat_template)
+        self._takes: str | None = ""
+        """What its template takes too much of; None if it ends, empty if that was not tried."""
 
     def prompt(self, turns: Messages) -> str:
         """All turns, up to where the assistant's next answer begins.
 
         A system's turn that the template refuses or leaves out stands before the first question
-        instead. Raises NloraError for turns that the template refuses, and where it leaves out one
-        of the system's or a question.
+        instead. Raises NloraError for turns that the template refuses, where it leaves out one of
+        the system's or a question, and for a template that does not end.
         """
         if not self.templated:
             return self._plain(turns)
+        self._check_ends(turns)
         try:
             return self._rendered(turns)
         except Exception as error:  # a template may raise whatever Jinja and its own code do
@@ -46,6 +51,22 @@ class ChatForm:
                     pass  # what it says of the turns as they were tells more
             said = " ".join(str(error).split()) or repr(error)
             raise NloraError(f"the model's chat template refuses it: {said}") from None
+
+    def _check_ends(self, turns: Messages) -> None:
+        """Try the template once, on these turns and on a question with its answer."""
+        if self._takes == "":
+
+            def render() -> None:
+                for given in (turns, [_ASKS, _ANSWERS]):
+                    said = [{"role": t["role"], "content": t["content"]} for t in given]
+                    self.tokenizer.apply_chat_template(said, tokenize=False)
+
+            self._takes = endless(render)
+        if self._takes is not None:
+            raise NloraError(
+                f"the model's chat template takes {self._takes} for one conversation; take a model "
+                "with another template"
+            )
 
     @property
     def before_answer(self) -> str:
@@ -76,10 +97,9 @@ class ChatForm:
         """What the template writes between a prompt and its answer, and after the answer."""
         if not self.templated:
             return "", ""
-        turns = [_ASKS, {"role": "assistant", "content": _MARK}]
         try:
             before = self.prompt([_ASKS])
-            whole = self.tokenizer.apply_chat_template(turns, tokenize=False)
+            whole = self.tokenizer.apply_chat_template([_ASKS, _ANSWERS], tokenize=False)
         except Exception:  # it wants something else; `prompt` says what
             return "", ""
         begin, _, rest = whole.partition(_MARK)

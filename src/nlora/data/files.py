@@ -14,6 +14,7 @@ takes those of the training file. `metric` names what answers are measured by
 (`nlora.evaluation.metrics`). A task without `train` is only tested.
 """
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,12 +30,13 @@ from nlora.data.messages import agreed
 from nlora.data.reading import Reading, check_reading, read_task
 from nlora.data.rows import read_text, stop
 from nlora.data.task import Task, TaskData
-from nlora.errors import Faults, NloraError, unknown
+from nlora.errors import Faults, NloraError, shown, unknown
 
 _KEYS = (
     *("name", "train", "test", "dev", "instruction", "labels", "metric"),
     *("columns", "label_names", "encoding", "on_bad_row", "hold_out", "hold_out_seed"),
 )
+_PATHS = ("train", "test", "dev")
 AUTO = "auto"
 """In place of labels: those of the training file."""
 # A task's name becomes part of a folder's name.
@@ -162,7 +164,7 @@ def read_texts(
 def _task(place: str, name: str, instruction: str | None, labels: Sequence[str] | None) -> Task:
     if not _NAME.fullmatch(name):
         raise NloraError(
-            f"{place}: {name!r} cannot name a task; use at most 60 letters, digits, spaces, "
+            f"{place}: {shown(name)} cannot name a task; use at most 60 letters, digits, spaces, "
             "and . + - _, beginning with a letter or digit"
         )
     return Task(
@@ -217,6 +219,8 @@ def _read_entry(path: Path, node: yaml.Node) -> _Entry:
             raise NloraError(f"{_place(path, value)}: '{key}' must be text")
         else:
             text[key] = None if value.tag == _NULL else value.value
+            if key in _PATHS:
+                _check_path(_place(path, value), key, value.value)
     name = text.get("name")
     if not name:
         raise NloraError(f"{place}: the task has no 'name'")
@@ -242,6 +246,16 @@ def _read_entry(path: Path, node: yaml.Node) -> _Entry:
     )
 
 
+def _check_path(place: str, key: str, name: str) -> None:
+    """Raise NloraError for what can name no file anywhere."""
+    try:
+        possible = b"\0" not in os.fsencode(name)
+    except UnicodeEncodeError:  # half a character
+        possible = False
+    if not possible:
+        raise NloraError(f"{place}: '{key}' cannot name a file: {shown(name)}")
+
+
 def _number(place: str, text: dict[str, str | None], key: str, default: float) -> float:
     value = text.get(key)
     if value is None:
@@ -249,7 +263,7 @@ def _number(place: str, text: dict[str, str | None], key: str, default: float) -
     try:
         return int(value) if isinstance(default, int) else float(value)
     except ValueError:
-        raise NloraError(f"{place}: '{key}' must be a number, not '{value}'") from None
+        raise NloraError(f"{place}: '{key}' must be a number, not {shown(value)}") from None
 
 
 def _read_columns(path: Path, node: yaml.Node) -> dict[str, str]:

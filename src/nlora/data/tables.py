@@ -11,11 +11,13 @@ import math
 import re
 import textwrap
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nlora.data.compression import AT_LEAST, TIMES
+from nlora.data.hub import hub_reachable, only_cached
 from nlora.data.rows import Rows, check_names
 from nlora.errors import NloraError, unknown
 
@@ -121,9 +123,14 @@ def _open(source: Path | str) -> Any:
             raise NloraError(
                 f"{source}: must be hf://OWNER/NAME, with :CONFIG, @REVISION and #SPLIT as needed"
             )
-        return datasets.load_dataset(
-            parts["name"], parts["config"], split=parts["split"], revision=parts["revision"]
-        )
+        name = parts["name"]
+        here = Path(name).exists()  # `datasets` takes a folder of that name first
+        with (
+            nullcontext() if here or hub_reachable(name, "README.md", "dataset") else only_cached()
+        ):
+            return datasets.load_dataset(
+                name, parts["config"], split=parts["split"], revision=parts["revision"]
+            )
     except NloraError:
         raise
     except Exception as error:  # of the network, the Hub, pyarrow, or a bad name

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from nlora.errors import NloraError, unknown
+from nlora.errors import NloraError, shown, unknown
 from nlora.methods.base import Method
 from nlora.methods.ella import Ella
 from nlora.methods.ewc import Ewc
@@ -138,7 +138,7 @@ def setting_error(error: ValidationError) -> NloraError:
     name = ".".join(str(part) for part in first["loc"][:1])
     message = first["msg"].removeprefix("Value error, ")
     return NloraError(
-        f"setting '{name}': {message[0].lower()}{message[1:]}, not {first['input']!r}"
+        f"setting '{name}': {message[0].lower()}{message[1:]}, not {shown(first['input'])}"
     )
 
 

@@ -1,6 +1,7 @@
 """What is asked for: a run's configuration as a file and the command line give it."""
 
 import os
+import textwrap
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
@@ -9,13 +10,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, 
 from nlora.adapters.peft_config import read_config
 from nlora.adapters.peft_files import adapter_folder
 from nlora.backbones.catalog import BUILT_IN
-from nlora.errors import NloraError, unknown
+from nlora.errors import NloraError, shown, unknown
 from nlora.plan.given import absolute_file
 from nlora.store.directory import ModelDirectory
 
 Evaluate = Literal["seen", "next", "all"]
 
-DERIVED = ("format", "base", "tasks", "versions")
+DERIVED = ("format", "base", "tasks", "versions", "sha256")
 """What `model.json` holds beside the configuration."""
 
 RENAMED = {"carrier": "adapter"}
@@ -27,6 +28,8 @@ RENAMED_VALUES = {("routing", "told"): "task"}
 def absolute(path: str) -> str:
     """The path as it is found from any working directory, `~` expanded."""
     # Unlike Path.expanduser, os.path leaves "~stranger" as it is, to be reported as missing.
+    if "\0" in path:
+        raise ValueError("cannot name a file: it holds a NUL")
     return os.path.abspath(os.path.expanduser(path))
 
 
@@ -95,7 +98,8 @@ def parse_config(values: dict[str, Any], source: str) -> RunConfig:
         name = str(first["loc"][0]) if first["loc"] else source
         if first["type"] == "missing":
             raise NloraError(f"{source}: '{name}' is needed") from error
-        raise NloraError(f"'{name}': {first['msg']}, not {first['input']!r}") from error
+        said = first["msg"].removeprefix("Value error, ")
+        raise NloraError(f"'{name}': {said}, not {shown(first['input'])}") from error
 
 
 def _base_of(adapter: str) -> str:
@@ -121,10 +125,15 @@ def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
     try:
         return OmegaConf.to_container(OmegaConf.from_dotlist(overrides))  # type: ignore[return-value]
     except Exception as error:
-        raise NloraError(f"--set {' '.join(overrides)}: {str(error).splitlines()[0]}") from error
+        given = textwrap.shorten(" ".join(overrides), 80, placeholder=" …")
+        raise NloraError(f"--set {given}: {str(error).splitlines()[0]}") from error
 
 
 def stored_config(directory: ModelDirectory) -> RunConfig:
     """The configuration in a directory's `model.json`. Raises NloraError if it is none."""
+    path = directory.path / "model.json"
     values = {k: v for k, v in directory.config().items() if k not in DERIVED}
-    return parse_config(values, str(directory.path / "model.json"))
+    try:
+        return parse_config(values, str(path))
+    except NloraError as error:
+        raise error if str(path) in str(error) else NloraError(f"{path}: {error}") from error

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from nlora.errors import NloraError
 from nlora.report.footnotes import legend, marked
 from nlora.report.ledger import unpack
 from nlora.report.runs import Run, Section
@@ -89,14 +90,32 @@ def differences(section: Section, baseline: str, samples: int = SAMPLES) -> Tabl
 
 
 def _pairs(section: Section, label: str, baseline: str) -> list[tuple[Run, Run]]:
-    """Runs with the same stream, seed and test examples."""
-    others = {(run.stream, run.seed): run for run in section.of(baseline) if "answers" in run.row}
+    """Runs with the same stream, seed and test examples.
+
+    Raises NloraError for runs that say so and have other answers.
+    """
+    others = {(run.stream, run.seed): run for run in section.of(baseline) if _answered(run)}
     found = []
     for run in section.of(label):
         other = others.get((run.stream, run.seed))
-        if other and "answers" in run.row and run.row["tests"] == other.row["tests"]:
+        if other and _answered(run) and run.row.get("tests") == other.row.get("tests"):
+            if _counts(run) != _counts(other):
+                raise NloraError(
+                    f"{run.place} and {other.place} have the same test examples ('tests'), but not "
+                    "answers to the same ones ('answers')"
+                )
             found.append((run, other))
     return found
+
+
+def _answered(run: Run) -> bool:
+    """Whether the row has answers after a stage."""
+    return bool((run.row.get("answers") or {}).get("stages"))
+
+
+def _counts(run: Run) -> dict[str, str]:
+    """How many answers there are at the end, by task."""
+    return {task: bits.split(":")[0] for task, bits in run.row["answers"]["stages"][-1].items()}
 
 
 def _minus(mine: Answers, theirs: Answers) -> dict[str, np.ndarray]:

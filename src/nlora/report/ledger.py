@@ -7,7 +7,7 @@ made from ledgers alone: which test examples were answered right stands in a row
 import json
 import math
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,10 @@ import numpy as np
 
 from nlora.errors import NloraError
 from nlora.plan.config import with_todays_names
+from nlora.report.schema import check_row
 from nlora.store.atomic import append_line, write_text
 from nlora.store.locks import PATIENCE, held
+from nlora.store.reading import Kind, check, parsed, read_text
 
 
 def pack(right: Sequence[bool]) -> str:
@@ -69,42 +71,54 @@ def read(path: Path) -> list[dict[str, Any]]:
         raise NloraError(f"{path} is a folder without ledger.jsonl, which `nlora compare` writes")
     if not path.is_file():
         raise NloraError(f"{path} does not exist; `nlora compare` writes OUT/ledger.jsonl")
-    return [_with_todays_names(row) for row in lines(path, {"configuration", "base"})]
+    return list(rows(path))
+
+
+def rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a file that is there, as `read` has them."""
+    for number, row in _numbered(path):
+        place = f"{path}, line {number}"
+        if not row.keys() >= {"configuration", "base"}:
+            raise NloraError(f"{place}: not a row of a ledger of runs")
+        renamed = _with_todays_names(row)
+        check_row(renamed, place)
+        yield renamed
 
 
 def _with_todays_names(row: dict[str, Any]) -> dict[str, Any]:
-    configuration = row["configuration"]
-    settings = with_todays_names(configuration["settings"])
-    return {
-        **row,
-        "configuration": {**configuration, "settings": settings},
-        "needs": with_todays_names(row.get("needs", {})),
-    }
+    """The row, whose types nobody has checked, under today's names."""
+    found = {"needs": {}, **row}
+    if isinstance(found["needs"], dict):
+        found["needs"] = with_todays_names(found["needs"])
+    configuration = found["configuration"]
+    if isinstance(configuration, dict) and isinstance(configuration.get("settings"), dict):
+        settings = with_todays_names(configuration["settings"])
+        found["configuration"] = {**configuration, "settings": settings}
+    return found
 
 
-def lines(path: Path, keys: Collection[str] = ()) -> Iterator[dict[str, Any]]:
-    """The objects of a JSONL file. Raises NloraError, with the line, if one lacks these keys.
+def lines(path: Path, kind: type[Kind] = Kind) -> Iterator[dict[str, Any]]:
+    """The objects of a JSONL file of this kind. Raises NloraError, with line and key, if not.
 
     A row counts once its line has an end: half a row at the end of the file is being written, or
     was when its process was killed, and is left out.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise NloraError(f"{path} is not UTF-8: {error}") from error
-    *ended, last = text.split("\n")
+    for number, row in _numbered(path):
+        check(kind, row, f"{path}, line {number}")
+        yield row
+
+
+def _numbered(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    *ended, last = read_text(path).split("\n")
     for number, line in enumerate([*ended, last], start=1):
         if not line.strip():
             continue
         try:
-            found = json.loads(line)
-        except json.JSONDecodeError as error:
+            yield number, parsed(line, f"{path}, line {number}")
+        except NloraError:
             if number > len(ended):
                 return
-            raise NloraError(f"{path}, line {number}: not valid JSON: {error}") from error
-        if not isinstance(found, dict) or not found.keys() >= set(keys):
-            raise NloraError(f"{path}, line {number}: not a row of a ledger of runs")
-        yield found
+            raise
 
 
 def write(path: Path, new: dict[str, Any], same: Sequence[str] = ("cell",)) -> None:

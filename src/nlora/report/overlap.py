@@ -31,7 +31,8 @@ def _mean(name: str) -> Measure:
 
     def measure(run: Run) -> float | None:
         found = geometry(run)
-        return fmean(a[name]["mean"] for a in found["per_adapter"]) if found else None
+        means = [a[name]["mean"] for a in found["per_adapter"]] if found else []
+        return None if not means or None in means else fmean(means)
 
     return measure
 
@@ -88,7 +89,7 @@ def geometry(run: Run) -> dict[str, Any] | None:
 def masks(run: Run) -> list[dict[str, Any]]:
     """What each stage of sparse updates at chosen positions notes; nothing of other runs."""
     notes = run.row.get("notes", {}).values()
-    return [note["sparse"] for note in notes if "sparse" in note]
+    return [note["sparse"] for note in notes if isinstance(note, dict) and "sparse" in note]
 
 
 def overlaps(section: Section) -> Table | None:

@@ -18,7 +18,6 @@ answers before any training, where they were asked for. One process at a time ma
 
 import contextlib
 import errno
-import json
 import os
 import re
 import shutil
@@ -31,20 +30,20 @@ from filelock import FileLock, Timeout
 
 from nlora.checksum import sha256
 from nlora.errors import NloraError
-from nlora.store.atomic import draft_text, indented, naming, new_folder, write_json, write_text
+from nlora.store.atomic import draft_text, indented, naming, new_folder, write_text
+from nlora.store.documents import read_document, read_results, sealed_document
+from nlora.store.reading import Kind, check, parsed, read_text
 from nlora.store.records import (
     StageRecord,
+    TestRow,
     check_manifests,
-    read_json,
     read_record,
-    read_text,
     sealed,
     stage_folder,
 )
 
 __all__ = ["ModelDirectory", "StageRecord", "stage_folder"]
 
-FORMAT = 1
 _OURS = {"model.json", "results.json", "stages", "checkpoints", "logs", ".lock"}
 # What a killed process may leave: half a file (with its process's number), half a stage.
 _FILE_DRAFT = re.compile(r"\.(model|results)\.json-\d+")
@@ -150,19 +149,12 @@ class ModelDirectory:
             self.path.rmdir()
 
     def config(self) -> dict[str, Any]:
-        """`model.json`. Raises NloraError if it cannot be read, or is something else."""
-        path = self.path / "model.json"
-        value = read_json(path)
-        if value.get("format") != FORMAT:
-            raise NloraError(
-                f"{path} is not a model directory's: its 'format' is {value.get('format')!r}, "
-                f"not {FORMAT}; choose another folder"
-            )
-        return value
+        """`model.json`. Raises NloraError if it cannot be read, was changed, or is no such file."""
+        return read_document(self.path / "model.json")
 
     def write_config(self, config: dict[str, Any]) -> None:
         """Write `model.json`."""
-        write_json(self.path / "model.json", {"format": FORMAT, **config})
+        write_text(self.path / "model.json", sealed_document(config))
 
     def stages(self) -> list[StageRecord]:
         """The committed stages in order, without the zero-shot evaluation."""
@@ -195,13 +187,23 @@ class ModelDirectory:
         for record in self._records():
             if not record.tasks and "test.jsonl" not in record.files:
                 continue
-            self._verify(record, "test.jsonl")
-            text = read_text(self.stage_path(record) / "test.jsonl")
-            # Only "\n" ends a line: str.splitlines would also cut at U+2028 inside a text.
-            for line in text.removesuffix("\n").split("\n"):
-                row = json.loads(line)
+            for row in self.rows(record, "test.jsonl", TestRow):
                 found.setdefault(row["task"], []).append(row)
         return found
+
+    def rows(self, record: StageRecord, name: str, kind: type[Kind]) -> Iterator[dict[str, Any]]:
+        """The lines of a JSONL file of a stage.
+
+        Raises NloraError if it was changed or is missing, or for a line that is not of this kind.
+        """
+        self._verify(record, name)
+        path = self.stage_path(record) / name
+        # Only "\n" ends a line: str.splitlines would also cut at U+2028 inside a text.
+        lines = read_text(path).removesuffix("\n").split("\n")
+        for number, line in enumerate(lines if lines != [""] else (), start=1):
+            row = parsed(line, f"{path}, line {number}")
+            check(kind, row, f"{path}, line {number}")
+            yield row
 
     def update_paths(
         self, stage: int | None = None, known: Sequence[StageRecord] | None = None
@@ -278,7 +280,7 @@ class ModelDirectory:
 
     def results(self) -> dict[str, Any]:
         """`results.json`. Raises NloraError if it cannot be read."""
-        return read_json(self.path / "results.json")
+        return read_results(self.path / "results.json")
 
 
 def _read_only(folder: Path) -> bool:

@@ -5,12 +5,13 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import ConfigDict, Field
 
 from nlora.errors import NloraError
 from nlora.store.atomic import indented
+from nlora.store.reading import Finite, Kind, check, read_json
 
 FORMAT = 2
 """From 2 on a record has its hash."""
@@ -18,11 +19,11 @@ SEAL = "sha256"
 _NEEDED = ("index", "name", "updates", "accuracy", "files")
 """What the records of every version have."""
 
-Finite = Annotated[float, Field(allow_inf_nan=False)]
 
-
-class StageRecord(BaseModel):
+class StageRecord(Kind):
     """`stage.json`: all that is known of one committed stage."""
+
+    model_config = ConfigDict(extra="ignore")
 
     format: int = FORMAT
     index: int = Field(ge=0)
@@ -63,6 +64,27 @@ class StageRecord(BaseModel):
         return stage_folder(self.index, self.name)
 
 
+class TestRow(Kind):
+    """A line of `test.jsonl`."""
+
+    task: str
+    text: str
+    label: str
+
+
+class AnswerRow(Kind):
+    """A line of `predictions.jsonl`."""
+
+    task: str
+    correct: bool
+
+
+class StepRow(Kind):
+    """A line of `losses.jsonl`: numbers by name."""
+
+    __pydantic_extra__: dict[str, float]
+
+
 def stage_folder(index: int, name: str) -> str:
     """A stage's number and name, in characters fit for a file.
 
@@ -74,9 +96,23 @@ def stage_folder(index: int, name: str) -> str:
 
 def sealed(record: StageRecord) -> str:
     """The text of `stage.json`, with a hash of all else in it."""
-    written = record.model_dump() | {"format": FORMAT}  # also what is copied from an older one
-    values = json.loads(indented(written))  # as it is read again
-    return indented({**values, SEAL: seal(values)})
+    return sealed_text(record.model_dump() | {"format": FORMAT})  # also what is of an older one
+
+
+def sealed_text(values: dict[str, Any]) -> str:
+    """The text of a JSON file, with a hash of all else in it."""
+    written = json.loads(indented(values))  # as it is read again
+    return indented({**written, SEAL: seal(written)})
+
+
+def unsealed(values: dict[str, Any], path: Path, form: int) -> dict[str, Any]:
+    """Values without their hash, which those of format 1 do not have.
+
+    Raises NloraError if it is not theirs.
+    """
+    if form > 1 and values.get(SEAL) != seal(values):
+        raise NloraError(f"{path} was changed or damaged: its hash is not the recorded one")
+    return {name: value for name, value in values.items() if name != SEAL}
 
 
 def seal(values: dict[str, Any]) -> str:
@@ -94,14 +130,8 @@ def read_record(path: Path) -> StageRecord:
     for name in _NEEDED:
         if name not in values:
             raise NloraError(f"{path}: '{name}' is missing; the file was changed or damaged")
-    try:
-        record = StageRecord.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise NloraError(f"{path}: '{key}': {first['msg']}") from error
-    if record.format > 1 and values.get(SEAL) != seal(values):
-        raise NloraError(f"{path} was changed or damaged: its hash is not the recorded one")
+    record = check(StageRecord, values, path)
+    unsealed(values, path, record.format)
     if record.folder.lstrip("0") != path.parent.name.lstrip("0"):
         raise NloraError(f"{path} is the record of stage {record.folder}, which is another one")
     for name in record.files:
@@ -121,24 +151,3 @@ def check_manifests(folder: Path, records: Sequence[StageRecord]) -> None:
                 f"{folder / record.folder / 'stage.json'}: 'updates' must name committed stages up "
                 f"to this one, each once, not {record.updates}"
             )
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file. Raises NloraError."""
-    try:
-        value = json.loads(read_text(path))
-    except (ValueError, RecursionError) as error:  # also a number of thousands of digits
-        raise NloraError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise NloraError(f"{path} must hold a JSON object")
-    return value
-
-
-def read_text(path: Path) -> str:
-    """The text of a file. Raises NloraError."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise NloraError(f"{path} does not exist") from error
-    except UnicodeDecodeError as error:
-        raise NloraError(f"{path} is not UTF-8: {error}") from error

@@ -12,11 +12,13 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from nlora.errors import NloraError
 from nlora.store.atomic import draft_text
+from nlora.store.reading import read_json
 
 S = TypeVar("S")
 
@@ -48,8 +50,7 @@ def read_state(folder: Path, kind: type[S]) -> S:
     Raises NloraError if it is that of another method.
     """
     if (folder / VALUES).is_file():
-        values = json.loads((folder / VALUES).read_text(encoding="utf-8"))
-        found = _filled(values, _tensors(folder / TENSORS))
+        found = _filled(read_json(folder / VALUES), _tensors(folder / TENSORS))
     else:
         found = _earlier(folder)
     return _built(kind, found, folder)
@@ -115,7 +116,10 @@ def _survives(value: Any) -> bool:
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
-    return load_file(path) if path.is_file() else {}
+    try:
+        return load_file(path) if path.is_file() else {}
+    except SafetensorError as error:
+        raise NloraError(f"{path} is damaged: {error}") from error
 
 
 def _earlier(folder: Path) -> dict[str, Any]:

@@ -78,7 +78,7 @@ class _Comparison:
         begun = self._begun()
         old = {
             _trial(row)
-            for row in _rows(path)
+            for row in _trials(path)
             if "error" not in row or (row["stream"], row["method"]) in begun
         }
 
@@ -88,17 +88,19 @@ class _Comparison:
             ledger.write(path, outcome, ("stream", "method", "trial"))
 
         self._runner(finished).run([job for job in jobs if _trial(job.key) not in old])
-        found = {_trial(row): row for row in _rows(path)}
+        found = {_trial(row): row for row in _trials(path)}
         for job in jobs:
             key = (job.key["stream"], job.key["method"])
             self.trials.setdefault(key, []).append(found[_trial(job.key)])
         shutil.rmtree(self.out / "tuning", ignore_errors=True)
 
-    def _begun(self) -> set[tuple[str, str]]:
+    def _begun(self) -> set[tuple[Any, Any]]:
         """Streams and methods of which a cell has used the trials: none is tried again then."""
-        finished = [row["cell"] for row in _rows(self.ledger) if "error" not in row]
+        finished = [_cell(row) for row in _rows(self.ledger) if "error" not in row]
         cells = [cell for cell in self.cells if (self.out / cell.name).parent.is_dir()]
-        return {(c["stream"], c["method"]) for c in finished} | {(c.stream, c.label) for c in cells}
+        return {(stream, method) for stream, method, _ in finished} | {
+            (cell.stream, cell.label) for cell in cells
+        }
 
     def run(self) -> None:
         """Run the cells that are not finished."""
@@ -203,11 +205,16 @@ def _job(name: str, key: Row, plan: Plan, trial: bool = False) -> Job:
 
 
 def _rows(path: Path) -> list[Row]:
-    return list(ledger.lines(path)) if path.is_file() else []
+    return list(ledger.rows(path)) if path.is_file() else []
+
+
+def _trials(path: Path) -> list[Row]:
+    return list(ledger.lines(path, tune.Trial)) if path.is_file() else []
 
 
 def _cell(row: Row) -> tuple[Any, ...]:
-    return tuple(row["cell"].values()) if "cell" in row else ()
+    cell = row.get("cell") or {}
+    return cell.get("stream"), cell.get("method"), cell.get("seed")
 
 
 def _trial(row: Row) -> tuple[Any, ...]:

@@ -7,7 +7,6 @@ STREAM/METHOD/seed-N/    the model directory of each cell
 errors/          tracebacks of cells that failed for no fault of the user's
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +21,7 @@ from nlora.plan.points import Point
 from nlora.plan.resolve import choose
 from nlora.report import ledger
 from nlora.store.atomic import write_json
+from nlora.store.reading import Kind, check, read_json
 from nlora.study.grid import Grid, stream_name
 
 FORMAT = 1
@@ -29,6 +29,20 @@ LEDGER, TUNING, ERRORS = "ledger.jsonl", "tuning.jsonl", "errors"
 _FILE = "compare.json"
 _GROWS = ("data", "methods")
 """Streams and methods may be added to a grid; what is there already must be the same."""
+
+
+class ComparedMethod(Kind):
+    """A method of a grid, with all its settings."""
+
+    settings: dict[str, Any]
+
+
+class Compared(Kind):
+    """`compare.json`."""
+
+    settings: dict[str, Any]
+    data: dict[str, dict[str, str]]
+    methods: dict[str, ComparedMethod]
 
 
 @contextmanager
@@ -94,12 +108,10 @@ def _read(out: Path) -> dict[str, Any]:
     """`compare.json`, or nothing where the place is free or nothing was done in it."""
     path = out / _FILE
     if path.is_file():
-        try:
-            value = json.loads(path.read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise NloraError(f"{path} is not valid JSON: {error}") from error
-        if not isinstance(value, dict) or value.get("format") != FORMAT:
+        value = read_json(path)
+        if value.get("format") != FORMAT:
             raise NloraError(f"{path} is not a comparison's; choose another folder")
+        check(Compared, value, path)
         return _with_todays_names(value) if _used(out) else {}
     if out.is_dir():
         if any(p.name != ".lock" and not p.name.startswith(f".{_FILE}-") for p in out.iterdir()):

@@ -11,7 +11,6 @@ scale among its notes: `nlora table` puts it beside the runs themselves. Scale 1
 itself. The run is of a method that makes one model of LoRA adapters.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +32,7 @@ from nlora.plan.config import stored_config
 from nlora.plan.resolve import choose
 from nlora.report import ledger
 from nlora.store.directory import ModelDirectory
+from nlora.store.records import StepRow
 from nlora.study.grid import stream_name
 from nlora.study.rows import commit as source_commit
 from nlora.study.rows import row
@@ -85,13 +85,12 @@ def rescaled(run: Finished, scales: Sequence[float], out: Path) -> ModelDirector
         for k, record in enumerate(source.stages(), start=1):
             with model.adapter.after(updates[:k]):
                 answers = model.evaluate(tasks[:k])
-                losses = (source.stage_path(record) / "losses.jsonl").read_text("utf-8")
                 notes = {**record.notes, "scale": scales[k - 1]}
                 accuracy = model.measured(answers)
                 changed = record.model_copy(
                     update={"files": {}, "notes": notes, "accuracy": accuracy}
                 )
-                steps = [json.loads(line) for line in losses.splitlines()]
+                steps = list(source.rows(record, "losses.jsonl", StepRow))
                 commit(model, changed, answers, steps, tasks[k - 1 : k])
         config = source.config()
         directory.write_results(results(directory, config["tasks"], config["method"]))

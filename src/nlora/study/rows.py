@@ -1,6 +1,5 @@
 """The row of a ledger that a finished run makes: its results, its geometry, and what made it."""
 
-import json
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from nlora.plan.budgets import value_at
 from nlora.plan.config import with_todays_names
 from nlora.report.ledger import pack, rounded
 from nlora.store.directory import ModelDirectory, StageRecord
+from nlora.store.records import AnswerRow, StepRow
 
 THRESHOLDS = ("0.1rms", "1e-3")
 """Of collisions: relative to each matrix' own size, and absolute."""
@@ -125,10 +125,8 @@ def _needs(document: dict[str, Any]) -> dict[str, Any]:
 
 def _answers(directory: ModelDirectory, record: StageRecord) -> dict[str, str]:
     """Which test examples of each task were answered right, as `pack` writes it."""
-    lines = (directory.stage_path(record) / "predictions.jsonl").read_text("utf-8")
     right: dict[str, list[bool]] = {}
-    for line in lines.removesuffix("\n").split("\n"):  # a text may hold other ends of line
-        prediction = json.loads(line)
+    for prediction in directory.rows(record, "predictions.jsonl", AnswerRow):
         right.setdefault(prediction["task"], []).append(prediction["correct"])
     return {task: pack(rows) for task, rows in right.items()}
 
@@ -143,9 +141,9 @@ def _tests(directory: ModelDirectory) -> dict[str, str]:
 
 def _last(directory: ModelDirectory, record: StageRecord) -> dict[str, float]:
     """Each loss term's mean over the last quarter of the stage."""
-    lines = (directory.stage_path(record) / "losses.jsonl").read_text("utf-8").splitlines()
-    steps = [json.loads(line) for line in lines[-max(len(lines) // 4, 1) :]]
-    names = [k for k in steps[-1] if k not in ("step", "epoch")]
+    steps = list(directory.rows(record, "losses.jsonl", StepRow))
+    steps = steps[-max(len(steps) // 4, 1) :]
+    names = [k for k in (steps[-1] if steps else ()) if k not in ("step", "epoch")]
     return {name: sum(step[name] for step in steps) / len(steps) for name in names}
 
 

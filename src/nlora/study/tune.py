@@ -9,13 +9,33 @@ from collections.abc import Sequence
 from itertools import islice, product
 from typing import Any
 
+from pydantic import model_validator
+
 from nlora.errors import NloraError
 from nlora.plan.resolve import Plan
+from nlora.store.reading import Kind, Measured
 
 SEED = 1000
 """Of the trials; no run of the grid may have it."""
 
 STEP = 10**0.5
+
+
+class Trial(Kind):
+    """A line of `tuning.jsonl`."""
+
+    stream: str
+    method: str
+    trial: int
+    settings: dict[str, Any]
+    average_accuracy: Measured | None = None
+    error: str | None = None
+
+    @model_validator(mode="after")
+    def _finished(self) -> "Trial":
+        if self.error is None and self.average_accuracy is None:
+            raise ValueError("needs 'average_accuracy' or 'error'")
+        return self
 
 
 def trials(plan: Plan, count: int) -> list[dict[str, Any]]:

@@ -1,0 +1,201 @@
+"""What a row of a ledger must hold before tables believe it."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, model_validator
+
+from nlora.store.documents import Base, Results
+from nlora.store.reading import Count, Kind, Measured, Size, check
+
+
+def _packed(text: str) -> str:
+    """What `ledger.pack` wrote: a number of bits must be that of those that are there."""
+    count, _, bits = text.partition(":")
+    if not (count.isdecimal() and len(count) < 10 and _is_hex(bits)):
+        raise ValueError("should be answers as COUNT:HEX")
+    if len(bits) != 2 * -(-int(count) // 8):
+        raise ValueError(f"should hold {count} answers, but has {4 * len(bits)} bits")
+    return text
+
+
+def _is_hex(text: str) -> bool:
+    return text.isascii() and all(c in "0123456789abcdef" for c in text)
+
+
+Packed = Annotated[str, AfterValidator(_packed)]
+
+
+class Named(Kind):
+    """What a run is called in a comparison; a single run has no name."""
+
+    stream: str | None = None
+    method: str | None = None
+    seed: int | None = None
+
+
+class Configuration(Kind):
+    """What of `model.json` decides the result."""
+
+    method: str
+    tasks: list[str]
+    seed: int
+    max_train: int | None
+    max_eval: int | None
+    budgets: dict[str, Any] | None = None
+    settings: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _precision(self) -> "Configuration":
+        if not isinstance(self.settings.get("precision"), str | None):
+            raise ValueError("'settings.precision' should be a string")
+        return self
+
+
+class Machine(Kind):
+    """Where it was run."""
+
+    processor: str
+    gpu: str | None = None
+    cores: int
+    threads: int | None = None
+
+
+class Mean(Kind):
+    """A measure of the updates: its mean over matrices."""
+
+    mean: Measured | None
+
+
+class Sum(Kind):
+    """Likewise, the sum."""
+
+    sum: Measured | None
+
+
+class Rate(Kind):
+    """Collisions at one threshold."""
+
+    acr: Measured | None
+
+
+class Last(Kind):
+    """The newest update against all before it."""
+
+    oo: Sum
+    awom_input_fro: Sum
+
+
+class OneAdapter(Kind):
+    """One update by itself."""
+
+    frobenius: Mean
+    gsr: Mean
+
+
+class Geometry(Kind):
+    """The geometry of a run's updates, of which tables read this."""
+
+    continues: dict[str, Any]
+    collisions: Annotated[list[Rate], Field(min_length=2)]
+    per_adapter: Annotated[list[OneAdapter], Field(min_length=1)]
+    last: Last | None
+
+
+class Matrix(Kind):
+    """One matrix of a sparse update."""
+
+    frobenius: Measured
+
+
+class Sparse(Kind):
+    """What a stage of sparse updates at chosen positions notes."""
+
+    matrices: dict[str, Matrix]
+    collision_rates: list[Measured]
+
+
+class Seconds(Kind):
+    """How long was trained, and how long was answered."""
+
+    training: Size
+    evaluation: Size
+
+
+class Tuning(Kind):
+    """What was tried."""
+
+    trials: list[Any]
+
+
+class Needs(Kind):
+    """What a method needs."""
+
+    task_identity: bool = False
+    old_data: bool = False
+    storage: bool = False
+    adapter: str | None = None
+
+
+class Answers(Kind):
+    """Which test examples were answered right, by task."""
+
+    zero_shot: dict[str, Packed] | None
+    stages: list[dict[str, Packed]]
+
+
+class Row(Kind):
+    """A row of a ledger of runs, also of one that failed."""
+
+    cell: Named | None = None
+    configuration: Configuration
+    base: Base
+    hash: str | None = None
+    error: str | None = None
+    tuning: Tuning | None = None
+
+
+class FinishedRow(Results, Row):
+    """The row of a run that ended."""
+
+    needs: Needs = Field(default_factory=Needs)
+    machine: Machine
+    seconds_by: Seconds | None = None
+    trainable_parameters: list[Count] = Field(default_factory=list)
+    answers: Answers | None = None
+    tests: dict[str, str] = Field(default_factory=dict)
+    geometry: dict[str, Any] | None = None
+    notes: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _answers_of_all(self) -> "FinishedRow":
+        """After each stage its task, and after the last one all, with as many examples."""
+        if self.answers is None:
+            return self
+        found = self.answers.stages
+        if len(found) != len(self.stages):
+            raise ValueError(f"'answers.stages' has {len(found)} of {len(self.stages)} stages")
+        counts: dict[str, str] = {}
+        for number, stage in enumerate(found):
+            needed = [*self.tasks[: number + 1]] if self.stages == self.tasks else []
+            for task in needed:
+                if task not in stage:
+                    raise ValueError(f"'answers.stages.{number}' lacks task '{task}'")
+            for task, bits in stage.items():
+                count = bits.partition(":")[0]
+                if counts.setdefault(task, count) != count:
+                    raise ValueError(f"'answers.stages.{number}.{task}' has another count")
+        return self
+
+
+def check_row(values: Mapping[str, Any], place: object) -> None:
+    """Raise NloraError, with the place and the key, for a row that tables cannot be made of."""
+    if values.get("error") is not None:
+        check(Row, values, place)
+        return
+    found = check(FinishedRow, values, place)
+    if found.geometry is not None and "error" not in found.geometry:
+        check(Geometry, found.geometry, place, "geometry")
+    for stage, note in found.notes.items():  # a method's own notes are its own
+        if isinstance(note, dict) and "sparse" in note:
+            check(Sparse, note["sparse"], place, "notes", stage, "sparse")
