@@ -81,7 +81,7 @@ def explain(
     if options.relearn:
         from nlora.explain.relearn import relearned
 
-        found["relearned"] = relearned(model, listed, options.relearn, last)
+        found["relearned"] = relearned(looks, listed, options.relearn)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / FILE, found)
     return found

@@ -1,4 +1,7 @@
-"""What is found of a model: readings, losses in parts, and what is left of the way, as JSON."""
+"""What is found of a model: readings, losses in parts, and what is left of the way, as JSON.
+
+All in per cent: of test examples, and of a way where it says `kept`.
+"""
 
 from collections.abc import Mapping
 from statistics import fmean
@@ -54,7 +57,7 @@ def over_tasks(
         "now": [read[last] for _, read in earlier.values()],
     }
     split = [
-        parts(read[known.stage], read[last], matched_by(read[last]))
+        _parts(read[known.stage], read[last], matched_by(read[last]))
         for known, read in earlier.values()
     ]
     return {
@@ -95,7 +98,7 @@ def _lost(known: Learned, read: Mapping[int, Reading], stage: int, name: str) ->
     """What a task has lost after a later stage."""
     then, now = read[known.stage], read[stage]
     source = matched_by(now)
-    split = parts(then, now, source)
+    split = _parts(then, now, source)
     return {
         "after": name,
         "stage": stage,
@@ -111,6 +114,10 @@ def _lost(known: Learned, read: Mapping[int, Reading], stage: int, name: str) ->
             for zero in _zeros(known)
         },
     }
+
+
+def _parts(then: Reading, now: Reading, source: str) -> dict[str, float | None]:
+    return {n: None if v is None else 100 * v for n, v in parts(then, now, source).items()}
 
 
 def _zeros(known: Learned) -> list[str]:
@@ -138,11 +145,11 @@ def _shown(reading: Reading) -> Json:
     """Shares of right answers under each reading."""
 
     def share(right: np.ndarray | None) -> float | None:
-        return None if right is None else float(np.mean(right))
+        return None if right is None else 100 * float(np.mean(right))
 
     return {
         "free": share(reading.free),
-        "off_list": None if reading.listed is None else 1 - float(np.mean(reading.listed)),
+        "off_list": None if reading.listed is None else 100 - 100 * float(np.mean(reading.listed)),
         "among": share(reading.among),
         "matched": {source: share(right) for source, right in reading.matched.items()},
         "probe": share(reading.probe),

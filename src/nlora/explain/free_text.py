@@ -1,5 +1,7 @@
 """Answers to tasks without labels: what of a lost one is still there, if not the exact text.
 
+Shares are in per cent.
+
 There is no list to be off, so the same question is asked of length, first word and form. An answer
 counts as *found again* where it shares at least half of its words with the right one (F1 of words).
 """
@@ -37,7 +39,7 @@ def free_text(then: Sequence[dict[str, Any]], now: Sequence[dict[str, Any]]) -> 
         "first": _share(_first(row["text"]) == _first(row["label"]) for row in lost),
         "form": _share(form(row["text"]) == form(row["label"]) for row in lost),
         "length": words_now / words_then if words_then else None,
-        "f1": [fmean(word_f1(r["text"], r["label"]) for r in rows) for rows in (then, now)],
+        "f1": [100 * fmean(word_f1(r["text"], r["label"]) for r in rows) for rows in (then, now)],
     }
 
 
@@ -83,4 +85,4 @@ def _first(text: str) -> str:
 
 def _share(values: Any) -> float | None:
     found = [bool(value) for value in values]
-    return fmean(found) if found else None
+    return 100 * fmean(found) if found else None

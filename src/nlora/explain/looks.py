@@ -8,7 +8,7 @@ for another model, or about other texts, is measured again.
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy import ndarray
@@ -76,26 +76,28 @@ class Looks:
             return np.array(self.model.scores(examples, look.task), dtype=np.float64)
         return np.stack([state.numpy() for state in self.model.states(examples, look.task)])
 
+    def place(self, stage: int, task: str, name: str, ending: str) -> Path:
+        """Where something about a task after a stage is kept."""
+        folder = self._folders.get(stage, "000-base")
+        return self.folder / folder / f"{re.sub(r'[^A-Za-z0-9.+_-]+', '-', task)}-{name}{ending}"
+
+    def made_of(self, stage: int) -> list[Any]:
+        """All that the model after a stage depends on, and how it reads."""
+        known = {record.folder: record.files for record in self.model.records}
+        record = next((r for r in self.model.records if r.index == stage), None)
+        updates = [sorted(known[name].items()) for name in (record.updates if record else ())]
+        plan = self.model.plan
+        method = plan.config.method, plan.method.settings.model_dump(mode="json")
+        return [plan.base.title, plan.base.revision, method, updates, self._settings]
+
     def _place(self, look: Look) -> Path:
-        stage = self._folders.get(look.stage, "000-base")
-        task = re.sub(r"[^\w.+-]+", "-", look.task)
-        what = "" if look.what == "scores" else "-states"
-        return self.folder / stage / f"{task}-{look.kind}{what}.safetensors"
+        states = "" if look.what == "scores" else "-states"
+        return self.place(look.stage, look.task, f"{look.kind}{states}", ".safetensors")
 
     def _key(self, look: Look, examples: Sequence[Example]) -> str:
-        """A hash of the model after the stage and of what it is asked."""
-        known = {record.folder: record.files for record in self.model.records}
-        record = next((r for r in self.model.records if r.index == look.stage), None)
-        updates = [sorted(known[name].items()) for name in (record.updates if record else ())]
-        method = (
-            self.model.plan.config.method,
-            self.model.plan.method.settings.model_dump(mode="json"),
-        )
         task = examples[0].task.to_json() if examples else None
-        base = self.model.plan.base
         texts = [example.text for example in examples]
-        made_of = [base.title, base.revision, method, updates, self._settings, task, texts]
-        return digest([*made_of, look.what])
+        return digest([*self.made_of(look.stage), task, texts, look.what])
 
 
 def _read(place: Path, key: str) -> ndarray | None:

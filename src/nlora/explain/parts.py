@@ -104,7 +104,8 @@ class Estimate(NamedTuple):
     high: float | None = None
 
     def to_json(self) -> dict[str, float | None]:
-        return self._asdict()
+        """In per cent."""
+        return {name: None if v is None else 100 * v for name, v in self._asdict().items()}
 
 
 @dataclass(frozen=True)
