@@ -34,8 +34,12 @@ def explain(
         bool, typer.Option("--every-stage", help="After every later stage, not only the last.")
     ] = False,
     probe: Annotated[
-        bool, typer.Option(help="Read out hidden states by a linear probe (needs scikit-learn).")
-    ] = True,
+        int,
+        typer.Option(
+            help="Training examples from which a linear probe learns to read hidden states "
+            "(scikit-learn); 0 for no probe."
+        ),
+    ] = 200,
     relearn: Annotated[
         int,
         typer.Option(help="Learn so many examples of each earlier task again, on a copy (10)."),

@@ -15,9 +15,6 @@ from nlora.explain.texts import CONTENT_FREE, SEED, drawn
 if TYPE_CHECKING:
     from nlora.continual.model import ContinualModel
 
-PROBED = 400
-"""Training examples that a probe learns from, at most, every label's share."""
-
 
 @dataclass(frozen=True)
 class Options:
@@ -30,7 +27,8 @@ class Options:
     """A file of neutral texts."""
     every_stage: bool = False
     """Look after every later stage, not only after the last."""
-    probe: bool = True
+    probe: int = 200
+    """Training examples that a probe learns from, at most, every label's share; 0 for no probe."""
     relearn: int = 0
     """Learn so many examples of each earlier task again, on a copy."""
 
@@ -41,8 +39,8 @@ class Options:
                 raise unknown("kind of text", kind, KINDS)
         if "neutral" in self.kinds and self.neutral is None:
             raise NloraError("neutral texts come from a file: give --neutral FILE")
-        if self.texts < 1 or self.relearn < 0:
-            raise NloraError("--texts takes a number of at least 1, --relearn one of at least 0")
+        if self.texts < 1 or self.relearn < 0 or self.probe < 0:
+            raise NloraError("--texts must be at least 1, --probe and --relearn at least 0")
         kinds = dict.fromkeys((*self.kinds, *(["neutral"] if self.neutral else [])))
         return replace(self, kinds=tuple(kind for kind in KINDS if kind in kinds))
 
@@ -96,7 +94,7 @@ class Questions:
 
     def probed(self, known: Learned) -> tuple[Example, ...]:
         """The training examples that a probe learns from."""
-        return sample(known.data.train, PROBED, SEED)
+        return sample(known.data.train, self.options.probe, SEED)
 
     def dev(self, known: Learned) -> tuple[Example, ...]:
         """Dev examples that are neither test nor training examples."""
@@ -112,11 +110,11 @@ class Questions:
             found[Look(stage, name, "test")] = known.data.test
             if known.data.train and "train" in self.options.kinds:
                 found[Look(stage, name, "train")] = self._own(known)
+            if stage < known.stage:
+                continue
             if known.data.train and self.options.probe:
                 found[Look(stage, name, "test", "states")] = known.data.test
                 found[Look(stage, name, "train", "states")] = self.probed(known)
-            if stage < known.stage:
-                continue
             if "dev" in self.options.kinds and (dev := self.dev(known)):
                 found[Look(stage, name, "dev")] = dev
             for kind in ("neutral", "self", "content-free"):

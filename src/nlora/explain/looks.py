@@ -87,8 +87,11 @@ class Looks:
         record = next((r for r in self.model.records if r.index == stage), None)
         updates = [sorted(known[name].items()) for name in (record.updates if record else ())]
         plan = self.model.plan
-        method = plan.config.method, plan.method.settings.model_dump(mode="json")
-        return [plan.base.title, plan.base.revision, method, updates, self._settings]
+        method = [plan.config.method, plan.method.settings.model_dump(mode="json")]
+        return [
+            *(plan.base.title, plan.base.revision, self._settings),
+            *((method, updates) if stage else ()),  # the base model is the same for all
+        ]
 
     def _place(self, look: Look) -> Path:
         states = "" if look.what == "scores" else "-states"

@@ -25,7 +25,7 @@ def probed(train: ndarray, labels: ndarray, test: ndarray) -> ndarray:
         from sklearn.preprocessing import StandardScaler  # type: ignore[import-untyped]
     except ImportError:
         raise NloraError(
-            "the probe needs scikit-learn: pip install 'nlora[metrics]' (or --no-probe)"
+            "the probe needs scikit-learn: pip install 'nlora[metrics]' (or --probe 0)"
         ) from None
     if len(np.unique(labels)) == 1:
         return np.full(len(test), labels[0])

@@ -10,58 +10,69 @@ from nlora.report.table import Cell, Table, Value
 
 Json = Mapping[str, Any]
 
+READINGS = ("free", "among", "matched", "probe")
+
 
 def tables(found: Json) -> list[Table]:
     """The tables of what was found; those that have no rows are left out."""
-    made = [_losses(found), _ways(found), _sources(found), _relearned(found), _free_text(found)]
-    return [table for table in made if table.rows]
+    make = (_losses, _readings, _ways, _sources, _relearned, _free_text)
+    return [table for table in (one(found) for one in make) if table.rows]
 
 
 def _losses(found: Json) -> Table:
     """What was lost after each later stage, in parts."""
     rows: list[list[Cell]] = []
     for name, task in found["tasks"].items():
+        for lost in task["lost"]:
+            each = lost["by_example"]
+            counts = f"{each['lost']} − {each['won']}"
+            rows.append([name, lost["after"], *_parts(lost["parts"]), counts])
+    if (over := found.get("over_tasks")) and len(over["tasks"]) > 1:
+        rows.append(["mean", found["stages"][-1], *_parts(over["parts"]), None])
+    notes = [
+        "in points, by the readings below: lost (free) = off the list (what answers among the "
+        "labels bring back) + bias (what an offset per label brings back) + inaccessible (what a "
+        "linear probe still reads out) + gone; a part below zero is a gain",
+        "answers: right then and wrong now − wrong then and right now",
+    ]
+    columns = ["task", "after", "lost", *PARTS, "answers"]
+    return Table("losses", "What was lost since it was learned", columns, rows, notes)
+
+
+def _parts(split: Json) -> list[Cell]:
+    values = [split[part] for part in PARTS]
+    total = sum(value for value in values if value is not None)
+    return [_number(value, "+.1f") for value in (total, *values)]
+
+
+def _readings(found: Json) -> Table:
+    """The right answers behind the parts, right after the task and now."""
+    rows: list[list[Cell]] = []
+    for name, task in found["tasks"].items():
         read = {reading["stage"]: reading for reading in task["readings"]}
         then = next(r for r in task["readings"] if r["when"] == "right after it")
         for lost in task["lost"]:
-            now, by = read[lost["stage"]], lost["matched_by"]
-            pairs = [(r["free"], r["among"], r["matched"][by], r["probe"]) for r in (then, now)]
-            read_cells = [_number(value) for pair in zip(*pairs, strict=True) for value in pair]
-            each = lost["by_example"]
-            rows.append(
-                [
-                    name,
-                    lost["after"],
-                    *read_cells,
-                    _number(lost["loss"], "+.1f"),
-                    *(_number(lost["parts"][part], "+.1f") for part in PARTS),
-                    f"{each['lost']} − {each['won']}",
-                ]
-            )
+            by = lost["matched_by"]
+            rows.append([name, lost["after"], *_pairs(then, read[lost["stage"]], by)])
     if (over := found.get("over_tasks")) and len(over["tasks"]) > 1:
-        split = [over["parts"][part] for part in PARTS]
         by = "train" if "train" in over["now"]["matched"] else "test"
-        pairs = [
-            (r["free"], r["among"], r["matched"].get(by), r["probe"])
-            for r in (over["then"], over["now"])
-        ]
-        cells = [_number(value) for pair in zip(*pairs, strict=True) for value in pair]
-        total = sum(part for part in split if part is not None)
-        sums = [_number(total, "+.1f"), *(_number(part, "+.1f") for part in split)]
-        rows.append(["mean", found["stages"][-1], *cells, *sums, None])
+        rows.append(["mean", found["stages"][-1], *_pairs(over["then"], over["now"], by)])
     columns = ["task", "after"]
-    for reading in ("free", "among", "matched", "probe"):
-        columns += [f"{reading} then", "now"]
-    columns = _told_apart([*columns, "lost", *PARTS, "examples"])
+    columns += [f"{reading} {moment}" for reading in READINGS for moment in ("then", "now")]
     notes = [
-        "in per cent of test examples; then: right after the task was learned; free: by the "
-        "protocol; among: the most likely label; matched: with an offset per label that makes the "
-        "label shares of the task's training texts right (or of the test texts, where there are no "
-        "others); probe: logistic regression on the hidden state where the answer begins",
-        "lost = off the list + bias + inaccessible + gone; a part below zero is a gain; "
-        "examples: right then and wrong now − wrong then and right now",
+        "right answers to the test examples, in per cent, right after the task was learned and "
+        "now. free: by the protocol; among: the most likely label; matched: with an offset per "
+        "label that makes the label shares of the task's training texts right (of the test texts "
+        "where there are no others); probe: logistic regression on the hidden state where the "
+        "answer begins",
     ]
-    return Table("losses", "What was lost, in parts", columns, rows, notes)
+    return Table("readings", "The answers, read in four ways", columns, rows, notes)
+
+
+def _pairs(then: Json, now: Json, by: str) -> list[Cell]:
+    """Each reading then and now."""
+    each = [(r["free"], r["among"], r["matched"].get(by), r["probe"]) for r in (then, now)]
+    return [_number(value) for pair in zip(*each, strict=True) for value in pair]
 
 
 def _ways(found: Json) -> Table:
@@ -178,11 +189,3 @@ def _estimate(value: Json, form: str) -> Cell:
     if value.get("value") is None:
         return None
     return Value(value["value"], low=value.get("low"), high=value.get("high"), form=form)
-
-
-def _told_apart(columns: list[str]) -> list[str]:
-    """ "now" after the reading that it is of."""
-    return [
-        f"{columns[i - 1].split()[0]} now" if name == "now" else name
-        for i, name in enumerate(columns)
-    ]
