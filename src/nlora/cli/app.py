@@ -19,6 +19,7 @@ from nlora.cli import (
     data,
     demo,
     env,
+    explain,
     export,
     learn,
     methods,
@@ -38,6 +39,7 @@ DEBUG = "NLORA_DEBUG"
 
 GOES_ON = {"run", "learn", "compare", "demo", "paper"}
 """Commands that commit stages, and go on after the last one."""
+KEEPS = "; what was measured is kept, the same command goes on after it"
 STANDS = "; committed stages stand, the same command goes on after the last one"
 
 
@@ -104,6 +106,8 @@ def in_own_file(error: BaseException) -> str | None:
 
 
 def _what_stands(ctx: Any) -> str:
+    if ctx.invoked_subcommand == "explain":
+        return KEEPS
     return STANDS if ctx.invoked_subcommand in GOES_ON else ""
 
 
@@ -147,6 +151,7 @@ app.command("compare")(compare.compare)
 app.command("table")(table.table)
 app.command("paper")(paper.paper)
 app.command("analyze")(analyze.analyze)
+app.command("explain")(explain.explain)
 app.command("methods")(methods.methods)
 app.command("streams")(streams.streams)
 app.add_typer(study.app, name="study")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from nlora.adapters.base import Adapter
 from nlora.data.encode import Encoder
@@ -13,6 +14,7 @@ from nlora.data.task import Example
 from nlora.evaluation.among import answers_and_log_likelihoods, log_likelihoods, reads_once
 from nlora.evaluation.answers import Prediction, answer
 from nlora.evaluation.metrics import OF_LABELS
+from nlora.evaluation.states import answer_states
 from nlora.plan.settings import RunSettings
 from nlora.progress import Progress
 
@@ -53,6 +55,12 @@ class Asked:
                 self.run.eval_tokens,
                 self.progress.advance,
             )
+
+    def states(self, examples: Sequence[Example]) -> list[Tensor]:
+        """The hidden state from which the answer to each example is begun (`answer_states`)."""
+        asked = self.adapter.model, self.encoder, examples
+        with self._autocast():
+            return list(answer_states(*asked, self.run.eval_tokens, self.progress.advance))
 
     def _among_labels(self) -> bool:
         """Whether tests measure the most likely labels too, as the settings and the model say."""

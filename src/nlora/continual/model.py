@@ -147,6 +147,20 @@ class ContinualModel:
             yield
 
     @contextmanager
+    def standing(self, stage: int) -> Iterator[None]:
+        """All as it was after a stage, before any for 0: the model, and what routes and remembers.
+
+        Unlike in `after`, tasks that were learned later are unknown.
+        """
+        records, state, known = self.records, self.method.state, self.records[:stage]
+        with self.after(stage):
+            try:
+                self.records, self.method.state = known, self._state_after(known)
+                yield
+            finally:
+                self.records, self.method.state = records, state
+
+    @contextmanager
     def without(self, stage: int) -> Iterator[None]:
         """The model without the update of a stage, and with all others.
 
@@ -265,6 +279,12 @@ class ContinualModel:
     ) -> list[list[float]]:
         """ln p of each of the task's labels as the answer to each example; routed as `answer`."""
         return self._routed(examples, task, stage, self.asked.scores)
+
+    def states(
+        self, examples: Sequence[Example], task: str, stage: int | None = None
+    ) -> list[Tensor]:
+        """The hidden state (d,) from which the answer to each example is begun; as `answer`."""
+        return self._routed(examples, task, stage, self.asked.states)
 
     def _routed(
         self,

@@ -11,6 +11,7 @@
     checkpoints/        of the stage in training (`store.checkpoints`), until it is committed
     results.json        derived from the stages
     logs/               of a tracker, where one is asked for
+    explain/            what `nlora explain` has measured and found
 
 A stage is written beside its place and appears by one rename; `000-zero-shot` holds the model's
 answers before any training, where they were asked for. One process at a time may write.
@@ -44,7 +45,7 @@ from nlora.store.records import (
 
 __all__ = ["ModelDirectory", "StageRecord", "stage_folder"]
 
-_OURS = {"model.json", "results.json", "stages", "checkpoints", "logs", ".lock"}
+_OURS = {"model.json", "results.json", "stages", "checkpoints", "logs", "explain", ".lock"}
 # What a killed process may leave: half a file (with its process's number), half a stage.
 _FILE_DRAFT = re.compile(r"\.(model|results)\.json-\d+")
 _STAGE_DRAFT = re.compile(r"\.\d{3,}-.*")

@@ -1,0 +1,1 @@
+"""What a finished model has lost of its tasks, and why: `nlora explain`."""

@@ -1,0 +1,146 @@
+"""`nlora explain`: what a model has lost of its tasks after later ones, and why."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from nlora import processes
+from nlora.continual.agreement import stored_plan
+from nlora.data.streams import load_stream
+from nlora.data.task import TaskData
+from nlora.errors import NloraError
+from nlora.explain.asked import Learned, Options, Questions, learned
+from nlora.explain.explained import all_tasks, over_tasks, task_found
+from nlora.explain.free_text import free_text
+from nlora.explain.looks import Looks
+from nlora.explain.readings import Kept, kept_answers, readings
+from nlora.explain.texts import neutral_texts, self_written
+from nlora.plan.budgets import LIMITS
+from nlora.plan.config import absolute, stored_config
+from nlora.plan.resolve import sampled
+from nlora.progress import NoProgress, Progress
+from nlora.store.atomic import write_json
+from nlora.store.directory import ModelDirectory
+
+FORMAT = 1
+FOLDER, FILE = "explain", "explained.json"
+
+
+def explain(
+    path: Path,
+    options: Options | None = None,
+    progress: Progress | None = None,
+    stream: Sequence[TaskData] | str | None = None,
+    data: Path | None = None,
+) -> dict[str, Any]:
+    """What the model in a folder has lost of each task, and why; also RUN/explain/explained.json.
+
+    Training and dev examples are those of the `stream` (a name, or the tasks themselves), by
+    default the one that the folder was begun with, read from `data`. What was measured before is
+    not measured again. Raises NloraError if there is no model, if it has learned nothing, or for
+    options that cannot be.
+    """
+    if processes.count() > 1:
+        raise NloraError("`nlora explain` runs in one process, without torchrun")
+    options = (options or Options()).checked()
+    progress = progress or NoProgress()
+    directory = ModelDirectory(path)
+    plan = stored_plan(directory)
+    folder = path / FOLDER
+    neutral = neutral_texts(options.neutral, options.texts) if options.neutral else []
+    known = _examples(directory, stream, data, progress)
+    from nlora.continual.model import ContinualModel  # slow, and not for what is refused
+
+    model = ContinualModel.begin(plan, directory, progress)
+    tasks = learned(model, known, options.every_stage)
+    listed = [task for task in tasks if task.data.task.labels is not None]
+    wants_own = "self" in options.kinds and listed
+    place = folder / "self-written.json"
+    written = self_written(model, options.texts, place) if wants_own else []
+    by_stage: dict[int, list[TaskData]] = {}
+    for task in tasks:
+        by_stage.setdefault(task.stage, []).append(task.data)
+    questions = Questions(options, neutral, written, by_stage)
+    looks = Looks(model, folder)
+    looks.take(pair for task in listed for pair in questions.looks(task).items())
+    kept = kept_answers(directory)
+    read = {task.data.name: (task, readings(task, questions, looks.found, kept)) for task in listed}
+    names = {0: "the base model", **{record.index: record.name for record in model.records}}
+    last = len(model.records)
+    found = {
+        "format": FORMAT,
+        "method": plan.config.method,
+        "stages": [record.name for record in model.records],
+        "texts": options.texts,
+        "kinds": list(options.kinds),
+        "tasks": {n: task_found(task, some, names) for n, (task, some) in read.items()},
+        "free_text": _free_text(tasks, kept, names),
+        "over_tasks": over_tasks(read, last),
+        "all_tasks": all_tasks(read, last),
+    }
+    if options.relearn:
+        from nlora.explain.relearn import relearned
+
+        found["relearned"] = relearned(looks, listed, options.relearn)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / FILE, found)
+    return found
+
+
+def _examples(
+    directory: ModelDirectory,
+    stream: Sequence[TaskData] | str | None,
+    data: Path | None,
+    progress: Progress,
+) -> list[TaskData]:
+    """The tasks with the training examples that they were learned from, where they can be found.
+
+    What cannot is told, and done without.
+    """
+    config = stored_config(directory)
+    if stream is None:
+        stream = config.stream
+    if stream is None:
+        progress.message(
+            "the folder does not say where its training examples are (--stream NAME or FILE.yaml "
+            "does): sources that need them, and the probe, are left out"
+        )
+        return []
+    if isinstance(stream, str):
+        place = Path(absolute(str(data))) if data else Path(config.data) if config.data else None
+        try:
+            stream = load_stream(stream, place)
+        except NloraError as error:
+            progress.message(f"no training examples, so no probe and fewer sources: {error}")
+            return []
+    there = {known.name: known for known in stream}
+    found = []
+    for record in directory.stages():
+        limits = {name: (record.budget or config.model_dump()).get(name) for name in LIMITS}
+        for name, fingerprint in record.fingerprints.items():
+            if name not in there:
+                continue
+            used = sampled(there[name], config.model_copy(update=limits))
+            if used.fingerprint() == fingerprint:
+                found.append(used)
+            else:
+                progress.message(
+                    f"'{name}': these are not the examples that it was learned from, so its "
+                    "training texts are left out"
+                )
+    return found
+
+
+def _free_text(tasks: Sequence[Learned], kept: Kept, names: dict[int, str]) -> dict[str, Any]:
+    """By task without labels, what was lost after each later stage."""
+    found: dict[str, Any] = {}
+    for task in tasks:
+        name = task.data.name
+        if task.data.task.labels is not None or name not in kept.get(task.stage, {}):
+            continue
+        found[name] = [
+            {"after": names[stage], "stage": stage, **free_text(kept[task.stage][name], answers)}
+            for stage in task.later
+            if (answers := kept.get(stage, {}).get(name))
+        ]
+    return found

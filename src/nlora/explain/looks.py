@@ -1,0 +1,117 @@
+"""What a model after each stage says to texts: measured once, kept beside the run.
+
+RUN/explain/001-name/TASK-KIND.safetensors holds the scores (texts, labels) or the states (texts, d)
+of one task's question after one stage, with a hash of all that they depend on. What was measured
+for another model, or about other texts, is measured again.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+from numpy import ndarray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from nlora.data.task import Example, digest
+from nlora.progress import shown
+from nlora.store.atomic import write_bytes
+
+if TYPE_CHECKING:
+    from nlora.continual.model import ContinualModel
+
+_PROMPT = ("prompt", "chat", "max_length", "max_text_tokens", "precision", "quantization")
+"""Run settings that decide what is read, and how precisely."""
+
+
+class Look(NamedTuple):
+    """What the model after a stage makes of examples of a task, whose answers it is not told."""
+
+    stage: int
+    """0 is the base model."""
+    task: str
+    kind: str
+    """Of the texts."""
+    what: Literal["scores", "states"] = "scores"
+
+
+class Looks:
+    """The looks at one model, read from its folder or measured."""
+
+    def __init__(self, model: "ContinualModel", folder: Path) -> None:
+        self.model = model
+        self.folder = folder
+        self.found: dict[Look, ndarray] = {}
+        self._folders = {record.index: record.folder for record in model.records}
+        run = model.plan.run.model_dump(mode="json")
+        self._settings = [run.get(name) for name in _PROMPT]
+
+    def take(self, wanted: Iterable[tuple[Look, Sequence[Example]]]) -> None:
+        """Have these looks in `found`. Each that is measured is kept before the next one."""
+        missing: dict[int, list[tuple[Look, Sequence[Example], str]]] = {}
+        for look, examples in dict(wanted).items():
+            key = self._key(look, examples)
+            known = _read(self._place(look), key)
+            if known is None:
+                missing.setdefault(look.stage, []).append((look, examples, key))
+            else:
+                self.found[look] = known
+        total = sum(len(examples) for looks in missing.values() for _, examples, _ in looks)
+        if not total:
+            return
+        with shown(self.model.progress, "asking", total):
+            for stage, looks in sorted(missing.items()):
+                with self.model.standing(stage):
+                    for look, examples, key in looks:
+                        self.found[look] = self._measure(look, examples)
+                        place = self._place(look)
+                        place.parent.mkdir(parents=True, exist_ok=True)
+                        values = {look.what: self.found[look]}
+                        write_bytes(place, save(values, metadata={"made_of": key}))
+
+    def _measure(self, look: Look, examples: Sequence[Example]) -> ndarray:
+        if look.what == "scores":
+            return np.array(self.model.scores(examples, look.task), dtype=np.float64)
+        return np.stack([state.numpy() for state in self.model.states(examples, look.task)])
+
+    def place(self, stage: int, task: str, name: str, ending: str) -> Path:
+        """Where something about a task after a stage is kept."""
+        folder = self._folders.get(stage, "000-base")
+        return self.folder / folder / f"{re.sub(r'[^A-Za-z0-9.+_-]+', '-', task)}-{name}{ending}"
+
+    def made_of(self, stage: int) -> list[Any]:
+        """All that the model after a stage depends on, and how it reads."""
+        known = {record.folder: record.files for record in self.model.records}
+        record = next((r for r in self.model.records if r.index == stage), None)
+        updates = [sorted(known[name].items()) for name in (record.updates if record else ())]
+        plan = self.model.plan
+        method = [plan.config.method, plan.method.settings.model_dump(mode="json")]
+        return [
+            *(plan.base.title, plan.base.revision, self._settings),
+            *((method, updates) if stage else ()),  # the base model is the same for all
+        ]
+
+    def _place(self, look: Look) -> Path:
+        states = "" if look.what == "scores" else "-states"
+        return self.place(look.stage, look.task, f"{look.kind}{states}", ".safetensors")
+
+    def _key(self, look: Look, examples: Sequence[Example]) -> str:
+        task = examples[0].task.to_json() if examples else None
+        texts = [example.text for example in examples]
+        return digest([*self.made_of(look.stage), task, texts, look.what])
+
+
+def _read(place: Path, key: str) -> ndarray | None:
+    """What a file holds, if it was made of this; None too where it is damaged."""
+    if not place.is_file():
+        return None
+    try:
+        with safe_open(place, framework="np") as file:
+            if (file.metadata() or {}).get("made_of") != key:
+                return None
+            [name] = file.keys()
+            return file.get_tensor(name)
+    except (SafetensorError, ValueError):
+        return None

@@ -1,0 +1,79 @@
+"""What comes back of a task after a few steps on a few of its examples, on a copy of the model."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from nlora.data.task import digest, sample
+from nlora.evaluation.answers import among_labels, exact_match
+from nlora.explain.asked import Learned
+from nlora.explain.looks import Looks
+from nlora.explain.texts import SEED
+from nlora.methods.context import Stage
+from nlora.plan.budgets import at_stage
+from nlora.store.atomic import write_json
+from nlora.training.loop import train
+
+if TYPE_CHECKING:
+    from nlora.continual.model import ContinualModel
+
+STEPS = 10
+"""Optimiser steps, each on all of the examples."""
+
+
+def relearned(
+    looks: Looks, tasks: Sequence[Learned], count: int
+) -> dict[str, dict[str, float | None]]:
+    """By task learned before the last stage, the right answers in per cent (`free`, `among`) after
+    `STEPS` more steps on `count` of its training examples.
+
+    The method learns them as one more stage, at its own learning rate; nothing of that stays in the
+    model or its folder but these. Tasks without training examples are left out.
+    """
+    model = looks.model
+    last = len(model.records)
+    found = {}
+    for known in tasks:
+        if known.data.train and known.stage < last:
+            found[known.data.name] = _kept(looks, known, count, last)
+    return found
+
+
+def _kept(looks: Looks, known: Learned, count: int, last: int) -> dict[str, float | None]:
+    """The shares from their file, or measured."""
+    model = looks.model
+    data = replace(known.data, train=sample(known.data.train, count, SEED), dev=())
+    key = digest([looks.made_of(last), data.fingerprint(), STEPS])
+    place = looks.place(last, known.data.name, f"relearned-{count}", ".json")
+    if place.is_file():
+        value = json.loads(place.read_text(encoding="utf-8"))
+        if value.get("made_of") == key:
+            return value["right"]
+    model.progress.message(f"learning {count} examples of {known.data.name} again")
+    right = _relearned(model, data, last)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    write_json(place, {"made_of": key, "right": right})
+    return right
+
+
+def _relearned(model: "ContinualModel", data: Any, last: int) -> dict[str, float | None]:
+    plan, _ = at_stage(model.plan, last + 1)
+    plan.method.state = model.method.state
+    size = len(data.train)
+    few = {"batch_size": size, "accumulation": 1, "epochs": STEPS}
+    run = plan.run.model_copy(update=few)
+    stage = Stage(last + 1, f"{data.name} again", (data,), seed=SEED)
+    try:
+        with TemporaryDirectory() as logs:
+            train(plan.method, model.context(stage), run, model.mixed, Path(logs))
+        answers = model.asked.tested(data.test)
+    finally:
+        model.restore()
+    likely = among_labels(answers)
+    return {
+        "free": exact_match(answers),
+        "among": None if likely is None else exact_match(likely),
+    }

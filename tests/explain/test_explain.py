@@ -1,0 +1,172 @@
+"""`nlora explain` of runs of a tiny model, from their folders."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from nlora.cli.app import app
+from nlora.continual.model import ContinualModel
+from nlora.errors import NloraError
+from nlora.explain.asked import Options
+from nlora.explain.explain import explain
+from nlora.explain.parts import PARTS
+from nlora.explain.sources import NEUTRAL
+from nlora.store.directory import ModelDirectory
+from tests.runs import Listener, tree, write_stream
+
+FEW = Options(texts=6, probe=24)
+
+
+@pytest.fixture(scope="module")
+def explained(finished, tmp_path_factory):
+    """The copy of a run, what was found of it, and what was told meanwhile."""
+    folder = tmp_path_factory.mktemp("explained")
+    out = shutil.copytree(finished("seq-lora").out, folder / "out")
+    (folder / "lines.txt").write_text("".join(f"a line of number {i}\n" for i in range(9)))
+    watch = Listener()
+    asked = Options(texts=6, probe=24, neutral=folder / "lines.txt", relearn=6)
+    return out, asked, explain(out, asked, watch), watch
+
+
+def call(*arguments):
+    return CliRunner().invoke(app, [str(a) for a in arguments], prog_name="nlora")
+
+
+def when(task, moment):
+    [found] = [reading for reading in task["readings"] if reading["when"] == moment]
+    return found
+
+
+def test_readings_are_the_run_s_own_figures(explained):
+    out, _, found, _ = explained
+    first, last = ModelDirectory(out).stages()
+    colour = found["tasks"]["colour"]
+    for record, moment in ((first, "right after it"), (last, "later")):
+        reading = when(colour, moment)
+        assert reading["free"] == pytest.approx(record.accuracy["colour"])
+        assert reading["among"] == pytest.approx(record.among_labels["colour"])
+        assert reading["off_list"] == pytest.approx(record.off_list["colour"])
+    assert (
+        when(colour, "never learned")["free"] == ModelDirectory(out).zero_shot().accuracy["colour"]
+    )
+    assert "later" not in [reading["when"] for reading in found["tasks"]["animal"]["readings"]]
+
+
+def test_parts_add_up_to_the_loss_by_the_protocol(explained):
+    out, _, found, _ = explained
+    first, last = ModelDirectory(out).stages()
+    [lost] = found["tasks"]["colour"]["lost"]
+    loss = first.accuracy["colour"] - last.accuracy["colour"]
+    assert loss > 0
+    assert lost["loss"] == pytest.approx(loss)
+    assert sum(lost["parts"].values()) == pytest.approx(loss)
+    each = lost["by_example"]
+    assert 100 * (each["lost"] - each["won"]) / 6 == pytest.approx(loss)
+    assert sum(each[part] for part in PARTS) == each["lost"]
+    assert found["over_tasks"]["parts"] == pytest.approx(lost["parts"])
+
+
+def test_every_source_that_was_asked_for_is_there(explained):
+    _, _, found, _ = explained
+    sources = set(when(found["tasks"]["colour"], "later")["matched"])
+    assert sources == {
+        *("train", "test", "contextual"),
+        *(
+            f"{kind}: {v}{m}"
+            for kind in NEUTRAL
+            for v in ("shares", "answers")
+            for m in ("", ", matched")
+        ),
+    }
+    kept = found["over_tasks"]["kept"]["base"]
+    assert set(kept) == sources
+    assert set(found["relearned"]) == {"colour"}
+
+
+def test_what_was_measured_is_not_measured_again_and_the_run_is_as_it_was(explained, finished):
+    out, asked, found, watch = explained
+    assert "asking" in watch.titles
+    again = Listener()
+    assert (
+        explain(out, asked, again)
+        == found
+        == json.loads((out / "explain/explained.json").read_text())
+    )
+    assert again.titles == []
+    whole = tree(out)
+    assert {n: b for n, b in whole.items() if not n.startswith("explain/")} == tree(
+        finished("seq-lora").out
+    )
+    place = out / "explain" / "001-colour" / "colour-self.safetensors"
+    place.write_bytes(b"damaged")
+    half = Listener()
+    assert explain(out, asked, half) == found
+    assert half.titles == ["asking"]
+    assert tree(out) == whole
+
+
+def test_a_stage_stands_with_all_that_was_known_then(finished):
+    model = ContinualModel.open(finished("seq-lora").out)
+    tests = model.stream[0].test
+    now = model.scores(tests, "colour")
+    with model.standing(1):
+        assert model.stage_of("animal") is None
+        then = model.scores(tests, "colour")
+    with model.standing(0):
+        assert model.stage_of("colour") is None
+    assert model.stage_of("animal") == 2
+    assert model.scores(tests, "colour") == now
+    assert np.abs(np.array(then) - now).max() > 0.1
+
+
+def test_a_model_per_task_has_lost_nothing(finished, tmp_path):
+    out = shutil.copytree(finished("per-task").out, tmp_path / "out")
+    found = explain(out, FEW)
+    [lost] = found["tasks"]["colour"]["lost"]
+    assert lost["parts"] == dict.fromkeys(PARTS, 0.0)
+    assert lost["kept"]["base"]["train"]["value"] in (None, 100.0)
+
+
+def test_without_its_training_examples_parts_are_matched_on_the_test_texts(finished, tmp_path):
+    out = shutil.copytree(finished("seq-lora").out, tmp_path / "out")
+    watch = Listener()
+    found = explain(out, FEW, watch, stream=str(tmp_path / "gone.yaml"))
+    [lost] = found["tasks"]["colour"]["lost"]
+    assert lost["matched_by"] == "test"
+    assert lost["parts"]["inaccessible"] is None
+    assert any("no training examples" in line for line in watch.messages)
+    other = write_stream(tmp_path, "colour", "animal", train=6)
+    found = explain(out, FEW, watch, stream=str(other))
+    assert found["tasks"]["colour"]["lost"][0]["matched_by"] == "test"
+    assert any("not the examples that it was learned from" in line for line in watch.messages)
+
+
+def test_the_command_prints_tables_writes_files_and_refuses_in_one_line(explained, tmp_path):
+    out, asked, found, _ = explained
+    same = ["explain", out, "--texts", 6, "--probe", 24, "--neutral", asked.neutral]
+    shown = call(*same, "--out", tmp_path / "tables")
+    assert shown.exit_code == 0, shown.output
+    assert "What was lost since it was learned" in shown.output
+    names = {path.name for path in (tmp_path / "tables").iterdir()}
+    assert {"losses.md", "losses.csv", "sources.csv", "ways.md", "readings.md"} <= names
+    assert json.loads(call(*same, "--json").stdout)["tasks"] == found["tasks"]
+    refused = {
+        "did you mean 'train'": ["explain", out, "--kinds", "trian"],
+        "give --neutral FILE": ["explain", out, "--kinds", "neutral"],
+        "holds no model": ["explain", tmp_path / "nothing"],
+        "no such file": ["explain", out, "--neutral", tmp_path / "nothing"],
+        "different lines and 100 texts": ["explain", out, "--neutral", asked.neutral],
+        "must be at least 1": ["explain", out, "--texts", 0],
+    }
+    for said, line in refused.items():
+        result = call(*line)
+        assert result.exit_code == 2, line
+        assert said in result.output
+
+
+def test_a_kind_of_text_that_is_none_is_refused():
+    with pytest.raises(NloraError, match="unknown kind of text"):
+        Options(kinds=("books",)).checked()
