@@ -207,6 +207,10 @@ def show_results(results: dict[str, Any], title: str = "") -> None:
         shown.insert(1, ["average accuracy among labels", among["average_accuracy"]])
     if off := results.get("off_list"):
         shown.append(["answers off the list (%)", off["average"]])
+    for name, value in results.get("kl", {}).items():
+        if name != "matrix" and value is not None:
+            told = {"own": "own task", "earlier": "earlier tasks", "only_tested": "only tested"}
+            shown.append([f"KL to the model before, {told[name]}", f"{value:.3f}"])
     shown.append(["seconds", round(results["seconds"])])
     shown.append(["peak memory (MB)", results["peak_memory_bytes"] // 1_000_000])
     show("", ["metric", "value"], shown)

@@ -19,7 +19,7 @@ from nlora.store.directory import ModelDirectory, StageRecord
 THRESHOLDS = ("0.1rms", "1e-3")
 """Of collisions: relative to each matrix' own size, and absolute."""
 
-_BESIDE = {"among_labels"}
+_BESIDE = {"among_labels", "measure_kl"}
 """Settings that decide only what is measured beside the results."""
 
 _CONFIGURATION = ("method", "tasks", "seed", "max_train", "max_eval", "evaluate", "settings")
