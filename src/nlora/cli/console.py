@@ -211,6 +211,10 @@ def show_results(results: dict[str, Any], title: str = "") -> None:
     if off := results.get("off_list"):
         name = f"answers off the list (%){in_words(fewer(results, 'off_list'))}"
         shown.append([name, off["average"]])
+    for name, value in results.get("kl", {}).items():
+        if name != "matrix" and value is not None:
+            told = {"own": "own task", "earlier": "earlier tasks", "only_tested": "only tested"}
+            shown.append([f"KL to the model before, {told[name]}", f"{value:.3f}"])
     shown.append(["seconds", round(results["seconds"])])
     shown.append(["peak memory (MB)", results["peak_memory_bytes"] // 1_000_000])
     show("", ["metric", "value"], shown)

@@ -17,7 +17,7 @@ def table(
         typer.Option(
             "--table",
             help="accuracy (Tables 1, 2 and 4 of the paper), metrics, differences, orthogonality "
-            "(Table 3), collisions, ratios (Figure 1c), cost; repeat for more.  [default: all]",
+            "(Table 3), collisions, ratios (Figure 1c), kl, cost; repeat for more.  [default: all]",
         ),
     ] = None,
     form: Annotated[

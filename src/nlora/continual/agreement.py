@@ -11,7 +11,7 @@ from nlora.continual.tasks import answerable_tasks
 from nlora.data.task import digest
 from nlora.errors import NloraError
 from nlora.plan.budgets import LIMITS, own_settings, without_limits
-from nlora.plan.config import stored_config, with_todays_names
+from nlora.plan.config import LATER, stored_config, with_todays_names
 from nlora.plan.resolve import Plan, resolve
 from nlora.store.directory import ModelDirectory, StageRecord
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _NOT_COMPARED = ("data", "plugin", "stream")
 """Paths and names: the tasks and the fingerprints of their data are compared instead."""
 
-_FREE = ("checkpoint_every",)
+_FREE = ("checkpoint_every", "measure_kl")
 """Settings that no number depends on: they may differ from start to start."""
 
 
@@ -57,7 +57,8 @@ def check_plan(plan: Plan, directory: ModelDirectory, tasks: Sequence[str] | Non
         pairs["tasks"] = (stored.get("tasks"), list(tasks))
     old, new = with_todays_names(stored.get("settings", {})), plan.settings()
     # Newer settings than the directory has have their default.
-    pairs |= {name: (old[name], new.get(name)) for name in old if name not in (*own, *_FREE)}
+    for name in [n for n in {**LATER, **old} if n not in (*own, *_FREE)]:
+        pairs[name] = old.get(name, LATER.get(name)), new.get(name, LATER.get(name))
     different = [f"{name} {a!r}, not {b!r}" for name, (a, b) in pairs.items() if a != b]
     if different:
         shown = "; ".join(different[:3]) + ("; …" if len(different) > 3 else "")

@@ -1,6 +1,6 @@
 """The model in memory, asked: greedy answers, the most likely label, and how likely each is."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -15,6 +15,7 @@ from nlora.evaluation.among import answers_and_log_likelihoods, log_likelihoods,
 from nlora.evaluation.answers import Prediction, answer
 from nlora.evaluation.metrics import OF_LABELS
 from nlora.evaluation.states import answer_states
+from nlora.fast.logits import answer_logits
 from nlora.plan.settings import RunSettings
 from nlora.progress import Progress
 
@@ -61,6 +62,13 @@ class Asked:
         asked = self.adapter.model, self.encoder, examples
         with self._autocast():
             return list(answer_states(*asked, self.run.eval_tokens, self.progress.advance))
+
+    @torch.inference_mode()
+    def logits(self, batch: Mapping[str, Any]) -> Tensor:
+        """At the answer tokens of a batch, (n, vocabulary)."""
+        self.adapter.model.eval()
+        with self._autocast():
+            return answer_logits(self.adapter.model, batch).logits
 
     def _among_labels(self) -> bool:
         """Whether tests measure the most likely labels too, as the settings and the model say."""

@@ -24,6 +24,7 @@ from nlora.continual.building import (
     weights_dtype,
 )
 from nlora.continual.commit import commit, record_of
+from nlora.continual.movement import moved
 from nlora.data.comparing import punctuated, to_tell_apart
 from nlora.data.messages import conversation
 from nlora.data.task import Example, Task, TaskData
@@ -205,10 +206,15 @@ class ContinualModel:
         )
         record.updates = [*(earlier[:-1] if self.adapter.replaces else earlier), record.folder]
         self.records.append(record)
+        record.seconds = {"training": trained.earlier_seconds + done - started}
+        if self.plan.run.measure_kl:
+            known = [d for d in tested if d.only_tested or self.stage_of(d.name) is not None]
+            record.kl = moved(self, stage.index, known)
+            measured = time.perf_counter()
+            record.seconds["kl"], done = measured - done, measured
         answers = self.evaluate(tested)
         record.accuracy = self.measured(answers)
         self._tell_routes(record)
-        record.seconds = {"training": trained.earlier_seconds + done - started}
         accepted = self.method.accept(ctx, before, record.accuracy)
         if not accepted:
             answers = self._reject(record, earlier, tested)
@@ -226,7 +232,9 @@ class ContinualModel:
 
         The update stays in the stage's folder, and no manifest names it.
         """
-        record.notes["rejected"] = {"accuracy": record.accuracy}
+        moved_by = {"kl": record.kl} if record.kl else {}
+        record.notes["rejected"] = {"accuracy": record.accuracy, **moved_by}
+        record.kl = {}
         record.updates = earlier
         self.method.state = self._state_after(self.records[:-1])
         with self.adapter.after([self.directory.update_path(name) for name in earlier]):

@@ -1,6 +1,7 @@
 """`results.json`: what the committed stages say together."""
 
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Any
 
 from nlora.evaluation.matrix import Row, average_accuracy, summary
@@ -17,7 +18,8 @@ def results(directory: ModelDirectory, tasks: Sequence[str], method: str) -> dic
     row and counts in no metric. Tasks that are only tested have columns, and what they lost is in
     `only_tested`; the metrics leave them out. `among_labels` has the same matrix and metrics where
     the answer is the most likely label, `off_list` the share of answers that are no label; both
-    are of tasks with labels, which they name (`averaged`) where others have none.
+    are of tasks with labels, which they name (`averaged`) where others have none. `kl`, where it was
+    measured, is how far each stage moved the model.
     """
     records = directory.stages()
     zero = directory.zero_shot()
@@ -48,6 +50,7 @@ def results(directory: ModelDirectory, tasks: Sequence[str], method: str) -> dic
         **metrics,
         **_among_labels(records, zero, tasks, listed, len(listed) == len(learned), some),
         **_off_list(records, zero, tasks, listed, some),
+        **_moved(records, tasks),
         **({"only_tested": untrained} if untrained else {}),
         **({"routing": records[-1].notes["routing"]} if _routed(records) else {}),
         "seconds": sum(sum(record.seconds.values()) for record in everything),
@@ -95,6 +98,27 @@ def _off_list(
     average = average_accuracy([[row[c] for c in listed] for row in matrix])
     zero_shot = [zero.off_list.get(task) for task in tasks] if zero else None
     return {"off_list": {"zero_shot": zero_shot, "matrix": matrix, "average": average, **some}}
+
+
+def _moved(records: Sequence[StageRecord], tasks: Sequence[str]) -> dict[str, Any]:
+    """KL(before ‖ after) by stage and task, and its means: on a stage's own tasks, on those that
+    were learned before it, and on those that are only tested. Each stage counts the same."""
+    if not any(record.kl for record in records):
+        return {}
+    kinds: dict[str, list[float]] = {"own": [], "earlier": [], "only_tested": []}
+    learned: set[str] = set()
+    for record in records:
+        own = {known["name"] for known in record.tasks}
+        for kind, names in (
+            ("own", record.kl.keys() & own),
+            ("earlier", record.kl.keys() & learned - own),
+            ("only_tested", record.kl.keys() - learned - own),
+        ):
+            if names:
+                kinds[kind].append(fmean(record.kl[name] for name in names))
+        learned |= own
+    means = {kind: fmean(values) if values else None for kind, values in kinds.items()}
+    return {"kl": {"matrix": [[r.kl.get(task) for task in tasks] for r in records], **means}}
 
 
 def _only_tested(zero: StageRecord | None, task: str) -> bool:

@@ -21,6 +21,9 @@ DERIVED = ("format", "base", "tasks", "versions", "sha256")
 
 RENAMED = {"carrier": "adapter"}
 """Settings that had another name in nlora 0.1, and the one they have now."""
+LATER: dict[str, Any] = {"checkpoint_every": "10min", "measure_kl": False}
+"""Settings that there were not always, and the value at which they leave no trace: configurations
+and their hashes are then what they were before."""
 RENAMED_VALUES = {("routing", "told"): "task"}
 """Likewise values of settings."""
 
@@ -77,6 +80,16 @@ def with_todays_names(settings: Mapping[str, Any]) -> dict[str, Any]:
         if found.get(name) == old:
             found[name] = new
     return found
+
+
+def told(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings without those of `LATER` that have the value which leaves no trace.
+
+    >>> told({"rank": 8, "measure_kl": False})
+    {'rank': 8}
+    """
+    missing = object()
+    return {name: v for name, v in settings.items() if LATER.get(name, missing) != v}
 
 
 def parse_config(values: dict[str, Any], source: str) -> RunConfig:

@@ -21,7 +21,7 @@ from nlora.errors import Faults, NloraError, unknown
 from nlora.methods.base import ONE_PER_STAGE, Method
 from nlora.methods.registry import Entry, setting_error
 from nlora.methods.registry import method as entry_of
-from nlora.plan.config import RunConfig
+from nlora.plan.config import RunConfig, told
 from nlora.plan.given import check_goes_on, check_names, known_task, settings_of
 from nlora.plan.settings import RunSettings
 
@@ -45,9 +45,9 @@ class Choice:
     run: RunSettings
 
     def settings(self) -> dict[str, Any]:
-        """All settings, flat, as `model.json` holds them."""
+        """All settings, flat, as `model.json` holds them (`plan.config.told`)."""
         own = self.method.settings.model_dump(mode="json")
-        return {**self.run.model_dump(mode="json"), **own}
+        return told({**self.run.model_dump(mode="json"), **own})
 
     def check_lists(self, stages: int, exactly: bool = True) -> None:
         """Raise NloraError if a setting lists values for another number of stages.

@@ -80,6 +80,11 @@ class RunSettings(AdapterSettings):
         description="tests also measure the accuracy of the most likely label; auto: where the "
         "model can read each prompt once for it",
     )
+    measure_kl: bool = Field(
+        False,
+        description="after each stage: how far it moved the model, as the KL divergence between "
+        "before and after at answers, by task",
+    )
     prompt: PromptForm = Field(
         "paper", description="paper: no data set name; released: with the Task/Dataset prefix"
     )

@@ -7,11 +7,12 @@ from nlora.errors import NloraError, unknown
 from nlora.report.accuracy import accuracy, metrics
 from nlora.report.cost import cost
 from nlora.report.differences import differences
+from nlora.report.movement import movement
 from nlora.report.overlap import collisions, overlaps, ratios
 from nlora.report.runs import Section, sections
 from nlora.report.table import Table
 
-KEYS = ("accuracy", "metrics", "differences", "orthogonality", "collisions", "ratios", "cost")
+KEYS = ("accuracy", "metrics", "differences", "orthogonality", "collisions", "ratios", "kl", "cost")
 
 BASELINE = "inc-lora"
 
@@ -49,6 +50,7 @@ def _of(section: Section, keys: Sequence[str], baseline: str) -> list[Table]:
         "orthogonality": lambda: overlaps(section),
         "collisions": lambda: collisions(section),
         "ratios": lambda: ratios(section, baseline),
+        "kl": lambda: movement(section),
         "cost": lambda: cost(section),
     }
     return [table for key in keys if (table := make[key]()) is not None]

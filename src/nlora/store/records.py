@@ -47,6 +47,9 @@ class StageRecord(Kind):
     says, by task that has labels."""
     off_list: dict[str, float] = Field(default_factory=dict)
     """Per cent of answers that are none of the task's labels, by task that has labels."""
+    kl: dict[str, Finite] = Field(default_factory=dict)
+    """By task, how far the stage moved the model: the mean KL(before ‖ after) in nats at answers,
+    where it was measured."""
     tested: dict[str, int] = Field(default_factory=dict)
     by_label: dict[str, Any] = Field(default_factory=dict)
     """By task and label: precision, recall, support, and what its examples were answered with."""

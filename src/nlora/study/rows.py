@@ -19,7 +19,7 @@ from nlora.store.records import AnswerRow, StepRow
 THRESHOLDS = ("0.1rms", "1e-3")
 """Of collisions: relative to each matrix' own size, and absolute."""
 
-_BESIDE = {"among_labels", "checkpoint_every"}
+_BESIDE = {"among_labels", "checkpoint_every", "measure_kl"}
 """Settings that decide nothing of the results, only what is measured or kept beside them."""
 
 _CONFIGURATION = ("method", "tasks", "seed", "max_train", "max_eval", "evaluate", "settings")
