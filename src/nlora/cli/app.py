@@ -20,6 +20,7 @@ from nlora.cli import (
     demo,
     env,
     export,
+    history,
     learn,
     methods,
     models,
@@ -142,6 +143,7 @@ app.command("run")(run.run)
 app.command("learn")(learn.learn)
 app.command("predict")(predict.predict)
 app.command("export")(export.export)
+app.command("history")(history.history)
 app.command("compare")(compare.compare)
 app.command("table")(table.table)
 app.command("analyze")(analyze.analyze)

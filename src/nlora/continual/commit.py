@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ def commit(
         record.notes["reading"] = read
     record.peak_memory_bytes = peak_memory()
     record.versions = versions()
+    record.finished = datetime.now(UTC).isoformat(timespec="seconds")
 
     def write(folder: Path) -> None:
         draft_text(folder / "predictions.jsonl", _jsonl(_answer_rows(answers)))

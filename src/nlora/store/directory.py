@@ -32,6 +32,7 @@ from nlora.checksum import sha256
 from nlora.errors import NloraError
 from nlora.store.atomic import draft_text, indented, naming, new_folder, write_json, write_text
 from nlora.store.records import (
+    VALUES,
     StageRecord,
     check_manifests,
     read_json,
@@ -187,6 +188,17 @@ class ModelDirectory:
                 row = json.loads(line)
                 found.setdefault(row["task"], []).append(row)
         return found
+
+    def remembered(self, record: StageRecord) -> dict[str, Any]:
+        """What the method remembered after a stage, without its tensors; none of earlier versions.
+
+        Raises NloraError if the file was changed.
+        """
+        name = f"state/{VALUES}"
+        if name not in record.files:
+            return {}
+        self._verify(record, name)
+        return read_json(self.stage_path(record) / name)
 
     def update_paths(
         self, stage: int | None = None, known: Sequence[StageRecord] | None = None

@@ -15,6 +15,8 @@ from nlora.store.atomic import indented
 FORMAT = 2
 """From 2 on a record has its hash."""
 SEAL = "sha256"
+VALUES = "state.json"
+"""What a method remembers but for its tensors (`store.state`)."""
 _NEEDED = ("index", "name", "updates", "accuracy", "files")
 """What the records of every version have."""
 
@@ -51,6 +53,8 @@ class StageRecord(BaseModel):
     """By task and label: precision, recall, support, and what its examples were answered with."""
     notes: dict[str, Any] = Field(default_factory=dict)
     """What the method and its adapter recorded, such as the measured weight of a penalty."""
+    finished: str = ""
+    """When it was committed, in UTC (ISO 8601); earlier versions did not say."""
     seconds: dict[str, float] = Field(default_factory=dict)
     peak_memory_bytes: int = 0
     versions: dict[str, str] = Field(default_factory=dict)
