@@ -19,6 +19,7 @@ from nlora.cli import (
     data,
     demo,
     env,
+    evaluate,
     export,
     history,
     learn,
@@ -142,6 +143,7 @@ app.command("demo")(demo.demo)
 app.command("run")(run.run)
 app.command("learn")(learn.learn)
 app.command("predict")(predict.predict)
+app.command("evaluate")(evaluate.evaluate)
 app.command("export")(export.export)
 app.command("history")(history.history)
 app.command("compare")(compare.compare)

@@ -104,10 +104,10 @@ class ContinualModel:
         directory = ModelDirectory(path)
         return cls.begin(stored_plan(directory), directory, progress)
 
-    def restore(self) -> None:
-        """Bring the model to where the last committed stage left it."""
-        self.records = self.directory.stages()
-        self.adapter.load(self.directory.update_paths())
+    def restore(self, stage: int | None = None) -> None:
+        """Bring the model to where a committed stage left it, the last by default; 0: the base."""
+        self.records = self.directory.stages()[:stage]
+        self.adapter.load(self.directory.update_paths(stage))
         self.method.state = self._state_after(self.records)
 
     def _state_after(self, records: Sequence[StageRecord]) -> Any:
@@ -136,6 +136,12 @@ class ContinualModel:
             if any(known["name"] == task for known in record.tasks):
                 return record.index
         return None
+
+    def own_stage(self, task: str) -> int | None:
+        """The stage whose model answers a task that is named; none where that was not accepted."""
+        stage = self.stage_of(task)
+        rejected = stage is not None and "rejected" in self.records[stage - 1].notes
+        return None if rejected else stage
 
     @contextmanager
     def after(self, stage: int) -> Iterator[None]:
@@ -226,16 +232,18 @@ class ContinualModel:
         tasks = {data.name: data.task for data in self.stream}
         return {name: self.method.metric(tasks[name])(rows) for name, rows in answers.items()}
 
-    def evaluate(self, tasks: Sequence[TaskData]) -> Answers:
+    def evaluate(self, tasks: Sequence[TaskData], named: bool = False) -> Answers:
         """The model's answers to the test examples of each task, by greedy decoding.
 
-        Of a task with labels they have the most likely one too, if the settings say so.
+        Of a task with labels they have the most likely one too, if the settings say so. With
+        `named` a method that chooses a stage by the input is told the task's.
         """
         answers = {}
         self._routes_taken.clear()
         with shown(self.progress, "evaluation", sum(len(data.test) for data in tasks)):
             for data in tasks:
-                found = self._routed(data.test, data.name, None, self.asked.tested)
+                stage = self.own_stage(data.name) if named else None
+                found = self._routed(data.test, data.name, stage, self.asked.tested)
                 counts = punctuated(to_tell_apart(data.task, data.test))
                 answers[data.name] = [replace(p, punctuated=counts) for p in found]
         return answers

@@ -1,8 +1,10 @@
 """The tasks that a model directory has learned, as it kept them."""
 
+from collections.abc import Sequence
+
 from nlora.data.task import Example, Task, TaskData
-from nlora.errors import NloraError
-from nlora.store.directory import ModelDirectory
+from nlora.errors import NloraError, unknown
+from nlora.store.directory import ModelDirectory, StageRecord
 
 
 def learned_tasks(directory: ModelDirectory) -> list[TaskData]:
@@ -41,3 +43,20 @@ def answerable_tasks(directory: ModelDirectory) -> list[TaskData]:
     if not learned:
         raise NloraError(f"{directory.path} has learned no task yet")
     return learned
+
+
+def stage_number(records: Sequence[StageRecord], asked: str) -> int:
+    """The number of the stage that is asked for by its number, name or folder; 0 is before all.
+
+    Raises NloraError if there is none, or if there are several of that name.
+    """
+    if asked.isdecimal() and int(asked) <= len(records):
+        return int(asked)
+    found = [r.index for r in records if asked in (r.name, r.folder)]
+    if len(found) > 1:
+        numbers = ", ".join(map(str, found))
+        raise NloraError(f"several stages are called '{asked}': name one by its number, {numbers}")
+    if not found:
+        numbers = [str(record.index) for record in records]
+        raise unknown("stage", asked, ["0", *numbers, *(record.name for record in records)])
+    return found[0]
