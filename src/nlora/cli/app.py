@@ -26,6 +26,7 @@ from nlora.cli import (
     methods,
     models,
     predict,
+    rollback,
     run,
     streams,
     study,
@@ -146,6 +147,8 @@ app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
 app.command("export")(export.export)
 app.command("history")(history.history)
+app.command("rollback")(rollback.rollback)
+app.command("prune")(rollback.prune)
 app.command("compare")(compare.compare)
 app.command("table")(table.table)
 app.command("analyze")(analyze.analyze)

@@ -32,7 +32,7 @@ def history(
     lost = [list(task.values()) for task in found["only_tested"]]
     if lost:
         show("", ["only tested", "before training", "now"], lost)
-    for line in _kept(found["kept"]):
+    for line in [*_kept(found["kept"]), *map(_undone, found["undone"])]:
         out.print(line, markup=False, highlight=False)
 
 
@@ -60,6 +60,10 @@ def _kept(kept: dict[str, dict[str, int]]) -> list[str]:
             each = ", ".join(f"{task} {count}" for task, count in counts.items())
             lines.append(f"kept: {sum(counts.values())} {words[kind]} ({each})")
     return lines or ["kept: no example"]
+
+
+def _undone(rollback: dict[str, Any]) -> str:
+    return f"set aside (rollback {rollback['number']}): {', '.join(rollback['stages'])}"
 
 
 def _mb(size: int) -> str:

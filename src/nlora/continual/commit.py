@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from nlora.machine import peak_memory, versions
 from nlora.methods.context import Stage
 from nlora.store.atomic import draft_text
 from nlora.store.directory import StageRecord
+from nlora.store.records import now
 from nlora.store.state import write_state
 
 
@@ -54,7 +54,7 @@ def commit(
         record.notes["reading"] = read
     record.peak_memory_bytes = peak_memory()
     record.versions = versions()
-    record.finished = datetime.now(UTC).isoformat(timespec="seconds")
+    record.finished = now()
 
     def write(folder: Path) -> None:
         draft_text(folder / "predictions.jsonl", _jsonl(_answer_rows(answers)))

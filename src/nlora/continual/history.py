@@ -13,7 +13,8 @@ from nlora.store.directory import ModelDirectory, StageRecord
 
 
 def history(directory: ModelDirectory) -> dict[str, Any]:
-    """The life of a model: `stages` in order, `only_tested` tasks, and what is `kept` of data.
+    """The life of a model: `stages` in order, `only_tested` tasks, what is `kept` of data, and
+    rollbacks that can be `undone`.
 
     Of each stage when it was committed, its data, the accuracy of its tasks then and now with what
     was forgotten (the best since then minus now), and its size. Neither model nor updates are read.
@@ -31,6 +32,10 @@ def history(directory: ModelDirectory) -> dict[str, Any]:
         "stages": [_stage(directory, records, record) for record in records],
         "only_tested": [_only_tested(zero, records, t["name"]) for t in zero.tasks] if zero else [],
         "kept": kept(directory),
+        "undone": [
+            {"number": int(one.path.name), "stages": list(one.stages), "when": one.when}
+            for one in directory.undone.rollbacks()
+        ],
     }
 
 

@@ -19,8 +19,13 @@ def results(directory: ModelDirectory, tasks: Sequence[str], method: str) -> dic
     the answer is the most likely label, `off_list` the share of answers that are no label; both
     are of tasks with labels.
     """
-    records = directory.stages()
-    zero = directory.zero_shot()
+    return results_of(directory.stages(), directory.zero_shot(), tasks, method)
+
+
+def results_of(
+    records: Sequence[StageRecord], zero: StageRecord | None, tasks: Sequence[str], method: str
+) -> dict[str, Any]:
+    """`results` of these records."""
     everything = [*([zero] if zero else []), *records]
     matrix = [_row(record, tasks) for record in records]
     zero_shot = _row(zero, tasks) if zero else None
@@ -52,6 +57,17 @@ def results(directory: ModelDirectory, tasks: Sequence[str], method: str) -> dic
         "seconds": sum(sum(record.seconds.values()) for record in everything),
         "peak_memory_bytes": max((r.peak_memory_bytes for r in everything), default=0),
     }
+
+
+def columns(
+    directory: ModelDirectory, records: Sequence[StageRecord], zero: StageRecord | None
+) -> list[str]:
+    """The tasks that the results of these records are about: a run's, or what was learned."""
+    planned = list(directory.config().get("tasks") or [])
+    learned = list(dict.fromkeys(t["name"] for record in records for t in record.tasks))
+    if set(learned) <= set(planned):
+        return planned
+    return [*learned, *(t["name"] for t in (zero.tasks if zero else []))]
 
 
 def _listed(records: Sequence[StageRecord], task: str) -> bool:

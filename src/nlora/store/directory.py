@@ -8,6 +8,7 @@
         predictions.jsonl   every answer given in the evaluation after the stage
         update/             the update itself: a PEFT adapter, or safetensors
         state/              what the method keeps for its next stage, where it keeps anything
+    undone/             stages that were taken back (`store.undone`)
     results.json        derived from the stages
     logs/               of a tracker, where one is asked for
 
@@ -41,11 +42,12 @@ from nlora.store.records import (
     sealed,
     stage_folder,
 )
+from nlora.store.undone import Undone
 
 __all__ = ["ModelDirectory", "StageRecord", "stage_folder"]
 
 FORMAT = 1
-_OURS = {"model.json", "results.json", "stages", "logs", ".lock"}
+_OURS = {"model.json", "results.json", "stages", "undone", "logs", ".lock"}
 # What a killed process may leave: half a file (with its process's number), half a stage.
 _FILE_DRAFT = re.compile(r"\.(model|results)\.json-\d+")
 _STAGE_DRAFT = re.compile(r"\.\d{3,}-.*")
@@ -57,6 +59,7 @@ class ModelDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._stages = path / "stages"
+        self.undone = Undone(path)
         self._verified: dict[Path, tuple[int, ...]] = {}
         """Files that were found whole, as they were then: they are read once."""
 
@@ -129,6 +132,7 @@ class ModelDirectory:
         for path in self._stages.iterdir() if self._stages.is_dir() else ():
             if _STAGE_DRAFT.fullmatch(path.name) and path.is_dir():
                 shutil.rmtree(path)
+        self.undone.finish()
 
     def _remove_empty(self) -> None:
         with contextlib.suppress(OSError):  # Windows keeps a file that is open
@@ -159,7 +163,9 @@ class ModelDirectory:
         return next((r for r in self._records() if r.index == 0), None)
 
     def _records(self) -> list[StageRecord]:
-        folders = [p for p in self._stages.glob("[0-9]*") if p.is_dir()]
+        hidden = self.undone.hidden()
+        paths = (p for p in self._stages.glob("[0-9]*") if p.name not in hidden)
+        folders = [p for p in paths if p.is_dir()]
         records = [read_record(folder / "stage.json") for folder in folders]
         records.sort(key=lambda r: r.index)
         numbers = [r.index for r in records if r.index > 0]
@@ -275,7 +281,7 @@ class ModelDirectory:
 
     def results(self) -> dict[str, Any]:
         """`results.json`. Raises NloraError if it cannot be read."""
-        return read_json(self.path / "results.json")
+        return read_json(self.undone.results())
 
 
 def _read_only(folder: Path) -> bool:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
@@ -65,6 +66,11 @@ class StageRecord(BaseModel):
     def folder(self) -> str:
         """The name of the stage's folder: number and name, in characters fit for a file."""
         return stage_folder(self.index, self.name)
+
+
+def now() -> str:
+    """The time, as records have it: UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def stage_folder(index: int, name: str) -> str:
