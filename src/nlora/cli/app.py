@@ -26,6 +26,7 @@ from nlora.cli import (
     methods,
     models,
     predict,
+    remove,
     rollback,
     run,
     streams,
@@ -147,6 +148,7 @@ app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
 app.command("export")(export.export)
 app.command("history")(history.history)
+app.command("remove")(remove.remove)
 app.command("rollback")(rollback.rollback)
 app.command("prune")(rollback.prune)
 app.command("compare")(compare.compare)

@@ -35,11 +35,13 @@ def commit(
     answers: Mapping[str, Sequence[Prediction]],
     losses: Sequence[Mapping[str, float]],
     trained: Sequence[TaskData] | None,
+    update: bool = True,
 ) -> None:
     """Write a stage of a `ContinualModel`: its record, answers and losses, update and state.
 
     Without `trained` tasks there is no update: the evaluation before training, which keeps the test
-    examples of the tasks that are only tested. The main process alone writes.
+    examples of the tasks that are only tested. With `update` off the stage brings none, but a
+    state. The main process alone writes.
     """
     record.tested = {task: len(rows) for task, rows in answers.items()}
     listed = {data.name: data.task.labels for data in model.stream}
@@ -64,8 +66,9 @@ def commit(
             draft_text(folder / "test.jsonl", _jsonl(rows))
         if trained is None:
             return
-        draft_text(folder / "losses.jsonl", _jsonl(losses))
-        model.adapter.save(folder / "update")
+        if update:
+            draft_text(folder / "losses.jsonl", _jsonl(losses))
+            model.adapter.save(folder / "update")
         (folder / "state").mkdir()
         write_state(folder / "state", model.method.state)
         if not any((folder / "state").iterdir()):

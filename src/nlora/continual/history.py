@@ -10,6 +10,7 @@ from typing import Any
 
 from nlora.errors import NloraError
 from nlora.store.directory import ModelDirectory, StageRecord
+from nlora.store.records import taken_out
 
 
 def history(directory: ModelDirectory) -> dict[str, Any]:
@@ -74,7 +75,7 @@ def _stage(
         "stage": record.index,
         "name": record.name,
         "when": record.finished or _written(folder / "stage.json"),
-        "state": "not accepted" if "rejected" in record.notes else "in force",
+        "state": _state(records, record),
         "tasks": [
             {
                 "name": task["name"],
@@ -90,6 +91,12 @@ def _stage(
         "bytes": size(folder),
         "update_bytes": size(folder / "update"),
     }
+
+
+def _state(records: Sequence[StageRecord], record: StageRecord) -> str:
+    if record.folder in taken_out(records):
+        return "taken out"
+    return "not accepted" if "rejected" in record.notes else "in force"
 
 
 def _then_and_now(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from nlora import processes
 from nlora.continual.agreement import begun, check_plan, check_stages, document
 from nlora.continual.results import results
-from nlora.continual.tasks import learned_tasks, only_tested
+from nlora.continual.tasks import aligned, learned_tasks, only_tested
 from nlora.data.comparing import told
 from nlora.data.task import TaskData
 from nlora.errors import NloraError
@@ -163,7 +163,8 @@ def _learn_all(
         check_plan(plan, directory, None if extend else tasks)
     for note in dict.fromkeys(note for data in plan.stream for note in data.notes):
         progress.message(note)
-    stages, done = plan.stages(), directory.stages()
+    done = directory.stages()
+    stages = aligned(plan.stages(), done) if extend else plan.stages()
     check_stages(directory, done, stages)
     if extend:
         if len(done) == len(stages):
@@ -197,7 +198,7 @@ def _train(
     method, evaluate = plan.config.method, plan.config.evaluate
     with deterministic(plan.run.deterministic):
         model = ContinualModel.begin(plan, directory, progress)
-        stages, done = plan.stages(), len(model.records)
+        stages, done = aligned(plan.stages(), model.records), len(model.records)
         asked = [data for stage in stages[done:] for data in stage.tasks]
         check_tasks(plan, model.backbone, model.encoder, asked, progress.message)
         for line in filter(None, (told(data.task, data.test) for data in asked)):

@@ -37,6 +37,7 @@ from nlora.plan.resolve import Plan
 from nlora.plan.resolve import trained as trained_of
 from nlora.progress import NoProgress, Progress, shown
 from nlora.store.directory import ModelDirectory, StageRecord
+from nlora.store.records import taken_out
 from nlora.store.state import read_state
 
 T = TypeVar("T")
@@ -107,7 +108,7 @@ class ContinualModel:
     def restore(self, stage: int | None = None) -> None:
         """Bring the model to where a committed stage left it, the last by default; 0: the base."""
         self.records = self.directory.stages()[:stage]
-        self.adapter.load(self.directory.update_paths(stage))
+        self.adapter.load(self.directory.update_paths(stage, self.records))
         self.method.state = self._state_after(self.records)
 
     def _state_after(self, records: Sequence[StageRecord]) -> Any:
@@ -131,9 +132,10 @@ class ContinualModel:
         )
 
     def stage_of(self, task: str) -> int | None:
-        """The stage in which a task was learned, or None."""
+        """The stage in which a task was learned, or None; what was taken out is not there."""
+        out = taken_out(self.records)
         for record in self.records:
-            if any(known["name"] == task for known in record.tasks):
+            if record.folder not in out and any(known["name"] == task for known in record.tasks):
                 return record.index
         return None
 
@@ -215,6 +217,18 @@ class ContinualModel:
         with self.adapter.after([self.directory.update_path(name) for name in earlier]):
             answers = self.evaluate(tested)
         record.accuracy = self.measured(answers)
+        return answers
+
+    def take_up(self, record: StageRecord, tested: Sequence[TaskData]) -> Answers:
+        """Be the model of a record that brings no update, and be tested; the record has the scores.
+
+        The record is not committed; until it is, `restore` goes back.
+        """
+        self.records.append(record)
+        self.adapter.load(self.directory.update_paths(known=self.records))
+        answers = self.evaluate(tested)
+        record.accuracy = self.measured(answers)
+        self._tell_routes(record)
         return answers
 
     def zero_shot(self, tasks: Sequence[TaskData]) -> None:

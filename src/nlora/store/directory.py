@@ -41,6 +41,7 @@ from nlora.store.records import (
     read_text,
     sealed,
     stage_folder,
+    taken_out,
 )
 from nlora.store.undone import Undone
 
@@ -212,12 +213,15 @@ class ModelDirectory:
         """Folders of the updates that make up the model after a stage, in order.
 
         The last stage by default; none after stage 0. `known` are the records, where they were read
-        already. Raises NloraError if a file was changed or is missing.
+        already; what one of them has taken out is left out. Raises NloraError if a file was changed
+        or is missing.
         """
         records = {r.folder: r for r in (self.stages() if known is None else known)}
         if not records or stage == 0:
             return []
-        manifest = list(records.values())[-1 if stage is None else stage - 1].updates
+        out = taken_out(list(records.values()))
+        updates = list(records.values())[-1 if stage is None else stage - 1].updates
+        manifest = [name for name in updates if name not in out]
         for name in manifest:
             self.verify(records[name])
         return [self._stages / name / "update" for name in manifest]

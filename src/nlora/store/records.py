@@ -133,6 +133,11 @@ def check_manifests(folder: Path, records: Sequence[StageRecord]) -> None:
             )
 
 
+def taken_out(records: Sequence[StageRecord]) -> set[str]:
+    """The stages whose updates a later one has taken out of the model."""
+    return {name for r in records for name in r.notes.get("taken_out", {}).get("stages", [])}
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file. Raises NloraError."""
     try:
