@@ -36,7 +36,7 @@ def main() -> None:
             before = Path(folder) / "before"
             before.mkdir()
             operation.prepare(before)
-            found = list(crashes(operation.act, before, Path(folder)))
+            found = list(crashes(operation.act, before, Path(folder), operation.seen))
         count += len(found)
         wrong += sum(bool(crash.wrong) for crash in found)
         parts.append(f"\n## {name[0].upper()}{name[1:]}\n\n{_table(found)}")

@@ -1,14 +1,26 @@
 """What writes files, without a model: prepared in a folder, then done; for tests of crashes."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
+from unittest.mock import patch
 
 from nlora.backbones.downloads import Download, ensure
+from nlora.continual.taking_back import bring_back, prune, rollback
 from nlora.report import ledger
 from nlora.store.atomic import draft_text, new_folder, write_text
 from nlora.store.directory import ModelDirectory, StageRecord
 from nlora.store.locks import held
+from tests.faults import visible
+
+RESULTS = {
+    **{"tasks": ["task"], "stages": ["task"], "zero_shot": None, "accuracy_matrix": [[50.0]]},
+    **dict.fromkeys(("average_accuracy", "learning_accuracy", "forgetting")),
+    **dict.fromkeys(("backward_transfer", "forward_transfer")),
+    **{"seconds": 2.5, "peak_memory_bytes": 10},
+}
+"""What `results.json` must hold."""
 
 
 class Operation(NamedTuple):
@@ -16,6 +28,10 @@ class Operation(NamedTuple):
 
     prepare: Callable[[Path], object]
     act: Callable[[Path], object]
+    seen: Callable[[Path], dict[str, bytes]] = visible
+    """What a reader sees."""
+    at_once: bool = False
+    """Whether a reader sees what was before or what is after, and never another step."""
 
 
 def _nothing(folder: Path) -> None:
@@ -41,7 +57,7 @@ def _commit(folder: Path, index: int = 1) -> None:
             updates = [f"{i:03d}-task" for i in range(1, index + 1)]
             record = StageRecord(index=index, name="task", updates=updates)
             directory.commit(record, write)
-        directory.write_results({"average_accuracy": 50.0 + index})
+        directory.write_results({**RESULTS, "average_accuracy": 50.0 + index})
 
 
 def _begun(folder: Path) -> None:
@@ -97,6 +113,45 @@ def _damaged(folder: Path) -> None:
     (folder / "cache" / "tiny" / "model.safetensors").write_text("half")
 
 
+def _three_stages(folder: Path) -> None:
+    directory = ModelDirectory(folder / "run")
+    with directory.locked():
+        directory.write_config({"model": "m", "method": "inc-lora"})
+    for index in (1, 2, 3):
+        _commit(folder, index)
+
+
+def _as_read(folder: Path) -> dict[str, bytes]:
+    """A model directory as nlora reads it."""
+    directory = ModelDirectory(folder / "run")
+    stages = [record.folder for record in directory.stages()]
+    undone = [[one.path.name, *one.stages] for one in directory.undone.rollbacks()]
+    values = {"stages": stages, "undone": undone, "results": directory.results()}
+    return {name: json.dumps(value).encode() for name, value in values.items()}
+
+
+def _roll_back(folder: Path) -> None:
+    with patch("nlora.continual.taking_back.now", lambda: "2026-01-01T00:00:00+00:00"):
+        rollback(folder / "run", "1")
+
+
+def _bring_back(folder: Path) -> None:
+    directory = ModelDirectory(folder / "run")
+    if len(directory.stages()) == 1:
+        bring_back(folder / "run")
+    with directory.locked():  # who comes next finishes what was begun
+        pass
+
+
+def _rolled_back(folder: Path) -> None:
+    _three_stages(folder)
+    _roll_back(folder)
+
+
+def _prune(folder: Path) -> None:
+    prune(folder / "run")
+
+
 OPERATIONS: dict[str, Operation] = {
     "a directory is begun": Operation(_nothing, _begin),
     "the first stage and its results": Operation(_begin, _commit),
@@ -108,4 +163,7 @@ OPERATIONS: dict[str, Operation] = {
     "answers into a file": Operation(_nothing, _answers),
     "a download": Operation(_nothing, _fetch),
     "a download in place of a damaged one": Operation(_damaged, _fetch),
+    "two stages are taken back": Operation(_three_stages, _roll_back, _as_read, True),
+    "two stages are brought back": Operation(_rolled_back, _bring_back, _as_read, True),
+    "what was taken back is removed": Operation(_rolled_back, _prune, at_once=True),
 }

@@ -53,7 +53,7 @@ def modules_after(*lines):
     return json.loads(done.stdout.splitlines()[-1]), done.stderr
 
 
-def test_what_needs_no_model_imports_no_library_of_models(tmp_path):
+def test_what_needs_no_model_imports_no_library_of_models(tmp_path, trained):
     ledger = write(tmp_path / "ledger.jsonl", [row(stream="order-1", seed=s) for s in (0, 1)])
     found, _ = modules_after(
         ("--help",),
@@ -62,6 +62,7 @@ def test_what_needs_no_model_imports_no_library_of_models(tmp_path):
         ("streams",),
         ("models", "list"),
         ("table", ledger),
+        ("history", trained),
     )
     assert "rich" not in found["import nlora"]
     assert "typer" not in found["import nlora"]

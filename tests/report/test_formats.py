@@ -14,7 +14,8 @@ from tests.report.rows import geometry, grid, with_geometry, write
 
 @pytest.fixture
 def every(tmp_path):
-    rows = [*with_geometry(), *grid(("inc-lora",), geometry=geometry(1.0, 2.0, 3.0, 0.4))]
+    measured = {"geometry": geometry(1.0, 2.0, 3.0, 0.4), "kl": {"own": 0.5, "earlier": None}}
+    rows = [*with_geometry(), *grid(("inc-lora",), **measured)]
     found = tables([write(tmp_path / "l.jsonl", rows)])
     assert [t.key for t in found] == list(KEYS)
     return found

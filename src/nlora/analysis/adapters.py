@@ -42,7 +42,8 @@ def read_stages(path: Path) -> list[PeftAdapter]:
     """
     directory = ModelDirectory(path)
     directory.config()
-    records = directory.stages()
+    # A stage that only took an update out has none of its own.
+    records = [r for r in directory.stages() if "taken_out" not in r.notes]
     if not records:
         raise NloraError(f"{path} has no committed stage yet")
     unique = len({r.name for r in records}) == len(records)

@@ -19,13 +19,17 @@ from nlora.cli import (
     data,
     demo,
     env,
+    evaluate,
     explain,
     export,
+    history,
     learn,
     methods,
     models,
     paper,
     predict,
+    remove,
+    rollback,
     run,
     streams,
     study,
@@ -146,7 +150,12 @@ app.command("demo")(demo.demo)
 app.command("run")(run.run)
 app.command("learn")(learn.learn)
 app.command("predict")(predict.predict)
+app.command("evaluate")(evaluate.evaluate)
 app.command("export")(export.export)
+app.command("history")(history.history)
+app.command("remove")(remove.remove)
+app.command("rollback")(rollback.rollback)
+app.command("prune")(rollback.prune)
 app.command("compare")(compare.compare)
 app.command("table")(table.table)
 app.command("paper")(paper.paper)

@@ -118,6 +118,19 @@ def reading(columns: str | None, encoding: str | None, skip_bad_rows: bool) -> d
     return {name: value for name, value in given.items() if value is not None}
 
 
+def check_out(out: Path) -> None:
+    """Raise NloraError, before anything is loaded, if no file can be written there."""
+    from nlora.store.atomic import check_place
+
+    if out.is_dir():
+        raise NloraError(f"{out} is a folder; --out takes a file")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        check_place(out, size=0)
+    except OSError as error:
+        raise NloraError(f"--out {out}: {error.strerror or error}") from None
+
+
 def _read(path: Path) -> dict[str, Any]:
     """A YAML or JSON mapping; numbers such as 1e-3 are numbers in both."""
     from omegaconf import OmegaConf

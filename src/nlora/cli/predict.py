@@ -11,7 +11,6 @@ import typer
 from nlora.cli import options as o
 from nlora.cli.console import as_json, progress
 from nlora.data.messages import conversation
-from nlora.errors import NloraError
 
 if TYPE_CHECKING:
     from nlora.continual.answering import Answer
@@ -61,7 +60,7 @@ def predict(
     watch = progress()
     asked = read_texts(texts, given, encoding, watch.message)
     if out is not None:
-        _check_place(out)
+        o.check_out(out)
     found = answers(model_dir, asked, task, watch, free)
     plain = None if out is None else False
     lines = "".join(as_json(_row(a), plain=plain) + "\n" for a in found)
@@ -69,19 +68,6 @@ def predict(
         sys.stdout.write(lines)
     else:
         write_text(out, lines)
-
-
-def _check_place(out: Path) -> None:
-    """Raise NloraError, before anything is loaded, if no file can be written there."""
-    from nlora.store.atomic import check_place
-
-    if out.is_dir():
-        raise NloraError(f"{out} is a folder; --out takes a file")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        check_place(out, size=0)
-    except OSError as error:
-        raise NloraError(f"--out {out}: {error.strerror or error}") from None
 
 
 def _row(answer: Answer) -> dict[str, Any]:

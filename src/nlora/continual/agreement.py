@@ -14,6 +14,7 @@ from nlora.plan.budgets import LIMITS, own_settings, without_limits
 from nlora.plan.config import LATER, stored_config, with_todays_names
 from nlora.plan.resolve import Plan, resolve
 from nlora.store.directory import ModelDirectory, StageRecord
+from nlora.store.records import taken_out
 
 if TYPE_CHECKING:
     from nlora.methods.context import Stage
@@ -109,6 +110,15 @@ def check_stages(
 ) -> None:
     """Raise NloraError if what was learned is not the beginning of what is planned."""
     names = [record.name for record in done]
+    out = taken_out(done)
+    gone = [
+        r.name for r, stage in zip(done, planned, strict=False) if r.folder in out and stage.tasks
+    ]
+    if gone:
+        raise NloraError(
+            f"{directory.path} has had {', '.join(gone)} taken out, so it is not what a run makes; "
+            "`nlora learn` adds tasks to it"
+        )
     if names != [stage.name for stage in planned[: len(done)]]:
         raise NloraError(
             f"{directory.path} holds a different configuration: it has learned "

@@ -104,7 +104,7 @@ def answers(
     with shown(model.progress, "answers", len(texts)):
         if task is None:
             return _found(model, known, texts, free)
-        given = _given(model, known[task], texts, free, stage=_own_stage(model, task))
+        given = _given(model, known[task], texts, free, stage=model.own_stage(task))
         return [
             Answer(text, task, said, likely)
             for text, (said, likely) in zip(texts, given, strict=True)
@@ -182,13 +182,6 @@ def _found(
             known_of = (route.confidence, route.unknown, also, reason)
             found[i] = Answer(texts[i], name, said, likely, *known_of)
     return [found[i] for i in range(len(texts))]
-
-
-def _own_stage(model: ContinualModel, task: str) -> int | None:
-    """The stage whose model answers a task that is named; none where that was not accepted."""
-    stage = model.stage_of(task)
-    rejected = stage is not None and "rejected" in model.records[stage - 1].notes
-    return None if rejected else stage
 
 
 def _why(route: Route) -> str:

@@ -13,6 +13,7 @@ from nlora.machine import peak_memory, versions
 from nlora.methods.context import Stage
 from nlora.store.atomic import draft_text
 from nlora.store.directory import StageRecord
+from nlora.store.records import now
 from nlora.store.state import write_state
 
 
@@ -34,11 +35,13 @@ def commit(
     answers: Mapping[str, Sequence[Prediction]],
     losses: Sequence[Mapping[str, float]],
     trained: Sequence[TaskData] | None,
+    update: bool = True,
 ) -> None:
     """Write a stage of a `ContinualModel`: its record, answers and losses, update and state.
 
     Without `trained` tasks there is no update: the evaluation before training, which keeps the test
-    examples of the tasks that are only tested. The main process alone writes.
+    examples of the tasks that are only tested. With `update` off the stage brings none, but a
+    state. The main process alone writes.
     """
     record.tested = {task: len(rows) for task, rows in answers.items()}
     listed = {data.name: data.task.labels for data in model.stream}
@@ -53,6 +56,7 @@ def commit(
         record.notes["reading"] = read
     record.peak_memory_bytes = peak_memory()
     record.versions = versions()
+    record.finished = now()
 
     def write(folder: Path) -> None:
         draft_text(folder / "predictions.jsonl", _jsonl(_answer_rows(answers)))
@@ -62,8 +66,9 @@ def commit(
             draft_text(folder / "test.jsonl", _jsonl(rows))
         if trained is None:
             return
-        draft_text(folder / "losses.jsonl", _jsonl(losses))
-        model.adapter.save(folder / "update")
+        if update:
+            draft_text(folder / "losses.jsonl", _jsonl(losses))
+            model.adapter.save(folder / "update")
         (folder / "state").mkdir()
         write_state(folder / "state", model.method.state)
         if not any((folder / "state").iterdir()):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from nlora import processes
 from nlora.continual.agreement import begun, check_plan, check_stages, document
 from nlora.continual.results import results
-from nlora.continual.tasks import learned_tasks, only_tested
+from nlora.continual.tasks import aligned, learned_tasks, only_tested
 from nlora.data.comparing import told
 from nlora.data.task import TaskData
 from nlora.errors import NloraError
@@ -187,7 +187,8 @@ def _learn_all(
     plan = _agreed(plan, directory, extend)
     for note in dict.fromkeys(note for data in plan.stream for note in data.notes):
         progress.message(note)
-    stages, done = plan.stages(), directory.stages()
+    done = directory.stages()
+    stages = aligned(plan.stages(), done) if extend else plan.stages()
     if len(done) == len(stages) and (stages or directory.zero_shot() is not None):
         progress.message(f"{directory.path}: all {len(done)} stages are there, nothing to do")
         return _write_results(directory, tasks, plan.config.method)
@@ -202,7 +203,8 @@ def _agreed(plan: Plan, directory: ModelDirectory, extend: bool) -> Plan:
     if begun(directory):
         plan = plan.with_precision(directory.precision())
         check_plan(plan, directory, None if extend else [data.name for data in plan.stream])
-    stages, done = plan.stages(), directory.stages()
+    done = directory.stages()
+    stages = aligned(plan.stages(), done) if extend else plan.stages()
     check_stages(directory, done, stages)
     if extend:
         if len(done) == len(stages):
@@ -233,7 +235,7 @@ def _train(
     method, evaluate = plan.config.method, plan.config.evaluate
     with deterministic(plan.run.deterministic):
         model = ContinualModel.begin(plan, directory, progress)
-        stages, done = plan.stages(), len(model.records)
+        stages, done = aligned(plan.stages(), model.records), len(model.records)
         asked = [data for stage in stages[done:] for data in stage.tasks]
         check_tasks(plan, model.backbone, model.encoder, asked, progress.message)
         for line in filter(None, (told(data.task, data.test) for data in asked)):

@@ -38,6 +38,7 @@ from nlora.plan.resolve import Plan
 from nlora.plan.resolve import trained as trained_of
 from nlora.progress import NoProgress, Progress, shown
 from nlora.store.directory import ModelDirectory, StageRecord, stage_folder
+from nlora.store.records import taken_out
 from nlora.store.state import read_state
 
 T = TypeVar("T")
@@ -105,10 +106,10 @@ class ContinualModel:
         directory = ModelDirectory(path)
         return cls.begin(stored_plan(directory), directory, progress)
 
-    def restore(self) -> None:
-        """Bring the model to where the last committed stage left it."""
-        self.records = self.directory.stages()
-        self.adapter.load(self.directory.update_paths())
+    def restore(self, stage: int | None = None) -> None:
+        """Bring the model to where a committed stage left it, the last by default; 0: the base."""
+        self.records = self.directory.stages()[:stage]
+        self.adapter.load(self.directory.update_paths(stage, self.records))
         self.method.state = self._state_after(self.records)
 
     def _state_after(self, records: Sequence[StageRecord]) -> Any:
@@ -132,11 +133,18 @@ class ContinualModel:
         )
 
     def stage_of(self, task: str) -> int | None:
-        """The stage in which a task was learned, or None."""
+        """The stage in which a task was learned, or None; what was taken out is not there."""
+        out = taken_out(self.records)
         for record in self.records:
-            if any(known["name"] == task for known in record.tasks):
+            if record.folder not in out and any(known["name"] == task for known in record.tasks):
                 return record.index
         return None
+
+    def own_stage(self, task: str) -> int | None:
+        """The stage whose model answers a task that is named; none where that was not accepted."""
+        stage = self.stage_of(task)
+        rejected = stage is not None and "rejected" in self.records[stage - 1].notes
+        return None if rejected else stage
 
     @contextmanager
     def after(self, stage: int) -> Iterator[None]:
@@ -242,6 +250,18 @@ class ContinualModel:
         record.accuracy = self.measured(answers)
         return answers
 
+    def take_up(self, record: StageRecord, tested: Sequence[TaskData]) -> Answers:
+        """Be the model of a record that brings no update, and be tested; the record has the scores.
+
+        The record is not committed; until it is, `restore` goes back.
+        """
+        self.records.append(record)
+        self.adapter.load(self.directory.update_paths(known=self.records))
+        answers = self.evaluate(tested)
+        record.accuracy = self.measured(answers)
+        self._tell_routes(record)
+        return answers
+
     def zero_shot(self, tasks: Sequence[TaskData]) -> None:
         """Test tasks before any training, and commit that."""
         started = time.perf_counter()
@@ -257,16 +277,18 @@ class ContinualModel:
         tasks = {data.name: data.task for data in self.stream}
         return {name: self.method.metric(tasks[name])(rows) for name, rows in answers.items()}
 
-    def evaluate(self, tasks: Sequence[TaskData]) -> Answers:
+    def evaluate(self, tasks: Sequence[TaskData], named: bool = False) -> Answers:
         """The model's answers to the test examples of each task, by greedy decoding.
 
-        Of a task with labels they have the most likely one too, if the settings say so.
+        Of a task with labels they have the most likely one too, if the settings say so. With
+        `named` a method that chooses a stage by the input is told the task's.
         """
         answers = {}
         self._routes_taken.clear()
         with shown(self.progress, "evaluation", sum(len(data.test) for data in tasks)):
             for data in tasks:
-                found = self._routed(data.test, data.name, None, self.asked.tested)
+                stage = self.own_stage(data.name) if named else None
+                found = self._routed(data.test, data.name, stage, self.asked.tested)
                 counts = punctuated(to_tell_apart(data.task, data.test))
                 answers[data.name] = [replace(p, punctuated=counts) for p in found]
         return answers

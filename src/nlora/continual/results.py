@@ -6,28 +6,35 @@ from typing import Any
 
 from nlora.evaluation.matrix import Row, average_accuracy, summary
 from nlora.store.directory import ModelDirectory, StageRecord
+from nlora.store.records import taken_out
 
 
 def results(directory: ModelDirectory, tasks: Sequence[str], method: str) -> dict[str, Any]:
     """Accuracies (unrounded per cent, None where not measured) and all that follows from them.
 
     Row k of `accuracy_matrix` is measured after stage k, its columns are `tasks`. Metrics are over
-    the tasks learned so far. A method that trains all tasks in one stage has one row and neither
-    learning accuracy nor forgetting nor transfer. `routing`, where a router chooses, is
-    what it took for what at the last stage. An adapter of which nobody said what it knows has a
-    row and counts in no metric. Tasks that are only tested have columns, and what they lost is in
-    `only_tested`; the metrics leave them out. `among_labels` has the same matrix and metrics where
-    the answer is the most likely label, `off_list` the share of answers that are no label; both
-    are of tasks with labels, which they name (`averaged`) where others have none. `kl`, where it was
-    measured, is how far each stage moved the model.
+    the tasks learned so far, without those that were taken out. A method that trains all tasks in
+    one stage has one row and neither learning accuracy nor forgetting nor transfer. `routing`,
+    where a router chooses, is what it took for what at the last stage. An adapter of which nobody
+    said what it knows has a row and counts in no metric. Tasks that are only tested have columns,
+    and what they lost is in `only_tested`; the metrics leave them out. `among_labels` has the same
+    matrix and metrics where the answer is the most likely label, `off_list` the share of answers
+    that are no label; both are of tasks with labels, which they name (`averaged`) where others have
+    none. `kl`, where it was measured, is how far each stage moved the model.
     """
-    records = directory.stages()
-    zero = directory.zero_shot()
+    return results_of(directory.stages(), directory.zero_shot(), tasks, method)
+
+
+def results_of(
+    records: Sequence[StageRecord], zero: StageRecord | None, tasks: Sequence[str], method: str
+) -> dict[str, Any]:
+    """`results` of these records."""
     everything = [*([zero] if zero else []), *records]
     matrix = [_row(record, tasks) for record in records]
     zero_shot = _row(zero, tasks) if zero else None
-    learned = [t["name"] for record in records for t in record.tasks]
-    of_a_task = [row for record, row in zip(records, matrix, strict=True) if record.tasks]
+    standing = in_force(records)
+    learned = [t["name"] for record in standing for t in record.tasks]
+    of_a_task = [_row(record, tasks) for record in standing if record.tasks or _takes_out(record)]
     if all(len(record.tasks) <= 1 for record in records):
         columns = [tasks.index(name) for name in learned]
         metrics = summary(
@@ -58,6 +65,30 @@ def results(directory: ModelDirectory, tasks: Sequence[str], method: str) -> dic
     }
 
 
+def in_force(records: Sequence[StageRecord]) -> list[StageRecord]:
+    """The stages without those that were taken out again, which count in no metric.
+
+    A stage that takes one out has scores and no task, and counts as long as it is the last.
+    """
+    out = taken_out(records)
+    return [r for r in records if r.folder not in out and (r is records[-1] or not _takes_out(r))]
+
+
+def _takes_out(record: StageRecord) -> bool:
+    return "taken_out" in record.notes
+
+
+def columns(
+    directory: ModelDirectory, records: Sequence[StageRecord], zero: StageRecord | None
+) -> list[str]:
+    """The tasks that the results of these records are about: a run's, or what was learned."""
+    planned = list(directory.config().get("tasks") or [])
+    learned = list(dict.fromkeys(t["name"] for record in records for t in record.tasks))
+    if set(learned) <= set(planned):
+        return planned
+    return [*learned, *(t["name"] for t in (zero.tasks if zero else []))]
+
+
 def _listed(records: Sequence[StageRecord], task: str) -> bool:
     """Whether a task has labels."""
     return any(task in record.off_list for record in records)
@@ -76,9 +107,10 @@ def _among_labels(
         return {}
     matrix = [[r.among_labels.get(task) for task in tasks] for r in records]
     zero_shot = [zero.among_labels.get(task) for task in tasks] if zero else None
-    rows = [[row[c] for c in listed] for row in matrix]
+    standing = in_force(records)
+    rows = [[r.among_labels.get(tasks[c]) for c in listed] for r in standing]
     before = [zero_shot[c] for c in listed] if zero_shot else None
-    one_each = all_listed and all(len(record.tasks) == 1 for record in records)
+    one_each = all_listed and all(len(r.tasks) == 1 or _takes_out(r) for r in standing)
     metrics = summary(rows if one_each else [], before)
     metrics["average_accuracy"] = average_accuracy(rows)
     return {"among_labels": {"zero_shot": zero_shot, "accuracy_matrix": matrix, **metrics, **some}}

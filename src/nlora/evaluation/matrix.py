@@ -1,7 +1,8 @@
 """The accuracy matrix and the numbers that are computed from it.
 
 Row k of the matrix is measured after stage k, column t is task t (per cent, None where not
-measured). The paper writes a_{t,k} for entry (k, t) in Section 4.1; its Eq. 6 swaps the indices.
+measured); rows after that of the last task are later tests. The paper writes a_{t,k} for entry
+(k, t) in Section 4.1; its Eq. 6 swaps the indices.
 """
 
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ def average_accuracy(matrix: Sequence[Row]) -> float | None:
 
 def learning_accuracy(matrix: Sequence[Row]) -> float | None:
     """Mean of a_{t,t}: each task right after it was learned. To be read beside the average."""
-    return _mean([row[t] for t, row in enumerate(matrix)])
+    return _mean([matrix[t][t] for t in range(_tasks(matrix))])
 
 
 def forgetting(matrix: Sequence[Row]) -> float | None:
@@ -27,7 +28,7 @@ def forgetting(matrix: Sequence[Row]) -> float | None:
     """
     last = len(matrix) - 1
     drops = []
-    for t in range(last):
+    for t in range(min(last, _tasks(matrix))):
         column = [row[t] for row in matrix[t:last]]
         best = max((a for a in column if a is not None), default=None)
         drops.append(_minus(best, matrix[last][t]))
@@ -36,14 +37,16 @@ def forgetting(matrix: Sequence[Row]) -> float | None:
 
 def backward_transfer(matrix: Sequence[Row]) -> float | None:
     """Mean over t < T of a_{T,t} − a_{t,t}; None with one task."""
-    return _mean([_minus(matrix[-1][t], matrix[t][t]) for t in range(len(matrix) - 1)])
+    return _mean(
+        [_minus(matrix[-1][t], matrix[t][t]) for t in range(min(len(matrix) - 1, _tasks(matrix)))]
+    )
 
 
 def forward_transfer(matrix: Sequence[Row], zero_shot: Row | None) -> float | None:
     """Mean over t ≥ 2 of a_{t−1,t} − zero-shot accuracy on t; None where not measured."""
     if zero_shot is None:
         return None
-    return _mean([_minus(matrix[t - 1][t], zero_shot[t]) for t in range(1, len(matrix))])
+    return _mean([_minus(matrix[t - 1][t], zero_shot[t]) for t in range(1, _tasks(matrix))])
 
 
 def summary(matrix: Sequence[Row], zero_shot: Row | None) -> dict[str, float | None]:
@@ -55,6 +58,11 @@ def summary(matrix: Sequence[Row], zero_shot: Row | None) -> dict[str, float | N
         "backward_transfer": backward_transfer(matrix),
         "forward_transfer": forward_transfer(matrix, zero_shot),
     }
+
+
+def _tasks(matrix: Sequence[Row]) -> int:
+    """How many tasks there are: a row for each, and more where they were tested again."""
+    return len(matrix[0]) if matrix else 0
 
 
 def _minus(a: float | None, b: float | None) -> float | None:

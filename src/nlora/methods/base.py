@@ -289,6 +289,16 @@ class Method:
         """
         return True
 
+    def take_out(self, stage: int) -> None:
+        """Let go what is remembered of a stage whose update is taken out of the model.
+
+        Default: nothing is remembered. Raises NloraError where it cannot be parted from the rest.
+        """
+        if self.State is not State:
+            raise NloraError(
+                f"{self.name} keeps something of all its tasks together, so none can be taken out"
+            )
+
     def metric(self, task: Task) -> Metric:
         """What answers to a task are measured by. Default: as the task says, else exact match.
 

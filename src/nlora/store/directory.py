@@ -9,6 +9,7 @@
         update/             the update itself: a PEFT adapter, or safetensors
         state/              what the method keeps for its next stage, where it keeps anything
     checkpoints/        of the stage in training (`store.checkpoints`), until it is committed
+    undone/             stages that were taken back (`store.undone`)
     results.json        derived from the stages
     logs/               of a tracker, where one is asked for
     explain/            what `nlora explain` has measured and found
@@ -33,19 +34,31 @@ from nlora.checksum import sha256
 from nlora.errors import NloraError
 from nlora.store.atomic import draft_text, indented, naming, new_folder, write_text
 from nlora.store.documents import read_document, read_results, sealed_document
-from nlora.store.reading import Kind, check, parsed, read_text
+from nlora.store.reading import Kind, check, parsed, read_json, read_text
 from nlora.store.records import (
+    VALUES,
     StageRecord,
     TestRow,
     check_manifests,
     read_record,
     sealed,
     stage_folder,
+    taken_out,
 )
+from nlora.store.undone import Undone
 
 __all__ = ["ModelDirectory", "StageRecord", "stage_folder"]
 
-_OURS = {"model.json", "results.json", "stages", "checkpoints", "logs", "explain", ".lock"}
+_OURS = {
+    "model.json",
+    "results.json",
+    ".lock",
+    "stages",
+    "checkpoints",
+    "undone",
+    "logs",
+    "explain",
+}
 # What a killed process may leave: half a file (with its process's number), half a stage.
 _FILE_DRAFT = re.compile(r"\.(model|results)\.json-\d+")
 _STAGE_DRAFT = re.compile(r"\.\d{3,}-.*")
@@ -57,6 +70,7 @@ class ModelDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._stages = path / "stages"
+        self.undone = Undone(path)
         self._verified: dict[Path, tuple[int, ...]] = {}
         """Files that were found whole, as they were then: they are read once."""
 
@@ -129,6 +143,7 @@ class ModelDirectory:
         for path in self._stages.iterdir() if self._stages.is_dir() else ():
             if _STAGE_DRAFT.fullmatch(path.name) and path.is_dir():
                 shutil.rmtree(path)
+        self.undone.finish()
         checkpoints = self.path / "checkpoints"
         for path in checkpoints.iterdir() if checkpoints.is_dir() else ():
             if (self._stages / path.name).exists():  # killed between commit and removal
@@ -166,7 +181,9 @@ class ModelDirectory:
         return next((r for r in self._records() if r.index == 0), None)
 
     def _records(self) -> list[StageRecord]:
-        folders = [p for p in self._stages.glob("[0-9]*") if p.is_dir()]
+        hidden = self.undone.hidden()
+        paths = (p for p in self._stages.glob("[0-9]*") if p.name not in hidden)
+        folders = [p for p in paths if p.is_dir()]
         records = [read_record(folder / "stage.json") for folder in folders]
         records.sort(key=lambda r: r.index)
         numbers = [r.index for r in records if r.index > 0]
@@ -206,18 +223,32 @@ class ModelDirectory:
             check(kind, row, f"{path}, line {number}")
             yield row
 
+    def remembered(self, record: StageRecord) -> dict[str, Any]:
+        """What the method remembered after a stage, without its tensors; none of earlier versions.
+
+        Raises NloraError if the file was changed.
+        """
+        name = f"state/{VALUES}"
+        if name not in record.files:
+            return {}
+        self._verify(record, name)
+        return read_json(self.stage_path(record) / name)
+
     def update_paths(
         self, stage: int | None = None, known: Sequence[StageRecord] | None = None
     ) -> list[Path]:
         """Folders of the updates that make up the model after a stage, in order.
 
         The last stage by default; none after stage 0. `known` are the records, where they were read
-        already. Raises NloraError if a file was changed or is missing.
+        already; what one of them has taken out is left out. Raises NloraError if a file was changed
+        or is missing.
         """
         records = {r.folder: r for r in (self.stages() if known is None else known)}
         if not records or stage == 0:
             return []
-        manifest = list(records.values())[-1 if stage is None else stage - 1].updates
+        out = taken_out(list(records.values()))
+        updates = list(records.values())[-1 if stage is None else stage - 1].updates
+        manifest = [name for name in updates if name not in out]
         for name in manifest:
             self.verify(records[name])
         return [self._stages / name / "update" for name in manifest]
@@ -281,7 +312,7 @@ class ModelDirectory:
 
     def results(self) -> dict[str, Any]:
         """`results.json`. Raises NloraError if it cannot be read."""
-        return read_results(self.path / "results.json")
+        return read_results(self.undone.results())
 
 
 def _read_only(folder: Path) -> bool:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,6 +17,8 @@ from nlora.store.reading import Finite, Kind, check, read_json
 FORMAT = 2
 """From 2 on a record has its hash."""
 SEAL = "sha256"
+VALUES = "state.json"
+"""What a method remembers but for its tensors (`store.state`)."""
 _NEEDED = ("index", "name", "updates", "accuracy", "files")
 """What the records of every version have."""
 
@@ -55,6 +58,8 @@ class StageRecord(Kind):
     """By task and label: precision, recall, support, and what its examples were answered with."""
     notes: dict[str, Any] = Field(default_factory=dict)
     """What the method and its adapter recorded, such as the measured weight of a penalty."""
+    finished: str = ""
+    """When it was committed, in UTC (ISO 8601); earlier versions did not say."""
     seconds: dict[str, float] = Field(default_factory=dict)
     peak_memory_bytes: int = 0
     versions: dict[str, str] = Field(default_factory=dict)
@@ -86,6 +91,11 @@ class StepRow(Kind):
     """A line of `losses.jsonl`: numbers by name."""
 
     __pydantic_extra__: dict[str, float]
+
+
+def now() -> str:
+    """The time, as records have it: UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def stage_folder(index: int, name: str) -> str:
@@ -154,3 +164,8 @@ def check_manifests(folder: Path, records: Sequence[StageRecord]) -> None:
                 f"{folder / record.folder / 'stage.json'}: 'updates' must name committed stages up "
                 f"to this one, each once, not {record.updates}"
             )
+
+
+def taken_out(records: Sequence[StageRecord]) -> set[str]:
+    """The stages whose updates a later one has taken out of the model."""
+    return {name for r in records for name in r.notes.get("taken_out", {}).get("stages", [])}

@@ -19,10 +19,11 @@ from torch import Tensor
 from nlora.errors import NloraError
 from nlora.store.atomic import draft_text
 from nlora.store.reading import read_json
+from nlora.store.records import VALUES
 
 S = TypeVar("S")
 
-TENSORS, VALUES = "state.safetensors", "state.json"
+TENSORS = "state.safetensors"
 
 
 def write_state(folder: Path, state: Any) -> None:

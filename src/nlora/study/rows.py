@@ -14,7 +14,7 @@ from nlora.plan.budgets import value_at
 from nlora.plan.config import with_todays_names
 from nlora.report.ledger import pack, rounded
 from nlora.store.directory import ModelDirectory, StageRecord
-from nlora.store.records import AnswerRow, StepRow
+from nlora.store.records import AnswerRow, StepRow, taken_out
 
 THRESHOLDS = ("0.1rms", "1e-3")
 """Of collisions: relative to each matrix' own size, and absolute."""
@@ -44,6 +44,8 @@ def row(directory: ModelDirectory, made_by: str | None) -> dict[str, Any]:
     found = configuration(document)
     wanted = _needs(document)
     records = directory.stages()
+    if taken_out(records):
+        raise NloraError(f"{directory.path} has had a task taken out, so it is no run to compare")
     if own := _own_budgets(document, records):
         found["budgets"] = own
     zero = directory.zero_shot()

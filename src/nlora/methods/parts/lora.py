@@ -219,6 +219,14 @@ class LoraMethod(Method):
             for router in self._routers():
                 router.learn(ctx)
 
+    def take_out(self, stage: int) -> None:
+        """Let the routers forget the stage."""
+        if self.State is not LoraState:
+            super().take_out(stage)
+        if self.settings.routing == "input":
+            for router in self._routers():
+                router.take_out(stage)
+
     def notes(self, ctx: Context) -> dict[str, Any]:
         """What the router takes for what, on held-out training texts."""
         if self.settings.routing != "input":

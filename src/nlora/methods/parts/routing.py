@@ -114,6 +114,16 @@ class Router:
             self.state.held_out[str(stage)] = features[chosen].float()
         self._measure()
 
+    def take_out(self, stage: int) -> None:
+        """Choose this stage no more. How its texts spread stays in the pooled scatter."""
+        if stage not in self.state.stages:
+            return
+        place = self.state.stages.index(stage)
+        del self.state.stages[place], self.state.means[place]
+        for known in (self.state.counts, self.state.held_out, self.state.limits):
+            known.pop(str(stage), None)
+        self._measure()
+
     def fitted(self) -> Fitted:
         """The router in use."""
         return Fitted.of(torch.stack(self.state.means), self._scatter, self.state.texts)

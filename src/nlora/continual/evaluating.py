@@ -1,0 +1,130 @@
+"""A model measured again: on the tests that it kept or on a new file, now or as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nlora import processes
+from nlora.continual.agreement import stored_plan
+from nlora.continual.learning import spoken
+from nlora.continual.tasks import only_tested, stage_number
+from nlora.data.messages import agreed
+from nlora.data.reading import Reading, read_task
+from nlora.data.task import Example, TaskData
+from nlora.errors import NloraError, unknown
+from nlora.progress import Progress
+from nlora.store.directory import ModelDirectory
+
+if TYPE_CHECKING:
+    from nlora.continual.model import ContinualModel
+    from nlora.data.formats import Source
+    from nlora.evaluation.answers import Prediction
+
+
+@processes.together()
+def evaluate(
+    model_dir: Path,
+    task: str | None = None,
+    data: Source | None = None,
+    after: str | None = None,
+    reading: Reading | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """What the model of a directory scores: `tasks`, each with accuracy and the like; `answers`.
+
+    Every task that was learned or is only tested is asked by default, on the tests that the
+    directory keeps and as `learn` asks them. A `task` that is named is answered by the model as it
+    stood for it, as by `predict`. `data` is a file of rows of a task to test with instead. `after`
+    is a stage, by number or name: the model as it was then; 0 is the base model. Nothing is
+    written. Raises NloraError.
+    """
+    directory, progress = ModelDirectory(model_dir), spoken(progress)
+    plan = stored_plan(directory)
+    stage = None if after is None else stage_number(directory.stages(), after)
+    known = [*plan.stream, *only_tested(directory)]
+    asked = [_chosen(known, task, data)] if task is not None or data is not None else known
+    if data is not None:
+        asked = [tests_in(data, asked[0], reading or Reading())]
+        for note in asked[0].notes:
+            progress.message(note)
+    from nlora.continual.model import ContinualModel  # slow, and not for what is refused
+
+    model = ContinualModel.begin(plan.with_stream(known), directory, progress)
+    if stage is not None:
+        model.restore(stage)
+    answers = model.evaluate(asked, named=task is not None)
+    found = measured(model, asked, answers)
+    if data is None:
+        zero = directory.zero_shot() if stage == 0 else None
+        record = model.records[-1] if model.records else zero
+        for row in found:
+            row["recorded"] = record.accuracy.get(row["task"]) if record else None
+    return {
+        "path": str(model_dir),
+        "after": len(model.records),
+        "data": None if data is None else str(data),
+        "tasks": found,
+        "answers": [row for name, rows in answers.items() for row in _rows(name, rows)],
+    }
+
+
+def measured(
+    model: ContinualModel, tasks: Sequence[TaskData], answers: dict[str, list[Prediction]]
+) -> list[dict[str, Any]]:
+    """What answers say of each task: accuracy, among labels, off the list, and by label."""
+    from nlora.evaluation.answers import among_labels, off_list
+    from nlora.evaluation.metrics import by_label
+
+    accuracy, found = model.measured(answers), []
+    for data in tasks:
+        rows, labels = answers[data.name], data.task.labels
+        likely = among_labels(rows) if labels else None
+        found.append(
+            {
+                "task": data.name,
+                "metric": data.task.metric or "exact",
+                "examples": len(rows),
+                "accuracy": accuracy[data.name],
+                "among_labels": model.measured({data.name: likely})[data.name] if likely else None,
+                "off_list": off_list(rows, labels) if labels else None,
+                "by_label": by_label(rows, labels) if labels else None,
+            }
+        )
+    return found
+
+
+def tests_in(data: Source, known: TaskData, reading: Reading) -> TaskData:
+    """The rows of a file as tests of a task that was learned. Raises NloraError for a wrong one."""
+    read = agreed(read_task(known.task, None, data, None, reading))
+    if read.task.chat != known.task.chat:
+        kinds = {True: "chats", False: "single texts"}
+        raise NloraError(
+            f"{data} holds {kinds[read.task.chat]}, and '{known.name}' was trained on "
+            f"{kinds[known.task.chat]}"
+        )
+    test = tuple(Example(known.task, e.text, e.label, e.place) for e in read.test)
+    return replace(known, test=test, notes=read.notes)
+
+
+def _chosen(known: Sequence[TaskData], task: str | None, data: Source | None) -> TaskData:
+    """The task that is named, or the only one. Raises NloraError if there is none or several."""
+    if task is None and len(known) == 1:
+        return known[0]
+    if task is None:
+        names = ", ".join(one.name for one in known)
+        raise NloraError(f"of which task is {data}? name one of {names} (--task)")
+    found = next((one for one in known if one.name == task), None)
+    if found is None:
+        raise unknown("task", task, [one.name for one in known])
+    return found
+
+
+def _rows(task: str, answers: Sequence[Prediction]) -> list[dict[str, Any]]:
+    return [
+        {"task": task, "text": p.source, "label": p.label, "answer": p.text, "correct": p.correct}
+        | ({} if p.likely is None else {"likely": p.likely})
+        for p in answers
+    ]

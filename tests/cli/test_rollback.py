@@ -1,0 +1,35 @@
+"""`nlora rollback` and `nlora prune` say what they did and what can be done next."""
+
+import json
+import shutil
+
+
+def test_a_stage_goes_comes_back_and_is_removed(nlora, finished, tmp_path):
+    model = shutil.copytree(finished("inc-lora").out, tmp_path / "m")
+    gone = nlora("rollback", model)
+    assert gone.exit_code == 0, gone.stderr
+    assert gone.stdout.startswith("the model stands at stage 1 (colour) again; animal is set aside")
+    assert f"`nlora rollback {model} --undo`" in gone.stdout
+    assert "set aside (rollback 1): 002-animal" in nlora("history", model).stdout
+    assert nlora("rollback", model, "--to", "colour").stdout.endswith("nothing to do\n")
+    back = nlora("rollback", model, "--undo", "--json")
+    assert json.loads(back.stdout) == {
+        "stages": ["animal"],
+        "place": None,
+        "last": 2,
+        "name": "animal",
+    }
+    assert nlora("prune", model).stdout == f"{model} has nothing set aside\n"
+    nlora("rollback", model, "--to", "0")
+    assert nlora("prune", model).stdout.startswith("001-colour, 002-animal is removed, ")
+
+
+def test_what_cannot_be_taken_or_brought_back_is_refused(refused, finished, tmp_path):
+    model = finished("inc-lora").out
+    assert "holds no model" in refused("rollback", tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+    assert "holds no model" in refused("prune", tmp_path)
+    assert "no stages set aside" in refused("rollback", model, "--undo")
+    assert "did you mean 'colour'" in refused("rollback", model, "--to", "colur")
+    assert "give one of them" in refused("rollback", model, "--undo", "--to", "1")
+    assert "--number says" in refused("rollback", model, "--number", "1")
