@@ -193,3 +193,17 @@ def test_an_adapter_in_the_place_of_a_model_is_told_what_it_is_for(refused, llam
     assert "--from-adapter" in refused("learn", adapter, *task)
     lone = ("--knows", "a=b.jsonl", "--model", llama, "--method", "inc-lora")
     assert "give --from-adapter" in refused("learn", tmp_path / "out", *task, *lone)
+
+
+def test_a_file_is_more_of_a_task_that_was_learned(nlora, refused, new, tmp_path):
+    out = tmp_path / "out"
+    (tmp_path / "colour.yaml").write_text(yaml.safe_dump(write_task(tmp_path, "colour")))
+    assert nlora("learn", *new, "--task", tmp_path / "colour.yaml").exit_code == 0
+    (tmp_path / "feb.csv").write_text("text,label\n" + "xxx,a\nyyy,new\n" * 10)
+    more = ("--task", tmp_path / "feb.csv", "--name", "colour")
+    done = nlora("learn", out, *more, "--json")
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout)["stages"] == ["colour", "colour (2)"]
+    assert "'colour' has a new label: new" in done.stderr
+    line = refused("learn", out, "--task", tmp_path / "colour.yaml", "--name", "hue")
+    assert "has a name of its own" in line

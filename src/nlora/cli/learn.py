@@ -25,6 +25,13 @@ def learn(
             "CSV, Parquet, a folder saved by `datasets`, hf://owner/name, …"
         ),
     ],
+    name: Annotated[
+        str | None,
+        typer.Option(
+            help="What the task is called, where --task is a file of rows. The name of a learned "
+            "task adds a stage to it.  [default: the file's name]"
+        ),
+    ] = None,
     test: Annotated[
         str | None,
         typer.Option(help="The test file, where --task is a file of rows; else part is held out."),
@@ -60,9 +67,10 @@ def learn(
 ) -> None:
     """Learn one more task. A new directory needs --model and --method, or --from-adapter.
 
-    Every task learned so far is tested again, so the table shows what was forgotten. Each task has
-    its own budget: all rows are used unless --max-train and --max-eval are given, and epochs,
-    learning_rate, batch_size and weights are the directory's unless --set gives others.
+    Every task learned so far is tested again, so the table shows what was forgotten. A task that
+    was learned already, such as last month's, gets one more stage. Each stage has its own budget:
+    all rows are used unless --max-train and --max-eval are given, and epochs, learning_rate,
+    batch_size and weights are the directory's unless --set gives others.
     """
     from nlora.continual.agreement import begun
     from nlora.continual.learning import learn as learn_task
@@ -101,7 +109,7 @@ def learn(
         "on_bad_row": "skip" if skip_bad_rows else None,
         "hold_out": hold_out,
     }
-    data_of_task = faults.attempt(lambda: _task(task, test, labels, data, given))
+    data_of_task = faults.attempt(lambda: _task(task, name, test, labels, data, given))
     if new is not None:
         faults.attempt(lambda: choose(new))
     faults.check()
@@ -118,7 +126,12 @@ def learn(
 
 
 def _task(
-    task: str, test: str | None, labels: str | None, data: Path | None, given: dict[str, Any]
+    task: str,
+    name: str | None,
+    test: str | None,
+    labels: str | None,
+    data: Path | None,
+    given: dict[str, Any],
 ) -> TaskData:
     """The task that `--task` names, read as the options in `given` say where they are not None."""
     from nlora.data.files import AUTO, read_entry, task_from_files
@@ -132,13 +145,17 @@ def _task(
         reading = Reading(labels_from_data=labels == AUTO, **asked)
         train, here = source(task, Path()), Path()
         return task_from_files(
-            *(title(train), train, source(test, here) if test else None),
+            *(name or title(train), train, source(test, here) if test else None),
             labels=listed and [label.strip() for label in listed],
             reading=reading,
         )
-    if test is not None or labels is not None:
-        option = "--test" if test is not None else "--labels"
-        has = "tests" if test is not None else "labels"
+    for option, value, has in (
+        ("--test", test, "tests"),
+        ("--labels", labels, "labels"),
+        ("--name", name, "a name"),
+    ):
+        if value is None:
+            continue
         raise NloraError(f"{option} is for a file of rows as --task; '{task}' has {has} of its own")
     path = Path(os.path.expanduser(task))
     if path.suffix.lower() in (".yaml", ".yml"):

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from nlora import processes
+from nlora.continual.tasks import brought
 from nlora.data.task import TaskData
 from nlora.evaluation.answers import Prediction, among_labels, off_list
 from nlora.evaluation.metrics import by_label
 from nlora.machine import peak_memory, versions
 from nlora.methods.context import Stage
 from nlora.store.atomic import draft_text
-from nlora.store.directory import StageRecord
+from nlora.store.records import Part, StageRecord
 from nlora.store.state import write_state
 
 
@@ -47,6 +48,7 @@ def commit(
     record.off_list = {task: off_list(answers[task], known) for task, known in asked.items()}
     likely = {task: found for task in asked if (found := among_labels(answers[task]))}
     record.among_labels = model.measured(likely)
+    record.parts = _parts(model, answers, likely)
     kept = [data for data in model.stream if data.only_tested] if trained is None else trained
     read = {d.name: {"bad_rows": d.bad_rows, "notes": list(d.notes)} for d in kept if d.notes}
     if read:
@@ -70,6 +72,28 @@ def commit(
             (folder / "state").rmdir()
 
     processes.on_main(lambda: model.directory.commit(record, write))
+
+
+def _parts(
+    model: Any, answers: Mapping[str, Sequence[Prediction]], likely: Mapping[str, Any]
+) -> dict[str, dict[str, Part]]:
+    """Of each task with several stages, how the tests that each stage brought were answered."""
+    found: dict[str, dict[str, Part]] = {}
+    for task in answers:
+        stages = [data for data in model.stream if data.name == task]
+        if len(stages) < 2:
+            continue
+        records = [r for r in model.records if task in [known["name"] for known in r.tasks]]
+        found[task] = {}
+        for record, places in zip(records, brought(stages), strict=False):
+            part = [answers[task][i] for i in places]
+            beside = [likely[task][i] for i in places] if task in likely else None
+            found[task][record.folder] = Part(
+                rows=len(part),
+                accuracy=model.measured({task: part})[task],
+                among_labels=model.measured({task: beside})[task] if beside else None,
+            )
+    return found
 
 
 def _answer_rows(answers: Mapping[str, Sequence[Prediction]]) -> list[dict[str, Any]]:

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nlora import processes
+from nlora.continual.again import again, what_is_new
 from nlora.continual.agreement import begun, check_plan, check_stages, document
 from nlora.continual.results import results
-from nlora.continual.tasks import learned_tasks, only_tested
+from nlora.continual.tasks import as_tasks, learned_stages, only_tested
 from nlora.data.comparing import told
-from nlora.data.task import TaskData
+from nlora.data.task import Task, TaskData
 from nlora.errors import NloraError
 from nlora.methods.parts.terms import never_acting
 from nlora.plan.budgets import (
@@ -26,7 +27,7 @@ from nlora.plan.config import RunConfig, stored_config, with_todays_names
 from nlora.plan.given import check_names, known_task
 from nlora.plan.resolve import Plan, resolve, sampled
 from nlora.progress import NoProgress, Progress
-from nlora.store.directory import ModelDirectory
+from nlora.store.directory import ModelDirectory, StageRecord
 
 if TYPE_CHECKING:
     from nlora.methods.context import Stage
@@ -68,7 +69,8 @@ def learn(
     `config` starts a new directory; an existing one goes on as its `model.json` says, which a
     `config` must equal but for the budget of the new stage (`plan.budgets`): all rows are used
     unless it has limits, and settings that it does not name are the directory's. A task that was
-    learned already, from the same data, is not learned again.
+    learned already gets one more stage (`continual.again`); from the same data it is not learned
+    again.
     """
     progress = spoken(progress)
     directory = ModelDirectory(out)
@@ -91,23 +93,28 @@ def learn(
     plan = resolve(config, [task], whole=False)
     [data] = plan.stream
     with processes.main_holds(directory.locked):
-        earlier, others = learned_tasks(directory), only_tested(directory)
-        names = [known.name for known in earlier]
+        stages, others = learned_stages(directory), only_tested(directory)
         if task.name in [known.name for known in others]:
             raise NloraError(f"{out} only tests '{task.name}'; give this task another name")
-        if task.name not in names:
-            knows = None if begun(directory) else config.knows
-            known = [] if knows is None else [sampled(known_task(knows), config)]
-            stream = [*known, *earlier, data, *others]
-            if known:
-                check_names(stream)
-            plan = _own_budget(plan, data, directory, progress)
-            return _learn_all(plan.with_stream(stream), directory, progress, extend=True)
-        plan = plan.with_precision(directory.precision())
-        check_plan(plan, directory, None)
-        _check_same_task(plan, task, directory, progress)
-        tasks = [*names, *(known.name for known in others)]
-        return _write_results(directory, tasks, config.method)
+        earlier = {known.name: known for known in as_tasks(stages)}
+        if task.name in earlier:
+            learned = _learned_from(plan, task, directory)
+            if learned is not None:
+                plan = plan.with_precision(directory.precision())
+                check_plan(plan, directory, None)
+                _check_same_budget(plan, task, learned, directory, progress)
+                names = [*earlier, *(known.name for known in others)]
+                return _write_results(directory, names, config.method)
+            data = sampled(again(earlier[task.name].task, task), config)
+            for line in what_is_new(earlier[task.name], data):
+                progress.message(line)
+        knows = None if begun(directory) else config.knows
+        known = [] if knows is None else [sampled(known_task(knows), config)]
+        stream = [*known, *stages, data, *others]
+        if known:
+            check_names(stream)
+        plan = _own_budget(plan, data, directory, progress)
+        return _learn_all(plan.with_stream(stream), directory, progress, extend=True)
 
 
 def _own_budget(plan: Plan, data: TaskData, directory: ModelDirectory, progress: Progress) -> Plan:
@@ -126,24 +133,37 @@ def _own_budget(plan: Plan, data: TaskData, directory: ModelDirectory, progress:
     return plan
 
 
-def _check_same_task(
-    plan: Plan, task: TaskData, directory: ModelDirectory, progress: Progress
-) -> None:
-    """Raise NloraError unless a task was learned already, from the same data, as is asked."""
-    stored = directory.config()
+def _learned_from(plan: Plan, task: TaskData, directory: ModelDirectory) -> StageRecord | None:
+    """The stage that has learned a task from the same data, if there is one."""
+    stored, known = directory.config(), None
     for record in directory.stages():
+        values = [value for value in record.tasks if value["name"] == task.name]
+        if not values:
+            continue
         then = record.budget or {name: stored.get(name) for name in LIMITS}
         limits = {name: then.get(name) for name in LIMITS}
-        used = sampled(task, plan.config.model_copy(update=limits))
+        try:
+            asked = task if known is None else again(known, task)
+        except NloraError:  # it could not have been learned here
+            continue
+        used = sampled(asked, plan.config.model_copy(update=limits))
         if record.fingerprints.get(task.name) == used.fingerprint():
-            check_same(plan, then, with_todays_names(stored.get("settings", {})), task.name)
-            progress.message(
-                f"{directory.path} has learned '{task.name}' already "
-                f"({in_words(used.used())}), nothing to do"
-            )
-            return
-    raise NloraError(
-        f"{directory.path} has learned another task named '{task.name}'; give this one another name"
+            return record
+        known = Task.from_json(values[0])
+    return None
+
+
+def _check_same_budget(
+    plan: Plan, task: TaskData, record: StageRecord, directory: ModelDirectory, progress: Progress
+) -> None:
+    """Raise NloraError if a stage that is there is asked for with another budget."""
+    stored = directory.config()
+    then = record.budget or {name: stored.get(name) for name in LIMITS}
+    check_same(plan, then, with_todays_names(stored.get("settings", {})), task.name)
+    limits = {name: then.get(name) for name in LIMITS}
+    used = sampled(task, plan.config.model_copy(update=limits)).used()
+    progress.message(
+        f"{directory.path} has learned '{task.name}' already ({in_words(used)}), nothing to do"
     )
 
 
@@ -156,7 +176,7 @@ def _learn_all(
     plan: Plan, directory: ModelDirectory, progress: Progress, extend: bool = False
 ) -> dict[str, Any]:
     """Train the stages that are not committed yet, under the directory's lock."""
-    tasks = [data.name for data in plan.stream]
+    tasks = _names(plan)
     going_on = begun(directory)
     if going_on:
         plan = plan.with_precision(directory.precision())
@@ -193,7 +213,7 @@ def _train(
     for line in plan.run.doubts():
         progress.message(line)
     directory.check_writable()
-    tasks = [data.name for data in plan.stream]
+    tasks = _names(plan)
     method, evaluate = plan.config.method, plan.config.evaluate
     with deterministic(plan.run.deterministic):
         model = ContinualModel.begin(plan, directory, progress)
@@ -228,6 +248,11 @@ def _write_results(directory: ModelDirectory, tasks: Sequence[str], method: str)
     return found
 
 
+def _names(plan: Plan) -> list[str]:
+    """Of the tasks, each once."""
+    return list(dict.fromkeys(data.name for data in plan.stream))
+
+
 def _tested(evaluate: str, stages: Sequence[Stage], number: int) -> list[TaskData]:
     last = {"seen": number, "next": number + 1, "all": len(stages)}[evaluate]
-    return [data for stage in stages[:last] for data in stage.tasks]
+    return as_tasks([data for stage in stages[:last] for data in stage.tasks])

@@ -64,12 +64,15 @@ class ContinualModel:
         self.backbone = backbone
         self.progress = progress or NoProgress()
         self.stream: Sequence[TaskData] = plan.stream
-        """Every task of the run, learned or yet to be."""
+        """What each stage of the run learns, learned or yet to be (a task that is learned again
+        comes again), and the tasks that are only tested."""
         self.encoder = make_encoder(plan, backbone)
         use_plain_attention(backbone.model)
         self.adapter: Adapter = make_adapter(plan, backbone, stored_targets(directory))
         self.mixed = plan.run.precision == "bf16" and weights_dtype(plan) == torch.float32
         self.records = directory.stages()
+        self._in_hand = 0
+        """The stage that the adapter stands after, or trains on top of."""
         self._known_states: dict[Any, Tensor] = {}
         self.asked = Asked(plan.run, self.adapter, self.encoder, self.mixed, self.progress)
         self._routes_taken: dict[str, list[Route]] = {}
@@ -108,6 +111,7 @@ class ContinualModel:
         """Bring the model to where the last committed stage left it."""
         self.records = self.directory.stages()
         self.adapter.load(self.directory.update_paths())
+        self._in_hand = len(self.records)
         self.method.state = self._state_after(self.records)
 
     def _state_after(self, records: Sequence[StageRecord]) -> Any:
@@ -131,16 +135,26 @@ class ContinualModel:
         )
 
     def stage_of(self, task: str) -> int | None:
-        """The stage in which a task was learned, or None."""
-        for record in self.records:
-            if any(known["name"] == task for known in record.tasks):
-                return record.index
-        return None
+        """The stage in which a task was last learned, or None; one that stands, if any does."""
+        mine = [r for r in self.records if any(known["name"] == task for known in r.tasks)]
+        standing = [record for record in mine if "rejected" not in record.notes]
+        return (standing or mine)[-1].index if mine else None
+
+    def _begins_after(self, stage: Stage) -> StageRecord | None:
+        """The stage whose model a new one is trained on top of; None for the base model.
+
+        That is the last one; where every task has a model of its own, that of the task.
+        """
+        if stage.again and (self.method.needs_task_id or self.method.routes_by_input):
+            known = self.stage_of(stage.tasks[0].name)
+            if known is not None:
+                return self.records[known - 1]
+        return self.records[-1] if self.records else None
 
     @contextmanager
     def after(self, stage: int) -> Iterator[None]:
         """The model as it was after a stage; the base model after stage 0."""
-        if self.records and self.records[-1].index == stage:
+        if self._in_hand == stage and stage > 0:
             yield
             return
         with self.adapter.after(self.directory.update_paths(stage, self.records)):
@@ -169,10 +183,13 @@ class ContinualModel:
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
         before = dict(self.records[-1].accuracy) if self.records else {}
+        begins = self._begins_after(stage)
+        if begins is not None and begins.index != self._in_hand:
+            self.adapter.load(self.directory.update_paths(begins.index, self.records))
+            self._in_hand = begins.index
         ctx = self.context(stage)
         trained = train(self.method, ctx, self.plan.run, self.mixed, self.directory.path / "logs")
         done = time.perf_counter()
-        earlier = self.records[-1].updates if self.records else []
         record = record_of(
             stage,
             budget=budget(self.plan, stage),
@@ -181,28 +198,31 @@ class ContinualModel:
             trainable_parameters=sum(p.numel() for p in self.adapter.trained().values()),
             notes=trained.notes,
         )
+        earlier = begins.updates if begins is not None else []
         record.updates = [*(earlier[:-1] if self.adapter.replaces else earlier), record.folder]
+        if begins is not None and begins.index != stage.index - 1:
+            record.notes["on_top_of"] = begins.folder
         self.records.append(record)
+        self._in_hand = record.index
         answers = self.evaluate(tested)
         record.accuracy = self.measured(answers)
         self._tell_routes(record)
         record.seconds = {"training": done - started}
         accepted = self.method.accept(ctx, before, record.accuracy)
         if not accepted:
-            answers = self._reject(record, earlier, tested)
+            answers = self._reject(record, tested)
         record.seconds["evaluation"] = time.perf_counter() - done
         commit(self, record, answers, trained.losses, stage.tasks)
         if not accepted:
             self.restore()
         return record
 
-    def _reject(
-        self, record: StageRecord, earlier: list[str], tested: Sequence[TaskData]
-    ) -> Answers:
+    def _reject(self, record: StageRecord, tested: Sequence[TaskData]) -> Answers:
         """Let the record and the method's state be what they were before; that model's answers.
 
         The update stays in the stage's folder, and no manifest names it.
         """
+        earlier = self.records[-2].updates if len(self.records) > 1 else []
         record.notes["rejected"] = {"accuracy": record.accuracy}
         record.updates = earlier
         self.method.state = self._state_after(self.records[:-1])

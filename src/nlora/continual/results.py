@@ -1,48 +1,45 @@
 """`results.json`: what the committed stages say together."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from nlora.continual.tasks import titles
 from nlora.evaluation.matrix import Row, average_accuracy, summary
-from nlora.store.directory import ModelDirectory, StageRecord
+from nlora.store.directory import ModelDirectory
+from nlora.store.records import Part, StageRecord
 
 
 def results(directory: ModelDirectory, tasks: Sequence[str], method: str) -> dict[str, Any]:
     """Accuracies (unrounded per cent, None where not measured) and all that follows from them.
 
     Row k of `accuracy_matrix` is measured after stage k, its columns are `tasks`. Metrics are over
-    the tasks learned so far. A method that trains all tasks in one stage has one row and neither
-    learning accuracy nor forgetting nor transfer. `routing`, where a router chooses, is
-    what it took for what at the last stage. An adapter of which nobody said what it knows has a
-    row and counts in no metric. Tasks that are only tested have columns, and what they lost is in
-    `only_tested`; the metrics leave them out. `among_labels` has the same matrix and metrics where
-    the answer is the most likely label, `off_list` the share of answers that are no label; both
-    are of tasks with labels.
+    the tasks learned so far; a task that was learned again has a row for each stage and one column,
+    and they compare answers to the tests that each stage brought. A method that trains all tasks in
+    one stage has one row and neither learning accuracy nor forgetting nor transfer. `routing`,
+    where a router chooses, is what it took for what at the last stage. An adapter of which nobody
+    said what it knows has a row and counts in no metric. Tasks that are only tested have columns,
+    and what they lost is in `only_tested`; the metrics leave them out. `among_labels` has the same
+    matrix and metrics where the answer is the most likely label, `off_list` the share of answers
+    that are no label; both are of tasks with labels.
     """
     records = directory.stages()
     zero = directory.zero_shot()
     everything = [*([zero] if zero else []), *records]
     matrix = [_row(record, tasks) for record in records]
-    zero_shot = _row(zero, tasks) if zero else None
-    learned = [t["name"] for record in records for t in record.tasks]
-    of_a_task = [row for record, row in zip(records, matrix, strict=True) if record.tasks]
+    learned = list(dict.fromkeys(t["name"] for record in records for t in record.tasks))
+    of_a_task = [record for record in records if record.tasks]
     if all(len(record.tasks) <= 1 for record in records):
-        columns = [tasks.index(name) for name in learned]
-        metrics = summary(
-            [[row[c] for c in columns] for row in of_a_task],
-            [zero_shot[c] for c in columns] if zero_shot else None,
-        )
+        metrics = _over_stages(of_a_task, zero, _accuracy)
     else:
-        columns = [tasks.index(name) for name in learned] or list(range(len(tasks)))
-        average = average_accuracy([[row[c] for c in columns] for row in matrix])
-        metrics = {**summary([], None), "average_accuracy": average}
+        metrics = summary([], None)
+    metrics["average_accuracy"] = average_accuracy([_row(r, learned) for r in of_a_task])
     listed = [tasks.index(name) for name in learned or tasks if _listed(everything, name)]
     untrained = {name: _drop(everything, name) for name in tasks if _only_tested(zero, name)}
     return {
         "method": method,
         "tasks": list(tasks),
-        "stages": [record.name for record in records],
-        "zero_shot": zero_shot,
+        "stages": titles(records),
+        "zero_shot": _row(zero, tasks) if zero else None,
         "accuracy_matrix": matrix,
         **metrics,
         **_among_labels(records, zero, tasks, listed, len(listed) == len(learned)),
@@ -71,12 +68,48 @@ def _among_labels(
         return {}
     matrix = [[r.among_labels.get(task) for task in tasks] for r in records]
     zero_shot = [zero.among_labels.get(task) for task in tasks] if zero else None
-    rows = [[row[c] for c in listed] for row in matrix]
-    before = [zero_shot[c] for c in listed] if zero_shot else None
     one_each = all_listed and all(len(record.tasks) == 1 for record in records)
-    metrics = summary(rows if one_each else [], before)
-    metrics["average_accuracy"] = average_accuracy(rows)
+    metrics = _over_stages(records, zero, _likely) if one_each else summary([], None)
+    metrics["average_accuracy"] = average_accuracy([[row[c] for c in listed] for row in matrix])
     return {"among_labels": {"zero_shot": zero_shot, "accuracy_matrix": matrix, **metrics}}
+
+
+Measured = Callable[[StageRecord, str, Part | None], float | None]
+"""What a record says of a task, or of a part of its tests."""
+
+
+def _accuracy(record: StageRecord, task: str, part: Part | None) -> float | None:
+    return record.accuracy.get(task) if part is None else part.accuracy
+
+
+def _likely(record: StageRecord, task: str, part: Part | None) -> float | None:
+    return record.among_labels.get(task) if part is None else part.among_labels
+
+
+def _over_stages(
+    records: Sequence[StageRecord], zero: StageRecord | None, measured: Measured
+) -> dict[str, float | None]:
+    """The metrics of stages with a task each, by the tests that each stage brought.
+
+    A task that was learned again has a column for each of its stages, since later tests say nothing
+    of earlier models; all its columns count as one task.
+    """
+    columns = [(record.tasks[0]["name"], record.folder) for record in records]
+    first = dict(reversed(columns))
+
+    def value(record: StageRecord, task: str, folder: str) -> float | None:
+        if task in record.parts:
+            part = record.parts[task].get(folder)
+            return None if part is None else measured(record, task, part)
+        return measured(record, task, None) if first[task] == folder else None
+
+    matrix = [[value(record, *column) for column in columns] for record in records]
+    before = [value(zero, *column) for column in columns] if zero else None
+    parts = records[-1].parts if records else {}
+    sizes = [parts[t][f].rows if f in parts.get(t, {}) else 1 for t, f in columns]
+    return summary(
+        matrix, before, [(task, size) for (task, _), size in zip(columns, sizes, strict=True)]
+    )
 
 
 def _off_list(

@@ -174,18 +174,29 @@ class ModelDirectory:
     def tests(self) -> dict[str, list[dict[str, str]]]:
         """The test examples (`text`, `label`) of every task learned or only tested, by task.
 
-        Raises NloraError if a file was changed or is missing.
+        In the order of the stages that brought them. Raises NloraError if a file was changed or is
+        missing.
         """
         found: dict[str, list[dict[str, str]]] = {}
         for record in self._records():
-            if not record.tasks and "test.jsonl" not in record.files:
-                continue
-            self._verify(record, "test.jsonl")
-            text = read_text(self.stage_path(record) / "test.jsonl")
-            # Only "\n" ends a line: str.splitlines would also cut at U+2028 inside a text.
-            for line in text.removesuffix("\n").split("\n"):
-                row = json.loads(line)
-                found.setdefault(row["task"], []).append(row)
+            for task, rows in self.tests_of(record).items():
+                found.setdefault(task, []).extend(rows)
+        return found
+
+    def tests_of(self, record: StageRecord) -> dict[str, list[dict[str, str]]]:
+        """The test examples (`text`, `label`) that a stage brought, by task.
+
+        Raises NloraError if the file was changed or is missing.
+        """
+        if not record.tasks and "test.jsonl" not in record.files:
+            return {}
+        self._verify(record, "test.jsonl")
+        text = read_text(self.stage_path(record) / "test.jsonl")
+        found: dict[str, list[dict[str, str]]] = {}
+        # Only "\n" ends a line: str.splitlines would also cut at U+2028 inside a text.
+        for line in text.removesuffix("\n").split("\n"):
+            row = json.loads(line)
+            found.setdefault(row["task"], []).append(row)
         return found
 
     def update_paths(

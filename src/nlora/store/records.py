@@ -21,6 +21,14 @@ _NEEDED = ("index", "name", "updates", "accuracy", "files")
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
+class Part(BaseModel):
+    """How the tests that one stage of a task brought were answered, per cent."""
+
+    rows: int
+    accuracy: Finite
+    among_labels: Finite | None = None
+
+
 class StageRecord(BaseModel):
     """`stage.json`: all that is known of one committed stage."""
 
@@ -47,6 +55,8 @@ class StageRecord(BaseModel):
     off_list: dict[str, float] = Field(default_factory=dict)
     """Per cent of answers that are none of the task's labels, by task that has labels."""
     tested: dict[str, int] = Field(default_factory=dict)
+    parts: dict[str, dict[str, Part]] = Field(default_factory=dict)
+    """Of each task with several stages, by the folder of the stage that brought the tests."""
     by_label: dict[str, Any] = Field(default_factory=dict)
     """By task and label: precision, recall, support, and what its examples were answered with."""
     notes: dict[str, Any] = Field(default_factory=dict)
