@@ -103,11 +103,28 @@ def test_a_bad_task_is_one_line_and_begins_nothing(refused, new, benchmark, tmp_
     assert not (tmp_path / "out").exists()
 
 
-def test_a_new_directory_needs_model_and_method(refused, benchmark, tmp_path):
+def test_a_new_directory_needs_a_model(refused, benchmark, tmp_path):
     command = ("learn", tmp_path / "new", "--task", "mail", "--data", benchmark)
     assert "'model' is needed" in refused(*command)
-    assert "'method' is needed" in refused(*command, "--model", "m")
     assert not (tmp_path / "new").exists()
+
+
+def test_who_does_not_choose_a_method_gets_the_one_that_forgets_least(
+    nlora, llama, benchmark, tmp_path
+):
+    command = ("learn", tmp_path / "out", "--data", benchmark, "--model", llama, *QUICK)
+    first = nlora(*command, "--task", "mail")
+    assert first.exit_code == 0, first.stderr
+    assert "no --method: inc-lora with routing=input" in first.stderr
+    found = json.loads((tmp_path / "out/model.json").read_text())
+    assert (found["method"], found["settings"]["routing"]) == ("inc-lora", "input")
+    again = nlora(*command, "--task", "mail")
+    assert "nothing to do" in again.stderr
+    assert "no --method" not in again.stderr
+    other = ("learn", tmp_path / "other", "--data", benchmark, "--model", llama, *QUICK)
+    assert nlora(*other, "--task", "mail", "--set", "routing=none").exit_code == 0
+    stored = json.loads((tmp_path / "other/model.json").read_text())
+    assert stored["settings"]["routing"] == "none"
 
 
 def test_a_table_is_a_task_with_its_labels_and_a_part_held_out(nlora, new, tmp_path):

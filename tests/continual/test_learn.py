@@ -85,7 +85,7 @@ def test_telling_it_again_is_allowed_and_something_else_is_refused(learned, llam
 
 
 def test_a_new_directory_needs_a_configuration(learned, tmp_path):
-    with pytest.raises(NloraError, match="--model and --method"):
+    with pytest.raises(NloraError, match="needs --model, or --from-adapter"):
         learn(tmp_path / "new", learned.third)
     assert not (tmp_path / "new").exists()
 

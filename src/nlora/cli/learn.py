@@ -65,7 +65,10 @@ def learn(
     knows: o.Knows = None,
     json: o.Json = False,
 ) -> None:
-    """Learn one more task. A new directory needs --model and --method, or --from-adapter.
+    """Learn one more task. A new directory needs --model, or --from-adapter.
+
+    Without --method every task gets an adapter of its own, which is found by the text (inc-lora
+    with routing=input): what forgets least without old data.
 
     Every task learned so far is tested again, so the table shows what was forgotten. A task that
     was learned already, such as last month's, gets one more stage. Each stage has its own budget:
@@ -79,11 +82,12 @@ def learn(
     from nlora.data.formats import is_source
     from nlora.plan.budgets import LIMITS
     from nlora.plan.config import parse_config
+    from nlora.plan.recommended import WHY, chosen
     from nlora.plan.resolve import choose
     from nlora.store.directory import ModelDirectory
 
     faults = Faults()
-    new, inherited = None, False
+    new, inherited, unsaid = None, False, False
     flags = {
         "method": method,
         "model": model,
@@ -102,6 +106,9 @@ def learn(
         values = o.configuration(None, config, overrides, data=data, **flags)
         if inherited:  # all rows, unless this stage is told otherwise
             values |= {name: flags[name] for name in LIMITS}
+        unsaid = not (values.get("method") or values.get("from_adapter") or config)
+        if unsaid:
+            values = chosen(values)
         new = faults.attempt(lambda: parse_config(values, str(config or "a new model directory")))
     given = {
         "columns": faults.attempt(lambda: parse_columns(columns)) if columns else None,
@@ -115,6 +122,8 @@ def learn(
     faults.check()
     assert data_of_task is not None
     watch = progress()
+    if unsaid:
+        watch.message(WHY)
     answers = label_counts(data_of_task.train, data_of_task.task.labels)
     if answers and data_of_task.task.labels is None and is_source(task):
         watch.message(f"answers are free text; --labels auto makes the {len(answers)} in it labels")

@@ -77,9 +77,7 @@ def learn(
     exists = directory.exists()
     if config is None:
         if not exists:
-            raise NloraError(
-                f"{out} holds no model; a new one needs --model and --method, or --from-adapter"
-            )
+            raise NloraError(f"{out} holds no model; a new one needs --model, or --from-adapter")
         config = stored_config(directory)
         if begun(directory):
             config = without_limits(config)
