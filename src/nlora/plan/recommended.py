@@ -6,10 +6,10 @@ METHOD = "inc-lora"
 SETTINGS = {"routing": "input"}
 
 WHY = (
-    "no --method: inc-lora with routing=input. Each task keeps an adapter of its own, which is found "
-    "by the text. Measured beside all methods that need no old data, it forgot least (0.0 points; "
-    "3 and more where one model answers all) at the best accuracy (docs/results/README.md). What it costs: an "
-    "adapter per task, answers that take up to 2.5 times as long, and no export as one model "
+    "no --method: inc-lora with routing=input. Each task keeps an adapter of its own, found "
+    "by the text. Of all methods that need no old data it forgot least here (0.0 points; "
+    "3 and more where one model answers all) at the best accuracy (docs/results/README.md). It "
+    "costs an adapter per task, up to 2.5 times as long to answer, and no export as one model "
     "(--method inc-lora makes one model, and forgets more)"
 )
 
