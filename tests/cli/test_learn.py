@@ -224,3 +224,21 @@ def test_a_file_is_more_of_a_task_that_was_learned(nlora, refused, new, tmp_path
     assert "'colour' has a new label: new" in done.stderr
     line = refused("learn", out, "--task", tmp_path / "colour.yaml", "--name", "hue")
     assert "has a name of its own" in line
+
+
+def test_tasks_that_are_only_tested_are_kept_with_the_model(
+    nlora, refused, new, benchmark, tmp_path
+):
+    write_task(tmp_path, "general")
+    watched = ("--watch", f"facts={tmp_path / 'general-test.jsonl'}", "--watch", "shop")
+    task = ("--task", "mail", "--data", benchmark)
+    first = nlora("learn", *new, *task, *watched, "--json")
+    assert first.exit_code == 0, first.stderr
+    assert json.loads(first.stdout)["only_tested"].keys() == {"facts", "shop"}
+    for wrong, said in (
+        ("missing.jsonl", "no such file"),
+        ("mail,shop", "takes one task"),
+        ("a=shop", "has a name of its own"),
+        ("shopp", "did you mean 'shop'"),
+    ):
+        assert said in refused("learn", tmp_path / "new", *new[1:], *task, "--watch", wrong)

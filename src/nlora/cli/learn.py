@@ -10,6 +10,7 @@ import typer
 
 from nlora.cli import options as o
 from nlora.cli.console import print_json, progress, show_results
+from nlora.cli.watched import watched_task
 from nlora.errors import Faults, NloraError
 
 if TYPE_CHECKING:
@@ -63,6 +64,14 @@ def learn(
     plugin: o.Plugin = None,
     from_adapter: o.FromAdapter = None,
     knows: o.Knows = None,
+    watch: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]FILE",
+            help="A task that is only tested, before and after this and every later stage: a file "
+            "of rows, a YAML file of one task, or a data set; repeat for more.",
+        ),
+    ] = None,
     json: o.Json = False,
 ) -> None:
     """Learn one more task. A new directory needs --model, or --from-adapter.
@@ -117,17 +126,19 @@ def learn(
         "hold_out": hold_out,
     }
     data_of_task = faults.attempt(lambda: _task(task, name, test, labels, data, given))
+    watched = [faults.attempt(lambda one=one: watched_task(one, data)) for one in watch or ()]
     if new is not None:
         faults.attempt(lambda: choose(new))
     faults.check()
     assert data_of_task is not None
-    watch = progress()
+    shown = progress()
     if unsaid:
-        watch.message(WHY)
+        shown.message(WHY)
     answers = label_counts(data_of_task.train, data_of_task.task.labels)
     if answers and data_of_task.task.labels is None and is_source(task):
-        watch.message(f"answers are free text; --labels auto makes the {len(answers)} in it labels")
-    results = learn_task(model_dir, data_of_task, new, watch)
+        shown.message(f"answers are free text; --labels auto makes the {len(answers)} in it labels")
+    tested = [known for known in watched if known is not None]
+    results = learn_task(model_dir, data_of_task, new, shown, tested)
     if json:
         print_json(results)
     else:

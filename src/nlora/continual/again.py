@@ -7,6 +7,10 @@ from dataclasses import replace
 from nlora.data.examples import check_labels
 from nlora.data.task import Example, Task, TaskData
 from nlora.errors import NloraError
+from nlora.plan.budgets import LIMITS, check_same, in_words
+from nlora.plan.config import with_todays_names
+from nlora.plan.resolve import Plan, sampled
+from nlora.store.directory import ModelDirectory, StageRecord
 
 
 def again(known: Task, data: TaskData) -> TaskData:
@@ -70,3 +74,36 @@ def what_is_new(known: TaskData, data: TaskData) -> list[str]:
             "which say less from now on"
         )
     return said
+
+
+def learned_from(plan: Plan, task: TaskData, directory: ModelDirectory) -> StageRecord | None:
+    """The stage that has learned a task from the same data, if there is one."""
+    stored, known = directory.config(), None
+    for record in directory.stages():
+        values = [value for value in record.tasks if value["name"] == task.name]
+        if not values:
+            continue
+        then = record.budget or {name: stored.get(name) for name in LIMITS}
+        limits = {name: then.get(name) for name in LIMITS}
+        try:
+            asked = task if known is None else again(known, task)
+        except NloraError:  # it could not have been learned here
+            continue
+        used = sampled(asked, plan.config.model_copy(update=limits))
+        if record.fingerprints.get(task.name) == used.fingerprint():
+            return record
+        known = Task.from_json(values[0])
+    return None
+
+
+def same_budget(plan: Plan, task: TaskData, record: StageRecord, directory: ModelDirectory) -> str:
+    """What to tell where a stage that is there is asked for again.
+
+    Raises NloraError if it is asked for with another budget.
+    """
+    stored = directory.config()
+    then = record.budget or {name: stored.get(name) for name in LIMITS}
+    check_same(plan, then, with_todays_names(stored.get("settings", {})), task.name)
+    limits = {name: then.get(name) for name in LIMITS}
+    used = sampled(task, plan.config.model_copy(update=limits)).used()
+    return f"{directory.path} has learned '{task.name}' already ({in_words(used)}), nothing to do"

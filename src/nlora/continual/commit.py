@@ -13,6 +13,7 @@ from nlora.evaluation.metrics import by_label
 from nlora.machine import peak_memory, versions
 from nlora.methods.context import Stage
 from nlora.store.atomic import draft_text
+from nlora.store.directory import ModelDirectory
 from nlora.store.records import Part, StageRecord
 from nlora.store.state import write_state
 
@@ -33,13 +34,14 @@ def commit(
     model: Any,
     record: StageRecord,
     answers: Mapping[str, Sequence[Prediction]],
-    losses: Sequence[Mapping[str, float]],
-    trained: Sequence[TaskData] | None,
+    kept: Sequence[TaskData],
+    losses: Sequence[Mapping[str, float]] | None = None,
+    directory: ModelDirectory | None = None,
 ) -> None:
     """Write a stage of a `ContinualModel`: its record, answers and losses, update and state.
 
-    Without `trained` tasks there is no update: the evaluation before training, which keeps the test
-    examples of the tasks that are only tested. The main process alone writes.
+    The test examples of the `kept` tasks are kept. Without `losses` nothing was trained, and there
+    is no update. `directory` is another place than the model's. The main process alone writes.
     """
     record.tested = {task: len(rows) for task, rows in answers.items()}
     listed = {data.name: data.task.labels for data in model.stream}
@@ -49,7 +51,6 @@ def commit(
     likely = {task: found for task in asked if (found := among_labels(answers[task]))}
     record.among_labels = model.measured(likely)
     record.parts = _parts(model, answers, likely)
-    kept = [data for data in model.stream if data.only_tested] if trained is None else trained
     read = {d.name: {"bad_rows": d.bad_rows, "notes": list(d.notes)} for d in kept if d.notes}
     if read:
         record.notes["reading"] = read
@@ -62,7 +63,7 @@ def commit(
         rows = [{"task": e.task.name, "text": e.text, "label": e.label} for e in tests]
         if tests:
             draft_text(folder / "test.jsonl", _jsonl(rows))
-        if trained is None:
+        if losses is None:
             return
         draft_text(folder / "losses.jsonl", _jsonl(losses))
         model.adapter.save(folder / "update")
@@ -71,7 +72,8 @@ def commit(
         if not any((folder / "state").iterdir()):
             (folder / "state").rmdir()
 
-    processes.on_main(lambda: model.directory.commit(record, write))
+    place = directory or model.directory
+    processes.on_main(lambda: place.commit(record, write))
 
 
 def _parts(

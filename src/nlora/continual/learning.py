@@ -7,27 +7,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nlora import processes
-from nlora.continual.again import again, what_is_new
+from nlora.continual.again import again, learned_from, same_budget, what_is_new
 from nlora.continual.agreement import begun, check_plan, check_stages, document
 from nlora.continual.results import results
 from nlora.continual.tasks import as_tasks, learned_stages, only_tested
 from nlora.data.comparing import told
-from nlora.data.task import Task, TaskData
+from nlora.data.task import TaskData
 from nlora.errors import NloraError
 from nlora.methods.parts.terms import never_acting
 from nlora.plan.budgets import (
     LIMITS,
     at_stage,
-    check_same,
     in_words,
     with_settings_of,
     without_limits,
 )
-from nlora.plan.config import RunConfig, stored_config, with_todays_names
+from nlora.plan.config import RunConfig, stored_config
 from nlora.plan.given import check_names, known_task
 from nlora.plan.resolve import Plan, resolve, sampled
 from nlora.progress import NoProgress, Progress
-from nlora.store.directory import ModelDirectory, StageRecord
+from nlora.store.directory import ModelDirectory
 
 if TYPE_CHECKING:
     from nlora.methods.context import Stage
@@ -63,6 +62,7 @@ def learn(
     task: TaskData,
     config: RunConfig | None = None,
     progress: Progress | None = None,
+    watch: Sequence[TaskData] = (),
 ) -> dict[str, Any]:
     """Add one task to a model directory; the results.
 
@@ -70,7 +70,8 @@ def learn(
     `config` must equal but for the budget of the new stage (`plan.budgets`): all rows are used
     unless it has limits, and settings that it does not name are the directory's. A task that was
     learned already gets one more stage (`continual.again`); from the same data it is not learned
-    again.
+    again. The tasks of `watch` are tested before and after this and every later stage, and kept
+    with the model.
     """
     progress = spoken(progress)
     directory = ModelDirectory(out)
@@ -85,34 +86,61 @@ def learn(
         config = with_settings_of(config, directory.config())
     if task.only_tested:
         raise NloraError(
-            f"task '{task.name}' has no training examples; a task that is only tested belongs into "
-            "the stream of `nlora run`"
+            f"task '{task.name}' has no training examples; a task that is only tested is given by "
+            "--watch, or stands in the stream of `nlora run`"
         )
-    plan = resolve(config, [task], whole=False)
-    [data] = plan.stream
+    plan = resolve(config, [task, *watch], whole=False)
+    data = plan.stream[0]
     with processes.main_holds(directory.locked):
         stages, others = learned_stages(directory), only_tested(directory)
         if task.name in [known.name for known in others]:
             raise NloraError(f"{out} only tests '{task.name}'; give this task another name")
         earlier = {known.name: known for known in as_tasks(stages)}
+        new = _newly_watched(plan.stream[1:], [*earlier, task.name], others, out)
+        others += new
         if task.name in earlier:
-            learned = _learned_from(plan, task, directory)
+            learned = learned_from(plan, task, directory)
             if learned is not None:
                 plan = plan.with_precision(directory.precision())
                 check_plan(plan, directory, None)
-                _check_same_budget(plan, task, learned, directory, progress)
+                progress.message(same_budget(plan, task, learned, directory))
+                if new:
+                    plan = plan.with_stream([*stages, *others])
+                    return _train(plan, directory, progress, new)
                 names = [*earlier, *(known.name for known in others)]
                 return _write_results(directory, names, config.method)
             data = sampled(again(earlier[task.name].task, task), config)
             for line in what_is_new(earlier[task.name], data):
                 progress.message(line)
-        knows = None if begun(directory) else config.knows
+        knows = None if directory.stages() else config.knows
         known = [] if knows is None else [sampled(known_task(knows), config)]
         stream = [*known, *stages, data, *others]
         if known:
             check_names(stream)
         plan = _own_budget(plan, data, directory, progress)
-        return _learn_all(plan.with_stream(stream), directory, progress, extend=True)
+        return _learn_all(plan.with_stream(stream), directory, progress, watch=new, extend=True)
+
+
+def _newly_watched(
+    asked: Sequence[TaskData], learned: Sequence[str], known: Sequence[TaskData], out: Path
+) -> list[TaskData]:
+    """Those of the asked tasks that are not watched yet. Raises NloraError for names that clash."""
+    watched = {data.name: data for data in known}
+    for data in asked:
+        if data.name in learned:
+            raise NloraError(
+                f"task '{data.name}' is learned, so it is tested anyway; give the one that is "
+                "watched another name (--watch NAME=FILE)"
+            )
+        if data.name in watched and watched[data.name].fingerprint() != data.fingerprint():
+            raise NloraError(
+                f"{out} watches another task named '{data.name}'; give this one another name "
+                "(--watch NAME=FILE)"
+            )
+    names = [data.name for data in asked]
+    if len(set(names)) < len(names):
+        raise NloraError("--watch was given two tasks of one name; use --watch NAME=FILE")
+    return [data for data in asked if data.name not in watched]
 
 
 def _own_budget(plan: Plan, data: TaskData, directory: ModelDirectory, progress: Progress) -> Plan:
@@ -131,52 +159,21 @@ def _own_budget(plan: Plan, data: TaskData, directory: ModelDirectory, progress:
     return plan
 
 
-def _learned_from(plan: Plan, task: TaskData, directory: ModelDirectory) -> StageRecord | None:
-    """The stage that has learned a task from the same data, if there is one."""
-    stored, known = directory.config(), None
-    for record in directory.stages():
-        values = [value for value in record.tasks if value["name"] == task.name]
-        if not values:
-            continue
-        then = record.budget or {name: stored.get(name) for name in LIMITS}
-        limits = {name: then.get(name) for name in LIMITS}
-        try:
-            asked = task if known is None else again(known, task)
-        except NloraError:  # it could not have been learned here
-            continue
-        used = sampled(asked, plan.config.model_copy(update=limits))
-        if record.fingerprints.get(task.name) == used.fingerprint():
-            return record
-        known = Task.from_json(values[0])
-    return None
-
-
-def _check_same_budget(
-    plan: Plan, task: TaskData, record: StageRecord, directory: ModelDirectory, progress: Progress
-) -> None:
-    """Raise NloraError if a stage that is there is asked for with another budget."""
-    stored = directory.config()
-    then = record.budget or {name: stored.get(name) for name in LIMITS}
-    check_same(plan, then, with_todays_names(stored.get("settings", {})), task.name)
-    limits = {name: then.get(name) for name in LIMITS}
-    used = sampled(task, plan.config.model_copy(update=limits)).used()
-    progress.message(
-        f"{directory.path} has learned '{task.name}' already ({in_words(used)}), nothing to do"
-    )
-
-
 def spoken(progress: Progress | None) -> Progress:
     """The progress where somebody wants it, and only in the process that speaks."""
     return progress if progress is not None and processes.is_main() else NoProgress()
 
 
 def _learn_all(
-    plan: Plan, directory: ModelDirectory, progress: Progress, extend: bool = False
+    plan: Plan,
+    directory: ModelDirectory,
+    progress: Progress,
+    watch: Sequence[TaskData] = (),
+    extend: bool = False,
 ) -> dict[str, Any]:
     """Train the stages that are not committed yet, under the directory's lock."""
     tasks = _names(plan)
-    going_on = begun(directory)
-    if going_on:
+    if begun(directory):
         plan = plan.with_precision(directory.precision())
         check_plan(plan, directory, None if extend else tasks)
     for note in dict.fromkeys(note for data in plan.stream for note in data.notes):
@@ -193,11 +190,15 @@ def _learn_all(
     if len(done) == len(stages) and (stages or directory.zero_shot() is not None):
         progress.message(f"{directory.path}: all {len(done)} stages are there, nothing to do")
         return _write_results(directory, tasks, plan.config.method)
-    return _train(plan, directory, progress, going_on, zero_shot=not extend)
+    return _train(plan, directory, progress, watch, zero_shot=not extend)
 
 
 def _train(
-    plan: Plan, directory: ModelDirectory, progress: Progress, going_on: bool, zero_shot: bool
+    plan: Plan,
+    directory: ModelDirectory,
+    progress: Progress,
+    watch: Sequence[TaskData] = (),
+    zero_shot: bool = False,
 ) -> dict[str, Any]:
     """Load the model, begin the directory if it is new, and learn what is left."""
     from nlora.continual.building import check_tasks
@@ -216,19 +217,22 @@ def _train(
     with deterministic(plan.run.deterministic):
         model = ContinualModel.begin(plan, directory, progress)
         stages, done = plan.stages(), len(model.records)
-        asked = [data for stage in stages[done:] for data in stage.tasks]
+        asked = [*(data for stage in stages[done:] for data in stage.tasks), *watch]
         check_tasks(plan, model.backbone, model.encoder, asked, progress.message)
         for line in filter(None, (told(data.task, data.test) for data in asked)):
             progress.message(line)
         left = stages[done:]
         for line in never_acting(plan.method, left, planned_steps(plan, model.encoder, left)):
             progress.message(line)
-        if not going_on:
+        if not begun(directory):
             processes.on_main(lambda: directory.write_config(document(plan)))
         others = [data for data in plan.stream if data.only_tested]
         before = list(plan.stream) if evaluate != "seen" else others
         if not done and zero_shot and before and directory.zero_shot() is None:
             model.zero_shot(before)
+            _write_results(directory, tasks, method)
+        for data in watch:
+            model.watch(data)
             _write_results(directory, tasks, method)
         for number, stage in enumerate(stages[done:], start=done + 1):
             tested = [*_tested(evaluate, stages, number), *others]

@@ -36,7 +36,7 @@ from nlora.plan.budgets import budget
 from nlora.plan.resolve import Plan
 from nlora.plan.resolve import trained as trained_of
 from nlora.progress import NoProgress, Progress, shown
-from nlora.store.directory import ModelDirectory, StageRecord
+from nlora.store.directory import WATCHED, ModelDirectory, StageRecord
 from nlora.store.state import read_state
 
 T = TypeVar("T")
@@ -212,7 +212,7 @@ class ContinualModel:
         if not accepted:
             answers = self._reject(record, tested)
         record.seconds["evaluation"] = time.perf_counter() - done
-        commit(self, record, answers, trained.losses, stage.tasks)
+        commit(self, record, answers, stage.tasks, trained.losses)
         if not accepted:
             self.restore()
         return record
@@ -236,10 +236,23 @@ class ContinualModel:
         started = time.perf_counter()
         answers = self.evaluate(tasks)
         record = StageRecord(index=0, name="zero-shot", seed=self.plan.config.seed)
-        record.tasks = [data.task.to_json() for data in self.stream if data.only_tested]
+        kept = [data for data in self.stream if data.only_tested]
+        record.tasks = [data.task.to_json() for data in kept]
         record.accuracy = self.measured(answers)
         record.seconds = {"evaluation": time.perf_counter() - started}
-        commit(self, record, answers, [], None)
+        commit(self, record, answers, kept)
+
+    def watch(self, data: TaskData) -> None:
+        """Test a task that will only be tested, and keep it with the model."""
+        started = time.perf_counter()
+        answers = self.evaluate([data])
+        index = len(self.directory.watched()) + 1
+        record = StageRecord(index=index, name=data.name, seed=self.plan.config.seed)
+        record.tasks, record.fingerprints = [data.task.to_json()], {data.name: data.fingerprint()}
+        record.notes["after"] = self.records[-1].folder if self.records else None
+        record.accuracy = self.measured(answers)
+        record.seconds = {"evaluation": time.perf_counter() - started}
+        commit(self, record, answers, [data], directory=self.directory.shelf(WATCHED))
 
     def measured(self, answers: Answers) -> dict[str, float]:
         """The accuracy, or what the method measures in its place, by task."""

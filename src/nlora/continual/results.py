@@ -34,7 +34,9 @@ def results(directory: ModelDirectory, tasks: Sequence[str], method: str) -> dic
         metrics = summary([], None)
     metrics["average_accuracy"] = average_accuracy([_row(r, learned) for r in of_a_task])
     listed = [tasks.index(name) for name in learned or tasks if _listed(everything, name)]
-    untrained = {name: _drop(everything, name) for name in tasks if _only_tested(zero, name)}
+    watched = [*([zero] if zero else []), *directory.watched()]
+    firsts = {t["name"]: r.accuracy.get(t["name"]) for r in watched for t in r.tasks}
+    untrained = {n: _drop(firsts[n], everything, n) for n in tasks if n in firsts}
     return {
         "method": method,
         "tasks": list(tasks),
@@ -127,13 +129,11 @@ def _off_list(
     return {"off_list": {"zero_shot": zero_shot, "matrix": matrix, "average": average}}
 
 
-def _only_tested(zero: StageRecord | None, task: str) -> bool:
-    return zero is not None and any(known["name"] == task for known in zero.tasks)
-
-
-def _drop(records: Sequence[StageRecord], task: str) -> dict[str, float | None]:
-    """What a task that nobody trains had before training, has now, and has lost."""
-    before, now = (records[i].accuracy.get(task) for i in (0, -1))
+def _drop(
+    before: float | None, records: Sequence[StageRecord], task: str
+) -> dict[str, float | None]:
+    """What a task that nobody trains had when it was added, has now, and has lost."""
+    now = records[-1].accuracy.get(task) if records else before
     lost = None if before is None or now is None else before - now
     return {"before": before, "now": now, "lost": lost}
 

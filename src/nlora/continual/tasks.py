@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from nlora.data.task import Example, Task, TaskData
 from nlora.errors import NloraError
-from nlora.store.directory import ModelDirectory, StageRecord
+from nlora.store.directory import WATCHED, ModelDirectory, StageRecord
 
 
 def learned_stages(directory: ModelDirectory) -> list[TaskData]:
@@ -82,8 +82,9 @@ def titles(records: Sequence[StageRecord]) -> list[str]:
 
 def only_tested(directory: ModelDirectory) -> list[TaskData]:
     """The tasks that are tested after every stage and never trained, with their test examples."""
-    zero = directory.zero_shot()
+    zero, watched = directory.zero_shot(), directory.shelf(WATCHED)
     kept = _kept(directory, zero) if zero is not None and zero.tasks else []
+    kept += [data for record in watched.stages() for data in _kept(watched, record)]
     return [replace(data, only_tested=True) for data in kept]
 
 

@@ -111,7 +111,7 @@ def read_entry(path: Path, reading: Mapping[str, Any] | None = None) -> TaskData
 
 def task_from_files(
     name: str,
-    train: Source,
+    train: Source | None,
     test: Source | None,
     dev: Source | None = None,
     instruction: str | None = None,
@@ -120,7 +120,8 @@ def task_from_files(
 ) -> TaskData:
     """The task whose examples are in these files, as in `read_stream`.
 
-    Without `labels`, answers are free text; without `test`, a part of the data is held out.
+    Without `labels`, answers are free text; without `test`, a part of the data is held out; without
+    `train` the task is only tested.
 
     Raises NloraError, with file and line, for a bad name, bad labels and all that is wrong with
     the files.

@@ -9,6 +9,8 @@
         update/             the update itself: a PEFT adapter, or safetensors
         state/              what the method keeps for its next stage, where it keeps anything
     results.json        derived from the stages
+    watched/001-name/   a task that is only tested, added by `learn`: record, tests and answers of
+                        the model as it stood then
     logs/               of a tracker, where one is asked for
 
 A stage is written beside its place and appears by one rename; `000-zero-shot` holds the model's
@@ -16,6 +18,7 @@ answers before any training, where they were asked for. One process at a time ma
 """
 
 import contextlib
+import copy
 import errno
 import json
 import os
@@ -44,7 +47,9 @@ from nlora.store.records import (
 __all__ = ["ModelDirectory", "StageRecord", "stage_folder"]
 
 FORMAT = 1
-_OURS = {"model.json", "results.json", "stages", "logs", ".lock"}
+WATCHED = "watched"
+"""The folder of tasks that are only tested, each like a stage without an update."""
+_OURS = {"model.json", "results.json", "stages", "watched", "logs", ".lock"}
 # What a killed process may leave: half a file (with its process's number), half a stage.
 _FILE_DRAFT = re.compile(r"\.(model|results)\.json-\d+")
 _STAGE_DRAFT = re.compile(r"\.\d{3,}-.*")
@@ -58,6 +63,16 @@ class ModelDirectory:
         self._stages = path / "stages"
         self._verified: dict[Path, tuple[int, ...]] = {}
         """Files that were found whole, as they were then: they are read once."""
+
+    def shelf(self, name: str) -> "ModelDirectory":
+        """The same directory, whose stages are in another folder than `stages`."""
+        view = copy.copy(self)
+        view._stages = self.path / name
+        return view
+
+    def watched(self) -> list[StageRecord]:
+        """Of each task that `learn` was told to test only, what the model answered then."""
+        return self.shelf(WATCHED).stages()
 
     def exists(self) -> bool:
         """Whether there is a model here. Raises NloraError if the place holds something else."""
@@ -125,9 +140,10 @@ class ModelDirectory:
         for path in self.path.iterdir():
             if _FILE_DRAFT.fullmatch(path.name):
                 path.unlink()
-        for path in self._stages.iterdir() if self._stages.is_dir() else ():
-            if _STAGE_DRAFT.fullmatch(path.name) and path.is_dir():
-                shutil.rmtree(path)
+        for folder in (self._stages, self.path / WATCHED):
+            for path in folder.iterdir() if folder.is_dir() else ():
+                if _STAGE_DRAFT.fullmatch(path.name) and path.is_dir():
+                    shutil.rmtree(path)
 
     def _remove_empty(self) -> None:
         with contextlib.suppress(OSError):  # Windows keeps a file that is open
@@ -148,6 +164,10 @@ class ModelDirectory:
     def write_config(self, config: dict[str, Any]) -> None:
         """Write `model.json`."""
         write_json(self.path / "model.json", {"format": FORMAT, **config})
+
+    def begun(self) -> bool:
+        """Whether anything is committed: a stage, or answers before any."""
+        return bool(self._records() or self.watched())
 
     def stages(self) -> list[StageRecord]:
         """The committed stages in order, without the zero-shot evaluation."""
@@ -221,7 +241,7 @@ class ModelDirectory:
 
     def precision(self) -> str | None:
         """In which precision what is committed was trained; None where nothing is."""
-        if not self.stages() and self.zero_shot() is None:
+        if not self.begun():
             return None
         return self.config().get("settings", {}).get("precision", "fp32")
 
