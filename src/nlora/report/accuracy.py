@@ -11,7 +11,7 @@ from typing import Any
 from nlora.report.fairness import fairness
 from nlora.report.footnotes import legend, marked
 from nlora.report.runs import ZERO_SHOT, Run, Section
-from nlora.report.statistics import mean_and_spread
+from nlora.evaluation.statistics import mean_and_spread
 from nlora.report.table import Cell, Table, Value
 
 METRICS = {

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from nlora.report.ledger import pack, unpack
-from nlora.report.statistics import draws, estimates, mean_and_spread
+from nlora.evaluation.statistics import draws, estimates, mean_and_spread
 
 RNG = np.random.default_rng(7)
 
