@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from statistics import fmean
 from typing import Any
 
+from nlora.evaluation.statistics import mean_and_spread
 from nlora.report.fairness import fairness
 from nlora.report.footnotes import legend, marked
 from nlora.report.runs import ZERO_SHOT, Run, Section
-from nlora.evaluation.statistics import mean_and_spread
 from nlora.report.table import Cell, Table, Value
 
 METRICS = {

@@ -11,6 +11,7 @@
     results.json        derived from the stages
     watched/001-name/   a task that is only tested, added by `learn`: record, tests and answers of
                         the model as it stood then
+    pending/            a stage that is trained and not in force (`store.pending`)
     logs/               of a tracker, where one is asked for
 
 A stage is written beside its place and appears by one rename; `000-zero-shot` holds the model's
@@ -33,14 +34,15 @@ from filelock import FileLock, Timeout
 
 from nlora.checksum import sha256
 from nlora.errors import NloraError
-from nlora.store.atomic import draft_text, indented, naming, new_folder, write_json, write_text
+from nlora.store.atomic import indented, naming, new_folder, write_json, write_text
+from nlora.store.pending import PENDING, Pending
 from nlora.store.records import (
     StageRecord,
     check_manifests,
+    fill,
     read_json,
     read_record,
     read_text,
-    sealed,
     stage_folder,
 )
 
@@ -49,7 +51,7 @@ __all__ = ["ModelDirectory", "StageRecord", "stage_folder"]
 FORMAT = 1
 WATCHED = "watched"
 """The folder of tasks that are only tested, each like a stage without an update."""
-_OURS = {"model.json", "results.json", "stages", "watched", "logs", ".lock"}
+_OURS = {"model.json", "results.json", "stages", WATCHED, PENDING, "logs", ".lock"}
 # What a killed process may leave: half a file (with its process's number), half a stage.
 _FILE_DRAFT = re.compile(r"\.(model|results)\.json-\d+")
 _STAGE_DRAFT = re.compile(r"\.\d{3,}-.*")
@@ -61,6 +63,8 @@ class ModelDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._stages = path / "stages"
+        self.pending = Pending(self)
+        """A stage that is not in force, if there is one."""
         self._verified: dict[Path, tuple[int, ...]] = {}
         """Files that were found whole, as they were then: they are read once."""
 
@@ -137,6 +141,7 @@ class ModelDirectory:
                 raise OSError(number, os.strerror(number), str(folder))
 
     def _remove_leftovers(self) -> None:
+        self.pending.clear()
         for path in self.path.iterdir():
             if _FILE_DRAFT.fullmatch(path.name):
                 path.unlink()
@@ -266,10 +271,7 @@ class ModelDirectory:
         """Write a stage (`write` fills its folder) and let it appear by one rename."""
         place, draft = self._stages / record.folder, self._stages / f".{record.folder}"
         with new_folder(place, draft):
-            write(draft)
-            files = sorted(p for p in draft.rglob("*") if p.is_file())
-            record.files = {p.relative_to(draft).as_posix(): sha256(p) for p in files}
-            draft_text(draft / "stage.json", sealed(record))
+            fill(draft, record, write)
 
     def adopt(self, other: "ModelDirectory", record: StageRecord, **changes: Any) -> None:
         """Commit a copy of a stage of another directory, these fields of its record changed.

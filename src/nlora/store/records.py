@@ -3,14 +3,15 @@
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, ValidationError
 
+from nlora.checksum import sha256
 from nlora.errors import NloraError
-from nlora.store.atomic import indented
+from nlora.store.atomic import draft_text, indented
 
 FORMAT = 2
 """From 2 on a record has its hash."""
@@ -87,6 +88,14 @@ def sealed(record: StageRecord) -> str:
     written = record.model_dump() | {"format": FORMAT}  # also what is copied from an older one
     values = json.loads(indented(written))  # as it is read again
     return indented({**values, SEAL: seal(values)})
+
+
+def fill(folder: Path, record: StageRecord, write: Callable[[Path], None]) -> None:
+    """Fill the folder of a stage: what `write` puts there, and the record with the hashes of it."""
+    write(folder)
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    record.files = {p.relative_to(folder).as_posix(): sha256(p) for p in files}
+    draft_text(folder / "stage.json", sealed(record))
 
 
 def seal(values: dict[str, Any]) -> str:
