@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from tests.published import published
-from tests.runs import tree, write_task
+from tests.runs import LEARNING, tree, write_task
 
 QUICK = ("--set", "precision=fp32", "--set", "max_new_tokens=2", "--set", "batch_size=8")
 
@@ -242,3 +242,36 @@ def test_tasks_that_are_only_tested_are_kept_with_the_model(
         ("shopp", "did you mean 'shop'"),
     ):
         assert said in refused("learn", tmp_path / "new", *new[1:], *task, "--watch", wrong)
+
+
+def test_what_would_cost_too_much_is_shown_and_decided_afterwards(nlora, refused, llama, tmp_path):
+    out = tmp_path / "out"
+    for name in ("colour", "fruit"):
+        entry = write_task(tmp_path, name, train=24, test=24)
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(entry))
+    for kind in ("train", "test"):  # what a terminal would obey is shown instead
+        path = tmp_path / f"colour-{kind}.jsonl"
+        path.write_text(path.read_text().replace("xxx ", "xxx\\u001b[31m "))
+    settings = [f"--set={name}={value}" for name, value in LEARNING.items()]
+    new = ("--model", llama, "--method", "inc-lora", *settings)
+    assert nlora("learn", out, "--task", tmp_path / "colour.yaml", *new).exit_code == 0
+    before = tree(out)
+    task = ("learn", out, "--task", tmp_path / "fruit.yaml")
+    assert "did you mean 'auto'" in refused(*task, "--repair", "outo")
+    assert "--max-forgetting takes points" in refused(*task, "--max-forgetting", "200")
+    found = nlora(*task)
+    assert found.exit_code == 3, found.stderr
+    for part in ("What 'fruit' would cost", "turned wrong", r"xxx\x1b[31m", "Best: ", "epochs=4"):
+        assert part in found.stdout
+    assert "\x1b" not in found.stdout
+    again = nlora(*task, "--json")
+    assert again.exit_code == 3
+    shown = json.loads(again.stdout)
+    assert (shown["in_force"], shown["stage"]) == (False, "fruit")
+    assert "not in force" in refused(*task, "--set", "epochs=1")
+    assert nlora("discard", out).exit_code == 0
+    assert tree(out) == before
+    assert nlora("discard", out).exit_code == 0  # and again
+    assert "holds no model" in refused("accept", tmp_path / "none")
+    done = nlora(*task, "--max-forgetting", "100")
+    assert (done.exit_code, "after fruit" in done.stdout) == (0, True)

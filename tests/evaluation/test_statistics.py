@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from nlora.report.ledger import pack, unpack
 from nlora.evaluation.statistics import draws, estimates, mean_and_spread
+from nlora.report.ledger import pack, unpack
 
 RNG = np.random.default_rng(7)
 

@@ -20,6 +20,7 @@ from nlora.cli import (
     demo,
     env,
     export,
+    guarded,
     learn,
     methods,
     models,
@@ -140,6 +141,8 @@ def _root(
 app.command("demo")(demo.demo)
 app.command("run")(run.run)
 app.command("learn")(learn.learn)
+app.command("accept")(guarded.accept)
+app.command("discard")(guarded.discard)
 app.command("predict")(predict.predict)
 app.command("export")(export.export)
 app.command("compare")(compare.compare)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nlora import processes
+from nlora.cli import guarded as g
 from nlora.cli import options as o
 from nlora.cli.console import print_json, progress, show_results
 from nlora.cli.watched import watched_task
@@ -72,6 +74,8 @@ def learn(
             "of rows, a YAML file of one task, or a data set; repeat for more.",
         ),
     ] = None,
+    max_forgetting: g.MaxForgetting = 2.0,
+    repair: g.RepairMode = "offer",
     json: o.Json = False,
 ) -> None:
     """Learn one more task. A new directory needs --model, or --from-adapter.
@@ -85,6 +89,7 @@ def learn(
     batch_size and weights are the directory's unless --set gives others.
     """
     from nlora.continual.agreement import begun
+    from nlora.continual.guard import SetAside
     from nlora.continual.learning import learn as learn_task
     from nlora.data.balance import label_counts
     from nlora.data.columns import parse_columns
@@ -129,6 +134,7 @@ def learn(
     watched = [faults.attempt(lambda one=one: watched_task(one, data)) for one in watch or ()]
     if new is not None:
         faults.attempt(lambda: choose(new))
+    guard = faults.attempt(lambda: g.guard_of(max_forgetting, repair))
     faults.check()
     assert data_of_task is not None
     shown = progress()
@@ -138,7 +144,16 @@ def learn(
     if answers and data_of_task.task.labels is None and is_source(task):
         shown.message(f"answers are free text; --labels auto makes the {len(answers)} in it labels")
     tested = [known for known in watched if known is not None]
-    results = learn_task(model_dir, data_of_task, new, shown, tested)
+    try:
+        results = learn_task(model_dir, data_of_task, new, shown, tested, guard)
+    except SetAside as refused:
+        if not processes.first_to_fail():
+            raise
+        if json:
+            print_json({"in_force": False, "stage": refused.name, **refused.found})
+        else:
+            g.show_refusal(model_dir, refused.name, refused.found)
+        raise typer.Exit(g.REFUSED) from refused
     if json:
         print_json(results)
     else:

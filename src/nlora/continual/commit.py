@@ -1,7 +1,7 @@
 """What of a stage is written to the model directory."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +38,27 @@ def commit(
     losses: Sequence[Mapping[str, float]] | None = None,
     directory: ModelDirectory | None = None,
 ) -> None:
-    """Write a stage of a `ContinualModel`: its record, answers and losses, update and state.
+    """Write a stage of a `ContinualModel`, as `filled` says.
+
+    `directory` is another place than the model's. The main process alone writes.
+    """
+    write = filled(model, record, answers, kept, losses)
+    place = directory or model.directory
+    processes.on_main(lambda: place.commit(record, write))
+
+
+def filled(
+    model: Any,
+    record: StageRecord,
+    answers: Mapping[str, Sequence[Prediction]],
+    kept: Sequence[TaskData],
+    losses: Sequence[Mapping[str, float]] | None = None,
+) -> Callable[[Path], None]:
+    """What fills the folder of a stage: its answers and losses, update and state; the record says
+    what follows from the answers.
 
     The test examples of the `kept` tasks are kept. Without `losses` nothing was trained, and there
-    is no update. `directory` is another place than the model's. The main process alone writes.
+    is no update. It writes the model as it stands then.
     """
     record.tested = {task: len(rows) for task, rows in answers.items()}
     listed = {data.name: data.task.labels for data in model.stream}
@@ -72,8 +89,7 @@ def commit(
         if not any((folder / "state").iterdir()):
             (folder / "state").rmdir()
 
-    place = directory or model.directory
-    processes.on_main(lambda: place.commit(record, write))
+    return write
 
 
 def _parts(

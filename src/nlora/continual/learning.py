@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from nlora import processes
 from nlora.continual.again import again, learned_from, same_budget, what_is_new
 from nlora.continual.agreement import begun, check_plan, check_stages, document
+from nlora.continual.guard import Guard, SetAside
 from nlora.continual.results import results
 from nlora.continual.tasks import as_tasks, learned_stages, only_tested
 from nlora.data.comparing import told
@@ -18,6 +19,7 @@ from nlora.methods.parts.terms import never_acting
 from nlora.plan.budgets import (
     LIMITS,
     at_stage,
+    budget,
     in_words,
     with_settings_of,
     without_limits,
@@ -63,6 +65,7 @@ def learn(
     config: RunConfig | None = None,
     progress: Progress | None = None,
     watch: Sequence[TaskData] = (),
+    guard: Guard | None = None,
 ) -> dict[str, Any]:
     """Add one task to a model directory; the results.
 
@@ -71,7 +74,8 @@ def learn(
     unless it has limits, and settings that it does not name are the directory's. A task that was
     learned already gets one more stage (`continual.again`); from the same data it is not learned
     again. The tasks of `watch` are tested before and after this and every later stage, and kept
-    with the model.
+    with the model. With a guard the stage stands only if no earlier or watched task falls too far.
+    Raises SetAside where one does: the stage is kept, and `holding.accept` lets it stand.
     """
     progress = spoken(progress)
     directory = ModelDirectory(out)
@@ -118,7 +122,7 @@ def learn(
         if known:
             check_names(stream)
         plan = _own_budget(plan, data, directory, progress)
-        return _learn_all(plan.with_stream(stream), directory, progress, watch=new, extend=True)
+        return _learn_all(plan.with_stream(stream), directory, progress, new, guard, extend=True)
 
 
 def _newly_watched(
@@ -169,6 +173,7 @@ def _learn_all(
     directory: ModelDirectory,
     progress: Progress,
     watch: Sequence[TaskData] = (),
+    guard: Guard | None = None,
     extend: bool = False,
 ) -> dict[str, Any]:
     """Train the stages that are not committed yet, under the directory's lock."""
@@ -190,7 +195,22 @@ def _learn_all(
     if len(done) == len(stages) and (stages or directory.zero_shot() is not None):
         progress.message(f"{directory.path}: all {len(done)} stages are there, nothing to do")
         return _write_results(directory, tasks, plan.config.method)
-    return _train(plan, directory, progress, watch, zero_shot=not extend)
+    _check_pending(plan, directory, stages[len(done)])
+    return _train(plan, directory, progress, watch, guard, zero_shot=not extend)
+
+
+def _check_pending(plan: Plan, directory: ModelDirectory, stage: Stage) -> None:
+    """Raise NloraError if a stage is trained and not in force, SetAside if it is this one."""
+    record = directory.pending.record()
+    if record is None:
+        return
+    prints = {data.name: data.fingerprint() for data in stage.tasks}
+    if (record.fingerprints, record.budget) == (prints, budget(plan, stage)):
+        raise SetAside(directory.path, record.name, record.notes["guard"])
+    raise NloraError(
+        f"{directory.path} holds '{record.name}', which is trained and not in force; `nlora accept "
+        f"{directory.path}` or `nlora discard {directory.path}` first"
+    )
 
 
 def _train(
@@ -198,6 +218,7 @@ def _train(
     directory: ModelDirectory,
     progress: Progress,
     watch: Sequence[TaskData] = (),
+    guard: Guard | None = None,
     zero_shot: bool = False,
 ) -> dict[str, Any]:
     """Load the model, begin the directory if it is new, and learn what is left."""
@@ -239,7 +260,7 @@ def _train(
             if number == 1 and plan.config.from_adapter is not None:
                 take_over(model, stage, tested)
             else:
-                model.learn(stage, tested)
+                model.learn(stage, tested, guard)
             _write_results(directory, tasks, method)
     return directory.results()
 

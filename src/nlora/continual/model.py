@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +24,8 @@ from nlora.continual.building import (
     weights_dtype,
 )
 from nlora.continual.commit import commit, record_of
+from nlora.continual.guard import Guard
+from nlora.continual.judging import Learned, judge
 from nlora.data.comparing import punctuated, to_tell_apart
 from nlora.data.messages import conversation
 from nlora.data.task import Example, Task, TaskData
@@ -175,8 +177,14 @@ class ContinualModel:
         with self.adapter.after(left):
             yield
 
-    def learn(self, stage: Stage, tested: Sequence[TaskData]) -> StageRecord:
-        """Train a stage, test `tested`, and commit it, if the method accepts what it has become."""
+    def learn(
+        self, stage: Stage, tested: Sequence[TaskData], guard: Guard | None = None
+    ) -> StageRecord:
+        """Train a stage, test `tested`, and commit it, if the method accepts what it has become.
+
+        Raises SetAside where it costs more than the guard allows: it is trained then, and kept
+        beside the stages.
+        """
         from nlora.training.loop import train
 
         started = time.perf_counter()
@@ -212,10 +220,13 @@ class ContinualModel:
         if not accepted:
             answers = self._reject(record, tested)
         record.seconds["evaluation"] = time.perf_counter() - done
-        commit(self, record, answers, stage.tasks, trained.losses)
+        learned = Learned(record, answers, trained.losses)
+        if accepted and guard is not None:
+            learned = judge(self, guard, stage, learned, tested)
+        commit(self, learned.record, learned.answers, stage.tasks, learned.losses)
         if not accepted:
             self.restore()
-        return record
+        return learned.record
 
     def _reject(self, record: StageRecord, tested: Sequence[TaskData]) -> Answers:
         """Let the record and the method's state be what they were before; that model's answers.
@@ -254,7 +265,7 @@ class ContinualModel:
         record.seconds = {"evaluation": time.perf_counter() - started}
         commit(self, record, answers, [data], directory=self.directory.shelf(WATCHED))
 
-    def measured(self, answers: Answers) -> dict[str, float]:
+    def measured(self, answers: Mapping[str, Sequence[Prediction]]) -> dict[str, float]:
         """The accuracy, or what the method measures in its place, by task."""
         tasks = {data.name: data.task for data in self.stream}
         return {name: self.method.metric(tasks[name])(rows) for name, rows in answers.items()}

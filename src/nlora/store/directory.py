@@ -224,6 +224,19 @@ class ModelDirectory:
             found.setdefault(row["task"], []).append(row)
         return found
 
+    def predictions(self, record: StageRecord) -> dict[str, list[dict[str, Any]]]:
+        """Every answer that was given after a stage, by task, in the order of its tests.
+
+        Raises NloraError if the file was changed or is missing.
+        """
+        self._verify(record, "predictions.jsonl")
+        text = read_text(self.stage_path(record) / "predictions.jsonl")
+        found: dict[str, list[dict[str, Any]]] = {}
+        for line in text.removesuffix("\n").split("\n") if text else ():  # as in `tests_of`
+            row = json.loads(line)
+            found.setdefault(row["task"], []).append(row)
+        return found
+
     def update_paths(
         self, stage: int | None = None, known: Sequence[StageRecord] | None = None
     ) -> list[Path]:
