@@ -1,45 +1,17 @@
 """A stage that costs too much is not in force, until somebody says so."""
 
 import shutil
-from types import SimpleNamespace
 
 import pytest
-import yaml
 
 from nlora.continual.guard import Guard, SetAside, verdict
 from nlora.continual.holding import accept, discard
-from nlora.continual.learning import learn, run
-from nlora.data.files import read_entry, read_stream
+from nlora.continual.learning import learn
 from nlora.data.task import Task, TaskData
 from nlora.errors import NloraError
 from nlora.evaluation.answers import Prediction
 from nlora.store.directory import ModelDirectory
-from tests.runs import LEARNING, Listener, config, tree, write_stream, write_task
-
-
-def entry(folder, name, **more):
-    (folder / f"{name}.yaml").write_text(yaml.safe_dump(write_task(folder, name, **more)))
-    return read_entry(folder / f"{name}.yaml")
-
-
-@pytest.fixture(scope="module")
-def learned(llama, tmp_path_factory):
-    """A directory that knows `colour`, and `fruit`, whose answers are others to the same texts."""
-    folder = tmp_path_factory.mktemp("learned")
-    colour = read_stream(write_stream(folder, "colour", train=24, test=24))
-    run(config(llama, None, LEARNING), folder / "out", stream=colour)
-    return SimpleNamespace(out=folder / "out", fruit=entry(folder, "fruit", train=24, test=24))
-
-
-@pytest.fixture(scope="module")
-def refused(learned, tmp_path_factory):
-    """The directory after the guard has refused `fruit`, and what it has found."""
-    out = shutil.copytree(learned.out, tmp_path_factory.mktemp("refused") / "out")
-    before = tree(out)
-    listener = Listener()
-    with pytest.raises(SetAside) as error:
-        learn(out, learned.fruit, progress=listener, guard=Guard())
-    return SimpleNamespace(out=out, before=before, error=error.value, said=listener.messages)
+from tests.runs import Listener, tree
 
 
 def predictions(label, *texts):
@@ -77,7 +49,7 @@ def test_metrics_that_are_means_are_paired_by_their_own_numbers():
 
 
 def test_a_stage_that_costs_too_much_is_not_in_force(refused):
-    out, before = refused.out, refused.before
+    out, before = refused.out, tree(refused.before)
     after = tree(out)
     assert {name: data for name, data in after.items() if not name.startswith("pending/")} == before
     assert [record.name for record in ModelDirectory(out).stages()] == ["colour"]
@@ -94,17 +66,17 @@ def test_a_stage_that_costs_too_much_is_not_in_force(refused):
     assert "\n" not in str(refused.error)
 
 
-def test_the_same_command_says_it_again_without_training(refused, learned, monkeypatch):
+def test_the_same_command_says_it_again_without_training(refused, monkeypatch):
     def fails(*args, **kwargs):
         raise AssertionError("the model was loaded")
 
     monkeypatch.setattr("nlora.backbones.load.load", fails)
     before = tree(refused.out)
     with pytest.raises(SetAside) as again:
-        learn(refused.out, learned.fruit, guard=Guard())
+        learn(refused.out, refused.fruit, guard=Guard())
     assert again.value.found == refused.error.found
     with pytest.raises(NloraError, match="'fruit', which is trained and not in force"):
-        learn(refused.out, learned.fruit, config_of(refused.out, epochs=1), guard=Guard())
+        learn(refused.out, refused.fruit, config_of(refused.out, epochs=1), guard=Guard())
     assert tree(refused.out) == before
 
 
@@ -115,12 +87,12 @@ def config_of(out, **settings):
     return known.model_copy(update={"settings": {**known.settings, **settings}})
 
 
-def test_accepting_it_makes_it_the_stage_that_it_would_have_been(refused, learned, tmp_path):
+def test_accepting_it_makes_it_the_stage_that_it_would_have_been(refused, tmp_path):
     out = shutil.copytree(refused.out, tmp_path / "out")
-    plain = shutil.copytree(learned.out, tmp_path / "plain")
+    plain = shutil.copytree(refused.before, tmp_path / "plain")
     listener = Listener()
     results = accept(out, progress=listener)
-    unguarded = learn(plain, learned.fruit)
+    unguarded = learn(plain, refused.fruit)
     assert results["accuracy_matrix"] == unguarded["accuracy_matrix"]
     assert results["stages"] == ["colour", "fruit"]
     files = {n: d for n, d in tree(plain).items() if n.startswith("stages/") and "/update/" in n}
@@ -129,7 +101,7 @@ def test_accepting_it_makes_it_the_stage_that_it_would_have_been(refused, learne
     assert "'fruit' is in force now, as stage 2" in listener.messages[-1]
     assert accept(out, progress=listener) == results
     assert "nothing to do" in listener.messages[-1]
-    assert learn(out, learned.fruit, progress=listener, guard=Guard()) == results
+    assert learn(out, refused.fruit, progress=listener, guard=Guard()) == results
     assert "nothing to do" in listener.messages[-1]
 
 
@@ -137,7 +109,7 @@ def test_discarding_it_leaves_the_directory_as_it_was(refused, tmp_path):
     out = shutil.copytree(refused.out, tmp_path / "out")
     listener = Listener()
     discard(out, listener)
-    assert tree(out) == refused.before
+    assert tree(out) == tree(refused.before)
     discard(out, listener)
     assert "nothing to do" in listener.messages[-1]
 
@@ -157,9 +129,9 @@ def test_what_no_longer_fits_is_not_accepted(refused, tmp_path):
         discard(tmp_path / "none")
 
 
-def test_what_costs_little_enough_stands_and_its_record_says_so(learned, tmp_path):
-    out = shutil.copytree(learned.out, tmp_path / "out")
-    results = learn(out, learned.fruit, guard=Guard(bound=100.0))
+def test_what_costs_little_enough_stands_and_its_record_says_so(refused, tmp_path):
+    out = shutil.copytree(refused.before, tmp_path / "out")
+    results = learn(out, refused.fruit, guard=Guard(bound=100.0))
     assert results["stages"] == ["colour", "fruit"]
     found = ModelDirectory(out).stages()[1].notes["guard"]
     assert [fall["too_far"] for fall in found["falls"]] == [False]
@@ -167,12 +139,12 @@ def test_what_costs_little_enough_stands_and_its_record_says_so(learned, tmp_pat
         Guard(bound=-1.0)
 
 
-def test_watched_tasks_are_judged_too(learned, tmp_path):
-    out = shutil.copytree(learned.out, tmp_path / "out")
-    tests = entry(tmp_path, "colour", train=24, test=24).test
+def test_watched_tasks_are_judged_too(refused, tmp_path):
+    out = shutil.copytree(refused.before, tmp_path / "out")
+    tests = refused.colour.test
     general = TaskData(Task("general", labels=("a", "b", "c")), (), tests, only_tested=True)
     with pytest.raises(SetAside) as error:
-        learn(out, learned.fruit, watch=[general], guard=Guard(repair="off"))
+        learn(out, refused.fruit, watch=[general], guard=Guard(repair="off"))
     assert [fall["task"] for fall in error.value.found["falls"]] == ["colour", "general"]
     assert error.value.found["repair"] == {"not": "it was not asked for"}
     assert len(ModelDirectory(out).watched()) == 1

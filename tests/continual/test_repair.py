@@ -1,7 +1,6 @@
 """A stage that costs too much is scaled back, without training."""
 
 import shutil
-from types import SimpleNamespace
 
 import pytest
 
@@ -11,29 +10,19 @@ from nlora.continual.holding import accept
 from nlora.continual.learning import learn, run
 from nlora.continual.model import ContinualModel
 from nlora.continual.repair import Repair, Try, thirds
-from nlora.data.files import read_stream
 from nlora.errors import NloraError
 from nlora.store.directory import ModelDirectory
-from tests.runs import LEARNING, Listener, config, tree, write_stream
+from tests.runs import LEARNING, Listener, config, tree
 
 
-@pytest.fixture(scope="module")
-def refused(llama, tmp_path_factory):
-    """A directory that knows `colour` before and after the guard has refused `fruit`."""
-    folder = tmp_path_factory.mktemp("refused")
-    stream = write_stream(folder, "colour", "fruit", train=24, test=24)
-    colour, fruit = read_stream(stream)
-    run(config(llama, None, LEARNING), folder / "before", stream=[colour])
-    out = shutil.copytree(folder / "before", folder / "out")
-    with pytest.raises(SetAside) as error:
-        learn(out, fruit, guard=Guard())
-    return SimpleNamespace(
-        out=out, before=folder / "before", fruit=fruit, found=error.value.found["repair"]
-    )
+@pytest.fixture
+def found(refused):
+    """What was tried."""
+    return refused.error.found["repair"]
 
 
-def test_the_curve_says_what_is_kept_and_lost_at_each_scale(refused):
-    curve = refused.found["curve"]
+def test_the_curve_says_what_is_kept_and_lost_at_each_scale(found):
+    curve = found["curve"]
     assert curve[0]["scales"] == [1.0] * 3
     assert not curve[0]["passes"]
     assert len(curve) in (9, 10)
@@ -41,19 +30,19 @@ def test_the_curve_says_what_is_kept_and_lost_at_each_scale(refused):
     passing = [scale for scale, one in single.items() if one["passes"]]
     failing = [scale for scale, one in single.items() if not one["passes"]]
     assert max(passing) < min(failing) <= max(passing) + 1 / 32
-    best = refused.found["best"]
+    best = found["best"]
     assert best["passes"]
     assert best["new"] == max(one["new"] for one in curve if one["passes"])
-    gained = curve[0]["new"] - refused.found["without"]
-    assert refused.found["kept"] == pytest.approx((best["new"] - refused.found["without"]) / gained)
+    gained = curve[0]["new"] - found["without"]
+    assert found["kept"] == pytest.approx((best["new"] - found["without"]) / gained)
 
 
-def test_the_repaired_stage_is_the_trained_one_scaled(refused, tmp_path):
+def test_the_repaired_stage_is_the_trained_one_scaled(refused, found, tmp_path):
     whole = shutil.copytree(refused.out, tmp_path / "whole")
     out = shutil.copytree(refused.out, tmp_path / "out")
     accept(whole)
     results = accept(out, repaired=True)
-    scales = refused.found["best"]["scales"]
+    scales = found["best"]["scales"]
     trained, scaled = read_stages(whole)[1], read_stages(out)[1]
     place = thirds(list(trained.shapes))
     for name in trained.shapes:
@@ -63,19 +52,19 @@ def test_the_repaired_stage_is_the_trained_one_scaled(refused, tmp_path):
     record = ModelDirectory(out).stages()[1]
     assert record.notes["scaled"] == scales
     assert [fall["too_far"] for fall in record.notes["guard"]["falls"]] == [False]
-    assert results["accuracy_matrix"][1][1] == pytest.approx(refused.found["best"]["new"])
+    assert results["accuracy_matrix"][1][1] == pytest.approx(found["best"]["new"])
     model = ContinualModel.open(out)
     assert model.measured(model.evaluate(model.stream)) == record.accuracy
     assert not (out / "pending").exists()
 
 
-def test_auto_takes_it_only_where_the_new_task_keeps_enough(refused, tmp_path, monkeypatch):
+def test_auto_takes_it_only_where_the_new_task_keeps_enough(refused, found, tmp_path, monkeypatch):
     out = shutil.copytree(refused.before, tmp_path / "out")
-    assert refused.found["kept"] < 0.9
+    assert found["kept"] < 0.9
     with pytest.raises(SetAside):
         learn(out, refused.fruit, guard=Guard(repair="auto"))
     shutil.rmtree(out / "pending")
-    monkeypatch.setattr("nlora.continual.judging.ENOUGH", refused.found["kept"])
+    monkeypatch.setattr("nlora.continual.judging.ENOUGH", found["kept"])
     listener = Listener()
     results = learn(out, refused.fruit, progress=listener, guard=Guard(repair="auto"))
     assert any("scaled back" in line and "keeps" in line for line in listener.messages)
@@ -93,8 +82,8 @@ def test_auto_takes_it_only_where_the_new_task_keeps_enough(refused, tmp_path, m
     ],
 )
 def test_what_cannot_be_scaled_is_said(llama, refused, tmp_path, method, settings, reason):
-    out, colour = tmp_path / "out", read_stream(refused.before.parent / "stream.yaml")[0]
-    run(config(llama, None, {**LEARNING, **settings}, method=method), out, stream=[colour])
+    out, asked = tmp_path / "out", {**LEARNING, **settings}
+    run(config(llama, None, asked, method=method), out, stream=[refused.colour])
     with pytest.raises(SetAside) as error:
         learn(out, refused.fruit, guard=Guard(bound=0.0))
     assert error.value.found["repair"] == {"not": reason}
