@@ -12,6 +12,7 @@ from nlora.report import ledger
 from nlora.store.atomic import draft_text, new_folder, write_text
 from nlora.store.directory import ModelDirectory, StageRecord
 from nlora.store.locks import held
+from nlora.store.pending import Version
 from tests.faults import visible
 
 RESULTS = {
@@ -67,6 +68,45 @@ def _begun(folder: Path) -> None:
 
 def _second(folder: Path) -> None:
     _commit(folder, 2)
+
+
+def _kept_aside(folder: Path) -> None:
+    directory = ModelDirectory(folder / "run")
+
+    def write(draft: Path) -> None:
+        (draft / "update").mkdir()
+        draft_text(draft / "update" / "weights", "1 2 3")
+
+    with directory.locked():
+        if directory.pending.record() is None and len(directory.stages()) == 1:
+            versions = {
+                name: Version(StageRecord(index=2, name="task", updates=["002-task"]), write)
+                for name in ("as-trained", "repaired")
+            }
+            directory.pending.keep(versions)
+
+
+def _pending(folder: Path) -> None:
+    _begun(folder)
+    _kept_aside(folder)
+
+
+def _accepted(folder: Path, version: str = "as-trained") -> None:
+    directory = ModelDirectory(folder / "run")
+    with directory.locked():
+        if directory.pending.record() is not None:
+            directory.pending.accept(version)
+        directory.write_results({"average_accuracy": 50.0 + len(directory.stages())})
+
+
+def _repaired(folder: Path) -> None:
+    _accepted(folder, "repaired")
+
+
+def _discarded(folder: Path) -> None:
+    directory = ModelDirectory(folder / "run")
+    with directory.locked():
+        directory.pending.remove()
 
 
 def _row(folder: Path) -> None:
@@ -156,6 +196,10 @@ OPERATIONS: dict[str, Operation] = {
     "a directory is begun": Operation(_nothing, _begin),
     "the first stage and its results": Operation(_begin, _commit),
     "another stage and its results": Operation(_begun, _second),
+    "a stage that the guard refuses": Operation(_begun, _kept_aside),
+    "a refused stage accepted": Operation(_pending, _accepted),
+    "a refused stage accepted as repaired": Operation(_pending, _repaired),
+    "a refused stage discarded": Operation(_pending, _discarded),
     "the first row of a ledger": Operation(_nothing, _row),
     "another row of a ledger": Operation(_row, _another_row),
     "a row in place of a failed one": Operation(_row, _better_row),

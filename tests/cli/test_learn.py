@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from tests.published import published
-from tests.runs import tree, write_task
+from tests.runs import LEARNING, tree, write_task
 
 QUICK = ("--set", "precision=fp32", "--set", "max_new_tokens=2", "--set", "batch_size=8")
 
@@ -144,11 +144,28 @@ def test_a_bad_task_is_one_line_and_begins_nothing(refused, new, benchmark, tmp_
     assert not (tmp_path / "out").exists()
 
 
-def test_a_new_directory_needs_model_and_method(refused, benchmark, tmp_path):
+def test_a_new_directory_needs_a_model(refused, benchmark, tmp_path):
     command = ("learn", tmp_path / "new", "--task", "mail", "--data", benchmark)
     assert "'model' is needed" in refused(*command)
-    assert "'method' is needed" in refused(*command, "--model", "m")
     assert not (tmp_path / "new").exists()
+
+
+def test_who_does_not_choose_a_method_gets_the_one_that_forgets_least(
+    nlora, llama, benchmark, tmp_path
+):
+    command = ("learn", tmp_path / "out", "--data", benchmark, "--model", llama, *QUICK)
+    first = nlora(*command, "--task", "mail")
+    assert first.exit_code == 0, first.stderr
+    assert "no --method: inc-lora with routing=input" in first.stderr
+    found = json.loads((tmp_path / "out/model.json").read_text())
+    assert (found["method"], found["settings"]["routing"]) == ("inc-lora", "input")
+    again = nlora(*command, "--task", "mail")
+    assert "nothing to do" in again.stderr
+    assert "no --method" not in again.stderr
+    other = ("learn", tmp_path / "other", "--data", benchmark, "--model", llama, *QUICK)
+    assert nlora(*other, "--task", "mail", "--set", "routing=none").exit_code == 0
+    stored = json.loads((tmp_path / "other/model.json").read_text())
+    assert stored["settings"]["routing"] == "none"
 
 
 def test_a_table_is_a_task_with_its_labels_and_a_part_held_out(nlora, new, tmp_path):
@@ -234,3 +251,68 @@ def test_an_adapter_in_the_place_of_a_model_is_told_what_it_is_for(refused, llam
     assert "--from-adapter" in refused("learn", adapter, *task)
     lone = ("--knows", "a=b.jsonl", "--model", llama, "--method", "inc-lora")
     assert "give --from-adapter" in refused("learn", tmp_path / "out", *task, *lone)
+
+
+def test_a_file_is_more_of_a_task_that_was_learned(nlora, refused, new, tmp_path):
+    out = tmp_path / "out"
+    (tmp_path / "colour.yaml").write_text(yaml.safe_dump(write_task(tmp_path, "colour")))
+    assert nlora("learn", *new, "--task", tmp_path / "colour.yaml").exit_code == 0
+    (tmp_path / "feb.csv").write_text("text,label\n" + "xxx,a\nyyy,new\n" * 10)
+    more = ("--task", tmp_path / "feb.csv", "--name", "colour")
+    done = nlora("learn", out, *more, "--json")
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout)["stages"] == ["colour", "colour (2)"]
+    assert "'colour' has a new label: new" in done.stderr
+    line = refused("learn", out, "--task", tmp_path / "colour.yaml", "--name", "hue")
+    assert "has a name of its own" in line
+
+
+def test_tasks_that_are_only_tested_are_kept_with_the_model(
+    nlora, refused, new, benchmark, tmp_path
+):
+    write_task(tmp_path, "general")
+    watched = ("--watch", f"facts={tmp_path / 'general-test.jsonl'}", "--watch", "shop")
+    task = ("--task", "mail", "--data", benchmark)
+    first = nlora("learn", *new, *task, *watched, "--json")
+    assert first.exit_code == 0, first.stderr
+    assert json.loads(first.stdout)["only_tested"].keys() == {"facts", "shop"}
+    for wrong, said in (
+        ("missing.jsonl", "no such file"),
+        ("mail,shop", "takes one task"),
+        ("a=shop", "has a name of its own"),
+        ("shopp", "did you mean 'shop'"),
+    ):
+        assert said in refused("learn", tmp_path / "new", *new[1:], *task, "--watch", wrong)
+
+
+def test_what_would_cost_too_much_is_shown_and_decided_afterwards(nlora, refused, llama, tmp_path):
+    out = tmp_path / "out"
+    for name in ("colour", "fruit"):
+        entry = write_task(tmp_path, name, train=24, test=24)
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(entry))
+    for kind in ("train", "test"):  # what a terminal would obey is shown instead
+        path = tmp_path / f"colour-{kind}.jsonl"
+        path.write_text(path.read_text().replace("xxx ", "xxx\\u001b[31m "))
+    settings = [f"--set={name}={value}" for name, value in LEARNING.items()]
+    new = ("--model", llama, "--method", "inc-lora", *settings)
+    assert nlora("learn", out, "--task", tmp_path / "colour.yaml", *new).exit_code == 0
+    before = tree(out)
+    task = ("learn", out, "--task", tmp_path / "fruit.yaml")
+    assert "did you mean 'auto'" in refused(*task, "--repair", "outo")
+    assert "--max-forgetting takes points" in refused(*task, "--max-forgetting", "200")
+    found = nlora(*task)
+    assert found.exit_code == 3, found.stderr
+    for part in ("What 'fruit' would cost", "turned wrong", r"xxx\x1b[31m", "Best: ", "epochs=4"):
+        assert part in found.stdout
+    assert "\x1b" not in found.stdout
+    again = nlora(*task, "--json")
+    assert again.exit_code == 3
+    shown = json.loads(again.stdout)
+    assert (shown["in_force"], shown["stage"]) == (False, "fruit")
+    assert "not in force" in refused(*task, "--set", "epochs=1")
+    assert nlora("discard", out).exit_code == 0
+    assert tree(out) == before
+    assert nlora("discard", out).exit_code == 0  # and again
+    assert "holds no model" in refused("accept", tmp_path / "none")
+    done = nlora(*task, "--max-forgetting", "100")
+    assert (done.exit_code, "after fruit" in done.stdout) == (0, True)

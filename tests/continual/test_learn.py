@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -84,7 +85,7 @@ def test_telling_it_again_is_allowed_and_something_else_is_refused(learned, llam
 
 
 def test_a_new_directory_needs_a_configuration(learned, tmp_path):
-    with pytest.raises(NloraError, match="--model and --method"):
+    with pytest.raises(NloraError, match="needs --model, or --from-adapter"):
         learn(tmp_path / "new", learned.third)
     assert not (tmp_path / "new").exists()
 
@@ -102,16 +103,28 @@ def test_the_same_task_twice_does_nothing(learned, out, monkeypatch):
     assert "nothing to do" in listener.messages[-1]
 
 
-def test_another_task_of_the_same_name_is_refused(learned, out, tmp_path):
-    write_task(tmp_path, "colour", start=50)
-    other = task_from_files(
-        "colour", tmp_path / "colour-train.jsonl", tmp_path / "colour-test.jsonl"
-    )
+def test_what_cannot_be_the_same_task_is_refused(learned, llama, out, tmp_path):
+    known = write_task(tmp_path, "colour", start=50)
+    files = (tmp_path / known["train"], tmp_path / known["test"])
+    other = task_from_files("colour", *files, labels=known["labels"])
+    measured = replace(other, task=replace(other.task, metric="contains"))
+    chats = replace(other, task=replace(other.task, chat=True))
+    folded = replace(other, task=replace(other.task, labels=("a", "A")))
     before = tree(out)
-    with pytest.raises(NloraError, match="another task named 'colour'") as error:
-        learn(out, other)
-    assert "\n" not in str(error.value)
+    for data, said in (
+        (measured, "with metric None, not contains"),
+        (chats, "from single texts and not chats; give it another name"),
+        (folded, "labels 'a' and 'A' are the same without case"),
+    ):
+        with pytest.raises(NloraError, match=said) as error:
+            learn(out, data)
+        assert "\n" not in str(error.value)
     assert tree(out) == before
+
+    free = task_from_files("fruit", *files)
+    learn(tmp_path / "free", free, config(llama, None))
+    with pytest.raises(NloraError, match="with free answers and not labels"):
+        learn(tmp_path / "free", learned.third)
 
 
 def test_a_damaged_directory_is_not_learned_from(learned, out):

@@ -35,7 +35,7 @@ class Full(Whole):
     def prepare(self, asked: Beginning) -> None:
         """Go on from the model as it stands. `keep_previous` costs a copy of the model."""
         self.change()
-        if self._isolated:
+        if self._isolated and not asked.continued:
             base = self.base()
             with torch.no_grad():
                 for name, parameter in self.update().items():

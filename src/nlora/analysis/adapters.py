@@ -59,8 +59,12 @@ def read_stages(path: Path) -> list[PeftAdapter]:
                 f"{folder} is no LoRA adapter; `nlora analyze` reads models trained with LoRA"
             )
         adapter = read_adapter(folder, printable(record.name) if unique else record.folder)
-        if before is not None and before.folder not in record.updates:
-            adapter.continues = adapters[-1].name  # the manifest leaves out what it stands for
+        on = record.notes.get("on_top_of", before and before.folder)
+        if on is not None and on not in record.updates:
+            places = [
+                known.folder for known in records
+            ]  # the manifest leaves out what it stands for
+            adapter.continues = adapters[places.index(on)].name
         adapters.append(adapter)
     return adapters
 

@@ -22,6 +22,7 @@ from nlora.cli import (
     evaluate,
     explain,
     export,
+    guarded,
     history,
     learn,
     methods,
@@ -149,6 +150,8 @@ def _root(
 app.command("demo")(demo.demo)
 app.command("run")(run.run)
 app.command("learn")(learn.learn)
+app.command("accept")(guarded.accept)
+app.command("discard")(guarded.discard)
 app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
 app.command("export")(export.export)

@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nlora import processes
+from nlora.cli import guarded as g
 from nlora.cli import options as o
 from nlora.cli.console import print_json, progress, show_results
+from nlora.cli.watched import watched_task
 from nlora.errors import Faults, NloraError
 
 if TYPE_CHECKING:
     from nlora.data.task import TaskData
     from nlora.plan.config import RunConfig
+    from nlora.progress import Progress
 
 
 def learn(
@@ -26,6 +30,13 @@ def learn(
             "CSV, Parquet, a folder saved by `datasets`, hf://owner/name, …"
         ),
     ],
+    name: Annotated[
+        str | None,
+        typer.Option(
+            help="What the task is called, where --task is a file of rows. The name of a learned "
+            "task adds a stage to it.  [default: the file's name]"
+        ),
+    ] = None,
     test: Annotated[
         str | None,
         typer.Option(help="The test file, where --task is a file of rows; else part is held out."),
@@ -49,26 +60,42 @@ def learn(
     plugin: o.Plugin = None,
     from_adapter: o.FromAdapter = None,
     knows: o.Knows = None,
+    watch: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]FILE",
+            help="A task that is only tested, before and after this and every later stage: a file "
+            "of rows, a YAML file of one task, or a data set; repeat for more.",
+        ),
+    ] = None,
+    max_forgetting: g.MaxForgetting = 2.0,
+    repair: g.RepairMode = "offer",
     dry_run: o.DryRun = False,
     json: o.Json = False,
 ) -> None:
-    """Learn one more task. A new directory needs --model and --method, or --from-adapter.
+    """Learn one more task. A new directory needs --model, or --from-adapter.
 
-    Every task learned so far is tested again, so the table shows what was forgotten. Each task has
-    its own budget: all rows are used unless --max-train and --max-eval are given, and epochs,
-    learning_rate, batch_size and weights are the directory's unless --set gives others.
+    Without --method every task gets an adapter of its own, which is found by the text (inc-lora
+    with routing=input): what forgets least without old data.
+
+    Every task learned so far is tested again, so the table shows what was forgotten. A task that
+    was learned already, such as last month's, gets one more stage. Each stage has its own budget:
+    all rows are used unless --max-train and --max-eval are given, and epochs, learning_rate,
+    batch_size and weights are the directory's unless --set gives others.
     """
     from nlora.continual.agreement import begun, check_method
+    from nlora.continual.guard import SetAside
     from nlora.continual.learning import learn as learn_task
     from nlora.data.balance import label_counts
     from nlora.data.formats import is_source
     from nlora.plan.budgets import LIMITS
     from nlora.plan.config import parse_config
+    from nlora.plan.recommended import WHY, chosen
     from nlora.plan.resolve import choose
     from nlora.store.directory import ModelDirectory
 
     faults = Faults()
-    new, inherited = None, False
+    new, inherited, unsaid = None, False, False
     flags = {
         "method": method,
         "model": model,
@@ -90,36 +117,55 @@ def learn(
         values = o.configuration(None, config, overrides, data=data, **flags)
         if inherited:  # all rows, unless this stage is told otherwise
             values |= {name: flags[name] for name in LIMITS}
+        unsaid = not (values.get("method") or values.get("from_adapter") or config)
+        if unsaid:
+            values = chosen(values)
         new = faults.attempt(lambda: parse_config(values, str(config or "a new model directory")))
     given = faults.attempt(lambda: o.reading(columns, encoding, skip_bad_rows)) or {}
     given |= {} if hold_out is None else {"hold_out": hold_out}
-    data_of_task = faults.attempt(lambda: _task(task, test, labels, data, given))
+    data_of_task = faults.attempt(lambda: _task(task, name, test, labels, data, given))
+    watched = [faults.attempt(lambda one=one: watched_task(one, data)) for one in watch or ()]
     if new is not None:
         faults.attempt(lambda: choose(new))
+    guard = faults.attempt(lambda: g.guard_of(max_forgetting, repair))
     faults.check()
     assert data_of_task is not None
-    watch = progress()
+    shown = progress()
+    if unsaid:
+        shown.message(WHY)
     answers = label_counts(data_of_task.train, data_of_task.task.labels)
     if answers and data_of_task.task.labels is None and is_source(task):
-        watch.message(f"answers are free text; --labels auto makes the {len(answers)} in it labels")
+        shown.message(f"answers are free text; --labels auto makes the {len(answers)} in it labels")
     if dry_run:
-        _dry_run(model_dir, data_of_task, new, json)
+        _dry_run(model_dir, data_of_task, new, json, shown)
         return
-    results = learn_task(model_dir, data_of_task, new, watch)
+    tested = [known for known in watched if known is not None]
+    try:
+        results = learn_task(model_dir, data_of_task, new, shown, tested, guard)
+    except SetAside as refused:
+        if not processes.first_to_fail():
+            raise
+        if json:
+            print_json({"in_force": False, "stage": refused.name, **refused.found})
+        else:
+            g.show_refusal(model_dir, refused.name, refused.found)
+        raise typer.Exit(g.REFUSED) from refused
     if json:
         print_json(results)
     else:
         show_results(results)
 
 
-def _dry_run(model_dir: Path, task: TaskData, config: RunConfig | None, json: bool) -> None:
+def _dry_run(
+    model_dir: Path, task: TaskData, config: RunConfig | None, json: bool, shown: Progress
+) -> None:
     from dataclasses import replace
 
     from nlora.cli.preview import show_preview
     from nlora.continual.learning import next_stage
     from nlora.store.directory import ModelDirectory
 
-    plan = next_stage(model_dir, task, config, progress())
+    plan = next_stage(model_dir, task, config, shown)
     if plan is None:  # which was said
         if json:
             print_json({"tasks": [], "stages": []})
@@ -137,7 +183,12 @@ def _dry_run(model_dir: Path, task: TaskData, config: RunConfig | None, json: bo
 
 
 def _task(
-    task: str, test: str | None, labels: str | None, data: Path | None, asked: dict[str, Any]
+    task: str,
+    name: str | None,
+    test: str | None,
+    labels: str | None,
+    data: Path | None,
+    asked: dict[str, Any],
 ) -> TaskData:
     """The task that `--task` names; `asked` are fields of `Reading` that options give."""
     from nlora.data.files import read_entry, task_from_files
@@ -147,12 +198,17 @@ def _task(
 
     if is_source(task):
         train, here = source(task, Path()), Path()
-        tests = source(test, here) if test else None
-        return task_from_files(title(train), train, tests, labels=labels, reading=Reading(**asked))
-    if test is not None or labels is not None:
-        option = "--test" if test is not None else "--labels"
-        has = "tests" if test is not None else "labels"
-        raise NloraError(f"{option} is for a file of rows as --task; '{task}' has {has} of its own")
+        tests, reading = source(test, here) if test else None, Reading(**asked)
+        return task_from_files(name or title(train), train, tests, labels=labels, reading=reading)
+    for option, value, has in (
+        ("--test", test, "tests"),
+        ("--labels", labels, "labels"),
+        ("--name", name, "a name"),
+    ):
+        if value is not None:
+            raise NloraError(
+                f"{option} is for a file of rows as --task; '{task}' has {has} of its own"
+            )
     path = Path(os.path.expanduser(task))
     if path.suffix.lower() in (".yaml", ".yml"):
         return read_entry(path, asked)

@@ -151,7 +151,7 @@ def going_on(plan: Plan, place: Path) -> str:
 
 def begun(directory: ModelDirectory) -> bool:
     """Whether anything is committed; where nothing is, nothing can be lost, and any plan begins."""
-    return bool(directory.stages()) or directory.zero_shot() is not None
+    return directory.begun()
 
 
 def document(plan: Plan) -> dict[str, Any]:

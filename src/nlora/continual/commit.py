@@ -1,19 +1,20 @@
 """What of a stage is written to the model directory."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nlora import processes
+from nlora.continual.tasks import brought
 from nlora.data.task import TaskData
 from nlora.evaluation.answers import Prediction, among_labels, off_list
 from nlora.evaluation.metrics import by_label
 from nlora.machine import peak_memory, versions
 from nlora.methods.context import Stage
 from nlora.store.atomic import draft_text
-from nlora.store.directory import StageRecord
-from nlora.store.records import now
+from nlora.store.directory import ModelDirectory
+from nlora.store.records import Part, StageRecord, now
 from nlora.store.state import write_state
 
 
@@ -33,15 +34,34 @@ def commit(
     model: Any,
     record: StageRecord,
     answers: Mapping[str, Sequence[Prediction]],
-    losses: Sequence[Mapping[str, float]],
-    trained: Sequence[TaskData] | None,
+    kept: Sequence[TaskData],
+    losses: Sequence[Mapping[str, float]] | None = None,
     update: bool = True,
+    directory: ModelDirectory | None = None,
 ) -> None:
-    """Write a stage of a `ContinualModel`: its record, answers and losses, update and state.
+    """Write a stage of a `ContinualModel`, as `filled` says.
 
-    Without `trained` tasks there is no update: the evaluation before training, which keeps the test
-    examples of the tasks that are only tested. With `update` off the stage brings none, but a
-    state. The main process alone writes.
+    `directory` is another place than the model's. The main process alone writes.
+    """
+    write = filled(model, record, answers, kept, losses, update)
+    place = directory or model.directory
+    processes.on_main(lambda: place.commit(record, write))
+
+
+def filled(
+    model: Any,
+    record: StageRecord,
+    answers: Mapping[str, Sequence[Prediction]],
+    kept: Sequence[TaskData],
+    losses: Sequence[Mapping[str, float]] | None = None,
+    update: bool = True,
+) -> Callable[[Path], None]:
+    """What fills the folder of a stage: its answers and losses, update and state; the record says
+    what follows from the answers.
+
+    The test examples of the `kept` tasks are kept. Without `losses` nothing was trained, and there
+    is no update. With `update` off the stage brings none, but a state. It writes the model as it
+    stands then.
     """
     record.tested = {task: len(rows) for task, rows in answers.items()}
     listed = {data.name: data.task.labels for data in model.stream}
@@ -50,7 +70,7 @@ def commit(
     record.off_list = {task: off_list(answers[task], known) for task, known in asked.items()}
     likely = {task: found for task in asked if (found := among_labels(answers[task]))}
     record.among_labels = model.measured(likely)
-    kept = [data for data in model.stream if data.only_tested] if trained is None else trained
+    record.parts = _parts(model, answers, likely)
     read = {d.name: {"bad_rows": d.bad_rows, "notes": list(d.notes)} for d in kept if d.notes}
     if read:
         record.notes["reading"] = read
@@ -64,7 +84,7 @@ def commit(
         rows = [{"task": e.task.name, "text": e.text, "label": e.label} for e in tests]
         if tests:
             draft_text(folder / "test.jsonl", _jsonl(rows))
-        if trained is None:
+        if losses is None:
             return
         if update:
             draft_text(folder / "losses.jsonl", _jsonl(losses))
@@ -74,7 +94,29 @@ def commit(
         if not any((folder / "state").iterdir()):
             (folder / "state").rmdir()
 
-    processes.on_main(lambda: model.directory.commit(record, write))
+    return write
+
+
+def _parts(
+    model: Any, answers: Mapping[str, Sequence[Prediction]], likely: Mapping[str, Any]
+) -> dict[str, dict[str, Part]]:
+    """Of each task with several stages, how the tests that each stage brought were answered."""
+    found: dict[str, dict[str, Part]] = {}
+    for task in answers:
+        stages = [data for data in model.stream if data.name == task]
+        if len(stages) < 2:
+            continue
+        records = [r for r in model.records if task in [known["name"] for known in r.tasks]]
+        found[task] = {}
+        for record, places in zip(records, brought(stages), strict=False):
+            part = [answers[task][i] for i in places]
+            beside = [likely[task][i] for i in places] if task in likely else None
+            found[task][record.folder] = Part(
+                rows=len(part),
+                accuracy=model.measured({task: part})[task],
+                among_labels=model.measured({task: beside})[task] if beside else None,
+            )
+    return found
 
 
 def _answer_rows(answers: Mapping[str, Sequence[Prediction]]) -> list[dict[str, Any]]:

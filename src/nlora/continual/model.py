@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +24,8 @@ from nlora.continual.building import (
     weights_dtype,
 )
 from nlora.continual.commit import commit, record_of
+from nlora.continual.guard import Guard
+from nlora.continual.judging import Learned, judge
 from nlora.continual.movement import moved
 from nlora.data.comparing import punctuated, to_tell_apart
 from nlora.data.messages import conversation
@@ -37,7 +39,7 @@ from nlora.plan.budgets import budget
 from nlora.plan.resolve import Plan
 from nlora.plan.resolve import trained as trained_of
 from nlora.progress import NoProgress, Progress, shown
-from nlora.store.directory import ModelDirectory, StageRecord, stage_folder
+from nlora.store.directory import WATCHED, ModelDirectory, StageRecord, stage_folder
 from nlora.store.records import taken_out
 from nlora.store.state import read_state
 
@@ -66,12 +68,15 @@ class ContinualModel:
         self.backbone = backbone
         self.progress = progress or NoProgress()
         self.stream: Sequence[TaskData] = plan.stream
-        """Every task of the run, learned or yet to be."""
+        """What each stage of the run learns, learned or yet to be (a task that is learned again
+        comes again), and the tasks that are only tested."""
         self.encoder = make_encoder(plan, backbone)
         use_plain_attention(backbone.model)
         self.adapter: Adapter = make_adapter(plan, backbone, stored_targets(directory))
         self.mixed = plan.run.precision == "bf16" and weights_dtype(plan) == torch.float32
         self.records = directory.stages()
+        self._in_hand = 0
+        """The stage that the adapter stands after, or trains on top of."""
         self._known_states: dict[Any, Tensor] = {}
         self.asked = Asked(plan.run, self.adapter, self.encoder, self.mixed, self.progress)
         self._routes_taken: dict[str, list[Route]] = {}
@@ -110,6 +115,7 @@ class ContinualModel:
         """Bring the model to where a committed stage left it, the last by default; 0: the base."""
         self.records = self.directory.stages()[:stage]
         self.adapter.load(self.directory.update_paths(stage, self.records))
+        self._in_hand = len(self.records)
         self.method.state = self._state_after(self.records)
 
     def _state_after(self, records: Sequence[StageRecord]) -> Any:
@@ -133,12 +139,29 @@ class ContinualModel:
         )
 
     def stage_of(self, task: str) -> int | None:
-        """The stage in which a task was learned, or None; what was taken out is not there."""
+        """The stage in which a task was last learned, or None; one that stands, if any does.
+
+        What was taken out is not there.
+        """
         out = taken_out(self.records)
-        for record in self.records:
-            if record.folder not in out and any(known["name"] == task for known in record.tasks):
-                return record.index
-        return None
+        mine = [
+            record
+            for record in self.records
+            if record.folder not in out and any(known["name"] == task for known in record.tasks)
+        ]
+        standing = [record for record in mine if "rejected" not in record.notes]
+        return (standing or mine)[-1].index if mine else None
+
+    def _begins_after(self, stage: Stage) -> StageRecord | None:
+        """The stage whose model a new one is trained on top of; None for the base model.
+
+        That is the last one; where every task has a model of its own, that of the task.
+        """
+        if stage.again and (self.method.needs_task_id or self.method.routes_by_input):
+            known = self.stage_of(stage.tasks[0].name)
+            if known is not None:
+                return self.records[known - 1]
+        return self.records[-1] if self.records else None
 
     def own_stage(self, task: str) -> int | None:
         """The stage whose model answers a task that is named; none where that was not accepted."""
@@ -149,7 +172,7 @@ class ContinualModel:
     @contextmanager
     def after(self, stage: int) -> Iterator[None]:
         """The model as it was after a stage; the base model after stage 0."""
-        if self.records and self.records[-1].index == stage:
+        if self._in_hand == stage and stage > 0:
             yield
             return
         with self.adapter.after(self.directory.update_paths(stage, self.records)):
@@ -184,14 +207,24 @@ class ContinualModel:
         with self.adapter.after(left):
             yield
 
-    def learn(self, stage: Stage, tested: Sequence[TaskData]) -> StageRecord:
-        """Train a stage, test `tested`, and commit it, if the method accepts what it has become."""
+    def learn(
+        self, stage: Stage, tested: Sequence[TaskData], guard: Guard | None = None
+    ) -> StageRecord:
+        """Train a stage, test `tested`, and commit it, if the method accepts what it has become.
+
+        Raises SetAside where it costs more than the guard allows: it is trained then, and kept
+        beside the stages.
+        """
         from nlora.training.loop import train
 
         started = time.perf_counter()
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
         before = dict(self.records[-1].accuracy) if self.records else {}
+        begins = self._begins_after(stage)
+        if begins is not None and begins.index != self._in_hand:
+            self.adapter.load(self.directory.update_paths(begins.index, self.records))
+            self._in_hand = begins.index
         ctx = self.context(stage)
         trained = train(
             self.method,
@@ -203,7 +236,6 @@ class ContinualModel:
             numbers_of(self.plan, self.records),
         )
         done = time.perf_counter()
-        earlier = self.records[-1].updates if self.records else []
         record = record_of(
             stage,
             budget=budget(self.plan, stage),
@@ -212,8 +244,12 @@ class ContinualModel:
             trainable_parameters=sum(p.numel() for p in self.adapter.trained().values()),
             notes=trained.notes,
         )
+        earlier = begins.updates if begins is not None else []
         record.updates = [*(earlier[:-1] if self.adapter.replaces else earlier), record.folder]
+        if begins is not None and begins.index != stage.index - 1:
+            record.notes["on_top_of"] = begins.folder
         self.records.append(record)
+        self._in_hand = record.index
         record.seconds = {"training": trained.earlier_seconds + done - started}
         if self.plan.run.measure_kl:
             known = [d for d in tested if d.only_tested or self.stage_of(d.name) is not None]
@@ -225,21 +261,23 @@ class ContinualModel:
         self._tell_routes(record)
         accepted = self.method.accept(ctx, before, record.accuracy)
         if not accepted:
-            answers = self._reject(record, earlier, tested)
+            answers = self._reject(record, tested)
         record.seconds["evaluation"] = time.perf_counter() - done
-        commit(self, record, answers, trained.losses, stage.tasks)
+        learned = Learned(record, answers, trained.losses)
+        if accepted and guard is not None:
+            learned = judge(self, guard, stage, learned, tested)
+        commit(self, learned.record, learned.answers, stage.tasks, learned.losses)
         processes.on_main(self.directory.drop_checkpoints)
         if not accepted:
             self.restore()
-        return record
+        return learned.record
 
-    def _reject(
-        self, record: StageRecord, earlier: list[str], tested: Sequence[TaskData]
-    ) -> Answers:
+    def _reject(self, record: StageRecord, tested: Sequence[TaskData]) -> Answers:
         """Let the record and the method's state be what they were before; that model's answers.
 
         The update stays in the stage's folder, and no manifest names it.
         """
+        earlier = self.records[-2].updates if len(self.records) > 1 else []
         moved_by = {"kl": record.kl} if record.kl else {}
         record.notes["rejected"] = {"accuracy": record.accuracy, **moved_by}
         record.kl = {}
@@ -267,12 +305,25 @@ class ContinualModel:
         started = time.perf_counter()
         answers = self.evaluate(tasks)
         record = StageRecord(index=0, name="zero-shot", seed=self.plan.config.seed)
-        record.tasks = [data.task.to_json() for data in self.stream if data.only_tested]
+        kept = [data for data in self.stream if data.only_tested]
+        record.tasks = [data.task.to_json() for data in kept]
         record.accuracy = self.measured(answers)
         record.seconds = {"evaluation": time.perf_counter() - started}
-        commit(self, record, answers, [], None)
+        commit(self, record, answers, kept)
 
-    def measured(self, answers: Answers) -> dict[str, float]:
+    def watch(self, data: TaskData) -> None:
+        """Test a task that will only be tested, and keep it with the model."""
+        started = time.perf_counter()
+        answers = self.evaluate([data])
+        index = len(self.directory.watched()) + 1
+        record = StageRecord(index=index, name=data.name, seed=self.plan.config.seed)
+        record.tasks, record.fingerprints = [data.task.to_json()], {data.name: data.fingerprint()}
+        record.notes["after"] = self.records[-1].folder if self.records else None
+        record.accuracy = self.measured(answers)
+        record.seconds = {"evaluation": time.perf_counter() - started}
+        commit(self, record, answers, [data], directory=self.directory.shelf(WATCHED))
+
+    def measured(self, answers: Mapping[str, Sequence[Prediction]]) -> dict[str, float]:
         """The accuracy, or what the method measures in its place, by task."""
         tasks = {data.name: data.task for data in self.stream}
         return {name: self.method.metric(tasks[name])(rows) for name, rows in answers.items()}

@@ -1,19 +1,22 @@
 """`results.json`: what the committed stages say together."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import fmean
 from typing import Any
 
+from nlora.continual.tasks import titles
 from nlora.evaluation.matrix import Row, average_accuracy, summary
 from nlora.store.directory import ModelDirectory, StageRecord
-from nlora.store.records import taken_out
+from nlora.store.records import Part, taken_out
 
 
 def results(directory: ModelDirectory, tasks: Sequence[str], method: str) -> dict[str, Any]:
     """Accuracies (unrounded per cent, None where not measured) and all that follows from them.
 
     Row k of `accuracy_matrix` is measured after stage k, its columns are `tasks`. Metrics are over
-    the tasks learned so far, without those that were taken out. A method that trains all tasks in
+    the tasks learned so far, without those that were taken out; a task that was learned again has a
+    row for each stage and one column, and they compare answers to the tests that each stage
+    brought. A method that trains all tasks in
     one stage has one row and neither learning accuracy nor forgetting nor transfer. `routing`,
     where a router chooses, is what it took for what at the last stage. An adapter of which nobody
     said what it knows has a row and counts in no metric. Tasks that are only tested have columns,
@@ -22,37 +25,38 @@ def results(directory: ModelDirectory, tasks: Sequence[str], method: str) -> dic
     that are no label; both are of tasks with labels, which they name (`averaged`) where others have
     none. `kl`, where it was measured, is how far each stage moved the model.
     """
-    return results_of(directory.stages(), directory.zero_shot(), tasks, method)
+    kept = directory.stages(), directory.zero_shot(), directory.watched()
+    return results_of(*kept, tasks, method)
 
 
 def results_of(
-    records: Sequence[StageRecord], zero: StageRecord | None, tasks: Sequence[str], method: str
+    records: Sequence[StageRecord],
+    zero: StageRecord | None,
+    watched: Sequence[StageRecord],
+    tasks: Sequence[str],
+    method: str,
 ) -> dict[str, Any]:
-    """`results` of these records."""
+    """`results` of these records; `watched` are those of tasks that `learn` was told to test."""
     everything = [*([zero] if zero else []), *records]
     matrix = [_row(record, tasks) for record in records]
-    zero_shot = _row(zero, tasks) if zero else None
     standing = in_force(records)
-    learned = [t["name"] for record in standing for t in record.tasks]
-    of_a_task = [_row(record, tasks) for record in standing if record.tasks or _takes_out(record)]
+    learned = list(dict.fromkeys(t["name"] for record in standing for t in record.tasks))
+    of_a_task = [record for record in standing if record.tasks or _takes_out(record)]
     if all(len(record.tasks) <= 1 for record in records):
-        columns = [tasks.index(name) for name in learned]
-        metrics = summary(
-            [[row[c] for c in columns] for row in of_a_task],
-            [zero_shot[c] for c in columns] if zero_shot else None,
-        )
+        metrics = _over_stages(of_a_task, zero, _accuracy)
     else:
-        columns = [tasks.index(name) for name in learned] or list(range(len(tasks)))
-        average = average_accuracy([[row[c] for c in columns] for row in matrix])
-        metrics = {**summary([], None), "average_accuracy": average}
+        metrics = summary([], None)
+    metrics["average_accuracy"] = average_accuracy([_row(r, learned) for r in of_a_task])
     listed = [tasks.index(name) for name in learned or tasks if _listed(everything, name)]
-    some = {} if len(listed) == len(columns) else {"averaged": [tasks[c] for c in listed]}
-    untrained = {name: _drop(everything, name) for name in tasks if _only_tested(zero, name)}
+    some = {} if len(listed) == len(learned or tasks) else {"averaged": [tasks[c] for c in listed]}
+    untested = [*([zero] if zero else []), *watched]
+    firsts = {t["name"]: r.accuracy.get(t["name"]) for r in untested for t in r.tasks}
+    untrained = {n: _drop(firsts[n], everything, n) for n in tasks if n in firsts}
     return {
         "method": method,
         "tasks": list(tasks),
-        "stages": [record.name for record in records],
-        "zero_shot": zero_shot,
+        "stages": titles(records),
+        "zero_shot": _row(zero, tasks) if zero else None,
         "accuracy_matrix": matrix,
         **metrics,
         **_among_labels(records, zero, tasks, listed, len(listed) == len(learned), some),
@@ -108,12 +112,49 @@ def _among_labels(
     matrix = [[r.among_labels.get(task) for task in tasks] for r in records]
     zero_shot = [zero.among_labels.get(task) for task in tasks] if zero else None
     standing = in_force(records)
-    rows = [[r.among_labels.get(tasks[c]) for c in listed] for r in standing]
-    before = [zero_shot[c] for c in listed] if zero_shot else None
     one_each = all_listed and all(len(r.tasks) == 1 or _takes_out(r) for r in standing)
-    metrics = summary(rows if one_each else [], before)
+    metrics = _over_stages(standing, zero, _likely) if one_each else summary([], None)
+    rows = [[r.among_labels.get(tasks[c]) for c in listed] for r in standing]
     metrics["average_accuracy"] = average_accuracy(rows)
     return {"among_labels": {"zero_shot": zero_shot, "accuracy_matrix": matrix, **metrics, **some}}
+
+
+Measured = Callable[[StageRecord, str, Part | None], float | None]
+"""What a record says of a task, or of a part of its tests."""
+
+
+def _accuracy(record: StageRecord, task: str, part: Part | None) -> float | None:
+    return record.accuracy.get(task) if part is None else part.accuracy
+
+
+def _likely(record: StageRecord, task: str, part: Part | None) -> float | None:
+    return record.among_labels.get(task) if part is None else part.among_labels
+
+
+def _over_stages(
+    records: Sequence[StageRecord], zero: StageRecord | None, measured: Measured
+) -> dict[str, float | None]:
+    """The metrics of stages with a task each, by the tests that each stage brought.
+
+    A task that was learned again has a column for each of its stages, since later tests say nothing
+    of earlier models; all its columns count as one task.
+    """
+    columns = [(record.tasks[0]["name"], record.folder) for record in records if record.tasks]
+    first = dict(reversed(columns))
+
+    def value(record: StageRecord, task: str, folder: str) -> float | None:
+        if task in record.parts:
+            part = record.parts[task].get(folder)
+            return None if part is None else measured(record, task, part)
+        return measured(record, task, None) if first[task] == folder else None
+
+    matrix = [[value(record, *column) for column in columns] for record in records]
+    before = [value(zero, *column) for column in columns] if zero else None
+    parts = records[-1].parts if records else {}
+    sizes = [parts[t][f].rows if f in parts.get(t, {}) else 1 for t, f in columns]
+    return summary(
+        matrix, before, [(task, size) for (task, _), size in zip(columns, sizes, strict=True)]
+    )
 
 
 def _off_list(
@@ -153,13 +194,11 @@ def _moved(records: Sequence[StageRecord], tasks: Sequence[str]) -> dict[str, An
     return {"kl": {"matrix": [[r.kl.get(task) for task in tasks] for r in records], **means}}
 
 
-def _only_tested(zero: StageRecord | None, task: str) -> bool:
-    return zero is not None and any(known["name"] == task for known in zero.tasks)
-
-
-def _drop(records: Sequence[StageRecord], task: str) -> dict[str, float | None]:
-    """What a task that nobody trains had before training, has now, and has lost."""
-    before, now = (records[i].accuracy.get(task) for i in (0, -1))
+def _drop(
+    before: float | None, records: Sequence[StageRecord], task: str
+) -> dict[str, float | None]:
+    """What a task that nobody trains had when it was added, has now, and has lost."""
+    now = records[-1].accuracy.get(task) if records else before
     lost = None if before is None or now is None else before - now
     return {"before": before, "now": now, "lost": lost}
 

@@ -43,7 +43,7 @@ def rollback(model_dir: Path, to: str | None = None) -> TakenBack:
         if not gone:
             return _told([], None, left)
         tasks = columns(directory, left, zero)
-        results = results_of(left, zero, tasks, directory.config()["method"])
+        results = results_of(left, zero, directory.watched(), tasks, directory.config()["method"])
         names = [record.folder for record in gone]
         one = directory.undone.take_back(names, _built_on(directory, left), now(), results)
         return _told(gone, one.path, left)
@@ -62,7 +62,7 @@ def bring_back(model_dir: Path, number: int | None = None) -> TakenBack:
         back = [read_record(one.path / name / "stage.json") for name in one.stages]
         whole = [*records, *back]
         tasks = columns(directory, whole, zero)
-        results = results_of(whole, zero, tasks, directory.config()["method"])
+        results = results_of(whole, zero, directory.watched(), tasks, directory.config()["method"])
         directory.undone.bring_back(one, results)
         return _told(back, None, whole)
 

@@ -52,5 +52,5 @@ def take_over(model: ContinualModel, stage: Stage, tested: Sequence[TaskData]) -
     answers = model.evaluate(tested)
     record.accuracy = model.measured(answers)
     record.seconds = {"evaluation": time.perf_counter() - started}
-    commit(model, record, answers, [], stage.tasks)
+    commit(model, record, answers, stage.tasks, [])
     return record

@@ -7,8 +7,13 @@ measured); rows after that of the last task are later tests. The paper writes a_
 
 from collections.abc import Sequence
 from statistics import fmean
+from typing import Any
 
 Row = Sequence[float | None]
+Columns = Sequence[tuple[str, int]]
+"""Of each column its task and how many tests it has. Columns of one task, of which each has the
+tests that one stage brought, count as one, in proportion to their tests; without `Columns` each is
+a task."""
 
 
 def average_accuracy(matrix: Sequence[Row]) -> float | None:
@@ -16,12 +21,12 @@ def average_accuracy(matrix: Sequence[Row]) -> float | None:
     return _mean(matrix[-1]) if matrix else None
 
 
-def learning_accuracy(matrix: Sequence[Row]) -> float | None:
+def learning_accuracy(matrix: Sequence[Row], columns: Columns | None = None) -> float | None:
     """Mean of a_{t,t}: each task right after it was learned. To be read beside the average."""
-    return _mean([matrix[t][t] for t in range(_tasks(matrix))])
+    return _mean([matrix[t][t] for t in range(_tasks(matrix))], columns)
 
 
-def forgetting(matrix: Sequence[Row]) -> float | None:
+def forgetting(matrix: Sequence[Row], columns: Columns | None = None) -> float | None:
     """Mean over t < T of the best accuracy before the last stage minus the last one (Eq. 6).
 
     Stages k from t to T−1 count; None with one task.
@@ -32,31 +37,36 @@ def forgetting(matrix: Sequence[Row]) -> float | None:
         column = [row[t] for row in matrix[t:last]]
         best = max((a for a in column if a is not None), default=None)
         drops.append(_minus(best, matrix[last][t]))
-    return _mean(drops)
+    return _mean(drops, columns and columns[: len(drops)])
 
 
-def backward_transfer(matrix: Sequence[Row]) -> float | None:
+def backward_transfer(matrix: Sequence[Row], columns: Columns | None = None) -> float | None:
     """Mean over t < T of a_{T,t} − a_{t,t}; None with one task."""
-    return _mean(
-        [_minus(matrix[-1][t], matrix[t][t]) for t in range(min(len(matrix) - 1, _tasks(matrix)))]
-    )
+    tasks = range(min(len(matrix) - 1, _tasks(matrix)))
+    changes = [_minus(matrix[-1][t], matrix[t][t]) for t in tasks]
+    return _mean(changes, columns and columns[: len(changes)])
 
 
-def forward_transfer(matrix: Sequence[Row], zero_shot: Row | None) -> float | None:
+def forward_transfer(
+    matrix: Sequence[Row], zero_shot: Row | None, columns: Columns | None = None
+) -> float | None:
     """Mean over t ≥ 2 of a_{t−1,t} − zero-shot accuracy on t; None where not measured."""
     if zero_shot is None:
         return None
-    return _mean([_minus(matrix[t - 1][t], zero_shot[t]) for t in range(1, _tasks(matrix))])
+    gains = [_minus(matrix[t - 1][t], zero_shot[t]) for t in range(1, _tasks(matrix))]
+    return _mean(gains, columns and columns[1:])
 
 
-def summary(matrix: Sequence[Row], zero_shot: Row | None) -> dict[str, float | None]:
+def summary(
+    matrix: Sequence[Row], zero_shot: Row | None, columns: Columns | None = None
+) -> dict[str, float | None]:
     """All five numbers of a stream that was learned task by task, by name."""
     return {
         "average_accuracy": average_accuracy(matrix),
-        "learning_accuracy": learning_accuracy(matrix),
-        "forgetting": forgetting(matrix),
-        "backward_transfer": backward_transfer(matrix),
-        "forward_transfer": forward_transfer(matrix, zero_shot),
+        "learning_accuracy": learning_accuracy(matrix, columns),
+        "forgetting": forgetting(matrix, columns),
+        "backward_transfer": backward_transfer(matrix, columns),
+        "forward_transfer": forward_transfer(matrix, zero_shot, columns),
     }
 
 
@@ -69,7 +79,13 @@ def _minus(a: float | None, b: float | None) -> float | None:
     return None if a is None or b is None else a - b
 
 
-def _mean(values: Row) -> float | None:
+def _mean(values: Row, columns: Columns | None = None) -> float | None:
     """The mean, or None if a value is missing: a mean over fewer tasks would be another number."""
     numbers = [v for v in values if v is not None]
-    return fmean(numbers) if numbers and len(numbers) == len(values) else None
+    if not numbers or len(numbers) < len(values):
+        return None
+    tasks: dict[Any, list[tuple[float, int]]] = {}
+    for place, number in enumerate(numbers):
+        task, count = (place, 1) if columns is None else columns[place]
+        tasks.setdefault(task, []).append((number, count))
+    return fmean(fmean([n for n, _ in t], [count for _, count in t]) for t in tasks.values())

@@ -134,6 +134,18 @@ NEEDS = {
 }
 """The module that a metric takes from an extra."""
 
+MEANS = (
+    "f1",
+    "rouge-l",
+    "rouge-l-stem",
+    "contains",
+    "verbatim",
+    "choice",
+    "edit-similarity",
+    "sari",
+)
+"""Metrics that are the mean of a number of each answer."""
+
 OF_LABELS = (None, "exact", "accuracy", "macro-f1")
 """Metrics for which an answer that can become no label any more is wrong, however it goes on."""
 
@@ -153,6 +165,17 @@ def metric(name: str | None) -> Metric:
     if name in NEEDS:
         _importable(name)
     return METRICS[name]
+
+
+def each(name: str | None, predictions: Sequence[Prediction]) -> list[float]:
+    """What each answer contributes to a task's metric, from 0 to 1, so that answers can be paired.
+
+    1 where it is right and else 0, also for metrics that are no mean over answers.
+    """
+    if name not in MEANS:
+        return [float(p.correct) for p in predictions]
+    measure = metric(name)
+    return [measure([p]) / 100 for p in predictions]
 
 
 def _importable(name: str) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from nlora.data.encode import Encoded
     from nlora.data.task import Example, Task, TaskData
     from nlora.evaluation.answers import Metric
-    from nlora.methods.context import Batch, Context, Step
+    from nlora.methods.context import Batch, Context, Stage, Step
 
 LARGEST = 1e30
 """Of a setting: far below what fp32 can hold, so that a product of two factors is a number, too."""
@@ -208,6 +208,10 @@ class Method:
         """What is trained one after another: (name, tasks) per stage. Default: a stage per task."""
         return [(data.name, (data,)) for data in stream]
 
+    def goes_on(self, stage: Stage) -> bool:
+        """Whether a stage continues the update before it. Default: as `continues` says."""
+        return self.continues
+
     def start(self, ctx: Context) -> Start | None:
         """How a fresh update starts. Default None: as the adapter starts by itself."""
         return None
@@ -215,7 +219,7 @@ class Method:
     def begin(self, ctx: Context) -> None:
         """Make the update ready: a fresh one on top of all earlier ones, or the last continued."""
         ctx.adapter.begin(
-            continued=self.continues,
+            continued=self.goes_on(ctx.stage),
             keep_previous=self.needs_previous,
             start=self.start(ctx),
             frozen=self.frozen,

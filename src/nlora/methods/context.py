@@ -51,6 +51,9 @@ class Stage:
     """Decides all that is random in the stage, so that a resumed run repeats it."""
     steps: int = 0
     """Optimiser steps; known when the stage's examples are."""
+    again: bool = False
+    """Whether an earlier stage has learned its task: it then begins as that one ended, where every
+    task has a model of its own."""
 
 
 @dataclass(frozen=True)

@@ -95,10 +95,14 @@ class Plan(Choice):
             name = known[0].name if known else given_name(self.config.from_adapter)
             planned.append((name, tuple(known)))
         planned += self.method.stages(tasks)
-        return [
-            Stage(index, name, data, seed=(seed * 1000 + index) % 2**32)  # NumPy's bound
-            for index, (name, data) in enumerate(planned, start=1)
-        ]
+        stages, known = [], set[str]()
+        for index, (name, data) in enumerate(planned, start=1):
+            names = {one.name for one in data}
+            again = bool(names & known)
+            number = (seed * 1000 + index) % 2**32  # NumPy's bound
+            stages.append(Stage(index, name, data, seed=number, again=again))
+            known |= names
+        return stages
 
     def with_stream(self, stream: Sequence[TaskData]) -> "Plan":
         """The same plan over other tasks, whose examples are those that are used."""

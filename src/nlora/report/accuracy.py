@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from statistics import fmean
 from typing import Any
 
+from nlora.evaluation.statistics import mean_and_spread
 from nlora.report import averaged
 from nlora.report.fairness import fairness
 from nlora.report.footnotes import legend, marked
 from nlora.report.runs import ZERO_SHOT, Run, Section
-from nlora.report.statistics import mean_and_spread
 from nlora.report.table import Cell, Table, Value
 
 METRICS = {

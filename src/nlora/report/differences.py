@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from nlora.errors import NloraError
+from nlora.evaluation.statistics import COVERAGE, SAMPLES, Differences, estimates
 from nlora.report.footnotes import legend, marked
 from nlora.report.ledger import unpack
 from nlora.report.runs import Run, Section
-from nlora.report.statistics import COVERAGE, SAMPLES, Differences, estimates
 from nlora.report.table import Cell, Table, Value
 
 Answers = Mapping[str, np.ndarray]

@@ -11,6 +11,9 @@
     checkpoints/        of the stage in training (`store.checkpoints`), until it is committed
     undone/             stages that were taken back (`store.undone`)
     results.json        derived from the stages
+    watched/001-name/   a task that is only tested, added by `learn`: record, tests and answers of
+                        the model as it stood then
+    pending/            a stage that is trained and not in force (`store.pending`)
     logs/               of a tracker, where one is asked for
     explain/            what `nlora explain` has measured and found
 
@@ -19,6 +22,7 @@ answers before any training, where they were asked for. One process at a time ma
 """
 
 import contextlib
+import copy
 import errno
 import os
 import re
@@ -32,16 +36,18 @@ from filelock import FileLock, Timeout
 
 from nlora.checksum import sha256
 from nlora.errors import NloraError
-from nlora.store.atomic import draft_text, indented, naming, new_folder, write_text
+from nlora.store.atomic import indented, naming, new_folder, write_text
 from nlora.store.documents import read_document, read_results, sealed_document
+from nlora.store.pending import PENDING, Pending
 from nlora.store.reading import Kind, check, parsed, read_json, read_text
 from nlora.store.records import (
     VALUES,
+    AnswerRow,
     StageRecord,
     TestRow,
     check_manifests,
+    fill,
     read_record,
-    sealed,
     stage_folder,
     taken_out,
 )
@@ -49,16 +55,10 @@ from nlora.store.undone import Undone
 
 __all__ = ["ModelDirectory", "StageRecord", "stage_folder"]
 
-_OURS = {
-    "model.json",
-    "results.json",
-    ".lock",
-    "stages",
-    "checkpoints",
-    "undone",
-    "logs",
-    "explain",
-}
+WATCHED = "watched"
+"""The folder of tasks that are only tested, each like a stage without an update."""
+_FILES = {"model.json", "results.json", ".lock"}
+_FOLDERS = {"stages", WATCHED, PENDING, "checkpoints", "undone", "logs", "explain"}
 # What a killed process may leave: half a file (with its process's number), half a stage.
 _FILE_DRAFT = re.compile(r"\.(model|results)\.json-\d+")
 _STAGE_DRAFT = re.compile(r"\.\d{3,}-.*")
@@ -71,8 +71,20 @@ class ModelDirectory:
         self.path = path
         self._stages = path / "stages"
         self.undone = Undone(path)
+        self.pending = Pending(self)
+        """A stage that is not in force, if there is one."""
         self._verified: dict[Path, tuple[int, ...]] = {}
         """Files that were found whole, as they were then: they are read once."""
+
+    def shelf(self, name: str) -> "ModelDirectory":
+        """The same directory, whose stages are in another folder than `stages`."""
+        view = copy.copy(self)
+        view._stages = self.path / name
+        return view
+
+    def watched(self) -> list[StageRecord]:
+        """Of each task that `learn` was told to test only, what the model answered then."""
+        return self.shelf(WATCHED).stages()
 
     def exists(self) -> bool:
         """Whether there is a model here. Raises NloraError if the place holds something else."""
@@ -137,12 +149,14 @@ class ModelDirectory:
                 raise OSError(number, os.strerror(number), str(folder))
 
     def _remove_leftovers(self) -> None:
+        self.pending.clear()
         for path in self.path.iterdir():
             if _FILE_DRAFT.fullmatch(path.name):
                 path.unlink()
-        for path in self._stages.iterdir() if self._stages.is_dir() else ():
-            if _STAGE_DRAFT.fullmatch(path.name) and path.is_dir():
-                shutil.rmtree(path)
+        for folder in (self._stages, self.path / WATCHED):
+            for path in folder.iterdir() if folder.is_dir() else ():
+                if _STAGE_DRAFT.fullmatch(path.name) and path.is_dir():
+                    shutil.rmtree(path)
         self.undone.finish()
         checkpoints = self.path / "checkpoints"
         for path in checkpoints.iterdir() if checkpoints.is_dir() else ():
@@ -172,6 +186,10 @@ class ModelDirectory:
         """Write `model.json`."""
         write_text(self.path / "model.json", sealed_document(config))
 
+    def begun(self) -> bool:
+        """Whether anything is committed: a stage, or answers before any."""
+        return bool(self._records() or self.watched())
+
     def stages(self) -> list[StageRecord]:
         """The committed stages in order, without the zero-shot evaluation."""
         return [r for r in self._records() if r.index > 0]
@@ -199,14 +217,35 @@ class ModelDirectory:
     def tests(self) -> dict[str, list[dict[str, str]]]:
         """The test examples (`text`, `label`) of every task learned or only tested, by task.
 
-        Raises NloraError if a file was changed or is missing.
+        In the order of the stages that brought them. Raises NloraError if a file was changed or is
+        missing.
         """
         found: dict[str, list[dict[str, str]]] = {}
         for record in self._records():
-            if not record.tasks and "test.jsonl" not in record.files:
-                continue
-            for row in self.rows(record, "test.jsonl", TestRow):
-                found.setdefault(row["task"], []).append(row)
+            for task, rows in self.tests_of(record).items():
+                found.setdefault(task, []).extend(rows)
+        return found
+
+    def tests_of(self, record: StageRecord) -> dict[str, list[dict[str, str]]]:
+        """The test examples (`text`, `label`) that a stage brought, by task.
+
+        Raises NloraError if the file was changed or is missing.
+        """
+        if not record.tasks and "test.jsonl" not in record.files:
+            return {}
+        return self._by_task(record, "test.jsonl", TestRow)
+
+    def predictions(self, record: StageRecord) -> dict[str, list[dict[str, Any]]]:
+        """Every answer that was given after a stage, by task, in the order of its tests.
+
+        Raises NloraError if the file was changed or is missing.
+        """
+        return self._by_task(record, "predictions.jsonl", AnswerRow)
+
+    def _by_task(self, record: StageRecord, name: str, kind: type[Kind]) -> dict[str, Any]:
+        found: dict[str, list[dict[str, Any]]] = {}
+        for row in self.rows(record, name, kind):
+            found.setdefault(row["task"], []).append(row)
         return found
 
     def rows(self, record: StageRecord, name: str, kind: type[Kind]) -> Iterator[dict[str, Any]]:
@@ -259,7 +298,7 @@ class ModelDirectory:
 
     def precision(self) -> str | None:
         """In which precision what is committed was trained; None where nothing is."""
-        if not self.stages() and self.zero_shot() is None:
+        if not self.begun():
             return None
         return self.config().get("settings", {}).get("precision", "fp32")
 
@@ -284,10 +323,7 @@ class ModelDirectory:
         """Write a stage (`write` fills its folder) and let it appear by one rename."""
         place, draft = self._stages / record.folder, self._stages / f".{record.folder}"
         with new_folder(place, draft):
-            write(draft)
-            files = sorted(p for p in draft.rglob("*") if p.is_file())
-            record.files = {p.relative_to(draft).as_posix(): sha256(p) for p in files}
-            draft_text(draft / "stage.json", sealed(record))
+            fill(draft, record, write)
 
     def adopt(self, other: "ModelDirectory", record: StageRecord, **changes: Any) -> None:
         """Commit a copy of a stage of another directory, these fields of its record changed.
@@ -320,4 +356,4 @@ def _read_only(folder: Path) -> bool:
 
 
 def _ours(name: str) -> bool:
-    return name in _OURS or _FILE_DRAFT.fullmatch(name) is not None
+    return name in _FILES | _FOLDERS or _FILE_DRAFT.fullmatch(name) is not None

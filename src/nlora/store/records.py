@@ -3,15 +3,16 @@
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pydantic import ConfigDict, Field
 
+from nlora.checksum import sha256
 from nlora.errors import NloraError
-from nlora.store.atomic import indented
+from nlora.store.atomic import draft_text, indented
 from nlora.store.reading import Finite, Kind, check, read_json
 
 FORMAT = 2
@@ -21,6 +22,14 @@ VALUES = "state.json"
 """What a method remembers but for its tensors (`store.state`)."""
 _NEEDED = ("index", "name", "updates", "accuracy", "files")
 """What the records of every version have."""
+
+
+class Part(Kind):
+    """How the tests that one stage of a task brought were answered, per cent."""
+
+    rows: int
+    accuracy: Finite
+    among_labels: Finite | None = None
 
 
 class StageRecord(Kind):
@@ -54,6 +63,8 @@ class StageRecord(Kind):
     """By task, how far the stage moved the model: the mean KL(before ‖ after) in nats at answers,
     where it was measured."""
     tested: dict[str, int] = Field(default_factory=dict)
+    parts: dict[str, dict[str, Part]] = Field(default_factory=dict)
+    """Of each task with several stages, by the folder of the stage that brought the tests."""
     by_label: dict[str, Any] = Field(default_factory=dict)
     """By task and label: precision, recall, support, and what its examples were answered with."""
     notes: dict[str, Any] = Field(default_factory=dict)
@@ -126,6 +137,14 @@ def unsealed(values: dict[str, Any], path: Path, form: int) -> dict[str, Any]:
     if form > 1 and values.get(SEAL) != seal(values):
         raise NloraError(f"{path} was changed or damaged: its hash is not the recorded one")
     return {name: value for name, value in values.items() if name != SEAL}
+
+
+def fill(folder: Path, record: StageRecord, write: Callable[[Path], None]) -> None:
+    """Fill the folder of a stage: what `write` puts there, and the record with the hashes of it."""
+    write(folder)
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    record.files = {p.relative_to(folder).as_posix(): sha256(p) for p in files}
+    draft_text(folder / "stage.json", sealed(record))
 
 
 def seal(values: dict[str, Any]) -> str:

@@ -91,7 +91,7 @@ def rescaled(run: Finished, scales: Sequence[float], out: Path) -> ModelDirector
                     update={"files": {}, "notes": notes, "accuracy": accuracy}
                 )
                 steps = list(source.rows(record, "losses.jsonl", StepRow))
-                commit(model, changed, answers, steps, tasks[k - 1 : k])
+                commit(model, changed, answers, tasks[k - 1 : k], steps)
         config = source.config()
         directory.write_results(results(directory, config["tasks"], config["method"]))
     return directory

@@ -1,11 +1,12 @@
 """The row of a ledger that a finished run makes: its results, its geometry, and what made it."""
 
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import nlora
+from nlora.continual.tasks import learned_tasks, only_tested, titles
 from nlora.data.task import digest
 from nlora.errors import NloraError
 from nlora.machine import machine
@@ -46,7 +47,8 @@ def row(directory: ModelDirectory, made_by: str | None) -> dict[str, Any]:
     records = directory.stages()
     if taken_out(records):
         raise NloraError(f"{directory.path} has had a task taken out, so it is no run to compare")
-    if own := _own_budgets(document, records):
+    by_title = dict(zip(titles(records), records, strict=True))
+    if own := _own_budgets(document, by_title):
         found["budgets"] = own
     zero = directory.zero_shot()
     everything = [*([zero] if zero else []), *records]
@@ -64,8 +66,8 @@ def row(directory: ModelDirectory, made_by: str | None) -> dict[str, Any]:
             for kind in ("training", "evaluation")
         },
         "trainable_parameters": [r.trainable_parameters for r in records],
-        "losses": {r.name: _last(directory, r) for r in records},
-        "notes": {r.name: r.notes for r in records},
+        "losses": {name: _last(directory, r) for name, r in by_title.items()},
+        "notes": {name: r.notes for name, r in by_title.items()},
         "answers": {
             "zero_shot": _answers(directory, zero) if zero else None,
             "stages": [_answers(directory, r) for r in records],
@@ -77,16 +79,16 @@ def row(directory: ModelDirectory, made_by: str | None) -> dict[str, Any]:
 
 
 def _own_budgets(
-    document: dict[str, Any], records: Sequence[StageRecord]
+    document: dict[str, Any], records: Mapping[str, StageRecord]
 ) -> dict[str, dict[str, Any]]:
     """By stage, what it was trained with that is not what `model.json` says; most runs: nothing."""
     known = {**document, **with_todays_names(document["settings"])}
     found = {}
-    for record in records:
+    for title, record in records.items():
         there = {name: v for name, v in record.budget.items() if name != "rows" and name in known}
         asked = {name: value_at(known[name], record.index) for name in there}
         if differ := {name: v for name, v in there.items() if v != asked[name]}:
-            found[record.name] = differ
+            found[title] = differ
     return found
 
 
@@ -136,8 +138,8 @@ def _answers(directory: ModelDirectory, record: StageRecord) -> dict[str, str]:
 def _tests(directory: ModelDirectory) -> dict[str, str]:
     """A hash of each task's test examples: only answers to the same ones can be paired."""
     return {
-        task: digest([[row["text"], row["label"]] for row in rows])
-        for task, rows in directory.tests().items()
+        data.name: digest([[e.text, e.label] for e in data.test])
+        for data in [*only_tested(directory), *learned_tasks(directory)]
     }
 
 

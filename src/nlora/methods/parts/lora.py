@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from nlora.data.task import Example
-    from nlora.methods.context import Context
+    from nlora.methods.context import Context, Stage
 
 ConsolidationName = Annotated[str, AfterValidator(checked)]
 """A setting that names a consolidation, built-in or a plug-in's."""
@@ -166,6 +166,10 @@ class LoraMethod(Method):
         """The penalty's weight, where there is a penalty."""
         return "l1" if self.settings.penalty != "none" else None
 
+    def goes_on(self, stage: Stage) -> bool:
+        """Also where updates stand alone and the task was learned before: it has one of its own."""
+        return self.continues or (stage.again and self._alone)
+
     def lora_first_stage(self) -> dict[str, Any]:
         """What decides the first stage of a method that adds nothing to it but these settings."""
         s = self.settings
@@ -236,7 +240,7 @@ class LoraMethod(Method):
         routers = self._routers()
         router = routers[-1]
         names = {ctx.stage_of(data.name): data.name for data in reversed(ctx.stream)}
-        names[ctx.stage.index] = ctx.stage.name
+        names[ctx.stage.index] = ctx.stage.tasks[0].name
         order = [names[stage] for stage in router.state.stages]
         found = {names[stage]: counts for stage, counts in router.confusion().items()}
         lines = unclear(order, found, router.by)

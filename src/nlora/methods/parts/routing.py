@@ -89,7 +89,8 @@ class Router:
         """Take up the texts of one more stage."""
         stage = ctx.stage
         examples = [e for data in stage.tasks for e in sample(data.train, TEXTS, stage.seed)]
-        self.add(stage.index, self.features(ctx, examples))
+        known = {ctx.stage_of(data.name) for data in stage.tasks} & {*self.state.stages}
+        self.add(stage.index, self.features(ctx, examples), *known)
 
     def features(self, ctx: Context, examples: Sequence[Example]) -> Tensor:
         """What the router sees of examples, (n, d)."""
@@ -97,21 +98,32 @@ class Router:
             return ctx.prompt_states(examples)
         return ctx.states([plain(e.text) for e in examples])
 
-    def add(self, stage: int, features: Tensor) -> None:
-        """Take up the features (n, d) of one more stage."""
+    def add(self, stage: int, features: Tensor, before: int | None = None) -> None:
+        """Take up the features (n, d) of one more stage.
+
+        `before` is the stage that has learned the same task: the texts of both count as one
+        stage's, which is the new one.
+        """
         mean = features.mean(0)
         centred = features - mean
         scatter = centred.T @ centred
+        count = min(HELD_OUT, len(features) // 5)
+        chosen = torch.arange(count) * len(features) // max(count, 1)  # evenly, in their order
+        held, number = features[chosen].float(), len(features)
+        if before is not None:
+            earlier, old, old_held = self._without(before)
+            shift = mean - old
+            scatter += (earlier * number / (earlier + number)) * torch.outer(shift, shift)
+            mean = (earlier * old + number * mean) / (earlier + number)
+            held, number = torch.cat([old_held, held]), earlier + number
+        self.state.texts += len(features)
         known = self.state.scatter
         self.state.scatter = scatter if known is None else known + scatter
         self.state.means.append(mean)
         self.state.stages.append(stage)
-        self.state.texts += len(features)
-        self.state.counts[str(stage)] = len(features)
-        count = min(HELD_OUT, len(features) // 5)
-        if count:
-            chosen = torch.arange(count) * len(features) // count  # evenly, in the texts' order
-            self.state.held_out[str(stage)] = features[chosen].float()
+        self.state.counts[str(stage)] = number
+        if len(held):
+            self.state.held_out[str(stage)] = held
         self._measure()
 
     def take_out(self, stage: int) -> None:
@@ -123,6 +135,18 @@ class Router:
         for known in (self.state.counts, self.state.held_out, self.state.limits):
             known.pop(str(stage), None)
         self._measure()
+
+    def _without(self, stage: int) -> tuple[int, Tensor, Tensor]:
+        """Take a stage out whose scatter stays: its number of texts, mean, and held-out features.
+
+        A state of nlora 0.1 has no numbers; its stages then count the same.
+        """
+        state = self.state
+        place, several = state.stages.index(stage), len(state.stages)
+        state.stages.pop(place)
+        mean = state.means.pop(place)
+        held = state.held_out.pop(str(stage), torch.empty(0, len(mean)))
+        return state.counts.pop(str(stage), max(state.texts // several, 1)), mean, held
 
     def fitted(self) -> Fitted:
         """The router in use."""

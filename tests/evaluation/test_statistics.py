@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from nlora.evaluation.statistics import draws, estimates, mean_and_spread
 from nlora.report.ledger import pack, unpack
-from nlora.report.statistics import draws, estimates, mean_and_spread
 
 RNG = np.random.default_rng(7)
 

@@ -1,0 +1,138 @@
+"""What the guard of `nlora learn` found, and the commands that decide what becomes of a stage."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nlora.cli import options as o
+from nlora.cli.console import out, print_json, progress, show, show_results
+
+if TYPE_CHECKING:
+    from nlora.continual.guard import Guard
+
+REFUSED = 3
+"""The exit status where a stage costs too much."""
+
+MaxForgetting = Annotated[
+    float,
+    typer.Option(
+        "--max-forgetting",
+        metavar="POINTS",
+        help="The stage stands only if no earlier or watched task loses more, beyond chance; 100: "
+        "whatever they lose.",
+    ),
+]
+RepairMode = Annotated[
+    str,
+    typer.Option(
+        "--repair",
+        metavar="offer|auto|off",
+        help="What is done about a stage that costs too much: its update is scaled back, to be "
+        "taken by `nlora accept --repair` (offer) or at once where the new task keeps 90 % of what "
+        "it gained (auto).",
+    ),
+]
+
+
+def guard_of(max_forgetting: float, repair: str) -> Guard:
+    """The guard that is asked for. Raises NloraError for what cannot be."""
+    from nlora.continual.guard import REPAIRS, Guard
+    from nlora.errors import unknown
+
+    if repair not in REPAIRS:
+        raise unknown("--repair", repair, REPAIRS)
+    return Guard(max_forgetting, repair)  # type: ignore[arg-type]
+
+
+def show_refusal(model_dir: Path, name: str, found: dict[str, Any]) -> None:
+    """What would be lost, some answers that turned wrong, what scaling back does, what to do."""
+    columns = ["task", "tests", "before", "now", "lost", "95 % interval", "too far"]
+    rows = [
+        [
+            *(f[key] for key in ("task", "tests", "before", "now", "lost")),
+            f"{f['low']:.1f} to {f['high']:.1f}",
+            "yes" if f["too_far"] else "",
+        ]
+        for f in found["falls"]
+    ]
+    show(f"What '{name}' would cost, in points (at most {found['bound']:g})", columns, rows)
+    for task, answers in found["turned"].items():
+        _say(f"Answers to '{task}' that turned wrong:")
+        for a in answers:
+            _say(f"  {_short(a['text'])}")
+            _say(
+                f"    right: {_short(a['label'])}; before: {_short(a['before'])}; now: "
+                f"{_short(a['now'])}"
+            )
+        _say("")
+    _show_repair(name, found.get("repair", {}))
+    _say("What could be tried, after `nlora discard`:")
+    for line in found["advice"]:
+        _say(f"  {line}")
+    _say("")
+    best = found.get("repair", {}).get("best")
+    _say(f"'{name}' is trained and not in force. None of these trains again:")
+    _say(f"  nlora accept {model_dir}   lets it stand as it is")
+    if best:
+        _say(f"  nlora accept {model_dir} --repair   lets it stand scaled back")
+    _say(f"  nlora discard {model_dir}   removes it")
+
+
+def _show_repair(name: str, tried: dict[str, Any]) -> None:
+    if "not" in tried:
+        _say(f"Its update was not scaled back: {tried['not']}.\n")
+    if "curve" not in tried:
+        return
+    from nlora.continual.repair import in_words
+
+    without = tried["without"]
+    rows: list[list[Any]] = [["0 (without it)", without, 0.0, None, "yes"]]
+    for one in sorted(tried["curve"], key=lambda one: (sum(one["scales"]), one["scales"])):
+        worst, lost = max(one["lost"].items(), key=lambda pair: pair[1][0])
+        passes = "yes" if one["passes"] else ""
+        rows.append([in_words(one["scales"]), one["new"], lost[0], worst, passes])
+    columns = ["scale", name, "largest loss", "of", "within the bound"]
+    title = "Its update scaled back (a | b | c: the first, middle and last third of the layers)"
+    show(title, columns, rows)
+    if best := tried["best"]:
+        _say(f"Best: {in_words(best['scales'])}; '{name}' keeps {tried['kept']:.0%} of its gain.\n")
+    else:
+        _say("At no scale does it gain anything that costs little enough.\n")
+
+
+def _say(line: str) -> None:
+    out.print(line, markup=False, highlight=False)
+
+
+def _short(text: str) -> str:
+    return textwrap.shorten(text, 120, placeholder=" …") or "(nothing)"
+
+
+def accept(
+    model_dir: Annotated[Path, typer.Argument(help="The model directory.")],
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Take the update as it is scaled back.")
+    ] = False,
+    json: o.Json = False,
+) -> None:
+    """Let a stage stand that the guard of `nlora learn` has refused. Nothing is trained again."""
+    from nlora.continual.holding import accept as accept_stage
+
+    results = accept_stage(model_dir, repair, progress())
+    if json:
+        print_json(results)
+    else:
+        show_results(results)
+
+
+def discard(
+    model_dir: Annotated[Path, typer.Argument(help="The model directory.")],
+) -> None:
+    """Remove a stage that the guard of `nlora learn` has refused; the model stays as it is."""
+    from nlora.continual.holding import discard as discard_stage
+
+    discard_stage(model_dir, progress())

@@ -1,0 +1,66 @@
+"""The stage that the guard kept aside: accepted as it was trained or repaired, or discarded."""
+
+from pathlib import Path
+from typing import Any
+
+from nlora.continual.results import results
+from nlora.continual.tasks import learned_tasks, only_tested
+from nlora.errors import NloraError
+from nlora.progress import NoProgress, Progress
+from nlora.store.directory import ModelDirectory
+from nlora.store.pending import REPAIRED, TRAINED
+
+
+def accept(out: Path, repaired: bool = False, progress: Progress | None = None) -> dict[str, Any]:
+    """Let the pending stage of a model directory be in force, without training; the results.
+
+    `repaired` takes the one whose update is scaled back. Where nothing is pending nothing is done.
+    Raises NloraError if there is no model, or no repaired stage.
+    """
+    progress, directory = progress or NoProgress(), _opened(out)
+    with directory.locked():
+        pending = directory.pending
+        if pending.record() is None:
+            progress.message(f"{out} holds no stage that is not in force, nothing to do")
+        else:
+            if repaired and pending.record(REPAIRED) is None:
+                raise NloraError(
+                    f"{out}: no scale was found at which nothing falls too far; `nlora accept` "
+                    "without --repair takes the stage as it was trained"
+                )
+            record = pending.accept(REPAIRED if repaired else TRAINED)
+            progress.message(f"'{record.name}' is in force now, as stage {record.index} of {out}")
+        return _results(directory)
+
+
+def discard(out: Path, progress: Progress | None = None) -> None:
+    """Remove the pending stage of a model directory, if there is one.
+
+    Raises NloraError if there is no model.
+    """
+    progress, directory = progress or NoProgress(), _opened(out)
+    with directory.locked():
+        record = directory.pending.record()
+        if record is None:
+            progress.message(f"{out} holds no stage that is not in force, nothing to do")
+            return
+        directory.pending.remove()
+        progress.message(f"'{record.name}' is removed; {out} is as it was before")
+
+
+def _opened(out: Path) -> ModelDirectory:
+    directory = ModelDirectory(out)
+    if not directory.exists():
+        raise NloraError(f"{out} holds no model")
+    return directory
+
+
+def _results(directory: ModelDirectory) -> dict[str, Any]:
+    """`results.json`, brought up to the last stage."""
+    path = directory.path / "results.json"
+    if path.is_file() and len(directory.results()["stages"]) == len(directory.stages()):
+        return directory.results()
+    tasks = [data.name for data in [*learned_tasks(directory), *only_tested(directory)]]
+    found = results(directory, tasks, directory.config()["method"])
+    directory.write_results(found)
+    return found

@@ -1,0 +1,205 @@
+"""A stage that costs too much, repaired without training: its update is scaled back.
+
+First by one factor, found by bisection: the largest at which no task falls too far. Then by a
+factor for each third of the layers, from that one: where what is lost comes from some layers, the
+others keep their whole update. Each try costs one evaluation and none a step of training.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from nlora.adapters.lora import Lora
+from nlora.continual.guard import Answers, Fall, Verdict, verdict
+from nlora.continual.tasks import brought
+
+if TYPE_CHECKING:
+    from nlora.continual.model import ContinualModel
+    from nlora.data.task import TaskData
+    from nlora.methods.context import Stage
+
+Scales = tuple[float, ...]
+"""Of the update in the first, middle and last third of the layers."""
+
+WHOLE, NOTHING = (1.0, 1.0, 1.0), (0.0, 0.0, 0.0)
+STEPS = 5
+"""Of the bisection: the factor is known to 1/32."""
+ENOUGH = 0.9
+"""The share of what the new task gained that it must keep to be accepted unasked."""
+
+
+class Scaling:
+    """The update in hand, put into the model at any scale."""
+
+    def __init__(self, adapter: Lora) -> None:
+        self.adapter = adapter
+        self.whole = adapter.copy()
+        self.third = thirds(list(self.whole))
+
+    def put(self, scales: Scales) -> None:
+        """Let the update be so much of what was trained."""
+        scaled = {
+            name: factors._replace(B=scales[self.third[name]] * factors.B)
+            for name, factors in self.whole.items()
+        }
+        self.adapter.put(scaled)
+        if self.adapter.origin or not self.adapter.consolidation.additive:
+            self.adapter.consolidate()  # what stands beside the update depends on it
+
+    def at(self, scales: Scales, write: Callable[[Path], None]) -> Callable[[Path], None]:
+        """What writes the model at this scale."""
+
+        def written(folder: Path) -> None:
+            self.put(scales)
+            write(folder)
+
+        return written
+
+
+def thirds(names: Sequence[str]) -> dict[str, int]:
+    """In which third of its stack of layers each matrix is, by the first number in its name.
+
+    >>> thirds(["layers.0.q", "layers.1.q", "layers.2.q", "layers.2.v", "head"])
+    {'layers.0.q': 0, 'layers.1.q': 1, 'layers.2.q': 2, 'layers.2.v': 2, 'head': 2}
+    """
+    places = {name: re.search(r"(?<=\.)\d+(?=\.)", name) for name in names}
+    depths: dict[str, int] = {}
+    for name, found in places.items():
+        if found is not None:
+            stack = name[: found.start()]
+            depths[stack] = max(depths.get(stack, 0), int(found[0]) + 1)
+    return {
+        name: 2 if found is None else 3 * int(found[0]) // depths[name[: found.start()]]
+        for name, found in places.items()
+    }
+
+
+def why_not(model: ContinualModel) -> str | None:
+    """Why the update in hand cannot be scaled back; None where it can."""
+    adapter, method = model.adapter, model.method
+    if method.routes_by_input or method.needs_task_id:
+        return "each task has an adapter of its own; what it loses, it loses by the choice of them"
+    if not isinstance(adapter, Lora):
+        return "the update is no LoRA adapter"
+    if adapter.replaces or adapter.state():
+        return "the stage has changed earlier updates, too"
+    return None
+
+
+class Try(NamedTuple):
+    """The update at one scale: what the new task reaches, and what the others lose."""
+
+    scales: Scales
+    new: float
+    verdict: Verdict
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is kept in the stage's record."""
+        lost = {f.task: [f.lost, f.low, f.high] for f in self.verdict.falls}
+        return {
+            "scales": list(self.scales),
+            "new": self.new,
+            "lost": lost,
+            "passes": not self.verdict.too_far,
+        }
+
+
+@dataclass
+class Repair:
+    """What was tried."""
+
+    zero: float
+    """What the new task reaches without the update."""
+    curve: list[Try]
+    """The whole update first."""
+    answers: dict[Scales, Answers] = field(default_factory=dict)
+
+    @property
+    def best(self) -> Try | None:
+        """Of those at which nothing falls too far, the one at which the new task gains most."""
+        passing = [one for one in self.curve if not one.verdict.too_far and one.new > self.zero]
+        return max(passing, key=lambda one: (one.new, -_worst(one.verdict).lost), default=None)
+
+    @property
+    def kept(self) -> float:
+        """Of what the new task gained by the whole update, the share that the best keeps."""
+        gained = self.curve[0].new - self.zero
+        return 0.0 if self.best is None or gained <= 0 else (self.best.new - self.zero) / gained
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is kept in the stage's record."""
+        best = self.best
+        return {
+            "without": self.zero,
+            "curve": [one.to_json() for one in self.curve],
+            "best": best and best.to_json(),
+            "kept": self.kept,
+        }
+
+
+def repair(
+    model: ContinualModel,
+    scaling: Scaling,
+    stage: Stage,
+    tested: Sequence[TaskData],
+    before: Answers,
+    whole: tuple[Answers, Verdict],
+) -> Repair:
+    """Try the update of a stage at several scales; `whole` is what it did unscaled."""
+    name = stage.tasks[0].name
+    own = [data for data in model.stream if data.name == name]
+    places = brought(own)[-1]
+    task = next(data for data in tested if data.name == name)
+
+    def reached(answers: Mapping[str, Any]) -> float:
+        return model.measured({name: [answers[name][i] for i in places]})[name]
+
+    def tried(scales: Scales) -> Try:
+        scaling.put(scales)
+        answers = model.evaluate(tested)
+        one = Try(scales, reached(answers), verdict(before, answers, tested, whole[1].bound))
+        worst = _worst(one.verdict)
+        found.answers[scales] = answers
+        found.curve.append(one)
+        model.progress.message(
+            f"the update at {in_words(scales)}: '{name}' {one.new:.1f} % (whole "
+            f"{found.curve[0].new:.1f}), '{worst.task}' loses most, "
+            f"{worst.lost:.1f} points"
+        )
+        return one
+
+    scaling.put(NOTHING)
+    zero = reached(model.evaluate([task]))
+    found = Repair(zero, [Try(WHOLE, reached(whole[0]), whole[1])], {WHOLE: whole[0]})
+    low, high = 0.0, 1.0
+    for _ in range(STEPS):
+        middle = (low + high) / 2
+        fell = tried((middle,) * 3).verdict.too_far
+        low, high = (low, middle) if fell else (middle, high)
+    passing = []
+    for third in range(3):
+        scales = tuple(1.0 if i == third else low for i in range(3))
+        if not tried(scales).verdict.too_far:
+            passing.append(third)
+    if len(passing) == 2:
+        tried(tuple(1.0 if i in passing else low for i in range(3)))
+    scaling.put(WHOLE)
+    return found
+
+
+def in_words(scales: Sequence[float]) -> str:
+    """A scale, or one of each third of the layers.
+
+    >>> in_words([0.5, 0.5, 0.5]), in_words([1.0, 0.25, 0.25])
+    ('0.5', '1 | 0.25 | 0.25')
+    """
+    values = [f"{scale:.3g}" for scale in scales]
+    return values[0] if len(set(values)) == 1 else " | ".join(values)
+
+
+def _worst(found: Verdict) -> Fall:
+    return max(found.falls, key=lambda fall: fall.lost)

@@ -1,0 +1,150 @@
+"""A stage that costs too much is not in force, until somebody says so."""
+
+import shutil
+
+import pytest
+
+from nlora.continual.guard import Guard, SetAside, verdict
+from nlora.continual.holding import accept, discard
+from nlora.continual.learning import learn
+from nlora.data.task import Task, TaskData
+from nlora.errors import NloraError
+from nlora.evaluation.answers import Prediction
+from nlora.store.directory import ModelDirectory
+from tests.runs import Listener, tree
+
+
+def predictions(label, *texts):
+    return [Prediction(text, label, f"text {i}") for i, text in enumerate(texts)]
+
+
+def judged(before, now, bound=2.0, metric=None):
+    data = TaskData(Task("a", metric=metric), (), ())
+    return verdict({"a": before}, {"a": now}, [data], bound)
+
+
+def test_few_tests_do_not_decide_and_many_do():
+    right, wrong = predictions("x", *"x" * 20), predictions("x", *("y" * 3 + "x" * 17))
+    [fall] = judged(right, wrong).falls
+    assert (fall.before, fall.now, fall.lost, fall.tests) == (100.0, 85.0, pytest.approx(15), 20)
+    assert fall.low <= 2.0 < fall.high
+    assert not fall.too_far
+    found = judged(right * 20, wrong * 20)
+    assert found.too_far == ["a"]
+    assert judged(right * 20, wrong * 20, bound=15.0).too_far == []
+    assert judged(predictions("x", *"xxxxx"), predictions("x", *"yyyyy")).too_far == []
+    assert judged(predictions("x", *"xxxxxx"), predictions("x", *"yyyyyy")).too_far == ["a"]
+
+
+def test_what_gets_better_and_tests_that_are_new_count_for_nothing():
+    found = judged(predictions("x", *"y" * 30), predictions("x", *("x" * 30 + "z" * 40)))
+    assert (found.falls[0].lost, found.falls[0].tests, found.too_far) == (-100.0, 30, [])
+
+
+def test_metrics_that_are_means_are_paired_by_their_own_numbers():
+    half = judged(predictions("a b", *["a b"] * 9), predictions("a b", *["x a b"] * 9))
+    assert half.falls[0].lost == 100.0
+    within = judged(predictions("a", *["a"] * 9), predictions("a", *["x a"] * 9), metric="contains")
+    assert within.falls[0].lost == 0.0
+
+
+def test_a_stage_that_costs_too_much_is_not_in_force(refused):
+    out, before = refused.out, tree(refused.before)
+    after = tree(out)
+    assert {name: data for name, data in after.items() if not name.startswith("pending/")} == before
+    assert [record.name for record in ModelDirectory(out).stages()] == ["colour"]
+    found = refused.error.found
+    [fall] = found["falls"]
+    assert (fall["task"], fall["too_far"], fall["tests"]) == ("colour", True, 24)
+    assert 2 < fall["low"] <= fall["lost"] <= fall["high"]
+    turned = found["turned"]["colour"]
+    assert len(turned) == 3
+    assert all(t["before"] == t["label"] != t["now"] for t in turned)
+    assert any("epochs=4" in line for line in found["advice"])
+    assert any(line.startswith("routing") for line in found["advice"])
+    assert "nlora accept" in str(refused.error)
+    assert "\n" not in str(refused.error)
+
+
+def test_the_same_command_says_it_again_without_training(refused, monkeypatch):
+    def fails(*args, **kwargs):
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr("nlora.backbones.load.load", fails)
+    before = tree(refused.out)
+    with pytest.raises(SetAside) as again:
+        learn(refused.out, refused.fruit, guard=Guard())
+    assert again.value.found == refused.error.found
+    with pytest.raises(NloraError, match="'fruit', which is trained and not in force"):
+        learn(refused.out, refused.fruit, config_of(refused.out, epochs=1), guard=Guard())
+    assert tree(refused.out) == before
+
+
+def config_of(out, **settings):
+    from nlora.plan.config import stored_config
+
+    known = stored_config(ModelDirectory(out))
+    return known.model_copy(update={"settings": {**known.settings, **settings}})
+
+
+def test_accepting_it_makes_it_the_stage_that_it_would_have_been(refused, tmp_path):
+    out = shutil.copytree(refused.out, tmp_path / "out")
+    plain = shutil.copytree(refused.before, tmp_path / "plain")
+    listener = Listener()
+    results = accept(out, progress=listener)
+    unguarded = learn(plain, refused.fruit)
+    assert results["accuracy_matrix"] == unguarded["accuracy_matrix"]
+    assert results["stages"] == ["colour", "fruit"]
+    files = {n: d for n, d in tree(plain).items() if n.startswith("stages/") and "/update/" in n}
+    assert {n: d for n, d in tree(out).items() if n in files} == files
+    assert not (out / "pending").exists()
+    assert "'fruit' is in force now, as stage 2" in listener.messages[-1]
+    assert accept(out, progress=listener) == results
+    assert "nothing to do" in listener.messages[-1]
+    assert learn(out, refused.fruit, progress=listener, guard=Guard()) == results
+    assert "nothing to do" in listener.messages[-1]
+
+
+def test_discarding_it_leaves_the_directory_as_it_was(refused, tmp_path):
+    out = shutil.copytree(refused.out, tmp_path / "out")
+    listener = Listener()
+    discard(out, listener)
+    assert tree(out) == tree(refused.before)
+    discard(out, listener)
+    assert "nothing to do" in listener.messages[-1]
+
+
+def test_what_no_longer_fits_is_not_accepted(refused, tmp_path):
+    out = shutil.copytree(refused.out, tmp_path / "out")
+    record = out / "stages/001-colour/stage.json"
+    record.write_text(record.read_text() + "\n")
+    with pytest.raises(NloraError, match="'fruit' was trained on top of any more"):
+        accept(out)
+    damaged = shutil.copytree(refused.out, tmp_path / "damaged")
+    weights = damaged / "pending/as-trained/002-fruit/update/adapter_model.safetensors"
+    weights.write_bytes(b"x")
+    with pytest.raises(NloraError, match="changed or damaged"):
+        accept(damaged)
+    with pytest.raises(NloraError, match="holds no model"):
+        discard(tmp_path / "none")
+
+
+def test_what_costs_little_enough_stands_and_its_record_says_so(refused, tmp_path):
+    out = shutil.copytree(refused.before, tmp_path / "out")
+    results = learn(out, refused.fruit, guard=Guard(bound=100.0))
+    assert results["stages"] == ["colour", "fruit"]
+    found = ModelDirectory(out).stages()[1].notes["guard"]
+    assert [fall["too_far"] for fall in found["falls"]] == [False]
+    with pytest.raises(NloraError, match="--max-forgetting takes points"):
+        Guard(bound=-1.0)
+
+
+def test_watched_tasks_are_judged_too(refused, tmp_path):
+    out = shutil.copytree(refused.before, tmp_path / "out")
+    tests = refused.colour.test
+    general = TaskData(Task("general", labels=("a", "b", "c")), (), tests, only_tested=True)
+    with pytest.raises(SetAside) as error:
+        learn(out, refused.fruit, watch=[general], guard=Guard(repair="off"))
+    assert [fall["task"] for fall in error.value.found["falls"]] == ["colour", "general"]
+    assert error.value.found["repair"] == {"not": "it was not asked for"}
+    assert len(ModelDirectory(out).watched()) == 1

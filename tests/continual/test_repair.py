@@ -1,0 +1,115 @@
+"""A stage that costs too much is scaled back, without training."""
+
+import shutil
+
+import pytest
+
+from nlora.analysis.adapters import read_stages
+from nlora.continual.guard import Fall, Guard, SetAside, Verdict
+from nlora.continual.holding import accept
+from nlora.continual.learning import learn, run
+from nlora.continual.model import ContinualModel
+from nlora.continual.repair import Repair, Try, thirds
+from nlora.errors import NloraError
+from nlora.store.directory import ModelDirectory
+from tests.runs import LEARNING, Listener, config, tree
+
+
+@pytest.fixture
+def found(refused):
+    """What was tried."""
+    return refused.error.found["repair"]
+
+
+def test_the_curve_says_what_is_kept_and_lost_at_each_scale(found):
+    curve = found["curve"]
+    assert curve[0]["scales"] == [1.0] * 3
+    assert not curve[0]["passes"]
+    assert len(curve) in (9, 10)
+    single = {one["scales"][0]: one for one in curve if len(set(one["scales"])) == 1}
+    passing = [scale for scale, one in single.items() if one["passes"]]
+    failing = [scale for scale, one in single.items() if not one["passes"]]
+    assert max(passing) < min(failing) <= max(passing) + 1 / 32
+    best = found["best"]
+    assert best["passes"]
+    assert best["new"] == max(one["new"] for one in curve if one["passes"])
+    gained = curve[0]["new"] - found["without"]
+    assert found["kept"] == pytest.approx((best["new"] - found["without"]) / gained)
+
+
+def test_the_repaired_stage_is_the_trained_one_scaled(refused, found, tmp_path):
+    whole = shutil.copytree(refused.out, tmp_path / "whole")
+    out = shutil.copytree(refused.out, tmp_path / "out")
+    accept(whole)
+    results = accept(out, repaired=True)
+    scales = found["best"]["scales"]
+    trained, scaled = read_stages(whole)[1], read_stages(out)[1]
+    place = thirds(list(trained.shapes))
+    for name in trained.shapes:
+        expected = scales[place[name]] * trained.factors(name).B
+        assert (expected == scaled.factors(name).B).all()
+        assert (scaled.factors(name).A == trained.factors(name).A).all()
+    record = ModelDirectory(out).stages()[1]
+    assert record.notes["scaled"] == scales
+    assert [fall["too_far"] for fall in record.notes["guard"]["falls"]] == [False]
+    assert results["accuracy_matrix"][1][1] == pytest.approx(found["best"]["new"])
+    model = ContinualModel.open(out)
+    assert model.measured(model.evaluate(model.stream)) == record.accuracy
+    assert not (out / "pending").exists()
+
+
+def test_auto_takes_it_only_where_the_new_task_keeps_enough(refused, found, tmp_path, monkeypatch):
+    out = shutil.copytree(refused.before, tmp_path / "out")
+    assert found["kept"] < 0.9
+    with pytest.raises(SetAside):
+        learn(out, refused.fruit, guard=Guard(repair="auto"))
+    shutil.rmtree(out / "pending")
+    monkeypatch.setattr("nlora.continual.judging.ENOUGH", found["kept"])
+    listener = Listener()
+    results = learn(out, refused.fruit, progress=listener, guard=Guard(repair="auto"))
+    assert any("scaled back" in line and "keeps" in line for line in listener.messages)
+    repaired = shutil.copytree(refused.out, tmp_path / "repaired")
+    assert accept(repaired, repaired=True)["accuracy_matrix"] == results["accuracy_matrix"]
+    updates = [n for n in tree(out) if "/update/" in n]
+    assert [tree(out)[n] for n in updates] == [tree(repaired)[n] for n in updates]
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "reason"),
+    [
+        ("seq-lora", {}, "the stage has changed earlier updates, too"),
+        ("seq-ft", {"learning_rate": 1e-3}, "the update is no LoRA adapter"),
+    ],
+)
+def test_what_cannot_be_scaled_is_said(llama, refused, tmp_path, method, settings, reason):
+    out, asked = tmp_path / "out", {**LEARNING, **settings}
+    run(config(llama, None, asked, method=method), out, stream=[refused.colour])
+    with pytest.raises(SetAside) as error:
+        learn(out, refused.fruit, guard=Guard(bound=0.0))
+    assert error.value.found["repair"] == {"not": reason}
+    with pytest.raises(NloraError, match="no scale was found"):
+        accept(out, repaired=True)
+
+
+def falls(lost):
+    return Verdict(2.0, [Fall("a", 9, 90.0, 90.0 - lost, lost, lost, lost, lost > 2)])
+
+
+def test_the_best_passes_gains_most_and_costs_least():
+    tries = [
+        Try((1.0,) * 3, 80.0, falls(30.0)),
+        Try((0.5,) * 3, 60.0, falls(1.5)),
+        Try((0.5, 1.0, 0.5), 60.0, falls(0.5)),
+        Try((0.2,) * 3, 50.0, falls(0.0)),
+    ]
+    found = Repair(40.0, tries)
+    assert found.best == tries[2]
+    assert found.kept == 0.5
+    assert Repair(60.0, tries).best is None
+    assert Repair(60.0, tries).kept == 0.0
+
+
+def test_thirds_are_of_each_stack():
+    names = [f"encoder.block.{i}.layer.0.q" for i in range(6)]
+    names += [f"decoder.block.{i}.layer.1.q" for i in range(3)]
+    assert list(thirds(names).values()) == [0, 0, 1, 1, 2, 2, 0, 1, 2]

@@ -1,0 +1,100 @@
+"""Tasks that `learn` is told to test only: they are kept with the model."""
+
+import json
+import shutil
+
+import pytest
+import yaml
+
+from nlora.continual.learning import learn
+from nlora.data.files import read_entry, task_from_files
+from nlora.errors import NloraError
+from nlora.store.directory import ModelDirectory
+from tests.runs import FAST, config, tree, write_task
+
+
+def entry(folder, name):
+    (folder / f"{name}.yaml").write_text(yaml.safe_dump(write_task(folder, name)))
+    return read_entry(folder / f"{name}.yaml")
+
+
+def general(folder, count=5, name="general"):
+    path = folder / f"{name}{count}.jsonl"
+    rows = [{"text": f"What is {i}?", "label": f"It is {i}"} for i in range(count)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return task_from_files(name, None, path)
+
+
+@pytest.fixture(scope="module")
+def watched(llama, tmp_path_factory):
+    """A new directory whose first stage watches `general`, and whose second watches nothing new."""
+    folder = tmp_path_factory.mktemp("watched")
+    learn(folder / "out", entry(folder, "colour"), config(llama, None), watch=[general(folder)])
+    return folder / "out", learn(folder / "out", entry(folder, "animal"))
+
+
+def test_it_is_measured_before_and_after_every_stage_and_in_no_average(watched):
+    out, results = watched
+    assert results["tasks"] == ["colour", "animal", "general"]
+    assert None not in [row[2] for row in results["accuracy_matrix"]]
+    last = results["accuracy_matrix"][1]
+    assert results["average_accuracy"] == (last[0] + last[1]) / 2
+    [kept] = ModelDirectory(out).watched()
+    assert (kept.notes["after"], kept.tested) == (None, {"general": 5})
+    before = kept.accuracy["general"]
+    lost = {"before": before, "now": last[2], "lost": before - last[2]}
+    assert results["only_tested"] == {"general": lost}
+    assert ModelDirectory(out).stages()[1].tested["general"] == 5
+
+
+def test_one_more_is_added_later_and_what_is_kept_is_known_again(watched, tmp_path):
+    out = shutil.copytree(watched[0], tmp_path / "out")
+    more = [general(tmp_path), general(tmp_path, 4, "sums")]
+    results = learn(out, entry(tmp_path, "fruit"), watch=more)
+    assert results["tasks"] == ["colour", "animal", "fruit", "general", "sums"]
+    assert [row[4] is None for row in results["accuracy_matrix"]] == [True, True, False]
+    assert [r.notes["after"] for r in ModelDirectory(out).watched()] == [None, "002-animal"]
+    before = tree(out)
+    assert learn(out, entry(tmp_path, "fruit"), watch=more) == results
+    assert tree(out) == before
+
+
+def test_it_is_added_without_a_stage_where_the_task_is_learned(watched, tmp_path):
+    out = shutil.copytree(watched[0], tmp_path / "out")
+    results = learn(out, entry(tmp_path, "animal"), watch=[general(tmp_path, 4, "sums")])
+    assert results["stages"] == ["colour", "animal"]
+    assert results["only_tested"]["sums"]["lost"] is not None or results["accuracy_matrix"]
+    assert len(ModelDirectory(out).watched()) == 2
+
+
+def test_names_that_clash_are_one_line(watched, llama, tmp_path):
+    out, before = watched[0], tree(watched[0])
+    task = entry(tmp_path, "fruit")
+    twice = [general(tmp_path, 4, "sums")] * 2
+    for watch, said in (
+        ([general(tmp_path, 4)], "watches another task named 'general'"),
+        ([general(tmp_path, 4, "colour")], "'colour' is learned, so it is tested anyway"),
+        ([general(tmp_path, 4, "fruit")], "'fruit' is learned, so it is tested anyway"),
+        (twice, "two tasks of one name"),
+    ):
+        with pytest.raises(NloraError, match=said):
+            learn(out, task, watch=watch)
+    with pytest.raises(NloraError, match="only tests 'general'"):
+        learn(out, entry(tmp_path, "general"))
+    assert tree(out) == before
+
+
+def test_a_directory_that_only_watches_so_far_goes_on_as_it_began(llama, tmp_path, monkeypatch):
+    out, task = tmp_path / "out", entry(tmp_path, "colour")
+
+    def stopped(*args, **more):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("nlora.training.loop.train", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            learn(out, task, config(llama, None), watch=[general(tmp_path)])
+    with pytest.raises(NloraError, match="different configuration"):
+        learn(out, task, config(llama, None, {**FAST, "rank": 2}))
+    assert learn(out, task)["stages"] == ["colour"]
+    assert len(ModelDirectory(out).watched()) == 1
