@@ -63,12 +63,13 @@ def _relearned(model: "ContinualModel", data: Any, last: int) -> dict[str, float
     plan, _ = at_stage(model.plan, last + 1)
     plan.method.state = model.method.state
     size = len(data.train)
-    few = {"batch_size": size, "accumulation": 1, "epochs": STEPS}
+    few = {"batch_size": size, "accumulation": 1, "epochs": STEPS, "checkpoint_every": "never"}
     run = plan.run.model_copy(update=few)
     stage = Stage(last + 1, f"{data.name} again", (data,), seed=SEED)
     try:
         with TemporaryDirectory() as logs:
-            train(plan.method, model.context(stage), run, model.mixed, Path(logs))
+            none = Path(logs) / "checkpoints"
+            train(plan.method, model.context(stage), run, model.mixed, Path(logs), none, {})
         answers = model.asked.tested(data.test)
     finally:
         model.restore()
