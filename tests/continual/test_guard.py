@@ -4,9 +4,11 @@ import shutil
 
 import pytest
 
+from nlora.continual.forecast import forecast
 from nlora.continual.guard import Guard, SetAside, verdict
 from nlora.continual.holding import accept, discard
 from nlora.continual.learning import learn
+from nlora.continual.tasks import learned_stages
 from nlora.data.task import Task, TaskData
 from nlora.errors import NloraError
 from nlora.evaluation.answers import Prediction
@@ -148,3 +150,14 @@ def test_watched_tasks_are_judged_too(refused, tmp_path):
     assert [fall["task"] for fall in error.value.found["falls"]] == ["colour", "general"]
     assert error.value.found["repair"] == {"not": "it was not asked for"}
     assert len(ModelDirectory(out).watched()) == 1
+
+
+def test_what_would_be_measured_is_told_beforehand(refused):
+    directory = ModelDirectory(refused.before)
+    [colour] = learned_stages(directory)
+    first, second = forecast(directory, [colour, refused.fruit], Guard())
+    assert "48 tests are answered (about" in first
+    assert "those of colour are compared" in first
+    assert "up to 9 times as many" in second
+    assert len(forecast(directory, [colour, refused.fruit], Guard(repair="off"))) == 1
+    assert "would compare nothing" in forecast(directory, [refused.fruit], Guard())[0]

@@ -15,6 +15,7 @@ NAMES = {
     "n-lora",
     "mtl",
     "replay",
+    "avr",
     "ewc",
     "lwf",
     "osf",

@@ -226,7 +226,8 @@ def _learn_all(
     if len(done) == len(stages) and (stages or directory.zero_shot() is not None):
         progress.message(f"{directory.path}: all {len(done)} stages are there, nothing to do")
         return _write_results(directory, tasks, plan.config.method)
-    _check_pending(plan, directory, stages[len(done)])
+    if len(done) < len(stages):  # a method may train nothing
+        _check_pending(plan, directory, stages[len(done)])
     return _train(plan, directory, progress, watch, guard, zero_shot=not extend)
 
 

@@ -175,8 +175,13 @@ class ContinualModel:
         if self._in_hand == stage and stage > 0:
             yield
             return
+        held = self._in_hand
         with self.adapter.after(self.directory.update_paths(stage, self.records)):
-            yield
+            self._in_hand = stage
+            try:
+                yield
+            finally:
+                self._in_hand = held
 
     @contextmanager
     def standing(self, stage: int) -> Iterator[None]:

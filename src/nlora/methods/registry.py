@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from nlora.errors import NloraError, shown, unknown
+from nlora.methods.avr import Avr
 from nlora.methods.base import Method
 from nlora.methods.ella import Ella
 from nlora.methods.ewc import Ewc
@@ -45,6 +46,7 @@ BUILT_IN: tuple[type[Method], ...] = (
     NLora,
     Ella,
     Replay,
+    Avr,
     Ewc,
     Lwf,
     Osf,

@@ -1,0 +1,51 @@
+"""What the guard of the next stage would measure, and how long that takes."""
+
+from collections.abc import Sequence
+
+from nlora.continual.guard import Guard
+from nlora.continual.repair import STEPS
+from nlora.continual.tasks import as_tasks
+from nlora.data.task import TaskData
+from nlora.store.directory import ModelDirectory
+
+TRIES = STEPS + 4
+"""Evaluations that scaling a stage back takes at most."""
+
+
+def forecast(directory: ModelDirectory, stream: Sequence[TaskData], guard: Guard) -> list[str]:
+    """What to tell beforehand of a stage; `stream` is what its plan has, the new task too.
+
+    Times are those of the last stage by test, and unknown before there is one.
+    """
+    names = ", ".join(dict.fromkeys(data.name for data in stream if not data.train))
+    if not names:
+        return ["the guard would compare nothing: no task is known or watched yet"]
+    asked = sum(len(data.test) for data in as_tasks(stream))
+    each = _seconds_of_a_test(directory)
+    takes = "" if each is None else f" (about {_time(each * asked)}, as fast as the last stage's)"
+    lines = [
+        f"after training {asked} tests are answered{takes}; those of {names} are compared with the "
+        f"answers before, and the stage stands if none loses more than {guard.bound:g} points"
+    ]
+    if guard.repair != "off":
+        most = "" if each is None else f" (about {_time(TRIES * each * asked)})"
+        lines.append(f"if one does, scaling back takes up to {TRIES} times as many{most}")
+    return lines
+
+
+def _seconds_of_a_test(directory: ModelDirectory) -> float | None:
+    records = directory.stages()
+    if not records or not sum(records[-1].tested.values()):
+        return None
+    return records[-1].seconds.get("evaluation", 0.0) / sum(records[-1].tested.values())
+
+
+def _time(seconds: float) -> str:
+    """Rounded to what is known.
+
+    >>> _time(7.2), _time(400.0), _time(9000.0)
+    ('7 s', '7 min', '2.5 h')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,102 @@
+"""AVR: one LoRA adapter, walked back after each task until earlier tasks read as well as before.
+
+The rule of the package avr-cl 0.1.0 (MIT): after a task, the perplexity of each earlier task's
+training examples is compared with the best that it ever had. As long as one is more than `drift`
+times that, the factors move a tenth of the way (`step`) to what they were before the task, at most
+`max_steps` times. A and B are interpolated, not their product, as there. Other than there, the
+perplexity is that of the answers, which is what is trained, and not of prompts too.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from nlora.data.task import Example, sample
+from nlora.methods.parts.lora import LoraSettings, LoraState
+from nlora.methods.seq_lora import SeqLora
+
+if TYPE_CHECKING:
+    from nlora.methods.context import Context
+
+
+class AvrSettings(LoraSettings):
+    """When a task counts as drifting, and how far a step goes back."""
+
+    drift: float = Field(
+        1.15, ge=1, description="perplexity of earlier examples, as a multiple of the best, allowed"
+    )
+    step: float = Field(
+        0.1, gt=0, le=1, description="how far back to the last task's factors each step goes"
+    )
+    max_steps: int = Field(10, ge=0, description="steps back after a task, at most")
+    kept: int = Field(100, gt=0, description="training examples that are kept of each task")
+
+
+@dataclass
+class AvrState(LoraState):
+    """What earlier tasks are checked by."""
+
+    kept: list[dict[str, Any]] = field(default_factory=list)
+    """Examples with their tasks, as JSON (`Example.to_json`)."""
+    best: dict[str, float] = field(default_factory=dict)
+    """The lowest perplexity of each task's examples so far."""
+    steps: int = 0
+    """Back, after the last task."""
+
+
+class Avr(SeqLora):
+    """Train one adapter on task after task, and walk it back where earlier tasks drift."""
+
+    name = "avr"
+    summary = "one LoRA adapter, walked back after each task until earlier examples drift no more"
+    paper = "avr-cl 0.1.0, https://github.com/ARYAN2302/tiny-cl"
+    Settings = AvrSettings
+    State = AvrState
+    settings: AvrSettings
+    state: AvrState
+    needs_old_data = True
+    needs_previous = True
+
+    def end(self, ctx: Context) -> None:
+        """Walk back, and keep examples of the task."""
+        super().end(ctx)
+        adapter = ctx.adapter
+        with ctx.previous():
+            before = [tensor.detach().clone() for tensor in adapter.update().values()]
+        found, steps = self._perplexities(ctx, self.state.kept), 0
+        while self._drifts(found) and steps < self.settings.max_steps:
+            for tensor, old in zip(adapter.update().values(), before, strict=True):
+                tensor.detach().lerp_(old, self.settings.step)
+            adapter.consolidate()
+            found, steps = self._perplexities(ctx, self.state.kept), steps + 1
+        for data in ctx.stage.tasks:
+            mine = sample(data.train, self.settings.kept, ctx.stage.seed)
+            rows = [example.to_json() for example in mine]
+            self.state.kept += rows
+            found |= self._perplexities(ctx, rows)
+        for task, value in found.items():
+            self.state.best[task] = min(value, self.state.best.get(task, math.inf))
+        self.state.steps = steps
+
+    def notes(self, ctx: Context) -> dict[str, Any]:
+        """How often it went back."""
+        return {**super().notes(ctx), "walked_back": self.state.steps}
+
+    def _drifts(self, found: dict[str, float]) -> bool:
+        return any(value > self.settings.drift * self.state.best[t] for t, value in found.items())
+
+    def _perplexities(self, ctx: Context, rows: list[dict[str, Any]]) -> dict[str, float]:
+        """exp of the mean −ln p over the tokens of the answers, by task."""
+        examples: dict[str, list[Example]] = {}
+        for row in rows:
+            example = Example.from_json(row)
+            examples.setdefault(example.task.name, []).append(example)
+        found = {}
+        for task, mine in examples.items():
+            tokens = sum(len(encoded.answer) for encoded in ctx.encoder.all(mine))
+            found[task] = math.exp(-sum(ctx.score(mine)) / tokens)
+        return found

@@ -1,0 +1,80 @@
+import json
+
+import pytest
+import torch
+
+from nlora.continual.learning import run
+from nlora.data.files import read_stream
+from nlora.errors import NloraError
+from nlora.methods.registry import method
+from tests.methods.helpers import first_stages, same_bits, stages, update
+from tests.runs import LEARNING, config, write_stream
+
+
+@pytest.fixture(scope="module")
+def learned(llama, tmp_path_factory):
+    """`learned(method, …)`: two tasks that answer the same texts otherwise, so the first drifts."""
+    folder = tmp_path_factory.mktemp("avr")
+    stream = read_stream(write_stream(folder, "colour", "fruit", train=24))
+
+    def get(name, at=None, **settings):
+        out = at or folder / f"{name}-{len(list(folder.iterdir()))}"
+        run(
+            config(llama, None, {**LEARNING, "epochs": 4, **settings}, method=name),
+            out,
+            None,
+            stream,
+        )
+        return out
+
+    return get
+
+
+@pytest.fixture(scope="module")
+def plain(learned):
+    """`seq-lora` on the same tasks."""
+    return learned("seq-lora")
+
+
+def test_where_nothing_drifts_it_is_seq_lora(learned, plain):
+    out = learned("avr", drift=1e9)
+    assert same_bits(out, plain)
+    assert stages(out)[1].notes["walked_back"] == 0
+
+
+@pytest.mark.parametrize("max_steps", [1, 3])
+def test_each_step_goes_a_tenth_of_the_way_back(learned, plain, max_steps):
+    out = learned("avr", drift=1.0, max_steps=max_steps)
+    assert stages(out)[1].notes["walked_back"] == max_steps
+    before, trained, found = update(plain, 1), update(plain, 2), update(out, 2)
+    for name, old in before.items():
+        expected = old + 0.9**max_steps * (trained[name] - old)
+        assert torch.allclose(found[name], expected, atol=1e-6)
+
+
+def test_it_stops_as_soon_as_nothing_drifts(learned):
+    out = learned("avr", drift=1.05, step=0.5, max_steps=30)
+    steps = stages(out)[1].notes["walked_back"]
+    assert 0 < steps < 30
+    kept = [json.loads((path / "state/state.json").read_text()) for path in folders(out)]
+    assert kept[0]["best"].keys() == {"colour"}
+    assert kept[1]["best"].keys() == {"colour", "fruit"}
+    assert kept[1]["best"]["colour"] <= kept[0]["best"]["colour"]
+    assert len(kept[1]["kept"]) == 2 * 24
+
+
+def folders(out):
+    return sorted((out / "stages").iterdir())
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_bits(learned, tmp_path):
+    out = learned("avr", drift=1.0, max_steps=3)
+    again = first_stages(out, 1, tmp_path / "again")
+    learned("avr", again, drift=1.0, max_steps=3)
+    assert same_bits(out, again)
+
+
+def test_what_cannot_be_is_one_line():
+    with pytest.raises(NloraError, match="drift"):
+        method("avr").build({"drift": 0.5})
+    assert method("avr").build({}).needs_old_data
