@@ -47,8 +47,10 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [repr(error)])[0]
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> NloraError:
+def unknown(kind: str, name: str, known: Iterable[str], otherwise: str | None = None) -> NloraError:
     """The error for a name that does not exist, with the nearest ones that do.
+
+    Where none is near, all are listed, or `otherwise` is said.
 
     >>> print(unknown("method", "nlora", ["n-lora", "o-lora", "mtl"]))
     unknown method 'nlora'; did you mean 'n-lora' or 'o-lora'?
@@ -61,7 +63,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> NloraError:
     if near:
         hint = "did you mean " + " or ".join(f"'{n}'" for n in near) + "?"
     else:
-        hint = "known are: " + ", ".join(names)
+        hint = otherwise or "known are: " + ", ".join(names)
     return NloraError(f"unknown {kind} '{name}'; {hint}")
 
 
