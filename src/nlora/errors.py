@@ -58,8 +58,10 @@ def shown(value: object, most: int = 80) -> str:
     return text if len(text) <= most else f"{text[:half]}…{text[-(most - 1 - half) :]}"
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> NloraError:
+def unknown(kind: str, name: str, known: Iterable[str], otherwise: str | None = None) -> NloraError:
     """The error for a name that does not exist, with the nearest ones that do.
+
+    Where none is near, all are listed, or `otherwise` is said.
 
     >>> print(unknown("method", "nlora", ["n-lora", "o-lora", "mtl"]))
     unknown method 'nlora'; did you mean 'n-lora' or 'o-lora'?
@@ -72,7 +74,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> NloraError:
     if near:
         hint = "did you mean " + " or ".join(f"'{n}'" for n in near) + "?"
     else:
-        hint = "known are: " + ", ".join(names)
+        hint = otherwise or "known are: " + ", ".join(names)
     said = f"'{name}'" if len(name) <= 200 else shown(name)
     return NloraError(f"unknown {kind} {said}; {hint}")
 

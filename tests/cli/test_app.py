@@ -100,18 +100,35 @@ def fail_in_run(monkeypatch, error):
 ARGUMENTS = ("run", "--stream", "demo", "--model", "m", "--method", "inc-lora", "--out", "out")
 
 
-def test_ctrl_c_is_one_line_and_status_130(nlora, monkeypatch):
+@pytest.fixture
+def stands(tmp_path, monkeypatch):
+    """Commits a stage in the folder `out`, as far as the command line looks."""
+    monkeypatch.chdir(tmp_path)
+
+    def commit():
+        (tmp_path / "out/stages/001-a").mkdir(parents=True)
+        (tmp_path / "out/model.json").write_text("{}")
+
+    return commit
+
+
+def test_ctrl_c_is_one_line_and_status_130_and_says_what_stands(nlora, monkeypatch, stands):
     fail_in_run(monkeypatch, KeyboardInterrupt())
     result = nlora(*ARGUMENTS)
     assert result.exit_code == 130
     assert result.stdout == ""
-    assert len(result.stderr.splitlines()) == 1
-    assert "the same command goes on" in result.stderr
+    said = "error: stopped; nothing is committed yet, the same command begins anew"
+    assert result.stderr.strip() == said
+    stands()
+    said = "committed stages stand, the same command goes on after the last one"
+    assert nlora(*ARGUMENTS).stderr.strip() == f"error: stopped; {said}"
+    assert nlora(*ARGUMENTS, "--dry-run").stderr.strip() != f"error: stopped; {said}"
 
 
 @pytest.mark.parametrize("number", [28, 13, 30, 2, 17, 36])
-def test_a_disk_or_path_that_cannot_be_written_is_one_line(refused, monkeypatch, number):
+def test_a_disk_or_path_that_cannot_be_written_is_one_line(refused, monkeypatch, stands, number):
     fail_in_run(monkeypatch, OSError(number, "the disk says no", "/some/file"))
+    stands()
     line = refused(*ARGUMENTS)
     assert "/some/file: the disk says no" in line
     assert "committed stages stand" in line

@@ -129,7 +129,8 @@ def test_afterwards_the_original_run_is_refused(nlora, refused, llama, benchmark
     ("task", "said"),
     [
         (["mail,shop"], "takes one task"),
-        (["maill"], "did you mean 'mail'"),
+        (["maill"], "unknown task 'maill'; did you mean 'mail'? (a file of rows is named with its"),
+        (["tickets", "--labels", "auto"], "unknown task 'tickets'; `nlora streams` lists"),
         (["missing.yaml"], "no such file"),
         (["mail", "--test", "missing.jsonl"], "has tests of its own"),
         (["mine.yaml", "--test", "missing.jsonl"], "has tests of its own"),
@@ -142,6 +143,13 @@ def test_a_bad_task_is_one_line_and_begins_nothing(refused, new, benchmark, tmp_
     line = refused("learn", *new, "--data", benchmark, "--task", *task)
     assert said in line
     assert not (tmp_path / "out").exists()
+
+
+def test_a_file_of_rows_is_known_by_its_content_whatever_its_ending(nlora, new, tmp_path):
+    write_task(tmp_path, "colour")
+    path = (tmp_path / "colour-train.jsonl").rename(tmp_path / "colours.dump")
+    done = nlora("learn", *new, "--task", path, "--labels", "auto", "--dry-run", "--json")
+    assert [t["name"] for t in json.loads(done.stdout)["tasks"]] == ["colours"], done.stderr
 
 
 def test_a_new_directory_needs_a_model(refused, benchmark, tmp_path):

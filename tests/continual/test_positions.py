@@ -1,12 +1,17 @@
 """A model with an embedding for each position reads no further, and it is said before training."""
 
 import pytest
+import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from nlora.backbones.load import load
 from nlora.backbones.structure import learned_positions
+from nlora.continual.building import make_adapter
 from nlora.continual.learning import run
+from nlora.continual.preview import preview
 from nlora.data.task import Example, Task, TaskData
 from nlora.errors import NloraError
+from nlora.plan.resolve import resolve
 from tests import tiny
 from tests.runs import FAST, Listener, config
 
@@ -46,6 +51,34 @@ def test_prompts_leave_room_for_the_answer(short, tmp_path):
 def test_what_has_no_room_is_one_line_before_training(short, tmp_path, answer, settings, said):
     with pytest.raises(NloraError, match=said):
         run(config(short, None, FAST | settings), tmp_path / "out", stream=stream(answer))
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "room"),
+    [
+        ("prog-prompt", {"prompt_length": 4}, 60 - 8),  # of both stages
+        ("lfpt5", {"prompt_length": 4}, 60 - 4),
+        ("l2p", {"prompt_length": 3, "top_k": 2, "pool": 4}, 60 - 6),
+    ],
+)
+def test_soft_prompts_take_positions_too(short, method, settings, room):
+    first = stream("no")[0]
+    task = Task("other", "Say")
+    rows = tuple(Example(task, e.text, e.label) for e in first.train)
+    both = [first, TaskData(task, rows, rows[:2])]
+    plan = resolve(config(short, None, FAST | settings, method=method), both)
+    note = next(line for line in preview(plan).notes if "max_length" in line)
+    assert f"prompts have {room} tokens at most" in note
+    assert f"for prompt, {60 - room} vectors of soft prompts and answer" in note
+    backbone = load(plan.base, torch.float32)
+    adapter = make_adapter(plan, backbone)
+    for _ in plan.stages():
+        adapter.begin(continued=plan.method.continues)
+    longest = torch.full((1, room + plan.run.max_new_tokens), 5)
+    adapter.model(longest, torch.ones_like(longest))
+    beyond = torch.full((1, room + plan.run.max_new_tokens + 1), 5)
+    with pytest.raises(IndexError):  # one more has no position
+        adapter.model(beyond, torch.ones_like(beyond))
 
 
 @pytest.mark.parametrize("shape", tiny.SHAPES)

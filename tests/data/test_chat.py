@@ -99,6 +99,47 @@ def test_answers_count_as_published_templates_write_them(name, answers):
     assert counted(encode, ids)[1] == answers
 
 
+ALTERNATES = (
+    "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('roles must alternate') }}{% endif %}{% endfor %}"
+    + PUBLISHED["llama-2"].replace("bos_token + ", "")
+)
+PAIRS = (
+    "{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]"
+    "{% elif messages[loop.index0 - 1].role == 'user' %} {{ m.content }} {{ eos_token }}{% endif %}"
+    "{% endfor %}"
+)
+"""Leaves out an answer that follows another."""
+
+
+@pytest.mark.parametrize("template", [ALTERNATES, PAIRS])
+def test_two_answers_in_a_row_are_one_line_where_the_template_does_not_take_them(template):
+    plain, answer = asked(TASK, turns("a cat?", "a hat", "a dog?")), {"role": "assistant"}
+    again = [*plain[:2], answer | {"content": "a bat"}, plain[2]]
+    encode = encoder(chatty(template))
+    assert encode(Example(TASK, dump(plain), "a frog")).answer
+    for text in (dump(again), dump(plain[:2])):  # the answer to be given is one, too
+        with pytest.raises(NloraError, match="takes no two answers in a row; join them") as caught:
+            encode(Example(TASK, text, "a frog"))
+        assert "a cat?" in str(caught.value)
+    ids = encoder(chatty())(Example(TASK, dump(again), "a frog"))
+    assert "a hat" in counted(encoder(chatty()), ids)[0]
+    assert "a bat" in counted(encoder(chatty()), ids)[0]
+
+
+def test_a_template_that_does_not_open_the_answer_is_told():
+    ignores = CHATML.partition("{% if add_generation_prompt")[0]
+    data = TaskData(TASK, train=(Example(TASK, turns("a cat?"), "a hat"),), test=())
+    for template, expected in ((ignores, 1), (CHATML, 0), *((t, 0) for t in PUBLISHED.values())):
+        own = chatty(template)
+        own.add_special_tokens({"bos_token": "<s>"})
+        told = []
+        check_readable(encoder(own), [data], 50, told.append)
+        assert len(told) == expected
+        if expected:
+            assert "given, without '<|im_start|>assistant\\n', which it writes" in told[0]
+
+
 def test_without_a_template_there_is_a_plain_form():
     encode = encoder(tiny.tokenizer(False))
     ids = encode(Example(TASK, turns("a cat?", "a hat", "a dog?", system="Rhyme."), "a frog"))

@@ -4,9 +4,10 @@ import sys
 
 import pytest
 
+from nlora.data.task import Example, Task
 from nlora.errors import NloraError
 from nlora.evaluation.answers import Prediction
-from nlora.evaluation.metrics import METRICS, NEEDS, by_label, metric
+from nlora.evaluation.metrics import METRICS, NEEDS, by_label, metric, try_out
 from nlora.evaluation.words import Words
 
 
@@ -71,6 +72,29 @@ def test_a_function_of_ones_own_is_given_answers_and_labels(tmp_path, monkeypatc
     for name in ("my_metrics:second", "no_such_module:first", ":first"):
         with pytest.raises(NloraError, match=name):
             metric(name)
+
+
+def test_a_function_of_ones_own_is_tried_on_right_answers(tmp_path, monkeypatch):
+    (tmp_path / "tried_metrics.py").write_text(
+        "def share(answers, labels):\n"
+        "    return sum(a == b for a, b in zip(answers, labels)) / len(labels)\n"
+        "def per_cent(answers, labels):\n    return 100 * share(answers, labels)\n"
+        "def fails(answers, labels):\n    return answers[0].score\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def tried(function):
+        name = f"tried_metrics:{function}" if function != "exact" else function
+        task = Task("a", metric=name)
+        told = []
+        try_out(metric(name), task, [Example(task, "x", "y")] * 3, told.append)
+        return told
+
+    assert tried("per_cent") == tried("exact") == []
+    [line] = tried("share")
+    assert "gives 1 for answers that are right; 100 is expected" in line
+    with pytest.raises(NloraError, match="tried_metrics:fails': AttributeError"):
+        tried("fails")
 
 
 @pytest.mark.parametrize("text", ["raise RuntimeError('no\\nluck')", "def half(:"])

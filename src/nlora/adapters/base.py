@@ -93,6 +93,11 @@ class Adapter(ABC):
         Raises NloraError if it cannot be put into the model.
         """
 
+    @classmethod
+    def soft_tokens(cls, updates: int, **options: Any) -> int:
+        """How many vectors are read beside a text with so many updates; `options` as of `build`."""
+        return 0
+
     def begin(
         self,
         continued: bool = False,

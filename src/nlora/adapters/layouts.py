@@ -62,6 +62,10 @@ class Layout(Protocol):
         """What is read of at least one update, the newest first."""
         ...
 
+    def count(self, updates: int) -> int:
+        """How many vectors are read beside a text when there are so many updates."""
+        ...
+
 
 class _Vectors:
     """`length` vectors per update, started at random rows of the vocabulary."""
@@ -73,6 +77,10 @@ class _Vectors:
         """`prompt` (length, d)."""
         return {"prompt": _random_rows(vocabulary, self.length)}
 
+    def count(self, updates: int) -> int:
+        """Those of one update."""
+        return self.length if updates else 0
+
 
 class Concatenated(_Vectors):
     """The vectors of all updates before the text: [newest, …, oldest, text]."""
@@ -81,6 +89,10 @@ class Concatenated(_Vectors):
         """All prompts, in the order given."""
         vectors = torch.cat([update["prompt"] for update in updates])
         return Placed(vectors.expand(len(text.ids), -1, -1), text.start)
+
+    def count(self, updates: int) -> int:
+        """Those of all updates."""
+        return self.length * updates
 
 
 class Appended(_Vectors):
@@ -128,6 +140,10 @@ class Selected:
         cosines = normalize(self._queries(text), dim=-1) @ keys.T  # (B, N)
         self.cosines, self.chosen = cosines.topk(self.top_k)
         return Placed(pool["prompt"][self.chosen].flatten(1, 2), text.start)  # (B, k·L, d)
+
+    def count(self, updates: int) -> int:
+        """Those of the prompts that are selected."""
+        return self.top_k * self.length if updates else 0
 
     def _queries(self, text: Text) -> Tensor:
         if self.query == "hidden":

@@ -124,6 +124,11 @@ class Prompt(Adapter):
         """Prompts as the method lays them out; no setting matters."""
         return cls(model, layout)
 
+    @classmethod
+    def soft_tokens(cls, updates: int, *, layout: Layout) -> int:
+        """As many as the layout has read."""
+        return layout.count(updates)
+
     def update(self) -> dict[str, Tensor]:
         """The tensors of the newest update, by the layout's names."""
         return {name: p for update in self.model.updates[-1:] for name, p in update.items()}

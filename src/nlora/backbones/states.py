@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from nlora.backbones.structure import accepts, positions
 
@@ -30,7 +31,7 @@ def mean_state(
     `input_ids` and `mask` are (B, S). An encoder-decoder model reads with its encoder.
     """
     decoder_only = not model.config.is_encoder_decoder
-    reader = model.base_model if decoder_only else model.get_encoder()
+    reader = _body(model) if decoder_only else model.get_encoder()
     inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": mask.long()}
     if decoder_only:
         inputs["use_cache"] = False
@@ -39,6 +40,14 @@ def mean_state(
     with evaluating(model):
         states = reader(**inputs).last_hidden_state
     return masked_mean(states, mask, dtype)
+
+
+def _body(model: Any) -> Any:
+    """The model below its head; some (llama4) are called otherwise than their class says."""
+    if model.base_model is not model:
+        return model.base_model
+    below = [part for part in model.children() if isinstance(part, PreTrainedModel)]
+    return below[0] if len(below) == 1 else model
 
 
 def masked_mean(vectors: Tensor, mask: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:

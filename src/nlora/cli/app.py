@@ -37,15 +37,11 @@ from nlora.cli import (
     table,
 )
 from nlora.cli.console import err, prepare
+from nlora.cli.standing import forget, what_stands
 from nlora.errors import of_disk
 
 DEBUG = "NLORA_DEBUG"
 """The environment variable with which an error in a user's own file has its traceback."""
-
-GOES_ON = {"run", "learn", "compare", "demo", "paper"}
-"""Commands that commit stages, and go on after the last one."""
-KEEPS = "; what was measured is kept, the same command goes on after it"
-STANDS = "; committed stages stand, the same command goes on after the last one"
 
 
 class FriendlyGroup(TyperGroup):
@@ -65,17 +61,18 @@ class FriendlyGroup(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
+        forget()
         try:
             return super().invoke(ctx)
         except NloraError as error:
             _fail(str(error))
             ctx.exit(2)
         except KeyboardInterrupt:
-            _fail(f"stopped{_what_stands(ctx)}")
+            _fail(f"stopped{what_stands()}")
             ctx.exit(130)
         except Exception as error:
             if isinstance(error, OSError) and (disk := of_disk(error)) is not None:
-                _fail(disk + _what_stands(ctx))
+                _fail(disk + what_stands())
                 ctx.exit(2)
             if (said := in_own_file(error)) is None:
                 raise
@@ -108,12 +105,6 @@ def in_own_file(error: BaseException) -> str | None:
     ][-1]
     what = " ".join(f"{type(error).__name__}: {error}".split())
     return f"{summary.filename}, line {summary.lineno}, in {summary.name}: {what} ({summary.line})"
-
-
-def _what_stands(ctx: Any) -> str:
-    if ctx.invoked_subcommand == "explain":
-        return KEEPS
-    return STANDS if ctx.invoked_subcommand in GOES_ON else ""
 
 
 def _fail(message: str) -> None:

@@ -7,6 +7,7 @@ import typer
 
 from nlora.cli import options as o
 from nlora.cli.console import out, print_json, progress, show
+from nlora.cli.standing import commits_in
 
 
 def compare(
@@ -89,6 +90,7 @@ def compare(
         recipes=None if recipe is None else published_for(recipe, model),
         tune=tune,
     )
+    commits_in(out_dir)
     rows = run(grid, out_dir, workers, progress())
     if json:
         print_json({"ledger": str(out_dir / "ledger.jsonl"), "cells": [_brief(r) for r in rows]})

@@ -7,6 +7,7 @@ import typer
 
 from nlora.cli import options as o
 from nlora.cli.console import out, print_json, progress, show, show_results
+from nlora.cli.standing import commits_in
 
 METHODS = ("seq-lora", "n-lora")
 
@@ -26,6 +27,7 @@ def demo(
     from nlora.continual.learning import run
     from nlora.plan.config import RunConfig
 
+    commits_in(out_dir)
     watch = progress()
     found: dict[str, Any] = {}
     for name in METHODS:

@@ -12,6 +12,7 @@ from nlora import processes
 from nlora.cli import guarded as g
 from nlora.cli import options as o
 from nlora.cli.console import print_json, progress, show_results
+from nlora.cli.standing import commits_in
 from nlora.cli.watched import watched_task
 from nlora.errors import Faults, NloraError
 
@@ -87,7 +88,7 @@ def learn(
     from nlora.continual.guard import SetAside
     from nlora.continual.learning import learn as learn_task
     from nlora.data.balance import label_counts
-    from nlora.data.formats import is_source
+    from nlora.data.formats import is_rows
     from nlora.plan.budgets import LIMITS
     from nlora.plan.config import parse_config
     from nlora.plan.recommended import WHY, chosen
@@ -134,11 +135,12 @@ def learn(
     if unsaid:
         shown.message(WHY)
     answers = label_counts(data_of_task.train, data_of_task.task.labels)
-    if answers and data_of_task.task.labels is None and is_source(task):
+    if answers and data_of_task.task.labels is None and is_rows(task):
         shown.message(f"answers are free text; --labels auto makes the {len(answers)} in it labels")
     if dry_run:
         _dry_run(model_dir, data_of_task, new, json, shown)
         return
+    commits_in(model_dir)
     tested = [known for known in watched if known is not None]
     try:
         results = learn_task(model_dir, data_of_task, new, shown, tested, guard)
@@ -192,14 +194,18 @@ def _task(
 ) -> TaskData:
     """The task that `--task` names; `asked` are fields of `Reading` that options give."""
     from nlora.data.files import read_entry, task_from_files
-    from nlora.data.formats import is_source, source, title
+    from nlora.data.formats import YAML, is_rows, source, title
     from nlora.data.reading import Reading
-    from nlora.data.streams import load_stream
+    from nlora.data.streams import KNOWN, canonical, check_task, load_stream
 
-    if is_source(task):
+    if is_rows(task) and canonical(task) not in KNOWN:
         train, here = source(task, Path()), Path()
         tests, reading = source(test, here) if test else None, Reading(**asked)
         return task_from_files(name or title(train), train, tests, labels=labels, reading=reading)
+    path = Path(os.path.expanduser(task))
+    own = path.suffix.lower() in YAML
+    if not own:
+        check_task(task, data)
     for option, value, has in (
         ("--test", test, "tests"),
         ("--labels", labels, "labels"),
@@ -209,8 +215,7 @@ def _task(
             raise NloraError(
                 f"{option} is for a file of rows as --task; '{task}' has {has} of its own"
             )
-    path = Path(os.path.expanduser(task))
-    if path.suffix.lower() in (".yaml", ".yml"):
+    if own:
         return read_entry(path, asked)
     if asked:
         raise NloraError(f"'{task}' is a data set of the benchmark, which is read as it is")

@@ -7,6 +7,7 @@ import typer
 
 from nlora.cli import options as o
 from nlora.cli.console import as_json, err, out, print_json, progress, show
+from nlora.cli.standing import commits_in
 
 
 def paper(
@@ -105,6 +106,8 @@ def paper(
         err.print(told, markup=False, highlight=False)
         if dry_run:
             return
+        for artefact in wanted:
+            commits_in(ledger_of(artefact, out_dir).parent)
         failed = run(wanted, scale, out_dir, workers, progress())
     written: dict[str, list[str]] = {}
     for artefact in wanted:

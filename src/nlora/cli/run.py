@@ -9,6 +9,7 @@ import typer
 
 from nlora.cli import options as o
 from nlora.cli.console import print_json, progress, show_results
+from nlora.cli.standing import commits_in
 from nlora.errors import NloraError
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def run(
         return
     if out_dir is None:
         raise NloraError("where to? give --out DIR")
+    commits_in(out_dir)
     from nlora.continual.learning import run as run_stream
 
     results = run_stream(parsed, out_dir, progress())

@@ -15,6 +15,7 @@ from nlora.data.prompts import Prompter
 from nlora.data.task import TaskData
 from nlora.data.writable import check_readable, check_writable
 from nlora.errors import NloraError
+from nlora.evaluation.metrics import try_out
 from nlora.plan.resolve import Plan
 from nlora.store.directory import ModelDirectory
 from nlora.store.reading import read_json
@@ -119,13 +120,27 @@ def _longest_prompt(plan: Plan, backbone: Backbone) -> int:
     run, positions = plan.run, learned_positions(backbone.model)
     if positions is None:
         return run.max_length
-    room = positions if backbone.encoder_decoder else positions - run.max_new_tokens
+    beside = soft_tokens(plan)
+    room = positions - beside - (0 if backbone.encoder_decoder else run.max_new_tokens)
     if room <= 0:
+        soft = f", beside {beside} vectors of soft prompts," if beside else ""
         raise NloraError(
-            f"the model has {positions} positions, and max_new_tokens ({run.max_new_tokens}) "
+            f"the model has {positions} positions, and max_new_tokens ({run.max_new_tokens}){soft} "
             "leaves none for a prompt; set a smaller max_new_tokens"
         )
     return min(run.max_length, room)
+
+
+def soft_tokens(plan: Plan) -> int:
+    """How many vectors of soft prompts are read beside a text after the plan's last stage."""
+    options = plan.method.adapter_options()
+    return adapter(plan.method.adapter).soft_tokens(len(plan.stages()), **options)
+
+
+def check_metrics(plan: Plan, tell: Callable[[str], object]) -> None:
+    """Raises NloraError for a metric of one's own that fails."""
+    for data in plan.stream:
+        try_out(plan.method.metric(data.task), data.task, data.test, tell)
 
 
 def check_tasks(
@@ -155,18 +170,21 @@ def _check_positions(
     positions = learned_positions(backbone.model)
     if positions is None:
         return
+    beside = soft_tokens(plan)
+    also = f", {beside} vectors of soft prompts" if beside else ""
     if encoder.max_length < plan.run.max_length:
         tell(
             f"prompts have {encoder.max_length} tokens at most, not {plan.run.max_length} "
-            f"(max_length): the model has {positions} positions, for prompt and answer"
+            f"(max_length): the model has {positions} positions, for prompt{also} and answer"
         )
     answers = {(data.task, e.label) for data in tasks for e in data.train}
     answers |= {(data.task, label) for data in tasks for label in data.task.labels or ()}
     for task, answer in sorted(answers, key=lambda pair: (pair[0].name, pair[1])):
         length = len(encoder.answer_ids(answer, task.chat))
-        if length + (0 if backbone.encoder_decoder else encoder.max_length) > positions:
-            fits = "" if length >= positions else f"; set max_length={positions - length} or less"
+        room = positions if backbone.encoder_decoder else positions - beside
+        if length + (0 if backbone.encoder_decoder else encoder.max_length) > room:
+            fits = "" if length >= room else f"; set max_length={room - length} or less"
             raise NloraError(
                 f"task '{task.name}': an answer of {length} tokens is too long for the "
-                f"model, which has {positions} positions for prompt and answer{fits}"
+                f"model, which has {positions} positions for prompt{also} and answer{fits}"
             )

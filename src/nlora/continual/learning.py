@@ -275,7 +275,7 @@ def _train(
     zero_shot: bool = False,
 ) -> dict[str, Any]:
     """Load the model, begin the directory if it is new, and learn what is left."""
-    from nlora.continual.building import check_tasks
+    from nlora.continual.building import check_metrics, check_tasks
     from nlora.continual.model import ContinualModel
     from nlora.continual.preview import planned_steps
     from nlora.continual.taking_over import take_over
@@ -285,6 +285,7 @@ def _train(
     check_available(plan.run)
     for line in plan.run.doubts():
         progress.message(line)
+    check_metrics(plan, progress.message)
     directory.check_writable()
     tasks = _names(plan)
     method, evaluate = plan.config.method, plan.config.evaluate

@@ -419,8 +419,6 @@ class ContinualModel:
             task: sum(route.unknown for route in routes) / len(routes)
             for task, routes in self._routes_taken.items()
         }
-        for line in told.get("unclear", []):
-            self.progress.message(line)
 
 
 def _no_task(text: str) -> Task:

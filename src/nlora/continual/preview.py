@@ -10,6 +10,7 @@ from nlora.backbones.load import load
 from nlora.backbones.targets import Targets
 from nlora.continual.building import (
     check_frozen,
+    check_metrics,
     check_tasks,
     make_adapter,
     make_encoder,
@@ -83,6 +84,8 @@ def preview(plan: Plan, directory: ModelDirectory | None = None) -> Preview:
     NloraError for all that would stop the run before its first step.
     """
     check_available(plan.run)
+    notes = plan.run.doubts()
+    check_metrics(plan, notes.append)
     backbone = load(plan.base, torch.float32, weights=False)
     total = sum(p.numel() for p in backbone.model.parameters())
     if plan.run.quantization != "none":
@@ -92,7 +95,6 @@ def preview(plan: Plan, directory: ModelDirectory | None = None) -> Preview:
     stages = plan.stages()[done:]
     others = [data for data in plan.stream if data.only_tested]
     tasks = [data for stage in stages for data in stage.tasks] or trained(plan.stream)
-    notes = plan.run.doubts()
     check_tasks(plan, backbone, encoder, [*tasks, *others], notes.append)
     adapter = make_adapter(plan, backbone, stored_targets(directory) if directory else None)
     adapter.begin()

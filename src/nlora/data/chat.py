@@ -7,6 +7,7 @@ User: {question}
 Assistant:
 """
 
+import itertools
 from functools import cached_property
 from typing import Any
 
@@ -18,7 +19,7 @@ _NAMES = {"system": "", "user": "User: ", "assistant": "Assistant: ", "tool": "T
 _NEXT = "Assistant:"
 _ASKS = {"role": "user", "content": "?"}
 _MARK = "an answer"
-_ANSWERS = {"role": "assistant", "content": _MARK}
+_ANSWERED = [_ASKS, {"role": "assistant", "content": _MARK}]
 
 
 class ChatForm:
@@ -35,11 +36,16 @@ class ChatForm:
 
         A system's turn that the template refuses or leaves out stands before the first question
         instead. Raises NloraError for turns that the template refuses, where it leaves out one of
-        the system's or a question, and for a template that does not end.
+        the system's or a question, or one of two answers in a row, and for a template that does not
+        end.
         """
         if not self.templated:
             return self._plain(turns)
         self._check_ends(turns)
+        if _in_a_row(turns) and not self._takes_two:
+            raise NloraError(
+                "the model's chat template takes no two answers in a row; join them into one"
+            )
         try:
             return self._rendered(turns)
         except Exception as error:  # a template may raise whatever Jinja and its own code do
@@ -57,7 +63,7 @@ class ChatForm:
         if self._takes == "":
 
             def render() -> None:
-                for given in (turns, [_ASKS, _ANSWERS]):
+                for given in (turns, _ANSWERED):
                     said = [{"role": t["role"], "content": t["content"]} for t in given]
                     self.tokenizer.apply_chat_template(said, tokenize=False)
 
@@ -93,13 +99,43 @@ class ChatForm:
         return self._end_of_turn or (self.tokenizer.eos_token, self.tokenizer.eos_token_id)
 
     @cached_property
+    def unopened(self) -> str | None:
+        """What the template writes before an answer and not where an answer is asked for.
+
+        None for templates that open the assistant's turn (`add_generation_prompt`) or write nothing
+        there.
+        """
+        if not self.templated:
+            return None
+        try:
+            asked = self.prompt([_ASKS])
+            closed = self.tokenizer.apply_chat_template([_ASKS], tokenize=False)
+            whole = self.tokenizer.apply_chat_template(_ANSWERED, tokenize=False)
+        except Exception:  # it wants something else; `prompt` says what
+            return None
+        before = whole.partition(_MARK)[0]
+        header = before[len(asked) :] if before.startswith(asked) else ""
+        return header if asked == closed and header.strip() else None
+
+    @cached_property
+    def _takes_two(self) -> bool:
+        """Whether the template writes two answers in a row, and both."""
+        second = "one more"
+        turns = [*_ANSWERED, {"role": "assistant", "content": second}, _ASKS]
+        try:
+            found = self.tokenizer.apply_chat_template(turns, tokenize=False)
+        except Exception:  # whatever it says
+            return False
+        return _MARK in found and second in found
+
+    @cached_property
     def _writes(self) -> tuple[str, str]:
         """What the template writes between a prompt and its answer, and after the answer."""
         if not self.templated:
             return "", ""
         try:
             before = self.prompt([_ASKS])
-            whole = self.tokenizer.apply_chat_template([_ASKS, _ANSWERS], tokenize=False)
+            whole = self.tokenizer.apply_chat_template(_ANSWERED, tokenize=False)
         except Exception:  # it wants something else; `prompt` says what
             return "", ""
         begin, _, rest = whole.partition(_MARK)
@@ -156,6 +192,12 @@ class ChatForm:
             for turn in turns
         ]
         return "\n".join([*lines, _NEXT])
+
+
+def _in_a_row(turns: Messages) -> bool:
+    """Whether two answers follow each other; one is to follow the last turn."""
+    roles = [*(turn["role"] for turn in turns), "assistant"]
+    return any(pair == ("assistant", "assistant") for pair in itertools.pairwise(roles))
 
 
 def without_oldest(turns: Messages) -> Messages | None:

@@ -18,7 +18,7 @@ from nlora.data.benchmark import (
 )
 from nlora.data.comparing import normalise
 from nlora.data.files import read_tasks, task_from_files
-from nlora.data.formats import is_source, source, title
+from nlora.data.formats import is_rows, source, title
 from nlora.data.reading import Reading
 from nlora.data.task import Example, Task, TaskData
 from nlora.errors import Faults, NloraError
@@ -70,7 +70,7 @@ def check(
     folder without data sets.
     """
     path = Path(data)
-    if is_source(str(data)):
+    if is_rows(str(data)):
         return _check_tasks(lambda faults: _task_alone(str(data), labels, reading, faults))
     if labels is not None or reading is not None:
         raise NloraError(f"{data} says itself how it is read; options for that are of a file alone")

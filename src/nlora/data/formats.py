@@ -40,6 +40,8 @@ _JSONL = (".jsonl", ".ndjson")
 _TABLES = (".csv", ".tsv", ".tab", ".psv")
 KNOWN = (*_JSONL, ".json", *_TABLES, ".parquet", ".arrow")
 """Endings of files that hold rows."""
+YAML = (".yaml", ".yml")
+"""Endings of files that say which files hold rows."""
 _NOT_READ = (
     (b"PK\x03\x04", "a zip archive or an Excel workbook; unpack it, or save it as CSV"),
     (b"\xd0\xcf\x11\xe0", "an old Excel workbook; save it as CSV"),
@@ -60,6 +62,16 @@ def is_source(name: str) -> bool:
     """Whether a name is one of rows: of a file by its ending, a saved folder, or `hf://`."""
     path = Path(os.path.expanduser(name))
     return name.startswith(HUB) or ending(path) in KNOWN or is_saved(path)
+
+
+def is_rows(name: str) -> bool:
+    """Whether a name is one of rows by `is_source`, or that of a file that is no YAML.
+
+    >>> is_rows("reviews.csv"), is_rows("stream.yaml")
+    (True, False)
+    """
+    path = Path(os.path.expanduser(name))
+    return is_source(name) or (path.is_file() and path.suffix.lower() not in YAML)
 
 
 def title(source: Source) -> str:

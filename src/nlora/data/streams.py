@@ -40,6 +40,21 @@ def stream_names() -> list[str]:
     return [DEMO, *STREAMS]
 
 
+def check_task(name: str, data: Path | None) -> None:
+    """Raise NloraError, with what a task may be, for a name that is none of a data set or stream.
+
+    Data sets are those that have a name, and those of the folder `data`.
+    """
+    found = KNOWN if data is None else KNOWN | find_datasets(data)
+    if "," in name or name.strip().lower() in stream_names() or canonical(name) in found:
+        return
+    near = unknown("task", name, found, "`nlora streams` lists the data sets that have a name")
+    raise NloraError(
+        f"{near} (a file of rows is named with its ending, as in reviews.csv, .jsonl or .parquet; "
+        "a task of your own by a YAML file, as in task.yaml)"
+    )
+
+
 def load_stream(stream: str, data: Path | None) -> list[TaskData]:
     """The tasks of a stream, in order.
 

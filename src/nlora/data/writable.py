@@ -69,8 +69,17 @@ def check_readable(
 ) -> None:
     """Raises NloraError at the first prompt that the model's template refuses.
 
-    Answers that are longer than those that the model may give are told.
+    Answers that are longer than those that the model may give are told, and a template that does
+    not open the assistant's turn.
     """
+    if any(encoder.prompter.templated(data.task.chat) for data in tasks):
+        header = encoder.prompter.chats.unopened
+        if header is not None:
+            tell(
+                "the model's chat template does not open the assistant's turn where it is asked to "
+                f"(add_generation_prompt): answers are learned, and given, without {header!r}, "
+                "which it writes before an answer"
+            )
     for data in tasks:
         if not data.task.chat:  # prompts of one form: one tells of all
             encoder.prompts(data.train[:1])

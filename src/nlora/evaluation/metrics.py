@@ -22,16 +22,19 @@ import math
 import re
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nlora.data.comparing import comparison
 from nlora.errors import NloraError, unknown
 from nlora.evaluation.answers import Metric, Prediction, exact_match
 from nlora.evaluation.sari import sari
 from nlora.evaluation.words import Words
+
+if TYPE_CHECKING:
+    from nlora.data.task import Example, Task
 
 EXTRA = "pip install 'nlora[metrics]'"
 
@@ -212,6 +215,24 @@ def _own(name: str) -> Metric:
         return number
 
     return measured
+
+
+def try_out(
+    measured: Metric, task: Task, test: Sequence[Example], tell: Callable[[str], object]
+) -> None:
+    """Raise NloraError if a function of one's own fails on right answers: better now than later.
+
+    One that does not give 100 for them is told.
+    """
+    if task.metric is None or ":" not in task.metric or not test:
+        return
+    right = [Prediction(e.label, e.label, e.text, labels=task.labels) for e in test[:2]]
+    value = measured(right)
+    if value != 100:
+        tell(
+            f"metric '{task.metric}' gives {value:g} for answers that are right; 100 is expected, "
+            "since metrics are in per cent"
+        )
 
 
 def _said(error: Exception) -> str:

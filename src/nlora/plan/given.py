@@ -9,12 +9,10 @@ from typing import Any
 from nlora.adapters.given import given
 from nlora.data.balance import label_counts
 from nlora.data.files import read_entry, task_from_files
-from nlora.data.formats import source
+from nlora.data.formats import YAML, source
 from nlora.data.task import TaskData
 from nlora.errors import NloraError
 from nlora.methods.base import Method
-
-YAML = (".yaml", ".yml")
 
 
 def known_task(knows: str) -> TaskData:
