@@ -12,7 +12,7 @@ export PYTHONDONTWRITEBYTECODE :=
 SHORT ?= 8
 
 .PHONY: help install demo check test lint types unit changed-types changed-tests quantized coverage budget \
-	mutation lock sbom clean
+	mutation fuzz lock sbom clean
 
 help:
 	@echo "make demo      install, then learn four small tasks with two methods and compare them"
@@ -22,6 +22,7 @@ help:
 	@echo "make coverage  all tests, and which branches none of them takes"
 	@echo "make lock      what a user installs with its hashes, requirements.lock"
 	@echo "make sbom      what is installed, as CycloneDX (dist/sbom.cdx.json)"
+	@echo "make fuzz      the tests of hostile files, with 1,000 examples each (10 minutes)"
 	@echo "make budget    all tests, and write down what each file takes (tests/durations.json)"
 
 install: $(VENV)/.installed
@@ -74,6 +75,10 @@ budget: install
 mutation: install
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,mutation]'
 	OMP_NUM_THREADS=1 PYTHONPATH=src $(BIN)/python tools/mutation.py run --max-children 1 $(if $(ROOM),'nlora.$(ROOM).*')
+
+# Other examples each time; one that fails is kept in .hypothesis, and tried first from then on.
+fuzz: install
+	HYPOTHESIS_PROFILE=nightly $(PYTEST) --timeout=7200 --hypothesis-show-statistics tests/fuzz
 
 # Kept apart, so that what they need is not listed as nlora's.
 $(VENV)/tools/.installed: Makefile

@@ -1,27 +1,37 @@
 """The crash matrix: each point of what writes files, with each fault.
 
-    python -m benchmarks.crashes [--out docs/results/crashes.md]
+    python -m benchmarks.crashes [--out docs/results/crashes.md] [--points 40]
 
-A point is a write, sync, rename, lock, removal or creation. Linux only, from a checkout.
+A point is a write, sync, rename, lock, removal or creation. Of a command that has more than
+`--points` of them, so many are tried, spread over all. Linux only, from a checkout.
 """
 
 import argparse
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.crashes import Crash, crashes
-from tests.faults import FAULTS
+from benchmarks.pages import put
+from tests.commands import COMMANDS, do, given, prepare, same
+from tests.crashes import Crash, Way, crashes
+from tests.faults import FAULTS, attempt
 from tests.operations import OPERATIONS
 
-HEAD = """# Crashes
-
-Written by `python -m benchmarks.crashes`. Each call that changes something on the disk fails
-once: by an error of the system (no space, a failing disk, no permission), or by SIGKILL at that
-very call. What a reader sees then is as before (b), as after (a), or between two steps (s: the
-stage is there, and `results.json` not yet). The same once more must end as if nothing had
-happened, an error must be one line with the path, and no draft may stay after an error. Where one
-of these does not hold, the cell says what. Syncs are counted, not done. Whole commands that load
-a model are not in this table.
+HEAD = """\
+Each call that changes something on the disk fails once: by an error of the system (no space, a
+failing disk, no permission), or by SIGKILL at that very call. What a reader sees then is as before
+(b), as after (a), or between two steps (s: as a stage without its `results.json`, or one table of
+several). The same once more must end as if nothing had happened and leave no draft behind, and an
+error must be one line with the path, after which no draft stays. Where one of these does not hold,
+the cell says what. A `save` is of safetensors, which writes by itself.
+"""
+WHOLE = """\
+The whole command on a tiny random T5 with two tasks of 6 examples, its process forked from one that
+has the libraries imported; the cells of `compare` run in threads of that process. At each point a
+kill, and one of the errors in turn (·: not tried). "As if nothing had happened" is said of all
+files, but for seconds, bytes of memory and hashes of these. A cell of `compare` that fails is a row
+of its ledger, and is done again.
 """
 
 
@@ -29,34 +39,77 @@ def main() -> None:
     """Measure, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("docs/results/crashes.md"))
-    out = parser.parse_args().out
-    parts, count, wrong = [], 0, 0
+    parser.add_argument("--points", type=int, default=40)
+    parser.add_argument("--only", choices=("operations", "commands"))
+    options = parser.parse_args()
+    if options.only != "commands":
+        put(options.out, "Operations", HEAD + _page(_operations()))
+    if options.only != "operations":
+        put(options.out, "Whole commands", WHOLE + _page(_commands(options.points)))
+
+
+def _operations() -> Iterator[tuple[str, list[Crash]]]:
     for name, operation in OPERATIONS.items():
         with TemporaryDirectory() as folder:
             before = Path(folder) / "before"
             before.mkdir()
             operation.prepare(before)
-            found = list(crashes(operation.act, before, Path(folder), operation.seen))
-        count += len(found)
-        wrong += sum(bool(crash.wrong) for crash in found)
-        parts.append(f"\n## {name[0].upper()}{name[1:]}\n\n{_table(found)}")
-    told = f"\n{count} faults, of which {wrong} broke what must hold.\n"
-    out.write_text(HEAD + told + "".join(parts), encoding="utf-8")
+            found = crashes(operation.act, before, Path(folder), operation.seen, Way(syncs=True))
+            yield name, list(found)
+
+
+def _commands(points: int) -> Iterator[tuple[str, list[Crash]]]:
+    import tests.preloaded  # noqa: F401  (forked processes need not import these again)
+
+    way = Way(forked=True, syncs=True, points=points, one_error=True)
+    with TemporaryDirectory() as folder:
+        root = Path(folder)
+        (root / "given").mkdir()
+        (root / "kept").mkdir()
+        read = given(root / "given")
+        for name in COMMANDS:
+            before, scratch = root / name / "before", root / name
+            scratch.mkdir()
+            # This process must stay without threads, which a fork would not have.
+            make = partial(prepare, name, read, before, root / "kept")
+            assert (error := attempt(make, before, forked=True).error) is None, error
+            found = list(crashes(partial(do, name, read), before, scratch, same, way))
+            print(f"{name}: {len(found)} faults, {_broken(found)} broke something", flush=True)
+            yield f"`nlora {name}`", found
+
+
+def _broken(found: list[Crash]) -> int:
+    return sum(bool(crash.wrong) for crash in found)
+
+
+def _page(measured: Iterator[tuple[str, list[Crash]]]) -> str:
+    parts, every = [], list[Crash]()
+    for name, found in measured:
+        every += found
+        title = name if name.startswith("`") else name[0].upper() + name[1:]
+        parts.append(f"\n### {title}\n\n{_table(found)}")
+    told = f"\n{len(every)} faults, of which {_broken(every)} broke what must hold.\n"
     print(told.strip())
+    return told + "".join(parts)
 
 
 def _table(found: list[Crash]) -> str:
+    if not found:
+        return "It writes nothing.\n"
+    groups: dict[int, list[Crash]] = {}
+    for crash in found:
+        groups.setdefault(crash.at, []).append(crash)
     rows = [f"| point | {' | '.join(FAULTS)} |", "| --- |" + " --- |" * len(FAULTS)]
-    for start in range(0, len(found), len(FAULTS)):
-        group = {crash.fault: crash for crash in found[start : start + len(FAULTS)]}
-        cells = " | ".join(_cell(group[fault]) for fault in FAULTS)
-        rows.append(f"| {found[start].point} | {cells} |")
-    return "\n".join(rows) + "\n"
+    for group in groups.values():
+        cells = {crash.fault: _cell(crash) for crash in group}
+        rows.append(f"| {group[0].point} | {' | '.join(cells.get(f, '·') for f in FAULTS)} |")
+    tried = f"{len(groups)} of {found[0].of} points were tried.\n\n"
+    return (tried if len(groups) < found[0].of else "") + "\n".join(rows) + "\n"
 
 
 def _cell(crash: Crash) -> str:
     if crash.wrong:
-        return "; ".join(crash.wrong).replace("|", "/")
+        return " ".join("; ".join(crash.wrong).replace("|", "/").split())
     return {"before": "b", "between": "s", "after": "a"}[crash.left]
 
 

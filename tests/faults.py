@@ -12,6 +12,7 @@ import json
 import os
 import re
 import signal
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,6 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
+
+from safetensors import SafetensorError
 
 from nlora.errors import NloraError, of_disk
 
@@ -57,6 +60,8 @@ class Fault:
     number: int | None = None
     """Of the system's error; None kills the process."""
     points: list[Point] = field(default_factory=list)
+    syncs: bool = False
+    """Sync in earnest, which is slow; else it is only counted."""
 
     def reached(self, kind: str, path: Any, named: bool = True) -> None:
         """A call is about to be made; `named`: its errors name the path."""
@@ -83,11 +88,15 @@ class Fault:
             for name in _BY_PATH:
                 replaced(os, name, self._by_path(name, getattr(os, name)))
             replaced(os, "open", self._open(os.open))
-            replaced(os, "fsync", self._by_handle("fsync", lambda handle: None))  # it is slow
+            sync = os.fsync if self.syncs else lambda handle: None
+            replaced(os, "fsync", self._by_handle("fsync", sync))
             replaced(fcntl, "flock", self._by_handle("lock", fcntl.flock))
             opened = self._opened(io.open)
             replaced(io, "open", opened)
             replaced(builtins, "open", opened)
+            if torch_files := sys.modules.get("safetensors.torch"):
+                save = self._saved(torch_files.serialize_file)
+                replaced(torch_files, "serialize_file", save)
             yield
 
     def _by_path(self, kind: str, call: Callable[..., Any]) -> Callable[..., Any]:
@@ -127,6 +136,19 @@ class Fault:
 
         return watched
 
+    def _saved(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """Safetensors writes a file by itself, and has an error of its own."""
+
+        def watched(tensors: Any, path: Any, *args: Any, **more: Any) -> Any:
+            try:
+                self.reached("save", path)
+            except OSError as error:
+                said = f"I/O error: {error.strerror} (os error {error.errno})"
+                raise SafetensorError(f"Error while serializing: {said}") from None
+            return call(tensors, path, *args, **more)
+
+        return watched
+
     def reached_write(self, path: Any) -> None:
         """A write, whose errors name no path."""
         self.reached("write", path, named=False)
@@ -162,12 +184,13 @@ def attempt(
     at: int | None = None,
     fault: str = KILLED,
     forked: bool = False,
+    syncs: bool = False,
 ) -> Outcome:
     """Do something; the `at`-th point below `root`, if any, fails.
 
     In this process, but where it is to be killed, or with `forked`.
     """
-    watch = Fault(root, at, FAULTS[fault])
+    watch = Fault(root, at, FAULTS[fault], syncs=syncs)
     if not forked and (at is None or fault != KILLED):
         error = _error(act, watch)
         return Outcome(1 if error else 0, error, watch.points)

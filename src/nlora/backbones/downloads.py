@@ -61,6 +61,7 @@ def ensure(download: Download, say: Say) -> None:
     folder = download.path
     wrong = problem(download)
     if wrong is None:
+        _tidy(folder)
         return  # without the lock: a shared cache may be read-only
     if download.write is None:
         raise NloraError(f"{folder} is part of nlora, but {wrong}; install nlora again")
@@ -135,8 +136,7 @@ def _write(download: Download, say: Say) -> None:
     """Write a download beside its place, and rename it there when it is complete."""
     assert download.write is not None
     folder = download.path
-    partial = folder.with_name(f".{folder.name}.partial")
-    damaged = folder.with_name(f".{folder.name}.damaged")
+    partial, damaged = _drafts(folder)
     for left in (partial, damaged):  # by a killed process
         shutil.rmtree(left, ignore_errors=True)
     partial.mkdir()
@@ -154,10 +154,29 @@ def _write(download: Download, say: Say) -> None:
     say(f"{download.title} is in {folder}")
 
 
+def _drafts(folder: Path) -> tuple[Path, Path]:
+    """What is written beside a folder, and what it takes the place of."""
+    return folder.with_name(f".{folder.name}.partial"), folder.with_name(f".{folder.name}.damaged")
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what a killed process left beside a whole folder, if nobody is at work there."""
+    left = [draft for draft in _drafts(folder) if draft.exists()]
+    if not left:
+        return
+    with suppress(OSError, Timeout), FileLock(_lock_of(folder), timeout=0):
+        for draft in left:
+            shutil.rmtree(draft, ignore_errors=True)
+
+
+def _lock_of(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.lock")
+
+
 @contextmanager
 def _lock(folder: Path, say: Say) -> Iterator[None]:
     """One process at a time writes a folder; the others say that they wait."""
-    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    lock = FileLock(_lock_of(folder))
     try:
         lock.acquire(blocking=False)
     except Timeout:

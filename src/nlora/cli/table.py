@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from nlora.cli.console import out, visible_json
+from nlora.cli.console import out, visible, visible_json
 
 
 def table(
@@ -43,6 +43,7 @@ def table(
     from nlora.plan.points import split_names
     from nlora.report.formats import ENDINGS, render
     from nlora.report.tables import tables as make
+    from nlora.store.atomic import write_text
 
     if form not in ENDINGS:
         raise unknown("format", form, ENDINGS)
@@ -58,5 +59,6 @@ def table(
         seen[made.key] = number = seen.get(made.key, 0) + 1
         name = made.key if number == 1 else f"{made.key}-{number}"
         path = out_dir / f"{name}.{ENDINGS[form]}"
-        path.write_text(render([made], form), encoding="utf-8")
+        text = render([made], form)
+        write_text(path, visible_json(text) if form == "json" else visible(text))
         out.print(str(path), markup=False, highlight=False)

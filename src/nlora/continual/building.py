@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from nlora.adapters.base import Adapter
 from nlora.adapters.registry import adapter
 from nlora.backbones.load import Backbone, embedding_rows, load
 from nlora.backbones.structure import learned_positions
+from nlora.backbones.targets import choose
 from nlora.data.encode import Encoder
 from nlora.data.prompts import Prompter
 from nlora.data.task import TaskData
@@ -58,6 +60,15 @@ def stored_targets(directory: ModelDirectory) -> list[str] | str | None:
     return stored.get("target_modules") if stored.get("peft_type") == "LORA" else None
 
 
+def _still_chosen(model: Any, begun_with: list[str] | str) -> bool:
+    """Whether the model's structure still says what it said when its directory began."""
+    try:
+        found = choose(model).modules
+    except NloraError:
+        return False
+    return begun_with == found if isinstance(begun_with, str) else set(begun_with) == set(found)
+
+
 def make_adapter(
     plan: Plan, backbone: Backbone, begun_with: list[str] | str | None = None
 ) -> Adapter:
@@ -68,7 +79,8 @@ def make_adapter(
     kind = adapter(plan.method.adapter)
     run = plan.run
     check_frozen(plan, backbone.quantized)
-    if kind.name == "lora" and run.target_modules is None and begun_with is not None:
+    asked = run.target_modules is not None or kind.name != "lora"
+    if not asked and begun_with is not None and not _still_chosen(backbone.model, begun_with):
         run = run.model_copy(update={"target_modules": begun_with})
     made = kind.build(backbone.model, run, **plan.method.adapter_options())
 

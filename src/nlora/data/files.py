@@ -37,6 +37,8 @@ _KEYS = (
     *("columns", "label_names", "encoding", "on_bad_row", "hold_out", "hold_out_seed"),
 )
 _PATHS = ("train", "test", "dev")
+_LONGEST = 255
+"""Bytes of the name of a file, on all usual disks."""
 AUTO = "auto"
 """In place of labels: those of the training file."""
 # A task's name becomes part of a folder's name.
@@ -249,7 +251,8 @@ def _read_entry(path: Path, node: yaml.Node) -> _Entry:
 def _check_path(place: str, key: str, name: str) -> None:
     """Raise NloraError for what can name no file anywhere."""
     try:
-        possible = b"\0" not in os.fsencode(name)
+        given = os.fsencode(name)
+        possible = b"\0" not in given and max(map(len, given.split(b"/"))) <= _LONGEST
     except UnicodeEncodeError:  # half a character
         possible = False
     if not possible:

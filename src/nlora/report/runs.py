@@ -52,7 +52,14 @@ class Run:
         c = self.row["configuration"]
         precision, base = c["settings"].get("precision"), self.row["base"]
         own = json.dumps(c["budgets"], sort_keys=True) if c.get("budgets") else None
-        return base["title"], base["revision"], precision, c["max_train"], c["max_eval"], own
+        return (
+            base.get("title"),
+            base.get("revision"),
+            precision,
+            c["max_train"],
+            c["max_eval"],
+            own,
+        )
 
 
 def untrained(label: str) -> bool:

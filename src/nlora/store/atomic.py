@@ -1,6 +1,7 @@
 """Files and folders that are there whole or not at all."""
 
 import errno
+import glob
 import json
 import os
 import re
@@ -39,6 +40,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     # Not by tempfile, whose files only their owner may read: a model directory may be shared.
     draft = path.with_name(f".{path.name}-{os.getpid()}")
     with naming(path):
+        _remove_drafts(path)
         try:
             with draft.open("wb") as file:
                 file.write(content)
@@ -50,6 +52,25 @@ def write_bytes(path: Path, content: bytes) -> None:
                 draft.unlink(missing_ok=True)
             raise
         sync(path.parent)
+
+
+def _remove_drafts(path: Path) -> None:
+    """Remove what killed processes have left of a file."""
+    for draft in path.parent.glob(f".{glob.escape(path.name)}-*"):
+        number = draft.name.rpartition("-")[2]
+        if number.isdecimal() and not _is_running(int(number)):
+            with suppress(OSError):
+                draft.unlink()
+
+
+def _is_running(pid: int) -> bool:
+    """Whether there is such a process; on Windows, where asking would end it, perhaps."""
+    try:
+        return os.name == "nt" or os.kill(pid, 0) is None
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # it is somebody else's
+        return True
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -1,0 +1,128 @@
+"""Random SIGKILLs over whole commands: each ends after the same once more, as if it had not died.
+
+    python -m benchmarks.kills [--count 100] [--out docs/results/crashes.md] [--log kills.jsonl]
+
+A command's process, forked from one that has the libraries imported, is killed after a part of the
+time that the command took undisturbed, a part that is drawn; `--seed` decides all draws. Goes on
+after the kills that `--log` has. Linux only, from a checkout.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from benchmarks.pages import put
+from tests.commands import Given, do, given, prepare, same
+from tests.faults import attempt, leftovers
+
+COMMANDS = ("run", "learn", "export", "compare")
+PAGE = """\
+Written by `python -m benchmarks.kills`. A command's process is killed at a random moment of its
+work, and the same command is done once more. Then every file must be as if it had never died, but
+for seconds, bytes of memory and hashes of these, and nothing may stay behind; the cells of
+`compare` are threads of the process that is killed.
+
+| command | kills | while it worked | between two steps | same in the end | leftovers |
+| --- | --- | --- | --- | --- | --- |
+"""
+
+
+def main() -> None:
+    """Kill, and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--log", type=Path, default=Path("kills.jsonl"))
+    parser.add_argument("--out", type=Path, default=Path("docs/results/crashes.md"))
+    options = parser.parse_args()
+    known = options.log.read_text().splitlines() if options.log.exists() else []
+    with options.log.open("a") as log, TemporaryDirectory() as folder:
+        for found in _kills(Path(folder), options.seed, len(known), options.count):
+            log.write(json.dumps(found) + "\n")
+            log.flush()
+            print(found, flush=True)
+    rows = [json.loads(line) for line in options.log.read_text().splitlines()]
+    put(options.out, "Random kills", PAGE + _table(rows))
+
+
+def _kills(root: Path, seed: int, done: int, count: int) -> Iterator[dict[str, Any]]:
+    import tests.preloaded  # noqa: F401  (forked processes need not import these again)
+
+    (root / "given").mkdir()
+    (root / "kept").mkdir()
+    read = given(root / "given")
+    whole = {name: _undisturbed(name, read, root) for name in COMMANDS}
+    for number in range(done, count):
+        name = COMMANDS[number % len(COMMANDS)]
+        moment = random.Random(f"{seed} {number}").random()
+        yield {"number": number, "command": name, **_killed(name, moment, read, root, whole[name])}
+
+
+def _undisturbed(name: str, read: Given, root: Path) -> tuple[float, Any, Any]:
+    """How long the command takes, and what is there before and after it."""
+    before, after = root / name / "before", root / name / "after"
+    error = attempt(partial(prepare, name, read, before, root / "kept"), before, forked=True).error
+    assert error is None, error
+    shutil.copytree(before, after)
+    started = time.monotonic()
+    error = attempt(partial(do, name, read, after), after, forked=True).error
+    assert error is None, error
+    return time.monotonic() - started, same(before), same(after)
+
+
+def _killed(
+    name: str, moment: float, read: Given, root: Path, whole: tuple[float, Any, Any]
+) -> dict[str, Any]:
+    """Kill the command at this part of its time, and do it once more."""
+    seconds, first, last = whole
+    before, place = root / name / "before", root / name / "after"
+    shutil.rmtree(place)
+    shutil.copytree(before, place)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            do(name, read, place)
+        finally:
+            os._exit(0)
+    time.sleep(moment * seconds)
+    os.kill(pid, signal.SIGKILL)
+    _, status = os.waitpid(pid, 0)
+    left = same(place)
+    again = attempt(partial(do, name, read, place), place, forked=True)
+    return {
+        "moment": round(moment, 3),
+        "working": os.WIFSIGNALED(status),
+        "left": "before" if left == first else "after" if left == last else "between",
+        "error": again.error,
+        "same": same(place) == last,
+        "leftovers": leftovers(place),
+    }
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    lines = []
+    for name in (*COMMANDS, "all"):
+        mine = [row for row in rows if name in ("all", row["command"])]
+        cells = [
+            len(mine),
+            sum(row["working"] for row in mine),
+            sum(row["left"] == "between" for row in mine),
+            sum(row["same"] and row["error"] is None for row in mine),
+            sum(bool(row["leftovers"]) for row in mine),
+        ]
+        shown = f"`nlora {name}`" if name != "all" else "all"
+        lines.append(f"| {shown} | {' | '.join(map(str, cells))} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
