@@ -7,11 +7,15 @@ from nlora.errors import NloraError, unknown
 from nlora.report.accuracy import accuracy, metrics
 from nlora.report.cost import cost
 from nlora.report.differences import differences
+from nlora.report.explained import explained, explained_tasks
 from nlora.report.overlap import collisions, overlaps, ratios
 from nlora.report.runs import Section, sections
 from nlora.report.table import Table
 
-KEYS = ("accuracy", "metrics", "differences", "orthogonality", "collisions", "ratios", "cost")
+KEYS = (
+    *("accuracy", "metrics", "differences", "explained", "explained-tasks"),
+    *("orthogonality", "collisions", "ratios", "cost"),
+)
 
 BASELINE = "inc-lora"
 
@@ -46,6 +50,8 @@ def _of(section: Section, keys: Sequence[str], baseline: str) -> list[Table]:
         "accuracy": lambda: accuracy(section),
         "metrics": lambda: metrics(section),
         "differences": lambda: differences(section, baseline),
+        "explained": lambda: explained(section),
+        "explained-tasks": lambda: explained_tasks(section),
         "orthogonality": lambda: overlaps(section),
         "collisions": lambda: collisions(section),
         "ratios": lambda: ratios(section, baseline),
