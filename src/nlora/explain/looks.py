@@ -46,9 +46,11 @@ class Look(NamedTuple):
 class Looks:
     """The looks at one model, read from its folder or measured."""
 
-    def __init__(self, model: "ContinualModel", folder: Path) -> None:
+    def __init__(self, model: "ContinualModel", folder: Path, on: str = "test") -> None:
         self.model = model
         self.folder = folder
+        self.on = on
+        """Where the examples of kind `test` come from."""
         self.found: dict[Look, ndarray] = {}
         self._folders = {record.index: record.folder for record in model.records}
         run = model.plan.run.model_dump(mode="json")
@@ -110,8 +112,9 @@ class Looks:
     def _place(self, look: Look, key: str) -> Path:
         if look.stage == 0:
             return cache_dir() / CACHE / f"{key}.safetensors"
+        kind = "asked-dev" if (look.kind, self.on) == ("test", "dev") else look.kind
         states = "" if look.what == "scores" else "-states"
-        return self.place(look.stage, look.task, f"{look.kind}{states}", ".safetensors")
+        return self.place(look.stage, look.task, f"{kind}{states}", ".safetensors")
 
     def _key(self, look: Look, examples: Sequence[Example]) -> str:
         task = examples[0].task.to_json() if examples else None

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nlora.data.task import TaskData
 from nlora.explain.asked import Options
 from nlora.explain.explain import explain
 from nlora.progress import Progress
@@ -27,9 +26,9 @@ class Wanted:
         asked = self.options.checked()
         return {"texts": asked.texts, "probe": asked.probe, "kinds": list(asked.kinds)}
 
-    def of(self, path: Path, stream: tuple[TaskData, ...], progress: Progress) -> dict[str, Any]:
-        """The figures of the run in a folder, learned from this stream."""
-        found = explain(path, replace(self.options, every_stage=False), progress, stream)
+    def of(self, path: Path, progress: Progress) -> dict[str, Any]:
+        """The figures of the run in a folder."""
+        found = explain(path, replace(self.options, every_stage=False), progress)
         return {**self.described, **summary(found)}
 
 

@@ -105,7 +105,7 @@ def _divide_threads(workers: int) -> None:
 def _run(job: Job, order: Order, remote: Remote) -> dict[str, Any]:
     out = order.out / job.name
     if job.row is not None and order.explain is not None:
-        return {**job.row, "explained": order.explain.of(out, job.plan.stream, remote)}
+        return {**job.row, "explained": order.explain.of(out, remote)}
     share.adopt(job.plan, out, order.zero, order.first)
     results = run_plan(job.plan, out, remote)
     if job.trial:
@@ -114,7 +114,7 @@ def _run(job: Job, order: Order, remote: Remote) -> dict[str, Any]:
     row = {"cell": job.key, **rows.row(ModelDirectory(out), order.commit)}
     if order.explain is not None:
         try:
-            row["explained"] = order.explain.of(out, job.plan.stream, remote)
+            row["explained"] = order.explain.of(out, remote)
         except NloraError as error:  # the run stands; the same command tries again
             remote.message(f"{job.name} is not explained: {error}")
     return row
