@@ -49,7 +49,7 @@ def explain(
     plan = stored_plan(directory)
     folder = path / FOLDER
     neutral = neutral_texts(options.neutral, options.texts) if options.neutral else []
-    known = _examples(directory, stream, data, progress)
+    known = examples_of(directory, stream, data, progress)
     from nlora.continual.model import ContinualModel  # slow, and not for what is refused
 
     model = ContinualModel.begin(plan, directory, progress)
@@ -89,7 +89,7 @@ def explain(
     return found
 
 
-def _examples(
+def examples_of(
     directory: ModelDirectory,
     stream: Sequence[TaskData] | str | None,
     data: Path | None,
