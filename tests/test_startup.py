@@ -88,6 +88,8 @@ def test_what_is_refused_is_refused_before_a_library_of_models_is_imported(tmp_p
         ("predict", trained, texts, "--task", "nosuch"): "'nosuch'",
         ("export", tmp_path / "none", tmp_path / "out"): "holds no model",
         ("analyze", tmp_path / "none"): "none",
+        ("explain", tmp_path / "none"): "holds no model",
+        ("explain", trained, "--kinds", "trian"): "'trian'",
     }
     found, errors = modules_after(*refused)
     for line, reason in zip(errors.splitlines(), refused.values(), strict=True):

@@ -2,9 +2,11 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from nlora.cli.app import app
@@ -15,7 +17,7 @@ from nlora.explain.explain import explain
 from nlora.explain.parts import PARTS
 from nlora.explain.sources import NEUTRAL
 from nlora.store.directory import ModelDirectory
-from tests.runs import Listener, tree, write_stream
+from tests.runs import Listener, read_jsonl, tree, write_stream
 
 FEW = Options(texts=6, probe=24)
 
@@ -170,3 +172,28 @@ def test_the_command_prints_tables_writes_files_and_refuses_in_one_line(explaine
 def test_a_kind_of_text_that_is_none_is_refused():
     with pytest.raises(NloraError, match="unknown kind of text"):
         Options(kinds=("books",)).checked()
+
+
+def test_dev_examples_can_be_asked_so_that_something_is_chosen_by_them(finished, tmp_path):
+    """The run used all its training rows, so here its stream gets a dev split."""
+    run = finished("seq-lora")
+    shutil.copytree(run.stream.parent, tmp_path / "copy")
+    stream, out = tmp_path / "copy" / "stream.yaml", tmp_path / "copy" / "out"
+    watch = Listener()
+    assert explain(out, replace(FEW, on_dev=True), watch, stream=str(stream))["tasks"] == {}
+    assert "'colour' has no dev examples and is left out" in watch.messages
+    entries = yaml.safe_load(stream.read_text())
+    for entry in entries:
+        rows = read_jsonl(tmp_path / "copy" / entry["train"])
+        lines = "".join(json.dumps({**r, "text": f"{r['text']} again"}) + "\n" for r in rows)
+        (tmp_path / "copy" / f"{entry['name']}-dev.jsonl").write_text(lines)
+        entry["dev"] = f"{entry['name']}-dev.jsonl"
+    stream.write_text(yaml.safe_dump(entries))
+    found = explain(out, replace(FEW, on_dev=True), watch, stream=str(stream))
+    later = when(found["tasks"]["colour"], "later")
+    assert later["free"] is None
+    assert "dev" not in later["matched"]
+    assert found["on"] == "dev"
+    assert (out / "explain" / "explained-on-dev.json").is_file()
+    on_test = explain(out, FEW, watch, stream=str(stream))
+    assert "dev" in when(on_test["tasks"]["colour"], "later")["matched"]

@@ -60,6 +60,17 @@ def compare(
     workers: Annotated[
         int, typer.Option(help="Runs at a time; threads are divided among them.")
     ] = 1,
+    explain: Annotated[
+        bool,
+        typer.Option(
+            "--explain",
+            help="Also say what each cell lost, and why (`nlora explain`), of cells finished "
+            "before, too.",
+        ),
+    ] = False,
+    neutral: Annotated[
+        Path | None, typer.Option(help="With --explain: a file of neutral texts.")
+    ] = None,
     plugin: o.Plugin = None,
     json: o.Json = False,
 ) -> None:
@@ -75,6 +86,7 @@ def compare(
     from nlora.study.compare import compare as run
     from nlora.study.grid import Grid, parse_seeds
 
+    wanted = _wanted(explain, neutral)
     plugin_path = None if plugin is None else absolute(str(plugin))
     grid = Grid(
         model=model,
@@ -91,7 +103,7 @@ def compare(
         tune=tune,
     )
     commits_in(out_dir)
-    rows = run(grid, out_dir, workers, progress())
+    rows = run(grid, out_dir, workers, progress(), wanted)
     if json:
         print_json({"ledger": str(out_dir / "ledger.jsonl"), "cells": [_brief(r) for r in rows]})
     else:
@@ -103,6 +115,24 @@ def compare(
         _print("{stream}, {method}, seed {seed} failed: ".format(**row["cell"]) + row["error"])
     if failed:
         raise typer.Exit(1)
+
+
+def _wanted(explain: bool, neutral: Path | None) -> Any:
+    """How each cell is explained, if it is. Raises NloraError for what cannot be."""
+    from nlora.errors import NloraError
+
+    if not explain:
+        if neutral is not None:
+            raise NloraError("--neutral is for --explain")
+        return None
+    from nlora.explain.asked import Options
+    from nlora.explain.summary import Wanted
+    from nlora.explain.texts import neutral_texts
+
+    options = Options(neutral=neutral).checked()
+    if neutral is not None:
+        neutral_texts(neutral, options.texts)  # should not wait for a training
+    return Wanted(options)
 
 
 def _brief(row: dict[str, Any]) -> dict[str, Any]:

@@ -45,6 +45,14 @@ def explain(
         int,
         typer.Option(help="Learn so many examples of each earlier task again, on a copy (10)."),
     ] = 0,
+    dev: Annotated[
+        bool,
+        typer.Option(
+            "--dev",
+            help="Ask dev examples instead of the test's, to choose by (or, without a dev split, "
+            "training examples that were not used).",
+        ),
+    ] = False,
     stream: Annotated[
         str | None,
         typer.Option(
@@ -77,6 +85,7 @@ def explain(
         every_stage=every_stage,
         probe=probe,
         relearn=relearn,
+        on_dev=dev,
         **given,
     ).checked()
     from nlora.explain.explain import explain as run  # slow, and not for what is refused

@@ -38,6 +38,14 @@ def predict(
             "--free", help="The text that greedy decoding gives, which may be none of the labels."
         ),
     ] = False,
+    how: Annotated[
+        str,
+        typer.Option(
+            "--answers",
+            help="likely: the most likely label; matched: with an offset per label that makes the "
+            "model answer as it did right after the task (docs/explain.md).",
+        ),
+    ] = "likely",
     columns: o.Columns = None,
     encoding: o.Encoding = None,
     out: Annotated[
@@ -54,14 +62,16 @@ def predict(
     from nlora.continual.answering import predict as answers
     from nlora.data.columns import parse_columns
     from nlora.data.files import read_texts
+    from nlora.explain.answers import correct_by
     from nlora.store.atomic import write_text
 
+    correct = correct_by(how, free)
     given = parse_columns(columns) if columns else None
     watch = progress()
     asked = read_texts(texts, given, encoding, watch.message)
     if out is not None:
         o.check_out(out)
-    found = answers(model_dir, asked, task, watch, free)
+    found = answers(model_dir, asked, task, watch, free, correct)
     plain = None if out is None else False
     lines = "".join(as_json(_row(a), plain=plain) + "\n" for a in found)
     if out is None:

@@ -16,8 +16,9 @@ def table(
         list[str] | None,
         typer.Option(
             "--table",
-            help="accuracy (Tables 1, 2 and 4 of the paper), metrics, differences, orthogonality "
-            "(Table 3), collisions, ratios (Figure 1c), kl, cost; repeat for more.  [default: all]",
+            help="accuracy (Tables 1, 2 and 4 of the paper), metrics, differences, explained and "
+            "explained-tasks (of `nlora compare --explain`), orthogonality (Table 3), collisions, "
+            "ratios (Figure 1c), kl, cost; repeat for more.  [default: all]",
         ),
     ] = None,
     form: Annotated[

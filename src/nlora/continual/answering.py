@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 from nlora import processes
 from nlora.continual.agreement import stored_plan
@@ -19,8 +22,15 @@ from nlora.store.directory import ModelDirectory
 
 if TYPE_CHECKING:
     from nlora.continual.model import ContinualModel
+    from nlora.evaluation.matching import Correction
     from nlora.methods.base import Route
     from nlora.plan.resolve import Plan
+
+
+Correct = Callable[["ContinualModel", Sequence[str]], Mapping[str, "Correction"]]
+"""Finds corrections of the scores of labels for tasks of a model, by their names."""
+
+_NONE: Mapping[str, Correction] = MappingProxyType({})
 
 
 class Answer(NamedTuple):
@@ -51,6 +61,7 @@ def predict(
     task: str | None = None,
     progress: Progress | None = None,
     free: bool = False,
+    correct: Correct | None = None,
 ) -> list[Answer]:
     """The answers of the model that `run` or `learn` has made, in the texts' order.
 
@@ -59,8 +70,8 @@ def predict(
     greedy decoding gives, as in the tests of `run` and `learn`. `task` names a learned one, and its
     model answers wherever there is more than one; without it there must be one task alone, or a
     method that finds it by the input (`routing=input`), where a text far from every task is
-    answered as the setting `unknown` says. Nothing is written. Raises NloraError if there is no
-    model or no such task.
+    answered as the setting `unknown` says. `correct` gives corrections of the scores of labels, by
+    task. Nothing else is written. Raises NloraError if there is no model or no such task.
     """
     directory = ModelDirectory(model_dir)
     plan = stored_plan(directory)
@@ -73,7 +84,9 @@ def predict(
     _check_asked(plan, texts, task)
     from nlora.continual.model import ContinualModel  # slow, and not for what is refused
 
-    return answers(ContinualModel.begin(plan, directory, spoken(progress)), texts, task, free)
+    model = ContinualModel.begin(plan, directory, spoken(progress))
+    asked = names if task is None else [task]
+    return answers(model, texts, task, free, correct(model, asked) if correct else {})
 
 
 def _check_asked(plan: Plan, texts: Sequence[str], task: str | None) -> None:
@@ -95,7 +108,11 @@ def _check_asked(plan: Plan, texts: Sequence[str], task: str | None) -> None:
 
 
 def answers(
-    model: ContinualModel, texts: Sequence[str], task: str | None = None, free: bool = False
+    model: ContinualModel,
+    texts: Sequence[str],
+    task: str | None = None,
+    free: bool = False,
+    corrections: Mapping[str, Correction] = _NONE,
 ) -> list[Answer]:
     """`predict` of a model in memory."""
     known = {data.name: data.task for data in model.stream}
@@ -103,8 +120,8 @@ def answers(
         [task] = known
     with shown(model.progress, "answers", len(texts)):
         if task is None:
-            return _found(model, known, texts, free)
-        given = _given(model, known[task], texts, free, stage=model.own_stage(task))
+            return _found(model, known, texts, free, corrections)
+        given = _given(model, known[task], texts, free, model.own_stage(task), corrections)
         return [
             Answer(text, task, said, likely)
             for text, (said, likely) in zip(texts, given, strict=True)
@@ -116,13 +133,20 @@ Given = tuple[str | None, dict[str, float] | None]
 
 
 def _given(
-    model: ContinualModel, task: Task, texts: Sequence[str], free: bool, stage: int | None
+    model: ContinualModel,
+    task: Task,
+    texts: Sequence[str],
+    free: bool,
+    stage: int | None,
+    corrections: Mapping[str, Correction],
 ) -> list[Given]:
     """The answers to texts of a task: the most likely labels, or what greedy decoding says."""
     examples = [Example(task, text if task.chat else plain(text), "") for text in texts]
     if free or task.labels is None:
         return [(p.text, None) for p in model.answer(examples, task.name, stage)]
     scores = model.scores(examples, task.name, stage)
+    if task.name in corrections and scores:
+        scores = corrections[task.name](np.array(scores)).tolist()
     return [_chosen(task.labels, row) for row in scores]
 
 
@@ -136,7 +160,11 @@ def _chosen(labels: Sequence[str], scores: Sequence[float]) -> tuple[str, dict[s
 
 
 def _found(
-    model: ContinualModel, known: dict[str, Task], texts: Sequence[str], free: bool
+    model: ContinualModel,
+    known: dict[str, Task],
+    texts: Sequence[str],
+    free: bool,
+    corrections: Mapping[str, Correction],
 ) -> list[Answer]:
     """The answers of the stage that each text is taken for, stage by stage."""
     any_task = next(iter(known.values()))  # a router that is told no task reads the text alone
@@ -173,7 +201,7 @@ def _found(
         name, given = None, [(None, None)] * len(rows)
         if stage is not None:
             name = model.records[stage - 1].tasks[0]["name"]
-            given = _given(model, known[name], chosen, free, stage)
+            given = _given(model, known[name], chosen, free, stage, corrections)
         elif beyond == "base":
             given = [(p.text, None) for p in model.bare(chosen)]
         for i, (said, likely) in zip(rows, given, strict=True):

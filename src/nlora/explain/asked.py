@@ -31,6 +31,8 @@ class Options:
     """Training examples that a probe learns from, at most, every label's share; 0 for no probe."""
     relearn: int = 0
     """Learn so many examples of each earlier task again, on a copy."""
+    on_dev: bool = False
+    """Ask dev examples in place of the test's, so that something can be chosen by them."""
 
     def checked(self) -> "Options":
         """With the kind of text that a file is for. Raises NloraError for what cannot be."""
@@ -97,10 +99,8 @@ class Questions:
         return sample(known.data.train, self.options.probe, SEED)
 
     def dev(self, known: Learned) -> tuple[Example, ...]:
-        """Dev examples that are neither test nor training examples."""
-        seen = {e.text for e in (*known.data.test, *known.data.train)}
-        fresh = [e for e in known.data.dev if e.text not in seen]
-        return sample(fresh, self.options.texts, SEED)
+        """The dev examples that offsets may come from: none of those that are asked."""
+        return () if self.options.on_dev else sample(known.data.dev, self.options.texts, SEED)
 
     def looks(self, known: Learned) -> dict[Look, Sequence[Example]]:
         """What is asked about a task, by look. Kinds without texts are left out."""
@@ -149,13 +149,12 @@ def newest_kind(stage: int) -> str:
     return f"newest-{stage}"
 
 
-def learned(
-    model: "ContinualModel", stream: Sequence[TaskData], every_stage: bool
-) -> list[Learned]:
+def learned(model: "ContinualModel", stream: Sequence[TaskData], options: Options) -> list[Learned]:
     """The tasks that a model has learned, with the training and dev examples of `stream`.
 
-    Their test examples are those that the model's folder keeps. Tasks of a stage that was not
-    accepted were not learned.
+    What is asked are the test examples that the model's folder keeps, or as many of dev. Tasks of
+    a stage that was not accepted were not learned; where dev is to be asked and there is none, a
+    task is left out, and that is told.
     """
     there = {data.name: data for data in stream}
     last = len(model.records)
@@ -166,7 +165,11 @@ def learned(
             continue
         known = there.get(data.name, data)
         later = range(stage + 1, last + 1)
-        chosen = tuple(later) if every_stage else tuple(later)[-1:]
-        whole = TaskData(data.task, train=known.train, test=data.test, dev=known.dev)
+        chosen = tuple(later) if options.every_stage else tuple(later)[-1:]
+        test = sample(known.dev, len(data.test), SEED) if options.on_dev else data.test
+        if not test:
+            model.progress.message(f"'{data.name}' has no dev examples and is left out")
+            continue
+        whole = TaskData(data.task, train=known.train, test=test, dev=known.dev)
         found.append(Learned(whole, stage, chosen))
     return found

@@ -1,13 +1,14 @@
 """`nlora explain`: what a model has lost of its tasks after later ones, and why."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from nlora import processes
 from nlora.continual.agreement import stored_plan
 from nlora.data.streams import load_stream
-from nlora.data.task import TaskData
+from nlora.data.task import Example, TaskData
 from nlora.errors import NloraError
 from nlora.explain.asked import Learned, Options, Questions, learned
 from nlora.explain.explained import all_tasks, over_tasks, task_found
@@ -23,7 +24,7 @@ from nlora.store.atomic import write_json
 from nlora.store.directory import ModelDirectory
 
 FORMAT = 1
-FOLDER, FILE = "explain", "explained.json"
+FOLDER, FILE, FILE_ON_DEV = "explain", "explained.json", "explained-on-dev.json"
 
 
 def explain(
@@ -48,11 +49,11 @@ def explain(
     plan = stored_plan(directory)
     folder = path / FOLDER
     neutral = neutral_texts(options.neutral, options.texts) if options.neutral else []
-    known = _examples(directory, stream, data, progress)
+    known = examples_of(directory, stream, data, progress)
     from nlora.continual.model import ContinualModel  # slow, and not for what is refused
 
     model = ContinualModel.begin(plan, directory, progress)
-    tasks = learned(model, known, options.every_stage)
+    tasks = learned(model, known, options)
     listed = [task for task in tasks if task.data.task.labels is not None]
     wants_own = "self" in options.kinds and listed
     place = folder / "self-written.json"
@@ -61,9 +62,9 @@ def explain(
     for task in tasks:
         by_stage.setdefault(task.stage, []).append(task.data)
     questions = Questions(options, neutral, written, by_stage)
-    looks = Looks(model, folder)
+    looks = Looks(model, folder, on="dev" if options.on_dev else "test")
     looks.take(pair for task in listed for pair in questions.looks(task).items())
-    kept = kept_answers(directory)
+    kept = {} if options.on_dev else kept_answers(directory)
     read = {task.data.name: (task, readings(task, questions, looks.found, kept)) for task in listed}
     names = {0: "the base model", **{record.index: record.name for record in model.records}}
     last = len(model.records)
@@ -71,6 +72,7 @@ def explain(
         "format": FORMAT,
         "method": plan.config.method,
         "stages": [record.name for record in model.records],
+        "on": "dev" if options.on_dev else "test",
         "texts": options.texts,
         "kinds": list(options.kinds),
         "tasks": {n: task_found(task, some, names) for n, (task, some) in read.items()},
@@ -83,11 +85,11 @@ def explain(
 
         found["relearned"] = relearned(looks, listed, options.relearn)
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / FILE, found)
+    write_json(folder / (FILE_ON_DEV if options.on_dev else FILE), found)
     return found
 
 
-def _examples(
+def examples_of(
     directory: ModelDirectory,
     stream: Sequence[TaskData] | str | None,
     data: Path | None,
@@ -122,13 +124,20 @@ def _examples(
                 continue
             used = sampled(there[name], config.model_copy(update=limits))
             if used.fingerprint() == fingerprint:
-                found.append(used)
+                found.append(replace(used, dev=_fresh(there[name], used)))
             else:
                 progress.message(
                     f"'{name}': these are not the examples that it was learned from, so its "
                     "training texts are left out"
                 )
     return found
+
+
+def _fresh(whole: TaskData, used: TaskData) -> tuple[Example, ...]:
+    """Dev examples that are neither tested nor trained on; else training examples not used."""
+    seen = {e.text for split in (whole.test, used.train) for e in split}
+    fresh = tuple(e for e in whole.dev if e.text not in seen)
+    return fresh or tuple(e for e in whole.train if e.text not in seen)
 
 
 def _free_text(tasks: Sequence[Learned], kept: Kept, names: dict[int, str]) -> dict[str, Any]:

@@ -2,9 +2,11 @@
 
 RUN/explain/001-name/TASK-KIND.safetensors holds the scores (texts, labels) or the states (texts, d)
 of one task's question after one stage, with a hash of all that they depend on. What was measured
-for another model, or about other texts, is measured again.
+for another model, or about other texts, is measured again. Looks at the base model are the same for
+every run, and are kept in the cache folder by their hash.
 """
 
+import contextlib
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -16,11 +18,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from nlora.data.task import Example, digest
+from nlora.folders import cache_dir
 from nlora.progress import shown
 from nlora.store.atomic import write_bytes
 
 if TYPE_CHECKING:
     from nlora.continual.model import ContinualModel
+
+CACHE = "explain"
+"""Below the cache folder: what is the same for all runs with a base model."""
 
 _PROMPT = ("prompt", "chat", "max_length", "max_text_tokens", "precision", "quantization")
 """Run settings that decide what is read, and how precisely."""
@@ -40,9 +46,11 @@ class Look(NamedTuple):
 class Looks:
     """The looks at one model, read from its folder or measured."""
 
-    def __init__(self, model: "ContinualModel", folder: Path) -> None:
+    def __init__(self, model: "ContinualModel", folder: Path, on: str = "test") -> None:
         self.model = model
         self.folder = folder
+        self.on = on
+        """Where the examples of kind `test` come from."""
         self.found: dict[Look, ndarray] = {}
         self._folders = {record.index: record.folder for record in model.records}
         run = model.plan.run.model_dump(mode="json")
@@ -53,7 +61,7 @@ class Looks:
         missing: dict[int, list[tuple[Look, Sequence[Example], str]]] = {}
         for look, examples in dict(wanted).items():
             key = self._key(look, examples)
-            known = _read(self._place(look), key)
+            known = _read(self._place(look, key), key)
             if known is None:
                 missing.setdefault(look.stage, []).append((look, examples, key))
             else:
@@ -66,10 +74,15 @@ class Looks:
                 with self.model.standing(stage):
                     for look, examples, key in looks:
                         self.found[look] = self._measure(look, examples)
-                        place = self._place(look)
-                        place.parent.mkdir(parents=True, exist_ok=True)
-                        values = {look.what: self.found[look]}
-                        write_bytes(place, save(values, metadata={"made_of": key}))
+                        self._keep(look, key)
+
+    def _keep(self, look: Look, key: str) -> None:
+        """Write a look to its place; a cache folder that cannot be written keeps nothing."""
+        place = self._place(look, key)
+        content = save({look.what: self.found[look]}, metadata={"made_of": key})
+        with contextlib.suppress(OSError) if look.stage == 0 else contextlib.nullcontext():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            write_bytes(place, content)
 
     def _measure(self, look: Look, examples: Sequence[Example]) -> ndarray:
         if look.what == "scores":
@@ -78,8 +91,11 @@ class Looks:
 
     def place(self, stage: int, task: str, name: str, ending: str) -> Path:
         """Where something about a task after a stage is kept."""
-        folder = self._folders.get(stage, "000-base")
-        return self.folder / folder / f"{re.sub(r'[^A-Za-z0-9.+_-]+', '-', task)}-{name}{ending}"
+        return (
+            self.folder
+            / self._folders[stage]
+            / f"{re.sub(r'[^A-Za-z0-9.+_-]+', '-', task)}-{name}{ending}"
+        )
 
     def made_of(self, stage: int) -> list[Any]:
         """All that the model after a stage depends on, and how it reads."""
@@ -93,9 +109,12 @@ class Looks:
             *((method, updates) if stage else ()),  # the base model is the same for all
         ]
 
-    def _place(self, look: Look) -> Path:
+    def _place(self, look: Look, key: str) -> Path:
+        if look.stage == 0:
+            return cache_dir() / CACHE / f"{key}.safetensors"
+        kind = "asked-dev" if (look.kind, self.on) == ("test", "dev") else look.kind
         states = "" if look.what == "scores" else "-states"
-        return self.place(look.stage, look.task, f"{look.kind}{states}", ".safetensors")
+        return self.place(look.stage, look.task, f"{kind}{states}", ".safetensors")
 
     def _key(self, look: Look, examples: Sequence[Example]) -> str:
         task = examples[0].task.to_json() if examples else None

@@ -63,11 +63,10 @@ def corrections(then: Scores, now: Scores, known: Known) -> dict[str, Correction
         found["dev"] = match_answers(now["dev"], np.eye(labels)[list(known.dev)])
     if "test" in now:
         found["test"] = match_shares(now["test"], np.full(labels, 1 / labels))
-    own = None
+    shares = shares_of(known.train, labels)
     if "train" in now and known.train:
-        shares = shares_of(known.train, labels)
         found["train"] = match_shares(now["train"], shares)
-        own = match_shares(then["train"], shares) if "train" in then else None
+    own = match_shares(then["train"], shares) if "train" in then and known.train else None
     for kind in NEUTRAL:
         if kind not in now or kind not in then:
             continue

@@ -4,11 +4,14 @@ import gzip
 import json
 import random
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nlora.data.task import digest
 from nlora.errors import NloraError
+from nlora.explain.looks import CACHE
+from nlora.folders import cache_dir
 from nlora.store.atomic import write_json
 
 if TYPE_CHECKING:
@@ -57,27 +60,45 @@ def neutral_texts(path: Path, count: int) -> list[str]:
 
 
 def self_written(model: "ContinualModel", count: int, place: Path) -> list[str]:
-    """Texts that the base model writes by itself, from its start token on; kept in a file.
+    """Texts that the base model writes by itself, from its start token on.
 
     Sampled at temperature 1 from the likeliest tokens that make up 95 %, 60 tokens at most. Empty
-    ones are left out, so there may be fewer than `count`.
+    ones are left out, so there may be fewer than `count`. They are kept at `place`, and for other
+    runs with the same base model in the cache folder.
     """
     key = digest([model.plan.base.title, model.plan.base.revision, count, SAMPLING, SEED])
-    if place.is_file():
-        known = json.loads(place.read_text(encoding="utf-8"))
-        if known.get("made_of") == key:
-            return known["texts"]
+    shared = cache_dir() / CACHE / f"self-written-{key}.json"
+    for known in (place, shared):
+        if (texts := _read(known, key)) is not None:
+            break
+    else:
+        model.progress.message(f"the base model writes {count} texts")
+        texts = _write(model, count)
+    for new in (place, shared):
+        if _read(new, key) is None:
+            with suppress(OSError) if new is shared else nullcontext():
+                new.parent.mkdir(parents=True, exist_ok=True)
+                write_json(new, {"made_of": key, "texts": texts})
+    return texts
+
+
+def _read(place: Path, key: str) -> list[str] | None:
+    """The texts of a file, if they are these and it is whole."""
+    try:
+        value = json.loads(place.read_text(encoding="utf-8"))
+        return value["texts"] if value["made_of"] == key else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _write(model: "ContinualModel", count: int) -> list[str]:
     import torch
 
     tokenizer = model.encoder.tokenizer
     start = tokenizer.bos_token_id
     prompts = [[tokenizer.eos_token_id if start is None else start]] * count
     devices = [model.adapter.model.device] if torch.cuda.is_available() else []
-    model.progress.message(f"the base model writes {count} texts")
     with model.standing(0), torch.random.fork_rng(devices=devices):
         torch.manual_seed(SEED)
         texts = model.context().generate(prompts, **SAMPLING)
-    found = [" ".join(text.split()) for text in texts if text.strip()]
-    place.parent.mkdir(parents=True, exist_ok=True)
-    write_json(place, {"made_of": key, "texts": found})
-    return found
+    return [" ".join(text.split()) for text in texts if text.strip()]

@@ -7,12 +7,16 @@ from nlora.errors import NloraError, unknown
 from nlora.report.accuracy import accuracy, metrics
 from nlora.report.cost import cost
 from nlora.report.differences import differences
+from nlora.report.explained import explained, explained_tasks
 from nlora.report.movement import movement
 from nlora.report.overlap import collisions, overlaps, ratios
 from nlora.report.runs import Section, sections
 from nlora.report.table import Table
 
-KEYS = ("accuracy", "metrics", "differences", "orthogonality", "collisions", "ratios", "kl", "cost")
+KEYS = (
+    *("accuracy", "metrics", "differences", "explained", "explained-tasks"),
+    *("orthogonality", "collisions", "ratios", "kl", "cost"),
+)
 
 BASELINE = "inc-lora"
 
@@ -47,6 +51,8 @@ def _of(section: Section, keys: Sequence[str], baseline: str) -> list[Table]:
         "accuracy": lambda: accuracy(section),
         "metrics": lambda: metrics(section),
         "differences": lambda: differences(section, baseline),
+        "explained": lambda: explained(section),
+        "explained-tasks": lambda: explained_tasks(section),
         "orthogonality": lambda: overlaps(section),
         "collisions": lambda: collisions(section),
         "ratios": lambda: ratios(section, baseline),

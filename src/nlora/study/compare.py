@@ -1,6 +1,7 @@
 """A comparison: a grid of runs, each done once, with a ledger from which tables are made."""
 
 import shutil
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from nlora import processes
 from nlora.continual.agreement import document
 from nlora.errors import NloraError
+from nlora.explain.summary import Wanted
 from nlora.plan.points import Point
 from nlora.plan.resolve import Plan, resolve
 from nlora.progress import NoProgress, Progress
@@ -17,14 +19,22 @@ from nlora.study import output, tune
 from nlora.study.grid import Cell, Grid, folder, stream_name
 from nlora.study.rows import commit, configuration
 from nlora.study.runner import Outcome, Runner
-from nlora.study.share import shared
+from nlora.study.share import Shared, shared
 from nlora.study.worker import Job, on_dev
 
 Row = dict[str, Any]
 
 
-def compare(grid: Grid, out: Path, workers: int = 1, progress: Progress | None = None) -> list[Row]:
+def compare(
+    grid: Grid,
+    out: Path,
+    workers: int = 1,
+    progress: Progress | None = None,
+    explain: Wanted | None = None,
+) -> list[Row]:
     """Run every cell of the grid that is not finished yet; the ledger's rows of the whole grid.
+
+    With `explain` the row of each cell, of one that was finished before, too, says what was lost.
 
     A cell that fails is recorded with its error, does not stop the others, and is tried again the
     next time. Cells run in processes of their own, so a script that calls this needs
@@ -39,7 +49,7 @@ def compare(grid: Grid, out: Path, workers: int = 1, progress: Progress | None =
         raise NloraError(f"there must be at least 0 trials, not {grid.tune}")
     if grid.tune and tune.SEED in grid.seeds:
         raise NloraError(f"seed {tune.SEED} is the one that tuning uses; choose another")
-    comparison = _Comparison(grid, out, workers, progress or NoProgress())
+    comparison = _Comparison(grid, out, workers, progress or NoProgress(), explain)
     comparison.check()
     with output.claimed(out, grid):
         comparison.tune()
@@ -48,11 +58,14 @@ def compare(grid: Grid, out: Path, workers: int = 1, progress: Progress | None =
 
 
 class _Comparison:
-    def __init__(self, grid: Grid, out: Path, workers: int, progress: Progress) -> None:
+    def __init__(
+        self, grid: Grid, out: Path, workers: int, progress: Progress, explain: Wanted | None
+    ) -> None:
         self.grid = grid
         self.out = out
         self.workers = workers
         self.progress = progress
+        self.explain = explain
         self.commit = commit()
         self.ledger = out / output.LEDGER
         self.trials: dict[tuple[str, str], list[Row]] = {}
@@ -104,7 +117,7 @@ class _Comparison:
 
     def run(self) -> None:
         """Run the cells that are not finished."""
-        done = {_cell(row) for row in _rows(self.ledger) if "error" not in row}
+        done = {_cell(row): row for row in _rows(self.ledger) if "error" not in row}
         jobs = []
         for cell in self.cells:
             try:
@@ -116,7 +129,20 @@ class _Comparison:
         waiting = [job for job in jobs if _cell({"cell": job.key}) not in done]
         if len(done):
             self.progress.message(f"{len(jobs) - len(waiting)} of {len(jobs)} cells are finished")
+        rows = [(job, done.get(_cell({"cell": job.key}))) for job in jobs]
+        waiting += [
+            replace(job, shared=Shared(), row=row)
+            for job, row in rows
+            if row is not None and self._unexplained(row)
+        ]
         self._runner(self._record).run(waiting, jobs)
+
+    def _unexplained(self, row: Row) -> bool:
+        """Whether a finished cell is still to be explained, as it is asked for now."""
+        if self.explain is None or not row.get("stages"):
+            return False
+        known, wanted = row.get("explained", {}), self.explain.described
+        return any(known.get(name) != value for name, value in wanted.items())
 
     def rows(self) -> list[Row]:
         """The ledger's rows of the grid, in the grid's order."""
@@ -161,12 +187,16 @@ class _Comparison:
         return resolve(config.model_copy(update={"settings": settings}), tasks, self.grid.base)
 
     def _runner(self, finished: Any) -> Runner:
-        return Runner(self.out, self.workers, self.progress, self.commit, finished)
+        common = self.out, self.workers, self.progress, self.commit
+        return Runner(*common, finished, self.explain)
 
     def _record(self, job: Job, outcome: Outcome) -> None:
         """Write a cell's row, or its error."""
         trials = self.trials.get((job.key["stream"], job.key["method"]))
         tuning = {"seed": tune.SEED, "trials": trials} if trials else None
+        if "error" in outcome and job.row is not None:  # the run stands
+            self.progress.message(f"{job.name} is not explained: {outcome['error']}")
+            return
         if "error" in outcome:
             described = document(job.plan)
             outcome = {

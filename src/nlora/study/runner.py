@@ -15,6 +15,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from nlora.explain.summary import Wanted
 from nlora.progress import Progress
 from nlora.study import share
 from nlora.study.worker import Job, Order, work
@@ -38,12 +39,14 @@ class Runner:
         progress: Progress,
         commit: str | None,
         finished: Callable[[Job, Outcome], None],
+        explain: Wanted | None = None,
     ) -> None:
         self.out = out
         self.workers = workers
         self.progress = progress
         self.commit = commit
         self.finished = finished
+        self.explain = explain
         self.bar = False
         """Whether a bar is shown."""
 
@@ -78,7 +81,9 @@ class Runner:
 
     def _start(self, job: Job) -> tuple[Connection, BaseProcess]:
         sources = [self._source(job, stage) for stage in (0, 1)]
-        order = Order(self.out, *sources, workers=self.workers, commit=self.commit)
+        order = Order(
+            self.out, *sources, workers=self.workers, commit=self.commit, explain=self.explain
+        )
         self.progress.message(f"{job.name} ({self._progress()})")
         context = _context()
         ours, theirs = context.Pipe(duplex=False)

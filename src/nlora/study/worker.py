@@ -16,6 +16,7 @@ from nlora.backbones.quiet import quiet
 from nlora.continual.learning import run_plan
 from nlora.data.task import TaskData, sample
 from nlora.errors import NloraError, of_disk
+from nlora.explain.summary import Wanted
 from nlora.plan.resolve import Plan
 from nlora.store.directory import ModelDirectory
 from nlora.study import rows, share
@@ -33,6 +34,8 @@ class Job:
     shared: share.Shared = field(default_factory=share.Shared)
     trial: bool = False
     """Evaluate on dev and never on test."""
+    row: dict[str, Any] | None = None
+    """Its row in the ledger, where it is finished and to be explained alone."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ class Order:
     """A run whose first stage is taken over."""
     workers: int
     commit: str | None
+    explain: Wanted | None = None
+    """Whether each run is explained, and how."""
 
 
 class Remote:
@@ -99,12 +104,20 @@ def _divide_threads(workers: int) -> None:
 
 def _run(job: Job, order: Order, remote: Remote) -> dict[str, Any]:
     out = order.out / job.name
+    if job.row is not None and order.explain is not None:
+        return {**job.row, "explained": order.explain.of(out, remote)}
     share.adopt(job.plan, out, order.zero, order.first)
     results = run_plan(job.plan, out, remote)
     if job.trial:
         measured = ("average_accuracy", "learning_accuracy", "seconds")
         return {**job.key, **{name: results[name] for name in measured}}
-    return {"cell": job.key, **rows.row(ModelDirectory(out), order.commit)}
+    row = {"cell": job.key, **rows.row(ModelDirectory(out), order.commit)}
+    if order.explain is not None:
+        try:
+            row["explained"] = order.explain.of(out, remote)
+        except NloraError as error:  # the run stands; the same command tries again
+            remote.message(f"{job.name} is not explained: {error}")
+    return row
 
 
 def on_dev(data: TaskData, seed: int) -> TaskData:

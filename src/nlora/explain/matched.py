@@ -1,0 +1,62 @@
+"""Answers taken back to what they were: offsets that need no text of a task once it is over.
+
+What the model answered right after a task to texts that the base model writes by itself is noted,
+matched on the task's own training texts if these can be read; an offset per label and one scale
+make it answer so today. All of it is kept in the model's folder (`looks`).
+"""
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from nlora.evaluation.matching import Correction
+from nlora.explain.asked import Learned, Options, Questions, learned
+from nlora.explain.explain import FOLDER, examples_of
+from nlora.explain.looks import Look, Looks
+from nlora.explain.sources import Known, corrections
+from nlora.explain.texts import self_written
+
+if TYPE_CHECKING:
+    from nlora.continual.model import ContinualModel
+
+KIND = "self"
+SOURCES = (f"{KIND}: answers, matched", f"{KIND}: answers")
+"""The best that can be had first; the second without training texts."""
+
+RULE = (
+    "score of a label = scale * ln p(label and end token | prompt) + its offset; the answer is the "
+    "label of the highest score"
+)
+
+
+def matched(model: "ContinualModel", names: Collection[str]) -> dict[str, Correction]:
+    """The correction of the model's scores for each of these tasks that has labels, by name."""
+    options = Options(kinds=("train", KIND), probe=0)
+    folder = model.directory.path / FOLDER
+    stream = examples_of(model.directory, None, None, model.progress)
+    tasks = [
+        task
+        for task in learned(model, stream, options)
+        if task.data.name in names and task.data.task.labels is not None
+    ]
+    if not tasks:
+        return {}
+    written = self_written(model, options.texts, folder / "self-written.json")
+    questions, looks = Questions(options, (), written, {}), Looks(model, folder)
+    last = len(model.records)
+    for task in tasks:
+        wanted = _wanted(task, last)
+        looks.take(pair for pair in questions.looks(task).items() if pair[0] in wanted)
+    return {task.data.name: _correction(task, looks, last) for task in tasks}
+
+
+def _wanted(task: Learned, last: int) -> set[Look]:
+    name = task.data.name
+    return {Look(task.stage, name, "train"), *(Look(s, name, KIND) for s in (task.stage, last))}
+
+
+def _correction(task: Learned, looks: Looks, last: int) -> Correction:
+    found = {look: looks.found[look] for look in _wanted(task, last) if look in looks.found}
+    then = {look.kind: scores for look, scores in found.items() if look.stage == task.stage}
+    now = {KIND: found[Look(last, task.data.name, KIND)]}
+    made = corrections(then, now, Known(task.indices(task.data.train)))
+    return next(made[source] for source in SOURCES if source in made)

@@ -1,0 +1,61 @@
+"""What of an explained run stands in the ledger's row of a comparison."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from nlora.explain.asked import Options
+from nlora.explain.explain import explain
+from nlora.progress import Progress
+from nlora.report.ledger import rounded
+
+DIGITS = 4
+"""Significant ones, of figures in per cent."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """That every cell of a comparison is explained, and how."""
+
+    options: Options
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """What decides the figures, as a row says it; a file of neutral texts has no path there."""
+        asked = self.options.checked()
+        return {"texts": asked.texts, "probe": asked.probe, "kinds": list(asked.kinds)}
+
+    def of(self, path: Path, progress: Progress) -> dict[str, Any]:
+        """The figures of the run in a folder."""
+        found = explain(path, replace(self.options, every_stage=False), progress)
+        return {**self.described, **summary(found)}
+
+
+def summary(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Readings then and now, parts, way and what of it is kept, by task and over tasks."""
+    return rounded(
+        {
+            "tasks": {name: _task(task) for name, task in found["tasks"].items()},
+            "over_tasks": found["over_tasks"],
+            "all_tasks": found["all_tasks"],
+            "free_text": found["free_text"],
+        },
+        DIGITS,
+    )
+
+
+def _task(task: Mapping[str, Any]) -> dict[str, Any]:
+    read = {reading["when"]: reading for reading in task["readings"]}
+    moments = {"never learned": "never", "right after it": "then", "later": "now"}
+    names = ("free", "off_list", "among", "matched", "probe")
+    last = task["lost"][-1] if task["lost"] else {}
+    return {
+        **{
+            moment: {name: read[when][name] for name in names}
+            for when, moment in moments.items()
+            if when in read
+        },
+        "way": task["way"],
+        **{name: last[name] for name in ("matched_by", "parts", "by_example", "kept") if last},
+    }

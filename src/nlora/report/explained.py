@@ -1,0 +1,132 @@
+"""Tables of what `nlora compare --explain` found: what was lost, why, and how much is left."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from nlora.report.accuracy import over_seeds
+from nlora.report.footnotes import legend, marked
+from nlora.report.runs import Run, Section
+from nlora.report.statistics import COVERAGE
+from nlora.report.table import Cell, Table, Value
+
+Read = Callable[[Run], Any]
+
+_OWN = "train"
+"""The source of offsets by which parts and ways are counted."""
+
+
+def explained(section: Section) -> Table | None:
+    """What answers are worth by each reading, what was lost, and what is kept, by stream."""
+    runs = [run for run in section.runs if _has(run)]
+    if not runs:
+        return None
+    sources = list(
+        dict.fromkeys(s for run in runs for s in run.row["explained"]["all_tasks"]["matched"])
+    )
+    parts = next((list(over["parts"]) for run in runs if (over := _over(run))), [])
+    reads: dict[str, Read] = {
+        "free": lambda run: _all(run).get("free"),
+        "among": lambda run: _all(run).get("among"),
+        **{f"matched: {s}": lambda run, s=s: _all(run)["matched"].get(s) for s in sources},
+    }
+    losses: dict[str, Read] = {
+        "lost": lambda run: _sum(_over(run).get("parts", {})),
+        **{part: lambda run, p=part: _over(run).get("parts", {}).get(p) for part in parts},
+    }
+    rows: list[list[Cell]] = []
+    for stream in section.streams:
+        for label in section.methods:
+            some = [run for run in section.of(label, stream) if _has(run)]
+            if not some:
+                continue
+            cells: list[Cell] = [over_seeds(some, read) for read in reads.values()]
+            cells += [over_seeds(some, read, "+.1f") for read in losses.values()]
+            cells += [_kept(some, lambda run: _over(run).get("kept", {}).get("base", {}).get(_OWN))]
+            rows.append([stream, marked(section, label), *cells, _seeds(some)])
+    notes = [
+        "in per cent of test examples after the last stage, the mean over tasks with labels; free: "
+        "by the protocol; among: the most likely label; matched: with an offset per label from "
+        "those texts (test: an upper bound)",
+        "lost and its parts: of the tasks before the last, in points since each was learned; kept: "
+        "of the way from a model that never learned them to the one right after, matched on their "
+        f"own training texts (%; {COVERAGE:.0%} interval, or ± over seeds)",
+        *legend(section, section.methods),
+    ]
+    columns = ["stream", "method", *reads, *losses, "kept", "seeds"]
+    return Table("explained", f"What was lost, and why. {section.title}", columns, rows, notes)
+
+
+def explained_tasks(section: Section) -> Table | None:
+    """The same task by task: how long each one's way is, and what is left of it."""
+    rows: list[list[Cell]] = []
+    for stream in section.streams:
+        for label in section.methods:
+            some = [run for run in section.of(label, stream) if _has(run)]
+            for name in _tasks(some[0]) if some else ():
+                own = [run for run in some if name in _tasks(run)]
+                rows.append([stream, marked(section, label), name, *_task_cells(own, name)])
+    if not rows:
+        return None
+    notes = [
+        "never, then, now: right answers (%) of the base model, right after the task and after the "
+        "last stage, matched on the task's own training texts; way: then − never; kept: what of it "
+        "is left; free and among: by the protocol and among the labels, now",
+    ]
+    columns = ["stream", "method", "task", "free", "among", "never", "then", "now", "way", "kept"]
+    title = f"How much of each task is left. {section.title}"
+    return Table("explained-tasks", title, columns, rows, notes)
+
+
+def _task_cells(runs: list[Run], name: str) -> list[Cell]:
+    def of(run: Run, moment: str) -> Mapping[str, Any]:
+        task = _tasks(run)[name]
+        return task.get(moment) or (task["then"] if moment == "now" else {})
+
+    def matched(moment: str) -> Cell:
+        return over_seeds(runs, lambda run: of(run, moment).get("matched", {}).get(_OWN))
+
+    def kept(run: Run) -> Mapping[str, Any] | None:
+        return _tasks(run)[name].get("kept", {}).get("base", {}).get(_OWN)
+
+    return [
+        over_seeds(runs, lambda run: of(run, "now")["free"]),
+        over_seeds(runs, lambda run: of(run, "now")["among"]),
+        *(matched(moment) for moment in ("never", "then", "now")),
+        _kept(runs, lambda run: _tasks(run)[name]["way"]["base"], "+.1f"),
+        _kept(runs, kept),
+    ]
+
+
+def _kept(runs: list[Run], read: Callable[[Run], Any], form: str = ".0f") -> Cell:
+    """An estimate: of one seed with its interval, of several their mean and spread."""
+    if len(runs) > 1:
+        return over_seeds(runs, lambda run: (read(run) or {}).get("value"), form)
+    found = read(runs[0]) or {}
+    if found.get("value") is None:
+        return None
+    return Value(found["value"], low=found.get("low"), high=found.get("high"), form=form)
+
+
+def _has(run: Run) -> bool:
+    """Whether a run was explained and has tasks with labels."""
+    return run.error is None and bool(run.row.get("explained", {}).get("all_tasks"))
+
+
+def _all(run: Run) -> Mapping[str, Any]:
+    return run.row["explained"]["all_tasks"]
+
+
+def _over(run: Run) -> Mapping[str, Any]:
+    return run.row["explained"]["over_tasks"] or {}
+
+
+def _tasks(run: Run) -> Mapping[str, Any]:
+    return run.row["explained"]["tasks"]
+
+
+def _sum(parts: Mapping[str, float | None]) -> float | None:
+    return sum(v for v in parts.values() if v is not None) if parts else None
+
+
+def _seeds(runs: list[Run]) -> str:
+    return ", ".join(str(run.seed) for run in runs)

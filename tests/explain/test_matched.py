@@ -1,0 +1,73 @@
+"""Answers as they were right after the task, from Python and by commands."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from nlora.cli.app import app
+from nlora.continual.answering import predict
+from nlora.continual.model import ContinualModel
+from nlora.explain.asked import Options
+from nlora.explain.explain import explain
+from nlora.explain.matched import SOURCES, matched
+
+
+@pytest.fixture(scope="module")
+def out(finished, tmp_path_factory):
+    """A copy of a run of two tasks that has forgotten the first."""
+    return shutil.copytree(finished("seq-lora").out, tmp_path_factory.mktemp("matched") / "out")
+
+
+def call(*arguments):
+    return CliRunner().invoke(app, [str(a) for a in arguments], prog_name="nlora")
+
+
+def test_answers_are_those_that_explain_has_measured(out):
+    found = explain(out, Options(kinds=("train", "self"), probe=0))
+    readings = {r["when"]: r["matched"] for r in found["tasks"]["colour"]["readings"]}
+    tests = ContinualModel.open(out).stream[0].test
+    given = predict(out, [e.text for e in tests], "colour", correct=matched)
+    right = np.mean([a.answer == e.label for a, e in zip(given, tests, strict=True)])
+    assert 100 * right == pytest.approx(readings["later"][SOURCES[0]])
+    plain = predict(out, [e.text for e in tests], "colour")
+    assert [a.probabilities for a in plain] != [a.probabilities for a in given]
+    assert all(sum(a.probabilities.values()) == pytest.approx(1) for a in given)
+
+
+def test_without_training_texts_answers_are_as_they_were(out, tmp_path):
+    copy = shutil.copytree(out, tmp_path / "out")
+    model = json.loads((copy / "model.json").read_text())
+    (copy / "model.json").write_text(json.dumps({**model, "stream": str(tmp_path / "none.yaml")}))
+    alone = matched(ContinualModel.open(copy), ["animal"])["animal"]
+    assert np.allclose(alone.offsets, 0, atol=1e-2)  # it is the newest: nothing has changed since
+    assert alone.scale == pytest.approx(1, abs=1e-2)
+
+
+def test_the_commands_take_it_and_refuse_what_is_none(out, tmp_path):
+    (texts := tmp_path / "texts.txt").write_text("xxx 1\nyyy 2\n")
+    asked = ["predict", out, texts, "--task", "colour"]
+    shown = call(*asked, "--answers", "matched")
+    assert shown.exit_code == 0, shown.output
+    rows = [json.loads(line) for line in shown.stdout.splitlines()]
+    assert [row["answer"] in row["probabilities"] for row in rows] == [True, True]
+    for more, said in ((["macthed"], "did you mean 'matched'"), (["matched", "--free"], "--free")):
+        refused = call(*asked, "--answers", *more)
+        assert refused.exit_code == 2
+        assert said in refused.output
+
+
+def test_an_export_has_the_offsets_beside_the_weights(out, tmp_path):
+    done = call("export", out, tmp_path / "plain", "--answers", "matched")
+    assert done.exit_code == 0, done.output
+    offsets = json.loads((tmp_path / "plain" / "offsets.json").read_text())
+    made = matched(ContinualModel.open(out), ["colour", "animal"])
+    assert set(offsets["tasks"]) == {"colour", "animal"}
+    colour = offsets["tasks"]["colour"]
+    assert list(colour["offsets"]) == ["a", "b", "c"]
+    assert list(colour["offsets"].values()) == pytest.approx(
+        made["colour"].offsets.tolist(), abs=1e-3
+    )
+    assert "scale * ln p" in offsets["rule"]

@@ -1,0 +1,100 @@
+"""`nlora compare --explain`, also of cells that were finished before, and its tables."""
+
+import json
+import shutil
+
+import pytest
+from typer.testing import CliRunner
+
+from nlora.cli.app import app
+from nlora.report.ledger import read
+from nlora.report.tables import tables
+from tests.report.rows import grid, write
+from tests.runs import LEARNING, write_stream
+
+
+def call(*arguments):
+    return CliRunner().invoke(app, [str(a) for a in arguments], prog_name="nlora")
+
+
+@pytest.fixture(scope="module")
+def place(llama, tmp_path_factory):
+    """A folder, and the command that compares there; one cell is finished, and one explained."""
+    folder = tmp_path_factory.mktemp("explained")
+    stream = write_stream(folder, "colour", "animal", train=24)
+    settings = [p for k, v in {**LEARNING, "epochs": 2}.items() for p in ("--set", f"{k}={v}")]
+
+    def command(*more):
+        line = ["compare", "--stream", stream, "--model", llama, "--out", folder / "out"]
+        return call(*line, *settings, *more)
+
+    assert command("--methods", "seq-lora").exit_code == 0
+    before = read(folder / "out" / "ledger.jsonl")
+    done = command("--methods", "seq-lora,per-task", "--explain")
+    assert done.exit_code == 0, done.output
+    return folder / "out", command, before
+
+
+def test_cells_finished_before_are_explained_and_else_as_they_were(place):
+    out, _, [before] = place
+    rows = {row["cell"]["method"]: row for row in read(out / "ledger.jsonl")}
+    explained = rows["seq-lora"].pop("explained")
+    assert rows["seq-lora"] == before
+    whole = json.loads((out / "stream/seq-lora/seed-0/explain/explained.json").read_text())
+    task = explained["tasks"]["colour"]
+    assert task["parts"] == pytest.approx(whole["tasks"]["colour"]["lost"][0]["parts"], rel=1e-3)
+    lost = before["accuracy_matrix"][0][0] - before["accuracy_matrix"][1][0]
+    assert sum(task["parts"].values()) == pytest.approx(lost, abs=0.1)
+    assert rows["per-task"]["explained"]["over_tasks"]["parts"]["gone"] == 0
+
+
+def test_what_is_explained_is_not_explained_again(place):
+    out, command, _ = place
+    ledger = (out / "ledger.jsonl").read_bytes()
+    again = command("--methods", "seq-lora,per-task", "--explain")
+    assert again.exit_code == 0
+    assert "asking" not in again.output
+    assert (out / "ledger.jsonl").read_bytes() == ledger
+
+
+def test_a_cell_whose_folder_is_gone_keeps_its_row(place, tmp_path):
+    out, command, _ = place
+    ledger = [json.loads(line) for line in (out / "ledger.jsonl").read_text().splitlines()]
+    kept = out / "stream/per-task"
+    shutil.move(kept, tmp_path / "moved")
+    try:
+        for row in ledger:
+            row.pop("explained")
+        write(out / "ledger.jsonl", ledger)
+        done = command("--methods", "per-task", "--explain")
+        assert "is not explained" in done.output
+        assert done.exit_code == 0
+        assert [row for row in read(out / "ledger.jsonl") if "error" in row] == []
+    finally:
+        shutil.rmtree(kept, ignore_errors=True)
+        shutil.move(tmp_path / "moved", kept)
+        command("--methods", "seq-lora,per-task", "--explain")
+
+
+def test_tables_show_what_was_found_where_rows_have_it(place, tmp_path):
+    out, _, _ = place
+    ledger = out / "ledger.jsonl"
+    whole, by_task = tables([ledger], ["explained", "explained-tasks"])
+    assert [row[1].label for row in whole.rows] == ["seq-lora", "per-task"]
+    cells = dict(zip(whole.columns, whole.rows[0], strict=True))
+    [row] = [row for row in read(ledger) if row["cell"]["method"] == "seq-lora"]
+    assert cells["among"].mean == row["explained"]["all_tasks"]["among"]
+    assert cells["lost"].mean == pytest.approx(
+        sum(cells[part].mean for part in ("off the list", "bias", "inaccessible", "gone"))
+    )
+    assert [row[2] for row in by_task.rows] == ["colour", "animal"] * 2
+    for form in ("markdown", "latex", "csv", "json"):
+        assert call("table", ledger, "--table", "explained", "--format", form).exit_code == 0
+    old = write(tmp_path / "old.jsonl", grid())
+    assert not [table for table in tables([old]) if table.key.startswith("explained")]
+
+
+def test_neutral_texts_are_for_explaining(place, tmp_path):
+    _, command, _ = place
+    for more in (("--neutral", tmp_path / "x"), ("--explain", "--neutral", tmp_path / "x")):
+        assert command("--methods", "seq-lora", *more).exit_code == 2
