@@ -32,6 +32,7 @@ from nlora.cli import (
     streams,
     study,
     table,
+    verify,
 )
 from nlora.cli.console import err, prepare
 from nlora.errors import of_disk
@@ -148,6 +149,7 @@ app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
 app.command("export")(export.export)
 app.command("history")(history.history)
+app.command("verify")(verify.verify)
 app.command("remove")(remove.remove)
 app.command("rollback")(rollback.rollback)
 app.command("prune")(rollback.prune)

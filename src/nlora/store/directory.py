@@ -196,6 +196,19 @@ class ModelDirectory:
                 found.setdefault(row["task"], []).append(row)
         return found
 
+    def answers(self, record: StageRecord) -> dict[str, list[dict[str, Any]]]:
+        """The answers that were given after a stage, by task, in the order of its tests.
+
+        Raises NloraError if the file was changed or is missing.
+        """
+        self._verify(record, "predictions.jsonl")
+        found: dict[str, list[dict[str, Any]]] = {}
+        text = read_text(self.stage_path(record) / "predictions.jsonl")
+        for line in filter(None, text.split("\n")):
+            row = json.loads(line)
+            found.setdefault(row["task"], []).append(row)
+        return found
+
     def remembered(self, record: StageRecord) -> dict[str, Any]:
         """What the method remembered after a stage, without its tensors; none of earlier versions.
 
@@ -242,7 +255,11 @@ class ModelDirectory:
             self._verify(record, name)
 
     def _verify(self, record: StageRecord, name: str) -> None:
-        path = self.stage_path(record) / name
+        self.check_file(self.stage_path(record), record, name)
+
+    def check_file(self, folder: Path, record: StageRecord, name: str) -> None:
+        """Compare a file of a stage that lies in this folder with its hash. Raises NloraError."""
+        path = folder / name
         if not path.is_file():
             raise NloraError(f"{path} is missing")
         stat = path.stat()
@@ -262,10 +279,17 @@ class ModelDirectory:
             record.files = {p.relative_to(draft).as_posix(): sha256(p) for p in files}
             draft_text(draft / "stage.json", sealed(record))
 
-    def adopt(self, other: "ModelDirectory", record: StageRecord, **changes: Any) -> None:
+    def adopt(
+        self,
+        other: "ModelDirectory",
+        record: StageRecord,
+        change: Callable[[Path], object] = lambda folder: None,
+        **changes: Any,
+    ) -> None:
         """Commit a copy of a stage of another directory, these fields of its record changed.
 
-        Raises NloraError if one of its files was changed or is missing.
+        `change` may change the copied files before they are hashed. Raises NloraError if one of
+        the other's files was changed or is missing.
         """
         other.verify(record)
 
@@ -273,6 +297,7 @@ class ModelDirectory:
             for name in record.files:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(other.stage_path(record) / name, folder / name)
+            change(folder)
 
         self.commit(record.model_copy(update=changes), write)
 
