@@ -16,6 +16,7 @@ from nlora.backbones.quiet import quiet
 from nlora.cli import (
     analyze,
     compare,
+    copy,
     data,
     demo,
     env,
@@ -149,6 +150,7 @@ app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
 app.command("export")(export.export)
 app.command("history")(history.history)
+app.command("copy")(copy.copy)
 app.command("verify")(verify.verify)
 app.command("remove")(remove.remove)
 app.command("rollback")(rollback.rollback)
