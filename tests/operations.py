@@ -7,6 +7,7 @@ from typing import NamedTuple
 from unittest.mock import patch
 
 from nlora.backbones.downloads import Download, ensure
+from nlora.continual.copying import copy
 from nlora.continual.taking_back import bring_back, prune, rollback
 from nlora.report import ledger
 from nlora.store.atomic import draft_text, new_folder, write_text
@@ -192,6 +193,16 @@ def _prune(folder: Path) -> None:
     prune(folder / "run")
 
 
+def _one_stage(folder: Path) -> None:
+    _begun(folder)
+    ModelDirectory(folder / "run").write_config({"model": "m", "method": "inc-lora"})
+
+
+def _archive(folder: Path) -> None:
+    if not (folder / "copy.tar").exists():
+        copy(folder / "run", folder / "copy.tar")
+
+
 OPERATIONS: dict[str, Operation] = {
     "a directory is begun": Operation(_nothing, _begin),
     "the first stage and its results": Operation(_begin, _commit),
@@ -209,5 +220,6 @@ OPERATIONS: dict[str, Operation] = {
     "a download in place of a damaged one": Operation(_damaged, _fetch),
     "two stages are taken back": Operation(_three_stages, _roll_back, _as_read, True),
     "two stages are brought back": Operation(_rolled_back, _bring_back, _as_read, True),
+    "a copy in an archive": Operation(_one_stage, _archive, at_once=True),
     "what was taken back is removed": Operation(_rolled_back, _prune, at_once=True),
 }

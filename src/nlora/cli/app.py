@@ -16,6 +16,7 @@ from nlora.backbones.quiet import quiet
 from nlora.cli import (
     analyze,
     compare,
+    copy,
     data,
     demo,
     env,
@@ -35,6 +36,7 @@ from nlora.cli import (
     streams,
     study,
     table,
+    verify,
 )
 from nlora.cli.console import err, prepare
 from nlora.cli.standing import forget, what_stands
@@ -147,6 +149,8 @@ app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
 app.command("export")(export.export)
 app.command("history")(history.history)
+app.command("copy")(copy.copy)
+app.command("verify")(verify.verify)
 app.command("remove")(remove.remove)
 app.command("rollback")(rollback.rollback)
 app.command("prune")(rollback.prune)

@@ -99,6 +99,12 @@ def _same_base(plan: Plan, directory: ModelDirectory) -> bool:
             f"{directory.path} holds a different configuration: it was trained on another model "
             f"than the one in {model} (weights, config.json or tokenizer); choose another folder"
         )
+    if folders[0] and found.revision is None:
+        raise NloraError(
+            f"{directory.path} was trained on a model in a folder, '{base.get('title')}' ({known}),"
+            f" and {model} is none; `nlora copy {directory.path} NEW --model FOLDER` says where it "
+            "is"
+        )
     raise NloraError(
         f"{directory.path} was trained on {base.get('title')} ({known}), but '{model}' is "
         f"{found.title} ({found.revision}) here"

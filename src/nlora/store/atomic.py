@@ -127,6 +127,14 @@ def new_folder(place: Path, draft: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def scratch(folder: Path) -> Iterator[Path]:
+    """An empty folder to work in, which goes at the end. For one process at a time."""
+    with _made(folder):
+        yield folder
+        shutil.rmtree(folder)
+
+
+@contextmanager
 def _made(draft: Path) -> Iterator[None]:
     """An empty folder, which is removed again if the block fails."""
     shutil.rmtree(draft, ignore_errors=True)  # a killed process may have left one

@@ -308,7 +308,11 @@ class ModelDirectory:
             self._verify(record, name)
 
     def _verify(self, record: StageRecord, name: str) -> None:
-        path = self.stage_path(record) / name
+        self.check_file(self.stage_path(record), record, name)
+
+    def check_file(self, folder: Path, record: StageRecord, name: str) -> None:
+        """Compare a file of a stage that lies in this folder with its hash. Raises NloraError."""
+        path = folder / name
         if not path.is_file():
             raise NloraError(f"{path} is missing")
         stat = path.stat()
@@ -325,10 +329,17 @@ class ModelDirectory:
         with new_folder(place, draft):
             fill(draft, record, write)
 
-    def adopt(self, other: "ModelDirectory", record: StageRecord, **changes: Any) -> None:
+    def adopt(
+        self,
+        other: "ModelDirectory",
+        record: StageRecord,
+        change: Callable[[Path], object] = lambda folder: None,
+        **changes: Any,
+    ) -> None:
         """Commit a copy of a stage of another directory, these fields of its record changed.
 
-        Raises NloraError if one of its files was changed or is missing.
+        `change` may change the copied files before they are hashed. Raises NloraError if one of
+        the other's files was changed or is missing.
         """
         other.verify(record)
 
@@ -336,6 +347,7 @@ class ModelDirectory:
             for name in record.files:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(other.stage_path(record) / name, folder / name)
+            change(folder)
 
         self.commit(record.model_copy(update=changes), write)
 
