@@ -51,6 +51,8 @@ def learn(
     seed: o.Seed = None,
     max_train: o.MaxTrain = None,
     max_eval: o.MaxEval = None,
+    replay: o.Replay = None,
+    neutral: o.Neutral = None,
     overrides: o.Set = None,
     config: o.ConfigFile = None,
     plugin: o.Plugin = None,
@@ -86,12 +88,14 @@ def learn(
         "from_adapter": from_adapter,
         "knows": knows,
     }
+    asked = o.rehearsal(replay, neutral)
     exists = ModelDirectory(model_dir).exists()
-    if config is not None or overrides or any(v is not None for v in flags.values()) or not exists:
+    told = [config, overrides, asked, *(v is not None for v in flags.values())]
+    if any(told) or not exists:
         if config is None and exists and not (model and method):
             config = model_dir / "model.json"
             inherited = begun(ModelDirectory(model_dir))
-        values = o.configuration(None, config, overrides, data=data, **flags)
+        values = o.configuration(None, config, overrides, replay, neutral, data=data, **flags)
         if inherited:  # all rows, unless this stage is told otherwise
             values |= {name: flags[name] for name in LIMITS}
         new = faults.attempt(lambda: parse_config(values, str(config or "a new model directory")))

@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 
 from nlora.continual.agreement import document
 from nlora.data.task import digest
+from nlora.methods.settings import FREE
 from nlora.plan.budgets import budget
+from nlora.plan.config import told
 from nlora.plan.resolve import Plan, trained
 from nlora.store.directory import ModelDirectory
 
@@ -51,7 +53,10 @@ def shared(plan: Plan) -> Shared:
 def _first_stage(plan: Plan) -> dict[str, Any] | None:
     """The method's own word; a subclass does not inherit it, since it may change the stage."""
     own = vars(type(plan.method)).get("first_stage")
-    return own(plan.method) if own else None
+    rule = own(plan.method) if own else None
+    if rule is None:
+        return None
+    return {**rule, "free": told(plan.method.free.model_dump(include=set(FREE)))}
 
 
 def has(out: Path, stage: int) -> bool:

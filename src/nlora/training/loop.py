@@ -2,6 +2,8 @@
 
 import math
 import random
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 from transformers import set_seed
 
 from nlora import processes
-from nlora.data.task import Example
+from nlora.data.task import Example, sample
 from nlora.errors import NloraError
 from nlora.methods.base import Method, MixedIn, per_stage
 from nlora.methods.context import Context
@@ -44,12 +46,16 @@ def train(method: Method, ctx: Context, run: RunSettings, autocast: bool, logs: 
         losses = StageTrainer(method, ctx, run, gradients, autocast, logs).losses_of_training()
     ctx.adapter.consolidate()
     method.end(ctx)
+    method.keep(ctx)
+    mixed = Counter(example.task.name for example in ctx.examples[ctx.own :])
     notes = {
         "truncated": sum(e.truncated for e in ctx.encoded),
         **({"adapted": asdict(targets)} if (targets := ctx.adapter.targets) else {}),
         **ctx.adapter.notes(),
         **{p.name: p.notes() for p in penalties if p.notes()},
         **gradients.notes(),
+        **({"mixed_in": dict(mixed)} if mixed else {}),
+        **({"kept_examples": kept} if (kept := method.kept_examples()) else {}),
         **method.notes(ctx),
     }
     return Trained(len(ctx.examples), ctx.stage.steps, losses, notes)
@@ -57,15 +63,38 @@ def train(method: Method, ctx: Context, run: RunSettings, autocast: bool, logs: 
 
 def take_examples(method: Method, ctx: Context, run: RunSettings) -> None:
     """Put the stage's examples, those mixed in, their token ids and the steps into the context."""
-    own = ctx.encoder.chats.separate(method.examples(ctx))
-    more = method.mixed_in(ctx)
-    more = more._replace(examples=ctx.encoder.chats.separate(more.examples))
-    mixed = mixed_examples(len(own), more, ctx.stage.seed)
+    separate, seed = ctx.encoder.chats.separate, ctx.stage.seed
+    own = separate(method.examples(ctx))
+    mixed: list[Example] = []
+    for more in (method.mixed_in(ctx), method.rehearsed(ctx)):
+        more = more._replace(examples=separate(more.examples))
+        own, found = together(own, more, seed)
+        mixed += found
     # All processes must agree, also on what was generated.
     ctx.examples, ctx.own = processes.from_main([*own, *mixed]), len(own)
     encoded = method.encode(ctx, ctx.examples)
     ctx.encoded = [replace(example, index=i) for i, example in enumerate(encoded)]
     ctx.stage = replace(ctx.stage, steps=count_steps(len(ctx.encoded), run, ctx.stage.index))
+
+
+def together(
+    own: Sequence[Example], more: MixedIn, seed: int
+) -> tuple[Sequence[Example], list[Example]]:
+    """The examples of a stage's own, and those mixed in, as many as their share asks for.
+
+    In place of own ones at most half are mixed in, each label of the others keeping its share.
+    Raises NloraError for a share that is no share.
+    """
+    if not more.instead or not more.examples:
+        return own, mixed_examples(len(own), more, seed)
+    count, rest = len(own), len(more.examples)
+    share = rest / (count + rest) if more.share is None else more.share
+    taken = min(round(share * count), count // 2)
+    if taken == 0:
+        return own, []
+    # As a share of what is left it is exact: round(taken) of so many others.
+    mixed = mixed_examples(count - taken, more._replace(share=taken / count), seed)
+    return sample(own, count - len(mixed), seed), mixed
 
 
 def mixed_examples(own: int, mixed: MixedIn, seed: int) -> list[Example]:
