@@ -190,11 +190,14 @@ def test_at_the_same_budget_a_stage_has_as_many_steps_as_without(llama, texts, t
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"replay": "slef"}, "'replay': must be none, a share below 1, self, or a file"),
+        (
+            {"replay": "slef"},
+            "'replay': must be none, a share below 1, self, or a file that is there",
+        ),
         ({"replay": 1.5}, "'replay': must be a share between 0 and 1"),
         ({"replay": True}, "'replay': must be none, a share"),
-        ({"rehearsal": "soft"}, "rehearsal belongs to replay=self, and replay is none"),
-        ({"replay": 0.1, "neutral": "x.txt"}, "neutral belongs to replay=self"),
+        ({"rehearsal": "soft"}, "setting 'rehearsal' needs replay=self, and replay is none"),
+        ({"replay": 0.1, "neutral": "x.txt"}, "setting 'neutral' needs replay=self"),
         ({"replay": "no/such.jsonl"}, "no/such.jsonl does not exist"),
         ({"replay": "self", "neutral": "no/such.txt"}, "no/such.txt does not exist"),
     ],

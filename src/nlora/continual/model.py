@@ -179,7 +179,7 @@ class ContinualModel:
             budget=budget(self.plan, stage),
             examples=trained.examples,
             steps=trained.steps,
-            trainable_parameters=sum(p.numel() for p in self.adapter.trained().values()),
+            trainable_parameters=trained.trainable,
             notes=trained.notes,
         )
         record.updates = [*(earlier[:-1] if self.adapter.replaces else earlier), record.folder]

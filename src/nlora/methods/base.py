@@ -253,6 +253,15 @@ class Method:
         kept = self.state.rehearsal
         return answer_loss(self.free, kept, ctx, batch, logits, targets) / ctx.tokens
 
+    def frozen_parameters(self, ctx: Context) -> Collection[str]:
+        """The names, in the model, of what could be trained and is not in this stage.
+
+        Default: lower layers, as the setting `frozen_layers` says.
+        """
+        from nlora.methods.parts.depth import frozen_parameters
+
+        return frozen_parameters(self.free, ctx)
+
     def penalties(self, ctx: Context) -> list[Penalty]:
         """The terms that depend on parameters only. Default: none."""
         return []

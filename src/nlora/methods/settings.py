@@ -46,12 +46,18 @@ def _replay(value: Any) -> Any:
         return value
     path = _file(str(value))
     if not os.path.exists(path) and not {".", "/", os.sep} & set(str(value)):
-        raise ValueError("must be none, a share below 1, self, or a file, and there is no file")
+        raise ValueError("must be none, a share below 1, self, or a file that is there")
     return path
 
 
 def _file(path: str) -> str:
     return os.path.abspath(os.path.expanduser(path))
+
+
+def _layers(value: float) -> float:
+    if value >= 1 and value != int(value):
+        raise ValueError("must be a number of layers, or a share below 1")
+    return value
 
 
 class Settings(Strict):
@@ -89,12 +95,18 @@ class Settings(Strict):
         "(soft) all of what it thought, as a divergence at the answer's tokens",
     )
 
+    frozen_layers: Annotated[float, Field(ge=0, le=LARGEST), AfterValidator(_layers)] = Field(
+        0,
+        description="after the first stage: so many of the lowest layers, or this share below 1, "
+        "stay as they are, with the input embeddings",
+    )
+
     @model_validator(mode="after")
     def _of_rehearsal(self) -> "Settings":
         given = self.model_fields_set & {"neutral", "neutral_texts", "rehearsal"}
         for name in given if self.replay != "self" else ():
             if getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"{name} belongs to replay=self, and replay is {self.replay}")
+                raise ValueError(f"setting '{name}' needs replay=self, and replay is {self.replay}")
         return self
 
 

@@ -23,6 +23,9 @@ _EVALUATION = (
 )
 """Run settings that the answers of an untrained model depend on."""
 
+_LATER_STAGES = {"frozen_layers", "rehearsal"}
+"""Settings of every method that decide nothing of a first stage, nor of what it keeps."""
+
 
 class Shared(NamedTuple):
     """What decides the evaluation before training, and the first stage. Equal is shared."""
@@ -56,7 +59,7 @@ def _first_stage(plan: Plan) -> dict[str, Any] | None:
     rule = own(plan.method) if own else None
     if rule is None:
         return None
-    return {**rule, "free": told(plan.method.free.model_dump(include=set(FREE)))}
+    return {**rule, "free": told(plan.method.free.model_dump(include={*FREE} - _LATER_STAGES))}
 
 
 def has(out: Path, stage: int) -> bool:

@@ -3,7 +3,8 @@
 import math
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from transformers import set_seed
 
 from nlora import processes
+from nlora.adapters.base import Adapter
 from nlora.data.task import Example, sample
 from nlora.errors import NloraError
 from nlora.methods.base import Method, MixedIn, per_stage
@@ -27,6 +29,8 @@ class Trained:
 
     examples: int
     steps: int
+    trainable: int
+    """How many parameters were trained."""
     losses: list[dict[str, float]]
     """Every loss term, norms and learning rate of each optimiser step."""
     notes: dict[str, Any]
@@ -42,7 +46,12 @@ def train(method: Method, ctx: Context, run: RunSettings, autocast: bool, logs: 
     take_examples(method, ctx, run)
     penalties = method.penalties(ctx)
     gradients = GradientCallback(method, ctx, penalties, run.optimizer)
-    with shown(ctx.progress, f"{ctx.stage.index} {ctx.stage.name}: training", ctx.stage.steps):
+    title = f"{ctx.stage.index} {ctx.stage.name}: training"
+    with (
+        frozen(ctx.adapter, method.frozen_parameters(ctx)),
+        shown(ctx.progress, title, ctx.stage.steps),
+    ):
+        trainable = sum(p.numel() for p in ctx.adapter.trainable())
         losses = StageTrainer(method, ctx, run, gradients, autocast, logs).losses_of_training()
     ctx.adapter.consolidate()
     method.end(ctx)
@@ -58,7 +67,21 @@ def train(method: Method, ctx: Context, run: RunSettings, autocast: bool, logs: 
         **({"kept_examples": kept} if (kept := method.kept_examples()) else {}),
         **method.notes(ctx),
     }
-    return Trained(len(ctx.examples), ctx.stage.steps, losses, notes)
+    return Trained(len(ctx.examples), ctx.stage.steps, trainable, losses, notes)
+
+
+@contextmanager
+def frozen(adapter: Adapter, names: Collection[str]) -> Iterator[None]:
+    """Leave parameters of these names out of training, and let them be trainable afterwards."""
+    trained = adapter.trained()
+    held = [trained[name] for name in names]
+    for parameter in held:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in held:
+            parameter.requires_grad_(True)
 
 
 def take_examples(method: Method, ctx: Context, run: RunSettings) -> None:
