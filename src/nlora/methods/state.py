@@ -31,8 +31,11 @@ class State:
     """What a method remembers from stage to stage; a subclass is a dataclass with defaults.
 
     A field is a tensor, a list of tensors, tensors by name, a JSON value, or a dataclass of such
-    fields, which is then its default factory. The state is written with every stage (safetensors
+    fields, which is then its default factory (left out of the files where it has its default, if
+    the field's metadata has `unless_default`). The state is written with every stage (safetensors
     and JSON) and read back by a run that goes on.
     """
 
-    rehearsal: Rehearsal = field(default_factory=Rehearsal)
+    rehearsal: Rehearsal = field(
+        default_factory=Rehearsal, kw_only=True, metadata={"unless_default": True}
+    )
