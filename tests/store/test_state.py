@@ -15,6 +15,7 @@ from nlora.methods.ewc import EwcState
 from nlora.methods.lfpt5 import Lfpt5State
 from nlora.methods.parts.lora import RouterState
 from nlora.methods.replay import ReplayState
+from nlora.methods.state import Rehearsal
 from nlora.store.state import read_state, write_state
 
 
@@ -68,6 +69,7 @@ FULL = Kept(
         Kept(value=0),
         Kept(rows=[1]),
         Kept(several=[torch.ones(2)]),
+        Kept(rehearsal=Rehearsal(["a text"], probabilities={"task": torch.rand(1, 2)})),
     ],
 )
 def test_a_state_is_read_back_bit_for_bit_and_in_its_order(state, tmp_path):
@@ -80,6 +82,11 @@ def test_a_state_that_says_nothing_new_takes_no_file(tmp_path):
     write_state(tmp_path, Kept())
     write_state(tmp_path, State())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_rehearsed_leaves_no_trace_where_nothing_is(tmp_path):
+    write_state(tmp_path, Kept(value=1))
+    assert "rehearsal" not in json.loads((tmp_path / "state.json").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("value", [{1: "a"}, (1, 2), {2}, [[torch.ones(1)]], float("nan")])

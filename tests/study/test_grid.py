@@ -286,6 +286,11 @@ def test_the_first_stage_is_shared_where_it_is_the_same(llama, tmp_path):
     assert keys(llama, tmp_path, "inc-lora", seed=1).first_stage != first
     for method in ("replay", "mtl", "prog-prompt", "per-task"):
         assert keys(llama, tmp_path, method).first_stage is None
+    assert keys(llama, tmp_path, "seq-lora", frozen_layers=1).first_stage == first
+    asked = keys(llama, tmp_path, "seq-lora", replay="self").first_stage
+    assert asked not in (None, first)
+    assert keys(llama, tmp_path, "inc-lora", replay="self", rehearsal="soft").first_stage == asked
+    assert keys(llama, tmp_path, "seq-lora", loss="among-labels").first_stage not in (first, asked)
     penalised = keys(llama, tmp_path, "n-lora").first_stage
     assert keys(llama, tmp_path, "o-lora+n-lora").first_stage == penalised
     assert keys(llama, tmp_path, "sa").first_stage != penalised

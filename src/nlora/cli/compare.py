@@ -35,6 +35,8 @@ def compare(
     evaluate: Annotated[
         str, typer.Option(help="seen: tasks so far; next: also the next one; all.")
     ] = "next",
+    replay: o.Replay = None,
+    neutral: o.Neutral = None,
     overrides: Annotated[
         list[str] | None,
         typer.Option(
@@ -97,7 +99,7 @@ def compare(
         max_train=max_train,
         max_eval=max_eval,
         evaluate=evaluate,
-        settings=parse_overrides(overrides or []),
+        settings=parse_overrides(overrides or []) | o.rehearsal(replay, neutral),
         plugin=plugin_path,
         recipes=None if recipe is None else published_for(recipe, model),
         tune=tune,

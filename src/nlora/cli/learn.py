@@ -56,6 +56,8 @@ def learn(
     seed: o.Seed = None,
     max_train: o.MaxTrain = None,
     max_eval: o.MaxEval = None,
+    replay: o.Replay = None,
+    neutral: o.Neutral = None,
     overrides: o.Set = None,
     config: o.ConfigFile = None,
     plugin: o.Plugin = None,
@@ -107,15 +109,16 @@ def learn(
         "from_adapter": from_adapter,
         "knows": knows,
     }
+    rehearsed = o.rehearsal(replay, neutral)
     exists = ModelDirectory(model_dir).exists()
     if exists and method is not None:
         faults.attempt(lambda: check_method(ModelDirectory(model_dir), method))
-    asked = config is not None or overrides or any(v is not None for v in flags.values())
-    if not faults.found and (asked or not exists):
+    told = [config, overrides, rehearsed, *(v is not None for v in flags.values())]
+    if not faults.found and (any(told) or not exists):
         if config is None and exists and not (model and method):
             config = model_dir / "model.json"
             inherited = begun(ModelDirectory(model_dir))
-        values = o.configuration(None, config, overrides, data=data, **flags)
+        values = o.configuration(None, config, overrides, replay, neutral, data=data, **flags)
         if inherited:  # all rows, unless this stage is told otherwise
             values |= {name: flags[name] for name in LIMITS}
         unsaid = not (values.get("method") or values.get("from_adapter") or config)

@@ -50,7 +50,13 @@ def methods(
     else:
         found = [_describe(known, plugin) for known in all_methods(plugin)]
         if json:
-            print_json({"methods": found, "settings of every LoRA method": FREE})
+            print_json(
+                {
+                    "methods": found,
+                    "settings of every LoRA method": FREE,
+                    "settings of every method": _of_every_method(),
+                }
+            )
             return
         rows = [
             [m["name"], m["adapter"], _needs(m), "yes" if m["mergeable"] else "no", m["summary"]]
@@ -61,6 +67,12 @@ def methods(
             "settings of every LoRA method, to be combined",
             list(FREE[0]),
             [list(row.values()) for row in FREE],
+        )
+        rows = [[s["name"], str(s["default"]), s["description"]] for s in _of_every_method()]
+        show(
+            "settings of every method that trains on data",
+            ["setting", "default", "what it is"],
+            rows,
         )
         out.print("no method needs dev data; `nlora methods NAME` shows all settings of one")
 
@@ -99,6 +111,15 @@ def _describe(label: str, plugin: Path | None) -> dict[str, Any]:
         ],
         "run_settings": chosen.run.model_dump(mode="json"),
     }
+
+
+def _of_every_method() -> list[dict[str, Any]]:
+    from nlora.methods.settings import Settings
+
+    return [
+        {"name": name, "default": field.default, "description": field.description}
+        for name, field in Settings.model_fields.items()
+    ]
 
 
 def _needs(described: dict[str, Any]) -> str:

@@ -73,11 +73,31 @@ Knows = Annotated[
     ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would happen, and stop.")]
+Replay = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SHARE|self|FILE",
+        help="What later stages rehearse: a share of kept examples (0.05), the model's own answers "
+        "to neutral texts (self), or a file of general examples.",
+    ),
+]
+Neutral = Annotated[
+    Path | None,
+    typer.Option(
+        help="With --replay self: a file of texts that have nothing to do with any task; else the "
+        "base model writes some by itself."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def configuration(
-    recipe: str | None, config: Path | None, overrides: list[str] | None, **flags: Any
+    recipe: str | None,
+    config: Path | None,
+    overrides: list[str] | None,
+    replay: str | None = None,
+    neutral: Path | None = None,
+    **flags: Any,
 ) -> dict[str, Any]:
     """The values of a `RunConfig`: the recipe's, the file's over them, then the command line's."""
     from nlora.plan.config import DERIVED, parse_overrides, with_todays_names
@@ -103,7 +123,13 @@ def configuration(
         if value is not None
     }
     settings = with_todays_names(settings) | with_todays_names(parse_overrides(overrides or []))
-    return {**values, "settings": settings}
+    return {**values, "settings": settings | rehearsal(replay, neutral)}
+
+
+def rehearsal(replay: str | None, neutral: Path | None) -> dict[str, Any]:
+    """The settings that `--replay` and `--neutral` stand for."""
+    found = {"replay": replay, "neutral": None if neutral is None else str(neutral)}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def reading(columns: str | None, encoding: str | None, skip_bad_rows: bool) -> dict[str, Any]:

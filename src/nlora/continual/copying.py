@@ -11,12 +11,12 @@ from typing import Any
 
 from nlora.backbones.catalog import BUILT_IN, find
 from nlora.continual.history import kept, size
-from nlora.continual.results import columns, results_of
+from nlora.continual.results import columns, results
 from nlora.errors import NloraError
 from nlora.progress import NoProgress, Progress
 from nlora.store.archives import ENDINGS, is_archive, names_archive, pack, unpack
 from nlora.store.atomic import draft_text, new_folder, scratch, sync
-from nlora.store.directory import ModelDirectory
+from nlora.store.directory import WATCHED, ModelDirectory
 from nlora.store.locks import held
 
 _FOLDERS = re.compile(
@@ -95,9 +95,12 @@ def _write(
     rename = _renamed(name)
     for record in [*([zero] if zero else []), *records]:
         target.adopt(source, record, rename, notes=without_folders(record.notes))
+    for record in source.watched():
+        watched = target.shelf(WATCHED)
+        watched.adopt(source.shelf(WATCHED), record, rename, notes=without_folders(record.notes))
     target.write_config(document)
     tasks = columns(target, records, zero)
-    target.write_results(results_of(target.stages(), target.zero_shot(), tasks, document["method"]))
+    target.write_results(results(target, tasks, document["method"]))
     return {"stages": len(records), "bytes": size(place), "kept": kept(target)}
 
 

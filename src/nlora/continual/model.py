@@ -246,7 +246,7 @@ class ContinualModel:
             budget=budget(self.plan, stage),
             examples=trained.examples,
             steps=trained.steps,
-            trainable_parameters=sum(p.numel() for p in self.adapter.trained().values()),
+            trainable_parameters=trained.trainable,
             notes=trained.notes,
         )
         earlier = begins.updates if begins is not None else []

@@ -8,14 +8,15 @@ are what a directory keeps of every task, and no stage was trained on them. Noth
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from nlora import processes
 from nlora.data.batches import Collator, by_budget, on_device
-from nlora.data.encode import IGNORED, Encoded
+from nlora.data.encode import Encoded
 from nlora.data.task import TaskData, sample
 from nlora.evaluation.divergence import divergences
 from nlora.progress import shown
@@ -34,49 +35,47 @@ def moved(model: ContinualModel, stage: int, tasks: Sequence[TaskData]) -> dict[
 
     The newest model counts, before and after, also where a method routes.
     """
-    examples = [example for data in tasks for example in sample(data.test, PROMPTS, seed=0)]
-    rows = model.encoder.all(examples)
-    place = {data.name: i for i, data in enumerate(tasks)}
-    sums = torch.zeros(len(tasks), 2, dtype=torch.float64)
-    """Of the divergences, and of the tokens."""
-    with shown(model.progress, "KL to the model before", len(rows)):
+    rows = {data.name: _encoded(model, data) for data in tasks}
+    sums = {name: torch.zeros(2, dtype=torch.float64) for name in rows}
+    """Of each task's divergences, and of its answer tokens."""
+    with shown(model.progress, "KL to the model before", sum(map(len, rows.values()))):
         for part in _parts(rows, model.plan.run.eval_tokens, model.encoder.ids or 1):
             batches = processes.share(part)
             with model.after(stage - 1):
-                before = [_logits(model, [rows[i] for i in batch]) for batch in batches]
+                before = [_logits(model, batch) for batch in batches]
             for batch, then in zip(batches, before, strict=True):
-                each = divergences(then, _logits(model, [rows[i] for i in batch])).cpu()
-                counts = [_counted(rows[i]) for i in batch]
-                for i, tokens in zip(batch, each.split(counts), strict=True):
-                    sums[place[rows[i].task]] += torch.tensor([tokens.sum(), len(tokens)])
+                each = divergences(then, _logits(model, batch)).cpu()
+                sums[batch[0].task] += torch.stack([each.sum(), torch.tensor(float(len(each)))])
             model.progress.advance(sum(map(len, part)))
-    totals = processes.summed(sums).tolist()
-    return {
-        data.name: total / max(count, 1) for data, (total, count) in zip(tasks, totals, strict=True)
-    }
+    found = {name: processes.summed(total).tolist() for name, total in sums.items()}
+    return {name: total / max(count, 1) for name, (total, count) in found.items()}
 
 
-def _parts(rows: Sequence[Encoded], tokens: int, vocabulary: int) -> Iterator[list[list[int]]]:
-    """Batches of rows, as many at a time as have few enough logits."""
-    part: list[list[int]] = []
+def _encoded(model: ContinualModel, data: TaskData) -> list[Encoded]:
+    return model.encoder.all(sample(data.test, PROMPTS, seed=0))
+
+
+def _parts(
+    rows: Mapping[str, Sequence[Encoded]], tokens: int, vocabulary: int
+) -> Iterator[list[list[Encoded]]]:
+    """Batches of one task each, as many at a time as have few enough logits."""
+    part: list[list[Encoded]] = []
     held = 0
-    for batch in by_budget([len(row) for row in rows], tokens):
-        size = vocabulary * sum(_counted(rows[i]) for i in batch)
-        if part and held + size > HELD:
-            yield part
-            part, held = [], 0
-        part.append(batch)
-        held += size
+    for own in rows.values():
+        for chosen in by_budget([len(row) for row in own], tokens):
+            batch = [own[i] for i in chosen]
+            size = vocabulary * sum(len(row.answer) for row in batch)
+            if part and held + size > HELD:
+                yield part
+                part, held = [], 0
+            part.append(batch)
+            held += size
     if part:
         yield part
 
 
-def _counted(row: Encoded) -> int:
-    return sum(token != IGNORED for token in row.labels())
-
-
-def _logits(model: ContinualModel, rows: Sequence[Encoded]) -> Any:
+def _logits(model: ContinualModel, rows: Sequence[Encoded]) -> Tensor:
     """At the answer tokens of these rows, (n, vocabulary), of the model as it is at the moment."""
-    encoder = model.encoder
-    collate = Collator(encoder.tokenizer.pad_token_id, encoder.encoder_decoder)
+    encoder, prefix = model.encoder, model.plan.run.shared_prefix == "auto"
+    collate = Collator(encoder.tokenizer.pad_token_id, encoder.encoder_decoder, prefix)
     return model.asked.logits(on_device(collate(rows), model.adapter.model.device))

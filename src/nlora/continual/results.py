@@ -90,7 +90,8 @@ def columns(
     learned = list(dict.fromkeys(t["name"] for record in records for t in record.tasks))
     if set(learned) <= set(planned):
         return planned
-    return [*learned, *(t["name"] for t in (zero.tasks if zero else []))]
+    untrained = [*([zero] if zero else []), *directory.watched()]
+    return [*learned, *(t["name"] for record in untrained for t in record.tasks)]
 
 
 def _listed(records: Sequence[StageRecord], task: str) -> bool:

@@ -9,15 +9,19 @@ the context, so that no hook depends on which one was called before it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import BaseModel
 
-from nlora.adapters.settings import Strict
 from nlora.errors import NloraError
+from nlora.methods.settings import LARGEST, ONE_PER_STAGE, PerStage, Settings
+from nlora.methods.state import State
+
+__all__ = ["LARGEST", "ONE_PER_STAGE", "Method", "MixedIn", "Penalty", "PerStage", "Proximal"]
+__all__ += ["Route", "Settings", "State", "Term", "overrides", "per_stage"]
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,39 +32,6 @@ if TYPE_CHECKING:
     from nlora.data.task import Example, Task, TaskData
     from nlora.evaluation.answers import Metric
     from nlora.methods.context import Batch, Context, Stage, Step
-
-LARGEST = 1e30
-"""Of a setting: far below what fp32 can hold, so that a product of two factors is a number, too."""
-
-
-def _at_least_zero(value: float | list[float]) -> float | list[float]:
-    for number in value if isinstance(value, list) else [value]:
-        if not 0 <= number <= LARGEST:
-            raise ValueError(f"must be a number of at least 0 (and at most {LARGEST:g})")
-    return value
-
-
-ONE_PER_STAGE = "one per stage"
-"""Marks, in `Annotated`, a setting that may be a list of one value per stage."""
-
-PerStage = Annotated[float | list[float], AfterValidator(_at_least_zero), ONE_PER_STAGE]
-"""A setting of at least 0 with one value, or one per stage."""
-
-
-class Settings(Strict):
-    """A method's own settings, validated where they enter. Subclasses add fields with help."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-@dataclass
-class State:
-    """What a method remembers from stage to stage; a subclass is a dataclass with defaults.
-
-    A field is a tensor, a list of tensors, tensors by name, a JSON value, or a dataclass of such
-    fields, which is then its default factory. The state is written with every stage (safetensors
-    and JSON) and read back by a run that goes on.
-    """
 
 
 class Term(NamedTuple):
@@ -125,6 +96,9 @@ class MixedIn(NamedTuple):
     share: float | None = None
     """Of all examples of an epoch, those that are mixed in: they are repeated or thinned out, by
     the stage's seed, to make up so much. None: each once."""
+    instead: bool = False
+    """They take the place of examples, so that there are as many in all as without them; at most
+    half."""
 
 
 class Method:
@@ -142,8 +116,6 @@ class Method:
     """Factors of a LoRA update that are not trained: "A" or "B"."""
     scales_earlier: ClassVar[bool] = False
     """Each earlier update has one trainable scalar."""
-    needs_old_data: ClassVar[bool] = False
-    """Training reads examples of earlier tasks; tables have a footnote on such methods."""
     needs_previous: ClassVar[bool] = False
     """The method calls `Context.previous`."""
     needs_covariances: ClassVar[bool] = False
@@ -175,6 +147,16 @@ class Method:
         return False
 
     @property
+    def needs_old_data(self) -> bool:
+        """Training reads examples of earlier tasks; tables have a footnote on such methods."""
+        return isinstance(self.free.replay, float)
+
+    @property
+    def free(self) -> Settings:
+        """The settings that every method has that trains on data (`methods.settings`)."""
+        return self.settings if isinstance(self.settings, Settings) else Settings.model_validate({})
+
+    @property
     def storage_grows(self) -> bool:
         """What answers are made from grows with the tasks."""
         return False
@@ -195,6 +177,12 @@ class Method:
         method's own class counts, since a subclass may change what happens in the stage.
         """
         return None
+
+    def check(self) -> None:
+        """Raise NloraError, before anything is loaded, for a file of a setting that is missing."""
+        from nlora.methods.parts.rehearsal import check
+
+        check(self.free)
 
     def run_defaults(self) -> dict[str, Any]:
         """Run settings that the method's paper fixes, such as its optimiser's learning rate."""
@@ -234,6 +222,12 @@ class Method:
         """What is trained on beside that, and its share. Default: nothing."""
         return MixedIn()
 
+    def rehearsed(self, ctx: Context) -> MixedIn:
+        """What is rehearsed beside that. Default: as the setting `replay` says."""
+        from nlora.methods.parts.rehearsal import rehearsed
+
+        return rehearsed(self.free, self.state.rehearsal, ctx)
+
     def encode(self, ctx: Context, examples: Sequence[Example]) -> list[Encoded]:
         """Token ids of the examples, and which of them count in the loss (`Encoded.counts`).
 
@@ -254,10 +248,27 @@ class Method:
         Sums over the micro-batch divided by `ctx.tokens`, the number of answer tokens in the whole
         optimiser step, add up over micro-batches and processes to the mean over tokens.
         """
-        from torch.nn.functional import cross_entropy
-
         logits, targets = ctx.logits(batch)
-        return {"task": cross_entropy(logits.float(), targets, reduction="sum") / ctx.tokens}
+        return {"task": self.answer_loss(ctx, batch, logits, targets)}
+
+    def answer_loss(self, ctx: Context, batch: Batch, logits: Tensor, targets: Tensor) -> Tensor:
+        """The term of the answers, as the settings `loss` and `rehearsal` say; no hook.
+
+        `logits` (n, vocabulary) and `targets` (n,) are those of `Context.logits`.
+        """
+        from nlora.methods.parts.answers import answer_loss
+
+        kept = self.state.rehearsal
+        return answer_loss(self.free, kept, ctx, batch, logits, targets) / ctx.tokens
+
+    def frozen_parameters(self, ctx: Context) -> Collection[str]:
+        """The names, in the model, of what could be trained and is not in this stage.
+
+        Default: lower layers, as the setting `frozen_layers` says.
+        """
+        from nlora.methods.parts.depth import frozen_parameters
+
+        return frozen_parameters(self.free, ctx)
 
     def penalties(self, ctx: Context) -> list[Penalty]:
         """The terms that depend on parameters only. Default: none."""
@@ -284,6 +295,19 @@ class Method:
 
     def end(self, ctx: Context) -> None:
         """After training and before the stage is evaluated: buffers, importance weights."""
+
+    def keep(self, ctx: Context) -> None:
+        """After `end`: what is kept for later stages. Default: as the setting `replay` says."""
+        from nlora.methods.parts.rehearsal import keep
+
+        keep(self.free, self.state.rehearsal, ctx)
+
+    def kept_examples(self) -> dict[str, int]:
+        """How many training examples of each task the state holds: old data that stays.
+
+        Default: those that the setting `replay` keeps.
+        """
+        return dict(Counter(row["task"]["name"] for row in self.state.rehearsal.examples))
 
     def accept(self, ctx: Context, before: Mapping[str, float], after: Mapping[str, float]) -> bool:
         """Whether the stage is to stand. If not, the model goes on as it was before it.

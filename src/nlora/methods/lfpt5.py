@@ -152,12 +152,11 @@ class Lfpt5(Method):
     def loss(self, ctx: Context, batch: Batch) -> dict[str, Tensor]:
         """Answering, writing, and the KL to the old prompt's answers to pseudo-samples."""
         import torch
-        from torch.nn.functional import cross_entropy
 
         s = self.settings
         logits, targets = ctx.logits(batch)
         answers = (batch["labels"] != IGNORED).sum(1)  # (B,)
-        task = cross_entropy(logits.float(), targets, reduction="sum") / ctx.tokens
+        task = self.answer_loss(ctx, batch, logits, targets)
         writing = self._writing(ctx, batch["index"], answers) / ctx.tokens
         divergence = logits.new_zeros((), dtype=torch.float32)
         old = batch["index"] >= ctx.own  # (B,)

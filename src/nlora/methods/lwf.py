@@ -70,13 +70,13 @@ class Lwf(LoraMethod):
 
     def loss(self, ctx: Context, batch: Batch) -> dict[str, Tensor]:
         """The task's cross-entropy, and the divergence from the model before the task."""
-        from torch.nn.functional import cross_entropy, kl_div, log_softmax
+        from torch.nn.functional import kl_div, log_softmax
 
         weight = self._weight(ctx)
         old = self._before(ctx, batch) if weight else None
         logits, targets = ctx.logits(batch)
         logits = logits.float()
-        terms = {"task": cross_entropy(logits, targets, reduction="sum") / ctx.tokens}
+        terms = {"task": self.answer_loss(ctx, batch, logits, targets)}
         if old is not None:
             new = log_softmax(logits / self.settings.temperature, dim=-1)
             divergence = kl_div(new, old, reduction="sum", log_target=True)

@@ -25,7 +25,11 @@ class Mtl(LoraMethod):
     paper = "arXiv:2410.10179, Table 1 (MTL)"
     Settings = MtlSettings
     settings: MtlSettings
-    needs_old_data = True
+
+    @property
+    def needs_old_data(self) -> bool:
+        """All tasks are there at once."""
+        return True
 
     def stages(self, stream: Sequence[TaskData]) -> list[tuple[str, tuple[TaskData, ...]]]:
         """One stage that trains on every task."""

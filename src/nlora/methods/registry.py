@@ -139,6 +139,8 @@ def setting_error(error: ValidationError) -> NloraError:
     first = error.errors()[0]
     name = ".".join(str(part) for part in first["loc"][:1])
     message = first["msg"].removeprefix("Value error, ")
+    if not name:  # of several settings together
+        return NloraError(message)
     return NloraError(
         f"setting '{name}': {message[0].lower()}{message[1:]}, not {shown(first['input'])}"
     )

@@ -8,6 +8,7 @@ each task. `buffer` is a share of the task's training data below 1, else a numbe
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -49,11 +50,20 @@ class Replay(LoraMethod):
     State = ReplayState
     settings: ReplaySettings
     state: ReplayState
-    needs_old_data = True
+
+    @property
+    def needs_old_data(self) -> bool:
+        """The buffer is old data."""
+        return True
 
     def mixed_in(self, ctx: Context) -> MixedIn:
         """Every kept example of earlier tasks."""
         return MixedIn([Example.from_json(row) for row in self.state.kept])
+
+    def kept_examples(self) -> dict[str, int]:
+        """The buffer's, too."""
+        buffer = Counter(row["task"]["name"] for row in self.state.kept)
+        return dict(buffer + Counter(super().kept_examples()))
 
     def end(self, ctx: Context) -> None:
         """Keep a label-stratified sample of the task."""

@@ -60,7 +60,7 @@ class SparseMasks(Method):
 
     def adapter_options(self) -> dict[str, Any]:
         """How masks are drawn."""
-        return self.settings.model_dump()
+        return {"masks": self.settings.masks, "density": self.settings.density}
 
     def first_stage(self) -> dict[str, Any]:
         """The first mask is drawn alike whatever the later ones."""

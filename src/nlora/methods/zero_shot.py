@@ -7,8 +7,17 @@ it can be asked for with settings that no method of a grid has, such as another 
 
 from collections.abc import Sequence
 
+from pydantic import ConfigDict
+
+from nlora.adapters.settings import Strict
 from nlora.data.task import TaskData
 from nlora.methods.base import Method
+
+
+class NoSettings(Strict):
+    """None: there is nothing to set where nothing is trained."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class ZeroShot(Method):
@@ -17,6 +26,7 @@ class ZeroShot(Method):
     name = "zero-shot"
     summary = "the model as it is: nothing is trained"
     paper = "arXiv:2410.10179, Figure 4 (pre-trained model)"
+    Settings = NoSettings
 
     def stages(self, stream: Sequence[TaskData]) -> list[tuple[str, tuple[TaskData, ...]]]:
         """None."""

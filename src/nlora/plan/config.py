@@ -11,6 +11,7 @@ from nlora.adapters.peft_config import read_config
 from nlora.adapters.peft_files import adapter_folder
 from nlora.backbones.catalog import BUILT_IN
 from nlora.errors import NloraError, shown, unknown
+from nlora.methods.settings import FREE, Settings
 from nlora.plan.given import absolute_file
 from nlora.store.directory import ModelDirectory
 
@@ -21,7 +22,11 @@ DERIVED = ("format", "base", "tasks", "versions", "sha256")
 
 RENAMED = {"carrier": "adapter"}
 """Settings that had another name in nlora 0.1, and the one they have now."""
-LATER: dict[str, Any] = {"checkpoint_every": "10min", "measure_kl": False}
+LATER: dict[str, Any] = {
+    "checkpoint_every": "10min",
+    "measure_kl": False,
+    **{name: Settings.model_fields[name].default for name in FREE},
+}
 """Settings that there were not always, and the value at which they leave no trace: configurations
 and their hashes are then what they were before."""
 RENAMED_VALUES = {("routing", "told"): "task"}

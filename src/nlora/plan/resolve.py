@@ -186,6 +186,7 @@ def resolve(
     assert stream is not None
     method = choice.method
     if whole:
+        method.check()
         if not trained(stream):
             raise NloraError("no task of the stream has training examples to learn from")
         stages = method.stages(trained(stream))

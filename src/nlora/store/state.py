@@ -81,6 +81,8 @@ def _parts(state: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     for field in fields(state):
         name, value = field.name, getattr(state, field.name)
+        if field.metadata.get("unless_default") and value == type(value)():
+            continue
         if is_dataclass(value):
             inner, values[name] = _parts(value)
             tensors |= {f"{name}.{key}": tensor for key, tensor in inner.items()}

@@ -23,15 +23,21 @@ THRESHOLDS = ("0.1rms", "1e-3")
 _BESIDE = {"among_labels", "checkpoint_every", "measure_kl"}
 """Settings that decide nothing of the results, only what is measured or kept beside them."""
 
+_FILES = ("replay", "neutral")
+"""Settings that may name a file."""
+
 _CONFIGURATION = ("method", "tasks", "seed", "max_train", "max_eval", "evaluate", "settings")
 
 
 def configuration(document: dict[str, Any]) -> dict[str, Any]:
-    """What of a `model.json` decides the result. A model in a folder goes by the folder's name."""
+    """What of a `model.json` decides the result. Folders and files go by their names."""
     model = Path(document["model"])
     name = model.name if model.is_absolute() else document["model"]
     found = {key: document[key] for key in _CONFIGURATION}
     settings = {k: v for k, v in document["settings"].items() if k not in _BESIDE}
+    for name in _FILES:
+        if isinstance(file := settings.get(name), str):
+            settings[name] = Path(file).name
     return {"model": name, **found, "settings": settings}
 
 

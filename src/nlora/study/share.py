@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 
 from nlora.continual.agreement import document
 from nlora.data.task import digest
+from nlora.methods.settings import FREE
 from nlora.plan.budgets import budget
+from nlora.plan.config import told
 from nlora.plan.resolve import Plan, trained
 from nlora.store.directory import ModelDirectory
 
@@ -20,6 +22,9 @@ _EVALUATION = (
     *("among_labels", "precision", "shared_prefix"),
 )
 """Run settings that the answers of an untrained model depend on."""
+
+_LATER_STAGES = {"frozen_layers", "rehearsal"}
+"""Settings of every method that decide nothing of a first stage, nor of what it keeps."""
 
 
 class Shared(NamedTuple):
@@ -51,7 +56,10 @@ def shared(plan: Plan) -> Shared:
 def _first_stage(plan: Plan) -> dict[str, Any] | None:
     """The method's own word; a subclass does not inherit it, since it may change the stage."""
     own = vars(type(plan.method)).get("first_stage")
-    return own(plan.method) if own else None
+    rule = own(plan.method) if own else None
+    if rule is None:
+        return None
+    return {**rule, "free": told(plan.method.free.model_dump(include={*FREE} - _LATER_STAGES))}
 
 
 def has(out: Path, stage: int) -> bool:

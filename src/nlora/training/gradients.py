@@ -140,6 +140,8 @@ class GradientCallback(TrainerCallback):
         for name, term in computed:
             self.terms[name] = 0.0 if term is None else term.value
             for parameter, gradient in [] if term is None else term.gradients:
+                if not parameter.requires_grad:  # frozen in this stage
+                    continue
                 gradient = gradient.to(parameter.dtype)
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)

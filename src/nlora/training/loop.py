@@ -2,7 +2,9 @@
 
 import math
 import random
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,8 @@ from typing import Any
 from transformers import set_seed
 
 from nlora import processes
-from nlora.data.task import Example
+from nlora.adapters.base import Adapter
+from nlora.data.task import Example, sample
 from nlora.errors import NloraError
 from nlora.methods.base import Method, MixedIn, per_stage
 from nlora.methods.context import Context
@@ -30,6 +33,8 @@ class Trained:
     earlier_seconds: float
     """That training took in processes which were killed, up to the checkpoint that was gone on
     from."""
+    trainable: int
+    """How many parameters were trained."""
     losses: list[dict[str, float]]
     """Every loss term, norms and learning rate of each optimiser step."""
     notes: dict[str, Any]
@@ -59,34 +64,80 @@ def train(
     keeper = Keeper(kept, run.checkpoint_every, method, ctx, penalties)
     keeper.find()
     resumed = keeper.from_step
-    with shown(ctx.progress, f"{ctx.stage.index} {ctx.stage.name}: training", ctx.stage.steps):
+    title = f"{ctx.stage.index} {ctx.stage.name}: training"
+    with (
+        frozen(ctx.adapter, method.frozen_parameters(ctx)),
+        shown(ctx.progress, title, ctx.stage.steps),
+    ):
+        trainable = sum(p.numel() for p in ctx.adapter.trainable())
         trainer = StageTrainer(method, ctx, run, gradients, autocast, logs, keeper)
         losses = trainer.losses_of_training()
     ctx.adapter.consolidate()
     method.end(ctx)
+    method.keep(ctx)
+    mixed = Counter(example.task.name for example in ctx.examples[ctx.own :])
     notes = {
         "truncated": sum(e.truncated for e in ctx.encoded),
         **({"adapted": asdict(targets)} if (targets := ctx.adapter.targets) else {}),
         **ctx.adapter.notes(),
         **{p.name: p.notes() for p in penalties if p.notes()},
         **gradients.notes(),
+        **({"mixed_in": dict(mixed)} if mixed else {}),
+        **({"kept_examples": known} if (known := method.kept_examples()) else {}),
         **method.notes(ctx),
         **({"resumed_after_steps": resumed.at} if resumed.at else {}),
     }
-    return Trained(len(ctx.examples), ctx.stage.steps, resumed.seconds, losses, notes)
+    return Trained(len(ctx.examples), ctx.stage.steps, resumed.seconds, trainable, losses, notes)
+
+
+@contextmanager
+def frozen(adapter: Adapter, names: Collection[str]) -> Iterator[None]:
+    """Leave parameters of these names out of training, and let them be trainable afterwards."""
+    trained = adapter.trained()
+    held = [trained[name] for name in names]
+    for parameter in held:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in held:
+            parameter.requires_grad_(True)
 
 
 def take_examples(method: Method, ctx: Context, run: RunSettings) -> None:
     """Put the stage's examples, those mixed in, their token ids and the steps into the context."""
-    own = ctx.encoder.chats.separate(method.examples(ctx))
-    more = method.mixed_in(ctx)
-    more = more._replace(examples=ctx.encoder.chats.separate(more.examples))
-    mixed = mixed_examples(len(own), more, ctx.stage.seed)
+    separate, seed = ctx.encoder.chats.separate, ctx.stage.seed
+    own = separate(method.examples(ctx))
+    mixed: list[Example] = []
+    for more in (method.mixed_in(ctx), method.rehearsed(ctx)):
+        more = more._replace(examples=separate(more.examples))
+        own, found = together(own, more, seed)
+        mixed += found
     # All processes must agree, also on what was generated.
     ctx.examples, ctx.own = processes.from_main([*own, *mixed]), len(own)
     encoded = method.encode(ctx, ctx.examples)
     ctx.encoded = [replace(example, index=i) for i, example in enumerate(encoded)]
     ctx.stage = replace(ctx.stage, steps=count_steps(len(ctx.encoded), run, ctx.stage.index))
+
+
+def together(
+    own: Sequence[Example], more: MixedIn, seed: int
+) -> tuple[Sequence[Example], list[Example]]:
+    """The examples of a stage's own, and those mixed in, as many as their share asks for.
+
+    In place of own ones at most half are mixed in, each label of the others keeping its share.
+    Raises NloraError for a share that is no share.
+    """
+    if not more.instead or not more.examples:
+        return own, mixed_examples(len(own), more, seed)
+    count, rest = len(own), len(more.examples)
+    share = rest / (count + rest) if more.share is None else more.share
+    taken = min(round(share * count), count // 2)
+    if taken == 0:
+        return own, []
+    # As a share of what is left it is exact: round(taken) of so many others.
+    mixed = mixed_examples(count - taken, more._replace(share=taken / count), seed)
+    return sample(own, count - len(mixed), seed), mixed
 
 
 def mixed_examples(own: int, mixed: MixedIn, seed: int) -> list[Example]:

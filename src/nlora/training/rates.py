@@ -21,6 +21,8 @@ def step_rates(optimizer: Any, clipped: Tensor | float = 1.0) -> Rates:
     groups = {p: group for group in optimizer.param_groups for p in group["params"]}
 
     def rate(parameter: Parameter) -> Tensor | float:
+        if parameter not in groups:  # frozen in this stage
+            return 0.0
         group, state = groups[parameter], optimizer.state.get(parameter, {})
         rate = clipped * group["lr"]
         square = state.get("exp_avg_sq")

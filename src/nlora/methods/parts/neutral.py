@@ -1,0 +1,79 @@
+"""Neutral texts: they have nothing to do with any task, and a model's answers to them are its own.
+
+They are a file's, or what the base model writes by itself from its start token: sampled by the
+stage's seed at temperature 1 and top-p 0.95, 60 tokens each. So nothing needs to be shipped.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nlora import processes
+from nlora.errors import NloraError
+from nlora.progress import shown
+
+if TYPE_CHECKING:
+    from nlora.methods.context import Context
+
+TOKENS = 60
+TOP_P = 0.95
+TOGETHER = 128
+"""Texts that are written at once."""
+ROUNDS = 4
+"""How many times as many texts are written, at most, as are wanted: empty and equal ones go."""
+
+
+def neutral_texts(ctx: Context, file: str | None, count: int) -> list[str]:
+    """So many texts, of the file if there is one, the same for the stage's seed."""
+    if file is not None:
+        return processes.from_main(read(file, count, ctx.stage.seed))
+    return processes.from_main(written(ctx, count))
+
+
+def read(file: str, count: int, seed: int) -> list[str]:
+    """So many of a file's texts. Raises NloraError for a bad file, or one with fewer."""
+    from nlora.data.files import read_texts
+
+    path = Path(file)
+    if not path.exists():
+        raise NloraError(f"setting 'neutral': {file} does not exist")
+    texts = [text.strip() for text in dict.fromkeys(read_texts(path)) if text.strip()]
+    if len(texts) < count:
+        raise NloraError(
+            f"{file} has {len(texts)} texts, and {count} are wanted; "
+            f"set neutral_texts={len(texts)}, or give more"
+        )
+    return random.Random(seed).sample(texts, count)
+
+
+def written(ctx: Context, count: int) -> list[str]:
+    """What the base model writes by itself. Raises NloraError if it writes too little."""
+    import torch
+
+    tokenizer = ctx.encoder.tokenizer
+    start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    found: dict[str, None] = {}
+    title = f"{ctx.stage.index} {ctx.stage.name}: neutral texts"
+    with shown(ctx.progress, title, count), ctx.after(0), torch.random.fork_rng():
+        torch.manual_seed(ctx.stage.seed)
+        for _ in range(-(-ROUNDS * count // TOGETHER)):
+            before = len(found)
+            texts = ctx.generate(
+                [[start]] * TOGETHER,
+                max_new_tokens=TOKENS,
+                do_sample=True,
+                num_beams=1,
+                temperature=1.0,
+                top_p=TOP_P,
+                top_k=0,
+            )
+            found.update(dict.fromkeys(t for text in texts if (t := " ".join(text.split()))))
+            ctx.progress.advance(min(len(found), count) - min(before, count))
+            if len(found) >= count:
+                return list(found)[:count]
+    raise NloraError(
+        f"the base model wrote {len(found)} different texts by itself, and {count} are wanted; "
+        "give a file of texts (--neutral FILE), or set a smaller neutral_texts"
+    )

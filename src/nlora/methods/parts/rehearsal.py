@@ -1,0 +1,124 @@
+"""Rehearsal: what later stages train on beside their own examples, by the setting `replay`.
+
+0.05       a share of a stage's examples are examples of earlier tasks, of which `reservoir` each
+           are kept in the model directory (every label with its share): old data that stays
+self       no old data: right after a task is learned its question is asked of neutral texts, which
+           have nothing to do with any task, and the model's own answers are rehearsed later
+FILE       general examples, at most `reservoir` of a file's, in every stage
+
+Of `self`: the texts are those of the file `neutral`, or what the base model writes by itself
+(`parts.neutral`); they are chosen once per model directory and kept in it. An answer is drawn from
+the probabilities of the task's labels, exact as `nlora.evaluation.among` has them; a task of free
+text answers greedily. Answers drawn later, from a model that has drifted, are worth less.
+
+All of it works with any method, since it is no method's own: the loop asks for it beside what a
+method itself mixes in (`Method.rehearsed`, `Method.keep`).
+"""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+from nlora import processes
+from nlora.data.task import Example, Task, sample
+from nlora.errors import NloraError
+from nlora.methods.base import MixedIn
+
+if TYPE_CHECKING:
+    from nlora.methods.context import Context
+    from nlora.methods.settings import Settings
+    from nlora.methods.state import Rehearsal
+
+
+def check(settings: Settings) -> None:
+    """Raise NloraError if a file that the settings name is not there, or cannot be read."""
+    if settings.replay == "self":
+        if settings.neutral is not None:
+            from nlora.methods.parts.neutral import read
+
+            read(settings.neutral, settings.neutral_texts, seed=0)
+    elif isinstance(settings.replay, str) and settings.replay != "none":
+        _general(settings, seed=0)
+
+
+def rehearsed(settings: Settings, kept: Rehearsal, ctx: Context) -> MixedIn:
+    """What this stage rehearses. What is needed of texts and files is taken now, the first time."""
+    replay, instead = settings.replay, settings.replay_budget == "same"
+    if replay == "none":
+        return MixedIn()
+    if isinstance(replay, float):
+        return MixedIn([Example.from_json(row) for row in kept.examples], replay, instead)
+    if replay != "self":
+        if not kept.general:
+            kept.general = [e.to_json() for e in _general(settings, ctx.stage.seed)]
+        return MixedIn([Example.from_json(row) for row in kept.general], None, instead)
+    if not kept.texts:
+        from nlora.methods.parts.neutral import neutral_texts
+
+        kept.texts = neutral_texts(ctx, settings.neutral, settings.neutral_texts)
+    now = {data.name for data in ctx.stage.tasks}
+    found = [
+        Example(task, text, answer)
+        for row in kept.answers
+        if (task := Task.from_json(row["task"])).name not in now
+        for text, answer in zip(kept.texts, row["answers"], strict=True)
+        if answer
+    ]
+    return MixedIn(found, None, instead)
+
+
+def keep(settings: Settings, kept: Rehearsal, ctx: Context) -> None:
+    """Keep of the stage that was just trained what later ones are to rehearse."""
+    tasks = ctx.stage.tasks
+    if isinstance(settings.replay, float):
+        names = {data.name for data in tasks}
+        kept.examples = [row for row in kept.examples if row["task"]["name"] not in names] + [
+            example.to_json()
+            for data in tasks
+            for example in sample(data.train, settings.reservoir, ctx.stage.seed)
+        ]
+    elif settings.replay == "self":
+        for data in tasks:
+            answers = _answered(ctx, data.task, kept)
+            row = {"task": data.task.to_json(), "answers": processes.from_main(answers)}
+            others = [known for known in kept.answers if known["task"]["name"] != data.name]
+            kept.answers = [*others, row]
+
+
+def _answered(ctx: Context, task: Task, kept: Rehearsal) -> list[str]:
+    """The model's answers to the neutral texts; what it thinks of the labels is kept, too."""
+    examples = [Example(task, text, "") for text in kept.texts]
+    if task.labels is None:
+        prompts = [ids for ids, _ in ctx.encoder.prompts(examples)]
+        own = [len(e.answer) for e in ctx.encoded[: ctx.own] if e.task == task.name]
+        return ctx.generate(prompts, max_new_tokens=max(own, default=1), do_sample=False)
+    import torch
+
+    from nlora.evaluation.among import log_likelihoods
+
+    scores = log_likelihoods(ctx.model, ctx.encoder, examples)
+    likely = torch.tensor(scores, dtype=torch.float64).softmax(1)  # (texts, labels)
+    kept.probabilities[task.name] = likely.float()
+    chance = random.Random(ctx.stage.seed)
+    return [chance.choices(task.labels, weights=row)[0] for row in likely.tolist()]
+
+
+def _general(settings: Settings, seed: int) -> list[Example]:
+    """At most so many examples of the general file. Raises NloraError if it cannot be read."""
+    from pathlib import Path
+
+    from nlora.data.files import read_entry, task_from_files
+    from nlora.data.formats import source, title
+
+    name = str(settings.replay)
+    if name.lower().endswith((".yaml", ".yml")):
+        data = read_entry(Path(name))
+    else:
+        file = source(name, Path())
+        if isinstance(file, Path) and not file.exists():
+            raise NloraError(f"setting 'replay': {name} does not exist")
+        data = task_from_files(title(file), file, file)
+    if not data.train:
+        raise NloraError(f"setting 'replay': {name} has no examples to train on")
+    return list(sample(data.train, settings.reservoir, seed))

@@ -1,0 +1,114 @@
+"""The settings of methods, and those that every method has that trains on data.
+
+Several methods share the latter, and none has code of its own for them: `loss` and `rehearsal` are
+in `parts.answers`, `replay` and what belongs to it in `parts.rehearsal`, `frozen_layers` in
+`parts.depth`. They combine freely, with one another and with what a method is.
+"""
+
+import os
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
+
+from nlora.adapters.settings import Count, Strict
+
+LARGEST = 1e30
+"""Of a setting: far below what fp32 can hold, so that a product of two factors is a number, too."""
+
+
+def _at_least_zero(value: float | list[float]) -> float | list[float]:
+    for number in value if isinstance(value, list) else [value]:
+        if not 0 <= number <= LARGEST:
+            raise ValueError(f"must be a number of at least 0 (and at most {LARGEST:g})")
+    return value
+
+
+ONE_PER_STAGE = "one per stage"
+"""Marks, in `Annotated`, a setting that may be a list of one value per stage."""
+
+PerStage = Annotated[float | list[float], AfterValidator(_at_least_zero), ONE_PER_STAGE]
+"""A setting of at least 0 with one value, or one per stage."""
+
+
+def _replay(value: Any) -> Any:
+    """A share as a number, `none` and `self` as they are, a file as an absolute path."""
+    try:
+        share = float(value) if isinstance(value, str | float | int) else None
+    except ValueError:
+        share = None
+    if isinstance(value, bool) or not isinstance(value, str | float | int):
+        raise ValueError("must be none, a share below 1, self, or a file")
+    if share is not None:
+        if not 0 < share < 1:
+            raise ValueError("must be a share between 0 and 1 (or none, self, or a file)")
+        return share
+    if value in ("none", "self") or "://" in str(value):
+        return value
+    path = _file(str(value))
+    if not os.path.exists(path) and not {".", "/", os.sep} & set(str(value)):
+        raise ValueError("must be none, a share below 1, self, or a file that is there")
+    return path
+
+
+def _file(path: str) -> str:
+    return os.path.abspath(os.path.expanduser(path))
+
+
+def _layers(value: float) -> float:
+    if value >= 1 and value != int(value):
+        raise ValueError("must be a number of layers, or a share below 1")
+    return value
+
+
+class Settings(Strict):
+    """A method's own settings, validated where they enter. Subclasses add fields with help."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    loss: Literal["vocabulary", "among-labels"] = Field(
+        "vocabulary",
+        description="of an answer's tokens: the softmax over the whole vocabulary, or over what "
+        "the task's labels allow next",
+    )
+    replay: Annotated[float | str, BeforeValidator(_replay)] = Field(
+        "none",
+        description="what later stages rehearse: a share of their examples, kept of each task "
+        "(0.05); `self`, the model's own answers to neutral texts; or a file of general examples",
+    )
+    replay_budget: Literal["on-top", "same"] = Field(
+        "on-top",
+        description="on-top: beside all of a stage's own examples; same: in place of some, so that "
+        "a stage has as many as without",
+    )
+    reservoir: Count = Field(
+        100, description="replay with a share or a file: examples kept of each task, or of the file"
+    )
+    neutral: Annotated[str, AfterValidator(_file)] | None = Field(
+        None,
+        description="replay=self: a file of texts that have nothing to do with any task; by "
+        "default the base model writes some by itself",
+    )
+    neutral_texts: Count = Field(128, description="replay=self: how many texts each task is asked")
+    rehearsal: Literal["drawn", "soft"] = Field(
+        "drawn",
+        description="replay=self: an answer drawn from what the model thought of each label, or "
+        "(soft) all of what it thought, as a divergence at the answer's tokens",
+    )
+
+    frozen_layers: Annotated[float, Field(ge=0, le=LARGEST), AfterValidator(_layers)] = Field(
+        0,
+        description="after the first stage: so many of the lowest layers, or this share below 1, "
+        "stay as they are, with the input embeddings",
+    )
+
+    @model_validator(mode="after")
+    def _of_rehearsal(self) -> "Settings":
+        given = self.model_fields_set & {"neutral", "neutral_texts", "rehearsal"}
+        for name in given if self.replay != "self" else ():
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"setting '{name}' needs replay=self, and replay is {self.replay}")
+        return self
+
+
+FREE = tuple(Settings.model_fields)
+"""The settings that every method has that trains on data."""
