@@ -36,7 +36,13 @@ def compare(
         str, typer.Option(help="seen: tasks so far; next: also the next one; all.")
     ] = "next",
     replay: o.Replay = None,
-    neutral: o.Neutral = None,
+    neutral: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --replay self or --explain: a file of texts that have nothing to do with any "
+            "task; else the base model writes some by itself."
+        ),
+    ] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Option(
@@ -70,9 +76,6 @@ def compare(
             "before, too.",
         ),
     ] = False,
-    neutral: Annotated[
-        Path | None, typer.Option(help="With --explain: a file of neutral texts.")
-    ] = None,
     plugin: o.Plugin = None,
     json: o.Json = False,
 ) -> None:
@@ -88,7 +91,7 @@ def compare(
     from nlora.study.compare import compare as run
     from nlora.study.grid import Grid, parse_seeds
 
-    wanted = _wanted(explain, neutral)
+    wanted = _wanted(explain, None if replay and not explain else neutral)
     plugin_path = None if plugin is None else absolute(str(plugin))
     grid = Grid(
         model=model,
@@ -99,7 +102,8 @@ def compare(
         max_train=max_train,
         max_eval=max_eval,
         evaluate=evaluate,
-        settings=parse_overrides(overrides or []) | o.rehearsal(replay, neutral),
+        settings=parse_overrides(overrides or [])
+        | o.rehearsal(replay, neutral if replay else None),
         plugin=plugin_path,
         recipes=None if recipe is None else published_for(recipe, model),
         tune=tune,

@@ -101,7 +101,9 @@ def _check_results(
     if there is None:
         return
     try:
-        wanted = results_of(records, zero, there["tasks"], directory.config()["method"])
+        wanted = results_of(
+            *(records, zero, directory.watched()), there["tasks"], directory.config()["method"]
+        )
         same = all(there[name] == wanted[name] for name in wanted.keys() & there.keys())
     except (KeyError, ValueError, TypeError):  # of other tasks
         same = False

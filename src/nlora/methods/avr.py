@@ -58,8 +58,12 @@ class Avr(SeqLora):
     State = AvrState
     settings: AvrSettings
     state: AvrState
-    needs_old_data = True
     needs_previous = True
+
+    @property
+    def needs_old_data(self) -> bool:
+        """Perplexities of earlier tasks' training examples decide."""
+        return True
 
     def end(self, ctx: Context) -> None:
         """Walk back, and keep examples of the task."""
