@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nlora.evaluation.matching import probabilities
-from nlora.explain.parts import PARTS, Reading, Way, by_example, kept, length, parts
+from nlora.explain.parts import PARTS, Reading, Way, accuracies, by_example, kept, length, parts
 from nlora.explain.probe import probed
 from nlora.explain.sources import Known, corrections, no_old_text
 
@@ -152,7 +152,9 @@ def test_of_the_same_moment_nothing_is_corrected_or_as_it_is_once_matched():
 
 def way(never, then, now, count=200):
     """Right answers in these shares, the same examples first."""
-    return Way(*(np.arange(count) < round(share * count) for share in (never, then, now)))
+    shares = {"never": never, "then": then, "now": now}
+    right = {moment: np.arange(count) < round(share * count) for moment, share in shares.items()}
+    return Way(**accuracies("a task", right))
 
 
 def test_how_much_of_the_way_is_left():
@@ -162,8 +164,8 @@ def test_how_much_of_the_way_is_left():
     assert over.value == pytest.approx(0.5 / 0.6)
     assert over.low < over.value < over.high
     assert over.high <= 1
-    assert length(ways["b"], "b").value == pytest.approx(0.4)
-    assert length(ways["b"], "b").low == pytest.approx(0.335, abs=0.01)
+    assert length(ways["b"]).value == pytest.approx(0.4)
+    assert length(ways["b"]).low == pytest.approx(0.335, abs=0.01)
 
 
 def test_of_no_way_nothing_can_be_kept():

@@ -11,7 +11,7 @@ from nlora.data.streams import load_stream
 from nlora.data.task import Example, TaskData
 from nlora.errors import NloraError
 from nlora.explain.asked import Learned, Options, Questions, learned
-from nlora.explain.explained import all_tasks, over_tasks, task_found
+from nlora.explain.explained import Found, all_tasks, over_tasks
 from nlora.explain.free_text import free_text
 from nlora.explain.looks import Looks
 from nlora.explain.readings import Kept, kept_answers, readings
@@ -65,8 +65,10 @@ def explain(
     looks = Looks(model, folder, on="dev" if options.on_dev else "test")
     looks.take(pair for task in listed for pair in questions.looks(task).items())
     kept = {} if options.on_dev else kept_answers(directory)
-    read = {task.data.name: (task, readings(task, questions, looks.found, kept)) for task in listed}
     names = {0: "the base model", **{record.index: record.name for record in model.records}}
+    explained = [
+        Found(task, readings(task, questions, looks.found, kept), names) for task in listed
+    ]
     last = len(model.records)
     found = {
         "format": FORMAT,
@@ -75,10 +77,10 @@ def explain(
         "on": "dev" if options.on_dev else "test",
         "texts": options.texts,
         "kinds": list(options.kinds),
-        "tasks": {n: task_found(task, some, names) for n, (task, some) in read.items()},
+        "tasks": {task.known.data.name: task.to_json() for task in explained},
         "free_text": _free_text(tasks, kept, names),
-        "over_tasks": over_tasks(read, last),
-        "all_tasks": all_tasks(read, last),
+        "over_tasks": over_tasks(explained, last),
+        "all_tasks": all_tasks(explained, last),
     }
     if options.relearn:
         from nlora.explain.relearn import relearned

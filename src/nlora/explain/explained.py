@@ -3,19 +3,94 @@
 All in per cent: of test examples, and of a way where it says `kept`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
 import numpy as np
 
 from nlora.explain.asked import Learned
-from nlora.explain.parts import Estimate, Reading, Way, by_example, kept, length, parts
+from nlora.explain.parts import Reading, Way, accuracies, by_example, kept, length, parts
 from nlora.explain.sources import TRANSDUCTIVE, no_old_text
 
 Json = dict[str, Any]
 BASE, BEFORE = "base", "before"
 """Models that never learned a task: the base model, and the one that the task came to."""
+
+
+class Found:
+    """A task with labels: its readings by stage, and the matched accuracies that ways are made of.
+
+    `names` are the stages'.
+    """
+
+    def __init__(
+        self, known: Learned, read: Mapping[int, Reading], names: Mapping[int, str]
+    ) -> None:
+        self.known = known
+        self.read = read
+        self.names = names
+        self.then = read[known.stage]
+        self.by = matched_by(self.then)
+        right = {
+            (stage, source): answers
+            for stage, reading in read.items()
+            for source, answers in reading.matched.items()
+        }
+        self.matched = accuracies(known.data.name, right)
+
+    def way(self, zero: str, stage: int, source: str | None = None) -> Way:
+        """From never learned to right after learning, both matched alike, to a stage's answers,
+        matched by any source."""
+        before = self.known.before
+        never = 0 if zero == BASE or before is None else before
+        points = ((never, self.by), (self.known.stage, self.by), (stage, source or self.by))
+        return Way(*(self.matched[point] for point in points))
+
+    def parts(self, stage: int) -> dict[str, float | None]:
+        """The loss since the task was learned, in per cent."""
+        split = parts(self.then, self.read[stage], self.by)
+        return {name: None if v is None else 100 * v for name, v in split.items()}
+
+    def to_json(self) -> Json:
+        """All that is found of the task."""
+        known = self.known
+        ways = {zero: length(self.way(zero, known.stage)) for zero in _zeros(known)}
+        return {
+            "labels": len(known.labels),
+            "examples": len(known.data.test),
+            "learned": self.names[known.stage],
+            "readings": [
+                {
+                    "after": self.names[stage],
+                    "stage": stage,
+                    "when": _when(known, stage),
+                    **_shown(reading),
+                }
+                for stage, reading in self.read.items()
+            ],
+            "way": {zero: estimate.to_json() for zero, estimate in ways.items()},
+            "lost": [self._lost(stage) for stage in known.later],
+        }
+
+    def _lost(self, stage: int) -> Json:
+        now, name = self.read[stage], self.known.data.name
+        split = self.parts(stage)
+        return {
+            "after": self.names[stage],
+            "stage": stage,
+            "matched_by": self.by,
+            "loss": sum(part for part in split.values() if part is not None),
+            "parts": split,
+            "by_example": by_example(self.then, now, self.by),
+            "kept": {
+                zero: {
+                    source: kept({name: self.way(zero, stage, source)}).to_json()
+                    for source in now.matched
+                }
+                for zero in _zeros(self.known)
+            },
+        }
 
 
 def matched_by(reading: Reading) -> str:
@@ -26,111 +101,45 @@ def matched_by(reading: Reading) -> str:
     return "train" if "train" in reading.matched else TRANSDUCTIVE
 
 
-def task_found(known: Learned, read: Mapping[int, Reading], names: Mapping[int, str]) -> Json:
-    """All that is found of a task with labels. `names` are the stages'."""
-    then = read[known.stage]
-    ways = {zero: length(_way(known, read, zero, then), known.data.name) for zero in _zeros(known)}
-    return {
-        "labels": len(known.labels),
-        "examples": len(known.data.test),
-        "learned": names[known.stage],
-        "readings": [
-            {"after": names[stage], "stage": stage, "when": _when(known, stage), **_shown(reading)}
-            for stage, reading in read.items()
-        ],
-        "way": {zero: estimate.to_json() for zero, estimate in ways.items()},
-        "lost": [_lost(known, read, stage, names[stage]) for stage in known.later],
-    }
-
-
-def over_tasks(
-    found: Mapping[str, tuple[Learned, Mapping[int, Reading]]], last: int
-) -> Json | None:
+def over_tasks(tasks: Sequence[Found], last: int) -> Json | None:
     """The means over the tasks that were learned before the last stage, and what is left of all
     their ways together; None where there are none."""
-    earlier = {name: pair for name, pair in found.items() if last in pair[0].later}
+    earlier = [task for task in tasks if last in task.known.later]
     if not earlier:
         return None
     moments = {
-        "never": [read[0] for _, read in earlier.values()],
-        "then": [read[known.stage] for known, read in earlier.values()],
-        "now": [read[last] for _, read in earlier.values()],
+        "never": [task.read[0] for task in earlier],
+        "then": [task.then for task in earlier],
+        "now": [task.read[last] for task in earlier],
     }
-    split = [
-        _parts(read[known.stage], read[last], matched_by(read[last]))
-        for known, read in earlier.values()
-    ]
     return {
-        "tasks": list(earlier),
+        "tasks": [task.known.data.name for task in earlier],
         **{moment: _means([_shown(one) for one in some]) for moment, some in moments.items()},
-        "parts": _means(split),
-        "kept": {
-            zero: {
-                source: estimate.to_json()
-                for source, estimate in _kept(earlier, last, zero).items()
-            }
-            for zero in (BASE, BEFORE)
-        },
+        "parts": _means([task.parts(last) for task in earlier]),
+        "kept": {zero: _kept(earlier, last, zero) for zero in (BASE, BEFORE)},
     }
 
 
-def all_tasks(found: Mapping[str, tuple[Learned, Mapping[int, Reading]]], last: int) -> Json:
+def all_tasks(tasks: Sequence[Found], last: int) -> Json:
     """The means over all tasks after the last stage, that of the newest among them."""
-    now = [read[last] for known, read in found.values() if last in (known.stage, *known.later)]
+    now = [task.read[last] for task in tasks if last in task.read]
     return _means([_shown(reading) for reading in now]) if now else {}
 
 
-def _kept(
-    earlier: Mapping[str, tuple[Learned, Mapping[int, Reading]]], last: int, zero: str
-) -> dict[str, Estimate]:
+def _kept(earlier: Sequence[Found], last: int, zero: str) -> Json:
     """What is left of the way over these tasks, by source of the offsets now."""
-    some = {n: (k, r) for n, (k, r) in earlier.items() if zero == BASE or k.before is not None}
-    sources = (
-        set.intersection(*(set(read[last].matched) for _, read in some.values())) if some else ()
-    )
+    some = [task for task in earlier if zero == BASE or task.known.before is not None]
+    if not some:
+        return {}
+    sources = set.intersection(*(set(task.read[last].matched) for task in some))
     return {
-        source: kept({n: _way(k, r, zero, r[last], source) for n, (k, r) in some.items()})
+        source: kept({t.known.data.name: t.way(zero, last, source) for t in some}).to_json()
         for source in sorted(sources)
     }
 
 
-def _lost(known: Learned, read: Mapping[int, Reading], stage: int, name: str) -> Json:
-    """What a task has lost after a later stage."""
-    then, now = read[known.stage], read[stage]
-    source = matched_by(now)
-    split = _parts(then, now, source)
-    return {
-        "after": name,
-        "stage": stage,
-        "matched_by": source,
-        "loss": sum(part for part in split.values() if part is not None),
-        "parts": split,
-        "by_example": by_example(then, now, source),
-        "kept": {
-            zero: {
-                by: kept({known.data.name: _way(known, read, zero, now, by)}).to_json()
-                for by in now.matched
-            }
-            for zero in _zeros(known)
-        },
-    }
-
-
-def _parts(then: Reading, now: Reading, source: str) -> dict[str, float | None]:
-    return {n: None if v is None else 100 * v for n, v in parts(then, now, source).items()}
-
-
 def _zeros(known: Learned) -> list[str]:
     return [BASE] if known.before is None else [BASE, BEFORE]
-
-
-def _way(
-    known: Learned, read: Mapping[int, Reading], zero: str, now: Reading, source: str | None = None
-) -> Way:
-    """From never learned to right after learning, both matched alike, to now by any source."""
-    by = matched_by(read[known.stage])
-    never = read[0 if zero == BASE or known.before is None else known.before]
-    return Way(never.matched[by], read[known.stage].matched[by], now.matched[source or by])
 
 
 def _when(known: Learned, stage: int) -> str:

@@ -20,13 +20,16 @@ A part below zero says that there the model gained: the reading on the right los
 on the left. All accuracies here are shares between 0 and 1 of test examples.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy import ndarray
 
 from nlora.report.statistics import COVERAGE, SAMPLES, draws
+
+K = TypeVar("K")
 
 PARTS = ("off the list", "bias", "inaccessible", "gone")
 SHORT = 0.05
@@ -109,54 +112,62 @@ class Estimate(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Way:
-    """Right answers to the same examples, matched: by a model that never learned the task, by the
-    one right after it, and by the one now."""
+class Accuracy:
+    """A share of right answers, and what it is in each bootstrap sample of the test examples."""
 
-    never: ndarray
-    then: ndarray
-    now: ndarray
-
-    def means(self, times: ndarray) -> tuple[ndarray, ndarray]:
-        """Of samples in which examples count `times` (samples, examples): what was learned, and
-        what of it is left."""
-        total = times.sum(1)
-        learned = times @ (self.then.astype(float) - self.never) / total
-        left = times @ (self.now.astype(float) - self.never) / total
-        return learned, left
+    value: float
+    samples: ndarray
 
 
-def length(way: Way, name: str, samples: int = SAMPLES) -> Estimate:
+def accuracies(name: str, right: Mapping[K, ndarray], samples: int = SAMPLES) -> dict[K, Accuracy]:
+    """The accuracy of each of a task's right answers (examples,), over the same drawn examples."""
+    if not right:
+        return {}
+    together = np.stack([np.asarray(one, dtype=np.float32) for one in right.values()], axis=1)
+    drawn = draws(f"task {name}", len(together), samples) @ together / len(together)
+    plain = together.mean(0, dtype=np.float64)
+    return {
+        key: Accuracy(float(plain[column]), drawn[:, column].astype(np.float64))
+        for column, key in enumerate(right)
+    }
+
+
+class Way(NamedTuple):
+    """The matched accuracy on a task of a model that never learned it, of the one right after it,
+    and of the one now."""
+
+    never: Accuracy
+    then: Accuracy
+    now: Accuracy
+
+
+def length(way: Way) -> Estimate:
     """How long the way from never learned to right after learning is, with its interval."""
-    learned, _ = way.means(draws(f"task {name}", len(way.then), samples))
-    plain, _ = way.means(np.ones((1, len(way.then))))
-    return Estimate(float(plain[0]), *_interval(learned))
+    return Estimate(
+        way.then.value - way.never.value, *_interval(way.then.samples - way.never.samples)
+    )
 
 
-def kept(ways: dict[str, Way], samples: int = SAMPLES) -> Estimate:
+def kept(ways: Mapping[str, Way]) -> Estimate:
     """How much of the way is left: (now - never) / (then - never), over tasks by their names.
 
     The sums over tasks are divided, so a task counts as much as its way is long. Tasks and, within
     each, test examples are drawn anew, paired over the three models. None where there is no way, or
     none in more than a twentieth of the samples: then nothing was learned that could be kept.
     """
-    if not ways:
-        return Estimate(None)
     names = sorted(ways)
-    drawn = [
-        ways[name].means(draws(f"task {name}", len(ways[name].then), samples)) for name in names
-    ]
-    plain = [ways[name].means(np.ones((1, len(ways[name].then)))) for name in names]
-    learned = sum(float(one[0]) for one, _ in plain)
-    left = sum(float(one[0]) for _, one in plain)
-    tasks = (
-        draws(f"tasks {names}", len(names), samples) if len(names) > 1 else np.ones((samples, 1))
-    )
-    below = (tasks * np.stack([one for one, _ in drawn], axis=1)).sum(1)
-    above = (tasks * np.stack([one for _, one in drawn], axis=1)).sum(1)
+    some = [ways[name] for name in names]
+    learned = sum(way.then.value - way.never.value for way in some)
     if learned <= 0:
         return Estimate(None)
-    there = below > 1e-12
+    left = sum(way.now.value - way.never.value for way in some)
+    samples = len(some[0].never.samples)
+    times = (
+        draws(f"tasks {names}", len(names), samples) if len(names) > 1 else np.ones((samples, 1))
+    )
+    below = (times * np.stack([w.then.samples - w.never.samples for w in some], axis=1)).sum(1)
+    above = (times * np.stack([w.now.samples - w.never.samples for w in some], axis=1)).sum(1)
+    there = below > 1e-9
     if 1 - there.mean() > SHORT:
         return Estimate(left / learned)
     return Estimate(left / learned, *_interval(above[there] / below[there]))
