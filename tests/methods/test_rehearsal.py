@@ -105,6 +105,35 @@ def test_learn_goes_on_without_the_file_of_texts(answered, tmp_path):
     assert stages(tmp_path / "out")[-1].notes["mixed_in"] == dict.fromkeys(TASKS, 4)
 
 
+def test_one_stage_may_rehearse_otherwise_than_its_directory(llama, texts, tmp_path):
+    out = tmp_path / "out"
+    learn(llama, out, "seq-lora", TASKS[:1])
+    plain = runs.config(llama, None, method="seq-lora")
+    asked = {**runs.FAST, **FEW, "neutral": str(texts)}
+    learn_task(out, tiny.task("size", 12), runs.config(llama, None, asked, method="seq-lora"))
+    learn_task(out, tiny.task("shape", 12), plain)
+    learn_task(out, tiny.task("form", 12), runs.config(llama, None, asked, method="seq-lora"))
+    assert "replay" not in ModelDirectory(out).config()["settings"]
+    records = stages(out)
+    assert [r.budget.get("replay") for r in records] == [None, "self", None, "self"]
+    # The answers of a task are those of right after it, or none.
+    assert [r.notes.get("mixed_in") for r in records] == [None, None, None, {"size": 4}]
+    made = row(ModelDirectory(out), None)
+    assert made["configuration"]["budgets"].keys() == {"size", "form"}
+    assert made["configuration"]["budgets"]["size"]["replay"] == "self"
+
+
+def test_a_stage_may_leave_rehearsal_out(answered, llama, tmp_path):
+    shutil.copytree(answered, tmp_path / "out")
+    asked = runs.config(llama, None, {**runs.FAST, "replay": "none"}, method="seq-lora")
+    learn_task(tmp_path / "out", tiny.task("form", 12), asked)
+    last = stages(tmp_path / "out")[-1]
+    assert "mixed_in" not in last.notes
+    assert last.budget["replay"] == "none"
+    learn_task(tmp_path / "out", tiny.task("taste", 12))  # as the directory says
+    assert stages(tmp_path / "out")[-1].notes["mixed_in"] == dict.fromkeys(TASKS, 4)
+
+
 @pytest.mark.parametrize("shape", ["llama", "t5"])
 def test_the_base_model_writes_the_texts_where_there_is_no_file(shape, request, tmp_path):
     model = request.getfixturevalue(shape)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from nlora.errors import NloraError
 from nlora.methods.base import ONE_PER_STAGE
-from nlora.plan.config import RunConfig, with_todays_names
+from nlora.methods.settings import FREE
+from nlora.plan.config import LATER, RunConfig, with_todays_names
 from nlora.plan.resolve import Choice, Plan, choose
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 LIMITS = ("max_train", "max_eval")
 """How many rows of a task are used. A later stage uses all, unless it is told otherwise."""
 
-_ALSO = ("batch_size", "accumulation")
+_ALSO = ("batch_size", "accumulation", *FREE)
 """Settings without a list of values that may differ by stage all the same."""
 
 
@@ -66,7 +67,7 @@ def at_stage(plan: Plan, index: int) -> tuple[Plan, list[str]]:
     settings, said = plan.settings(), []
     values: dict[str, Any] = {}
     for name in own_settings(plan):
-        if isinstance(given := settings[name], list):
+        if isinstance(given := settings.get(name), list):
             values[name] = value_at(given, index)
             if index > len(given):
                 said.append(
@@ -83,8 +84,10 @@ def at_stage(plan: Plan, index: int) -> tuple[Plan, list[str]]:
 
 def budget(plan: Plan, stage: "Stage") -> dict[str, Any]:
     """What a stage is trained with, for its record: limits, own settings, and rows used of all."""
-    settings = plan.settings()
-    values = {name: settings[name] for name in own_settings(plan)}
+    settings, asked = plan.settings(), plan.config.settings
+    # Of settings that leave no trace, those that were asked for: the directory may have others.
+    settings |= {name: asked[name] for name in LATER.keys() & asked.keys() - settings.keys()}
+    values = {name: settings[name] for name in own_settings(plan) if name in settings}
     return {
         **{name: getattr(plan.config, name) for name in LIMITS},
         **{name: value_at(value, stage.index) for name, value in values.items()},
@@ -108,7 +111,7 @@ def check_same(plan: Plan, then: Mapping[str, Any], stored: Mapping[str, Any], t
 
     A limit that is not told, and a setting that is the directory's (`stored`), asks for nothing.
     """
-    settings = plan.settings()
+    settings, stored = {**LATER, **plan.settings()}, {**LATER, **stored}
     asked = {name: getattr(plan.config, name) for name in LIMITS}
     pairs = [(k, then.get(k), v) for k, v in asked.items() if v is not None]
     pairs += [

@@ -12,7 +12,7 @@ from nlora.errors import NloraError
 from nlora.machine import machine
 from nlora.methods.registry import method
 from nlora.plan.budgets import value_at
-from nlora.plan.config import with_todays_names
+from nlora.plan.config import LATER, with_todays_names
 from nlora.report.ledger import pack, rounded
 from nlora.store.directory import ModelDirectory, StageRecord
 from nlora.store.records import AnswerRow, StepRow, taken_out
@@ -88,7 +88,7 @@ def _own_budgets(
     document: dict[str, Any], records: Mapping[str, StageRecord]
 ) -> dict[str, dict[str, Any]]:
     """By stage, what it was trained with that is not what `model.json` says; most runs: nothing."""
-    known = {**document, **with_todays_names(document["settings"])}
+    known = {**LATER, **document, **with_todays_names(document["settings"])}
     found = {}
     for title, record in records.items():
         there = {name: v for name, v in record.budget.items() if name != "rows" and name in known}

@@ -55,13 +55,14 @@ def written(ctx: Context, count: int) -> list[str]:
     tokenizer = ctx.encoder.tokenizer
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     found: dict[str, None] = {}
+    rows = min(TOGETHER, count)
     title = f"{ctx.stage.index} {ctx.stage.name}: neutral texts"
     with shown(ctx.progress, title, count), ctx.after(0), torch.random.fork_rng():
         torch.manual_seed(ctx.stage.seed)
-        for _ in range(-(-ROUNDS * count // TOGETHER)):
+        for _ in range(-(-ROUNDS * count // rows)):
             before = len(found)
             texts = ctx.generate(
-                [[start]] * TOGETHER,
+                [[start]] * rows,
                 max_new_tokens=TOKENS,
                 do_sample=True,
                 num_beams=1,
