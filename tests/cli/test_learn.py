@@ -271,6 +271,7 @@ def test_a_file_is_more_of_a_task_that_was_learned(nlora, refused, new, tmp_path
     assert done.exit_code == 0, done.stderr
     assert json.loads(done.stdout)["stages"] == ["colour", "colour (2)"]
     assert "'colour' has a new label: new" in done.stderr
+    assert "--labels auto" not in done.stderr  # it has labels
     line = refused("learn", out, "--task", tmp_path / "colour.yaml", "--name", "hue")
     assert "has a name of its own" in line
 

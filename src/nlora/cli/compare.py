@@ -39,8 +39,8 @@ def compare(
     neutral: Annotated[
         Path | None,
         typer.Option(
-            help="With --replay self or --explain: a file of texts that have nothing to do with any "
-            "task; else the base model writes some by itself."
+            help="With --replay self or --explain: a file of texts that have nothing to do with "
+            "any task; else the base model writes some by itself."
         ),
     ] = None,
     overrides: Annotated[

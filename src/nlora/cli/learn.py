@@ -138,7 +138,9 @@ def learn(
     if unsaid:
         shown.message(WHY)
     answers = label_counts(data_of_task.train, data_of_task.task.labels)
-    if answers and data_of_task.task.labels is None and is_rows(task):
+    records = ModelDirectory(model_dir).stages() if exists else []
+    known = data_of_task.name in [t["name"] for record in records for t in record.tasks]
+    if answers and data_of_task.task.labels is None and is_rows(task) and not known:
         shown.message(f"answers are free text; --labels auto makes the {len(answers)} in it labels")
     if dry_run:
         _dry_run(model_dir, data_of_task, new, json, shown)
