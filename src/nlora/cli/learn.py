@@ -68,6 +68,7 @@ def learn(
     from nlora.plan.resolve import choose
     from nlora.store.directory import ModelDirectory
 
+    commits_in(model_dir)
     faults = Faults()
     new, inherited = None, False
     flags = {
@@ -106,7 +107,6 @@ def learn(
     if dry_run:
         _dry_run(model_dir, data_of_task, new, json)
         return
-    commits_in(model_dir)
     results = learn_task(model_dir, data_of_task, new, watch)
     if json:
         print_json(results)
