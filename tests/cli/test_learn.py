@@ -130,6 +130,10 @@ def test_afterwards_the_original_run_is_refused(nlora, refused, llama, benchmark
     [
         (["mail,shop"], "takes one task"),
         (["maill"], "unknown task 'maill'; did you mean 'mail'? (a file of rows is named with its"),
+        (
+            ["reviews.cvs", "--labels", "auto"],
+            "unknown task 'reviews.cvs'; did you mean 'reviews.csv'",
+        ),
         (["tickets", "--labels", "auto"], "unknown task 'tickets'; `nlora streams` lists"),
         (["missing.yaml"], "no such file"),
         (["mail", "--test", "missing.jsonl"], "has tests of its own"),
@@ -139,7 +143,11 @@ def test_afterwards_the_original_run_is_refused(nlora, refused, llama, benchmark
     ],
     ids=str,
 )
-def test_a_bad_task_is_one_line_and_begins_nothing(refused, new, benchmark, tmp_path, task, said):
+def test_a_bad_task_is_one_line_and_begins_nothing(
+    refused, new, benchmark, tmp_path, monkeypatch, task, said
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "reviews.csv").write_text("text,label\na,b\n")
     line = refused("learn", *new, "--data", benchmark, "--task", *task)
     assert said in line
     assert not (tmp_path / "out").exists()

@@ -39,11 +39,17 @@ from nlora.cli import (
     verify,
 )
 from nlora.cli.console import err, prepare
-from nlora.cli.standing import forget, what_stands
+from nlora.cli.standing import forget, nothing_stands
 from nlora.errors import of_disk
 
+NOTHING = "; nothing is committed yet, the same command begins anew"
 DEBUG = "NLORA_DEBUG"
 """The environment variable with which an error in a user's own file has its traceback."""
+
+GOES_ON = {"run", "learn", "compare", "demo", "paper"}
+"""Commands that commit stages, and go on after the last one."""
+KEEPS = "; what was measured is kept, the same command goes on after it"
+STANDS = "; committed stages stand, the same command goes on after the last one"
 
 
 class FriendlyGroup(TyperGroup):
@@ -70,11 +76,11 @@ class FriendlyGroup(TyperGroup):
             _fail(str(error))
             ctx.exit(2)
         except KeyboardInterrupt:
-            _fail(f"stopped{what_stands()}")
+            _fail(f"stopped{_what_stands(ctx)}")
             ctx.exit(130)
         except Exception as error:
             if isinstance(error, OSError) and (disk := of_disk(error)) is not None:
-                _fail(disk + what_stands())
+                _fail(disk + _what_stands(ctx))
                 ctx.exit(2)
             if (said := in_own_file(error)) is None:
                 raise
@@ -107,6 +113,13 @@ def in_own_file(error: BaseException) -> str | None:
     ][-1]
     what = " ".join(f"{type(error).__name__}: {error}".split())
     return f"{summary.filename}, line {summary.lineno}, in {summary.name}: {what} ({summary.line})"
+
+
+def _what_stands(ctx: Any) -> str:
+    if ctx.invoked_subcommand == "explain":
+        return KEEPS
+    stands = NOTHING if nothing_stands() else STANDS
+    return stands if ctx.invoked_subcommand in GOES_ON else ""
 
 
 def _fail(message: str) -> None:

@@ -7,7 +7,6 @@ import typer
 
 from nlora.cli import options as o
 from nlora.cli.console import out, print_json, progress, show
-from nlora.cli.standing import keeps_measured
 
 if TYPE_CHECKING:
     from nlora.report.table import Cell, Table
@@ -89,8 +88,6 @@ def explain(
         **given,
     ).checked()
     from nlora.explain.explain import explain as run  # slow, and not for what is refused
-
-    keeps_measured()
 
     found = run(model_dir, options, progress(), stream, data)
     made = tables(found)

@@ -97,6 +97,7 @@ def learn(
     from nlora.plan.resolve import choose
     from nlora.store.directory import ModelDirectory
 
+    commits_in(model_dir)
     faults = Faults()
     new, inherited, unsaid = None, False, False
     flags = {
@@ -145,7 +146,6 @@ def learn(
     if dry_run:
         _dry_run(model_dir, data_of_task, new, json, shown)
         return
-    commits_in(model_dir)
     tested = [known for known in watched if known is not None]
     try:
         results = learn_task(model_dir, data_of_task, new, shown, tested, guard)

@@ -106,8 +106,7 @@ def paper(
         err.print(told, markup=False, highlight=False)
         if dry_run:
             return
-        for artefact in wanted:
-            commits_in(ledger_of(artefact, out_dir).parent)
+        commits_in(*(ledger_of(artefact, out_dir).parent for artefact in wanted))
         failed = run(wanted, scale, out_dir, workers, progress())
     written: dict[str, list[str]] = {}
     for artefact in wanted:

@@ -48,6 +48,7 @@ def run(
     """
     from nlora.plan.config import parse_config
 
+    commits_in(out_dir)
     values = o.configuration(
         recipe,
         config,
@@ -72,7 +73,6 @@ def run(
         return
     if out_dir is None:
         raise NloraError("where to? give --out DIR")
-    commits_in(out_dir)
     from nlora.continual.learning import run as run_stream
 
     results = run_stream(parsed, out_dir, progress())

@@ -1,39 +1,28 @@
-"""What a command that commits stages leaves behind when it is stopped."""
+"""Whether a command that commits stages has anything to go on after, when it is stopped."""
 
 from pathlib import Path
-
-STANDS = "; committed stages stand, the same command goes on after the last one"
-KEPT = "; what was measured is kept, the same command goes on after it"
-NOTHING = "; nothing is committed yet, the same command begins anew"
 
 _STAGES = ("stages/[0-9]*", "*/stages/[0-9]*", "*/*/*/stages/[0-9]*", "ledger.jsonl")
 """Stages of a model directory, of those below a demo's and a comparison's folder, and its rows."""
 
-_places: list[Path] = []
-_measures: list[bool] = []
+_places: list[Path] | None = None
 
 
-def commits_in(place: Path) -> None:
-    """Say that the command which runs commits stages in a folder."""
-    _places.append(place)
-
-
-def keeps_measured() -> None:
-    """Say that the command which runs keeps what it measures, and commits nothing."""
-    _measures.append(True)
+def commits_in(*places: Path | None) -> None:
+    """Say where the command that runs commits stages."""
+    global _places
+    _places = [place for place in places if place is not None]
 
 
 def forget() -> None:
-    """Begin a command, which commits nothing until it says so."""
-    _places.clear()
-    _measures.clear()
+    """Begin a command, of which nobody knows where it commits anything."""
+    global _places
+    _places = None
 
 
-def what_stands() -> str:
-    """What to add to the word that a command was stopped."""
-    if not _places:
-        return KEPT if _measures else ""
-    return STANDS if any(_found(place) for place in _places) else NOTHING
+def nothing_stands() -> bool:
+    """Whether it is known that nothing is committed."""
+    return _places is not None and not any(_found(place) for place in _places)
 
 
 def _found(place: Path) -> bool:

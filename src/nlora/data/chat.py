@@ -19,7 +19,7 @@ _NAMES = {"system": "", "user": "User: ", "assistant": "Assistant: ", "tool": "T
 _NEXT = "Assistant:"
 _ASKS = {"role": "user", "content": "?"}
 _MARK = "an answer"
-_ANSWERED = [_ASKS, {"role": "assistant", "content": _MARK}]
+_ANSWERS = {"role": "assistant", "content": _MARK}
 
 
 class ChatForm:
@@ -110,7 +110,7 @@ class ChatForm:
         try:
             asked = self.prompt([_ASKS])
             closed = self.tokenizer.apply_chat_template([_ASKS], tokenize=False)
-            whole = self.tokenizer.apply_chat_template(_ANSWERED, tokenize=False)
+            whole = self.tokenizer.apply_chat_template([_ASKS, _ANSWERS], tokenize=False)
         except Exception:  # it wants something else; `prompt` says what
             return None
         before = whole.partition(_MARK)[0]
@@ -121,7 +121,7 @@ class ChatForm:
     def _takes_two(self) -> bool:
         """Whether the template writes two answers in a row, and both."""
         second = "one more"
-        turns = [*_ANSWERED, {"role": "assistant", "content": second}, _ASKS]
+        turns = [_ASKS, _ANSWERS, {**_ANSWERS, "content": second}, _ASKS]
         try:
             found = self.tokenizer.apply_chat_template(turns, tokenize=False)
         except Exception:  # whatever it says
@@ -135,7 +135,7 @@ class ChatForm:
             return "", ""
         try:
             before = self.prompt([_ASKS])
-            whole = self.tokenizer.apply_chat_template(_ANSWERED, tokenize=False)
+            whole = self.tokenizer.apply_chat_template([_ASKS, _ANSWERS], tokenize=False)
         except Exception:  # it wants something else; `prompt` says what
             return "", ""
         begin, _, rest = whole.partition(_MARK)

@@ -7,6 +7,7 @@ from pathlib import Path
 from nlora.data import published
 from nlora.data.benchmark import DATASETS, canonical, find_datasets, load_task
 from nlora.data.files import read_stream
+from nlora.data.formats import is_rows
 from nlora.data.task import TaskData
 from nlora.errors import NloraError, unknown
 
@@ -43,12 +44,16 @@ def stream_names() -> list[str]:
 def check_task(name: str, data: Path | None) -> None:
     """Raise NloraError, with what a task may be, for a name that is none of a data set or stream.
 
-    Data sets are those that have a name, and those of the folder `data`.
+    Data sets are those that have a name, and those of the folder `data`; near names are those of
+    files beside, too.
     """
     found = KNOWN if data is None else KNOWN | find_datasets(data)
     if "," in name or name.strip().lower() in stream_names() or canonical(name) in found:
         return
-    near = unknown("task", name, found, "`nlora streams` lists the data sets that have a name")
+    path = Path(os.path.expanduser(name))
+    beside = [str(file) for file in path.parent.glob("*") if is_rows(str(file))]
+    listed = "`nlora streams` lists the data sets that have a name"
+    near = unknown("task", name, [*found, *beside], listed)
     raise NloraError(
         f"{near} (a file of rows is named with its ending, as in reviews.csv, .jsonl or .parquet; "
         "a task of your own by a YAML file, as in task.yaml)"
