@@ -39,6 +39,7 @@ def compare(grid: Grid, out: Path, workers: int = 1, progress: Progress | None =
         raise NloraError(f"there must be at least 0 trials, not {grid.tune}")
     if grid.tune and tune.SEED in grid.seeds:
         raise NloraError(f"seed {tune.SEED} is the one that tuning uses; choose another")
+    output.check_place(out)
     comparison = _Comparison(grid, out, workers, progress or NoProgress())
     comparison.check()
     with output.claimed(out, grid):
