@@ -1,6 +1,6 @@
 """The crash matrix: each point of what writes files, with each fault.
 
-    python -m benchmarks.crashes [--out docs/results/crashes.md] [--points 40]
+    python -m benchmarks.crashes [--out docs/results/crashes.md] [--points 16]
 
 A point is a write, sync, rename, lock, removal or creation. Of a command that has more than
 `--points` of them, so many are tried, spread over all. Linux only, from a checkout.
@@ -39,7 +39,7 @@ def main() -> None:
     """Measure, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("docs/results/crashes.md"))
-    parser.add_argument("--points", type=int, default=40)
+    parser.add_argument("--points", type=int, default=16)
     parser.add_argument("--only", choices=("operations", "commands"))
     options = parser.parse_args()
     if options.only != "commands":

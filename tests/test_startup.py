@@ -75,6 +75,7 @@ def test_what_is_refused_is_refused_before_a_library_of_models_is_imported(tmp_p
     texts = tmp_path / "texts.txt"
     texts.write_text("a red apple\n", encoding="utf-8")
     on_demo = ("--model", "tiny-t5", "--stream", "demo", "--out", tmp_path / "out")
+    again = ("--config", trained / "model.json", "--out", trained)
     refused = {
         ("run", "--strem", "demo"): "--strem",
         ("run", "--method", "n-lor", *on_demo): "'n-lor'",
@@ -87,6 +88,13 @@ def test_what_is_refused_is_refused_before_a_library_of_models_is_imported(tmp_p
         ("predict", tmp_path / "none", texts): "holds no model",
         ("predict", trained, texts, "--task", "nosuch"): "'nosuch'",
         ("export", tmp_path / "none", tmp_path / "out"): "holds no model",
+        ("export", trained, texts): "is there already",
+        ("run", *again, "--seed", "7"): "different configuration (seed 0, not 7)",
+        ("compare", "--methods", "n-lora", *on_demo[:-1], trained): "not a comparison's folder",
+        ("table", trained): "is a model directory and no ledger",
+        ("study", "row", tmp_path / "none"): "none/model.json does not exist",
+        ("study", "rescale", tmp_path / "none", "--out", tmp_path / "l"): "does not exist",
+        ("learn", trained, "--task", tmp_path / "none.yaml"): "none.yaml",
         ("analyze", tmp_path / "none"): "none",
         ("explain", tmp_path / "none"): "holds no model",
         ("explain", trained, "--kinds", "trian"): "'trian'",

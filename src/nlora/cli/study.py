@@ -54,6 +54,9 @@ def rescale(
 
     Nothing is trained. A row per scale is added to the ledger, where `nlora table` finds it.
     """
+    from nlora.store.directory import ModelDirectory
+
+    ModelDirectory(run).config()  # before PyTorch is imported
     from nlora.study.rescaling import rescale as rows
 
     for found in rows(run, _numbers(scales), beside, ledger):

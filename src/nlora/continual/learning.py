@@ -46,8 +46,9 @@ def run(
     `stream` gives the tasks themselves instead of the name in `config`. Raises NloraError if `out`
     holds another configuration or something else.
     """
-    ModelDirectory(out).exists()  # before anything is downloaded
-    return run_plan(resolve(config, stream), out, progress)
+    directory = ModelDirectory(out)
+    known = directory.precision() if directory.exists() else None  # before anything is downloaded
+    return run_plan(resolve(config, stream, precision=known), out, progress)
 
 
 def run_plan(plan: Plan, out: Path, progress: Progress | None = None) -> dict[str, Any]:

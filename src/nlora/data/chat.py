@@ -63,7 +63,7 @@ class ChatForm:
         if self._takes == "":
 
             def render() -> None:
-                for given in (turns, _ANSWERED):
+                for given in (turns, [_ASKS, _ANSWERS]):
                     said = [{"role": t["role"], "content": t["content"]} for t in given]
                     self.tokenizer.apply_chat_template(said, tokenize=False)
 

@@ -165,13 +165,15 @@ def resolve(
     stream: Sequence[TaskData] | None = None,
     base: Base | None = None,
     whole: bool = True,
+    precision: str | None = None,
 ) -> Plan:
     """The plan of a configuration: its method, settings, data and base model, each found once.
 
     `stream` stands in for the one that the configuration names, and `base` for the model that was
     found already, where a grid has the same one in every cell. With `whole` the stream is all that
-    will be learned, and settings that list values must list one per stage. Raises NloraError for
-    all that is wrong, before anything is downloaded where that is possible.
+    will be learned, and settings that list values must list one per stage. `precision` is that of
+    a directory that goes on, where the settings leave it open. Raises NloraError for all that is
+    wrong, before anything is downloaded where that is possible.
     """
     faults = Faults()
     choice = faults.attempt(lambda: choose(config))  # should not wait for a download
@@ -202,8 +204,8 @@ def resolve(
     base = base or find(config.model)
     run = _run_settings(config, method, base.recommended)
     if run.precision == "auto":
-        faster = "bf16" if bf16_is_faster() else "fp32"
-        run = run.model_copy(update={"precision": faster})
+        chosen = precision or ("bf16" if bf16_is_faster() else "fp32")
+        run = run.model_copy(update={"precision": chosen})
     tasks = tuple(sampled(data, config) for data in stream)
     return Plan(choice.entry, method, run, config, base, tasks)
 

@@ -49,6 +49,7 @@ def compare(
         raise NloraError(f"there must be at least 0 trials, not {grid.tune}")
     if grid.tune and tune.SEED in grid.seeds:
         raise NloraError(f"seed {tune.SEED} is the one that tuning uses; choose another")
+    output.check_place(out)
     comparison = _Comparison(grid, out, workers, progress or NoProgress(), explain)
     comparison.check()
     with output.claimed(out, grid):

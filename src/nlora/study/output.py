@@ -72,6 +72,11 @@ def claimed(out: Path, grid: Grid) -> Iterator[None]:
         raise NloraError(f"{out} is in use by another process") from error
 
 
+def check_place(out: Path) -> None:
+    """Raise NloraError if the folder holds something else than a comparison."""
+    _read(out)
+
+
 def _described(grid: Grid) -> dict[str, Any]:
     model = grid.base
     common = {k: v for k, v in grid.settings.items() if not isinstance(v, dict)}
