@@ -6,6 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 from nlora.continual.agreement import stored_plan
@@ -16,7 +18,7 @@ from nlora.errors import NloraError
 from nlora.store.directory import ModelDirectory
 from nlora.store.locks import held
 from tests import tiny
-from tests.runs import LEARNING, config, tree, write_stream
+from tests.runs import LEARNING, Listener, config, tree, write_stream
 
 MERGEABLE = [
     ("inc-lora", {}),
@@ -80,12 +82,86 @@ def test_an_encoder_decoder_is_one_again(shape, target_modules, tmp_path):
     torch.testing.assert_close(logits(found, ids), logits(trained, ids), rtol=1e-4, atol=1e-4)
 
 
-def test_weights_may_be_written_in_16_bits(llama, tmp_path):
-    run(config(llama, write_stream(tmp_path, "colour")), tmp_path / "m")
+def by_hand(base, source, written):
+    """‖(W′ − W) − ΔW‖ / ‖ΔW‖ in per cent of each adapted matrix, and of all together."""
+    before = load_file(base / "model.safetensors")
+    after = load_file(written / "model.safetensors")
+    lost, size = {}, {}
+    told = json.loads((source / "stages/001-colour/update/adapter_config.json").read_text())
+    scaling = told["lora_alpha"] / told["r"]
+    updates = [
+        load_file(path) for path in sorted(source.glob("stages/*/update/*model.safetensors"))
+    ]
+    for key in updates[0]:
+        if ".lora_A." not in key:
+            continue
+        name = key.removeprefix("base_model.model.").replace(".lora_A", "")
+        delta = sum(u[key.replace("_A.", "_B.")].double() @ u[key].double() for u in updates)
+        delta *= scaling
+        difference = after[name].double() - before[name].double()
+        lost[name], size[name] = (difference - delta).square().sum(), delta.square().sum()
+    each = {name: 100 * float((lost[name] / size[name]).sqrt()) for name in lost}
+    return each, 100 * float((sum(lost.values()) / sum(size.values())).sqrt())
+
+
+def test_what_rounding_loses_is_measured_and_too_much_is_refused(finished, llama, tmp_path):
+    source = finished("inc-lora").out
+    exact = export(source, tmp_path / "plain")
+    each, every = by_hand(llama, source, tmp_path / "plain")
+    assert exact["dtype"] == "float32"  # as the base is published
+    assert exact["lost_per_cent"] == pytest.approx(every, rel=1e-3)
+    assert every < 0.1
+    with pytest.raises(NloraError, match=r"% of the updates would be lost in bfloat16 .*float32"):
+        export(source, tmp_path / "bf16", "bfloat16", most_lost=0.1)
+    assert not (tmp_path / "bf16").exists()
     for dtype in ("bfloat16", "float16"):
-        export(tmp_path / "m", tmp_path / dtype, dtype=dtype)
+        rounded = export(source, tmp_path / dtype, dtype, most_lost=100)
+        each, every = by_hand(llama, source, tmp_path / dtype)
+        assert rounded["by_matrix"] == pytest.approx(each, rel=1e-3)
+        assert rounded["lost_per_cent"] == pytest.approx(every, rel=1e-3)
+        assert rounded["held_out"]["divergence"] > exact["held_out"]["divergence"]
         found = AutoModelForCausalLM.from_pretrained(tmp_path / dtype)
         assert {p.dtype for p in found.parameters()} == {getattr(torch, dtype)}
+        assert json.loads((tmp_path / dtype / "export.json").read_text()) == rounded
+
+
+def test_a_base_is_written_as_it_is_published(llama, tmp_path):
+    base = tmp_path / "base"
+    AutoModelForCausalLM.from_pretrained(llama, dtype=torch.bfloat16).save_pretrained(base)
+    AutoTokenizer.from_pretrained(llama).save_pretrained(base)
+    run(config(base, write_stream(tmp_path, "colour"), LEARNING), tmp_path / "m")
+    assert export(tmp_path / "m", tmp_path / "plain", most_lost=100)["dtype"] == "bfloat16"
+    found = AutoModelForCausalLM.from_pretrained(tmp_path / "plain")
+    assert {p.dtype for p in found.parameters()} == {torch.bfloat16}
+
+
+def test_a_base_that_training_rounded_is_not_called_exact(llama, tmp_path):
+    settings = {**LEARNING, "epochs": 1, "precision": "bf16"}
+    run(config(llama, write_stream(tmp_path, "colour"), settings), tmp_path / "m")
+    listener = Listener()
+    report = export(tmp_path / "m", tmp_path / "plain", progress=listener)
+    assert "published in float32" in report["notes"]["base"]
+    assert report["notes"]["base"] in listener.messages
+
+
+def test_an_adapter_of_anybody_is_merged(llama, t5, tmp_path):
+    made = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(llama),
+        LoraConfig(r=4, lora_alpha=6, target_modules=["q_proj", "down_proj"], use_rslora=True),
+    )
+    for name, weight in made.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(weight, std=0.1)
+    made.save_pretrained(tmp_path / "adapter")
+    report = export(tmp_path / "adapter", tmp_path / "plain")
+    assert report["lost_per_cent"] < 0.1
+    found = AutoModelForCausalLM.from_pretrained(tmp_path / "plain")
+    ids = [torch.tensor([5, 6, 7])]
+    torch.testing.assert_close(logits(found, ids), logits(made, ids), rtol=1e-4, atol=1e-4)
+    with pytest.raises(NloraError, match="cannot put LoRA adapters into this model"):
+        export(tmp_path / "adapter", tmp_path / "other", model=str(t5))
+    with pytest.raises(NloraError, match="--model is for an adapter"):
+        export(tmp_path, tmp_path / "other", model=str(t5))
 
 
 def test_what_is_not_one_model_is_refused_and_nothing_is_overwritten(llama, tmp_path):

@@ -11,7 +11,7 @@ as one PEFT adapter of rank 2r, [A; A₀] and [B, −B₀].
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -305,17 +305,22 @@ class Lora(Stacked[Factors]):
             return merged + self.origin[name].delta()
         return concatenate([merged, self.origin[name]])
 
-    def merged(self) -> Any:
-        """The plain model: the newest update is folded into the weights like those before it."""
-        self.past.append(self.copy())
-        updates = self.past[-1:] if self.consolidation.alone else self.past
+    def change(self) -> Callable[[str], Factors | Tensor]:
+        """What all updates together add to each matrix, by its name."""
+        past = [*self.past, self.copy()]
+        updates = past[-1:] if self.consolidation.alone else past
         if SCALES in self.extra:
             scales = self.extra[SCALES]
             updates = _times(updates, torch.cat([scales, torch.ones_like(scales[:1])]))
+        return lambda name: self._merge(updates, name)
+
+    def merged(self) -> Any:
+        """The plain model: the newest update is folded into the weights like those before it."""
+        change = self.change()
         self._active.clear()
         self._scaled.clear()
         self.model.float()
-        Folded(self.layers).put(lambda name: self._merge(updates, name))
+        Folded(self.layers).put(change)
         return ties_told(self.model.unload())
 
     def notes(self) -> dict[str, Any]:

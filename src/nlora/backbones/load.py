@@ -63,11 +63,7 @@ def load(
     )
 
     transformers.utils.logging.disable_progress_bar()
-    where: dict[str, Any] = {}
-    if not Path(base.target).is_dir():
-        where["revision"] = base.revision
-        if not hub_reachable(base.target, "config.json"):
-            where["local_files_only"] = True
+    where = _where(base)
     try:
         config = AutoConfig.from_pretrained(base.target, **where)
         _answers_in_order(config)
@@ -116,6 +112,28 @@ def load(
         recommended=base.recommended,
         quantized=told if quantization == "none" else quantization,
     )
+
+
+def own_dtype(base: Base) -> torch.dtype:
+    """In which numbers the base model is published, as its configuration says; else fp32.
+
+    Raises NloraError where it has no configuration that can be read.
+    """
+    from transformers import AutoConfig
+
+    try:
+        told = AutoConfig.from_pretrained(base.target, **_where(base)).dtype
+    except Exception as error:
+        raise NloraError(f"model '{base.name}' could not be loaded: {_reason(error)}") from error
+    return told if isinstance(told, torch.dtype) else torch.float32
+
+
+def _where(base: Base) -> dict[str, Any]:
+    """The arguments of `from_pretrained` beside the place."""
+    if Path(base.target).is_dir():
+        return {}
+    reachable = hub_reachable(base.target, "config.json")
+    return {"revision": base.revision} | ({} if reachable else {"local_files_only": True})
 
 
 def _reason(error: Exception) -> str:

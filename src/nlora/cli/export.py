@@ -9,14 +9,17 @@ from nlora.cli.console import progress
 
 
 def export(
-    model_dir: Annotated[Path, typer.Argument(help="The model directory.")],
+    source: Annotated[
+        Path, typer.Argument(help="The model directory, or the folder of a LoRA adapter (PEFT).")
+    ],
     out: Annotated[Path, typer.Argument(help="A new folder for the model.")],
     dtype: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="Of the weights: float32, bfloat16 or float16. 16 bits may lose small updates."
+            help="Of the weights: float32, bfloat16 or float16.  [default: as the base model is "
+            "published]"
         ),
-    ] = "float32",
+    ] = None,
     how: Annotated[
         str,
         typer.Option(
@@ -25,12 +28,21 @@ def export(
             "makes the model answer as it did right after each (docs/explain.md).",
         ),
     ] = "likely",
+    max_lost: Annotated[
+        float,
+        typer.Option(min=0, help="Per cent of the updates that rounding to 16 bits may lose."),
+    ] = 1.0,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Of an adapter: its base model.  [default: the one that it names]"),
+    ] = None,
 ) -> None:
     """Write one plain Transformers model with all updates in its weights.
 
-    For methods that `nlora methods` calls mergeable. `prompts.json` beside it tells how to ask.
+    For methods that `nlora methods` calls mergeable. How much of the updates rounding loses is
+    measured, and too much is refused (export.json has it). `prompts.json` tells how to ask.
     """
     from nlora.continual.export import export as write
     from nlora.explain.answers import offsets_by
 
-    write(model_dir, out, dtype, progress(), offsets_by(how))
+    write(source, out, dtype, progress(), model, max_lost, offsets_by(how))

@@ -1,87 +1,156 @@
-"""A trained model as a plain Transformers model, for any program."""
+"""A trained model, or an adapter on its base, as a plain Transformers model, for any program."""
+
+from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nlora.adapters.given import given
+from nlora.adapters.peft_config import CONFIG
+from nlora.backbones.catalog import Base, find
 from nlora.continual.agreement import stored_plan
 from nlora.continual.learning import spoken
 from nlora.errors import NloraError, unknown
-from nlora.plan.resolve import Plan
 from nlora.progress import Progress
 from nlora.store.atomic import check_place, draft_text, indented, new_folder
 from nlora.store.directory import ModelDirectory
 from nlora.store.locks import held
 
 if TYPE_CHECKING:
-    from nlora.continual.model import ContinualModel
+    from nlora.continual.merged import Merged
 
 DTYPES = ("float32", "bfloat16", "float16")
 
 PROMPTS = "prompts.json"
+REPORT = "export.json"
+MOST_LOST = 1.0
+"""Per cent of the updates that may be lost by rounding, by default."""
 
-Describe = Callable[["ContinualModel"], Mapping[str, Any]]
-"""JSON values of a model, by the names of their files."""
+Describe = Callable[[Any], Mapping[str, Any]]
+"""JSON values of a `ContinualModel`, by the names of their files."""
 
 
 def export(
-    model_dir: Path,
+    source: Path,
     out: Path,
-    dtype: str = "float32",
+    dtype: str | None = None,
     progress: Progress | None = None,
+    model: str | None = None,
+    most_lost: float = MOST_LOST,
     describe: Describe | None = None,
-) -> None:
-    """Write the model of `model_dir`, all updates in its weights, to the new folder `out`.
+) -> dict[str, Any]:
+    """Write the model of a directory, or the base `model` with a PEFT adapter, to the folder `out`.
 
-    `from_pretrained` reads it. Beside weights and tokenizer lies `prompts.json`: of each task the
-    prompt, with {text} where its text goes. The updates are merged in fp32; a `dtype` of 16 bits
-    rounds afterwards, which may lose small ones. `describe` says what else lies beside them, by the
-    file's name. Raises NloraError if the answers are not those of
-    one model, and if `out` is there already.
+    `from_pretrained` reads it. `dtype` is by default the one that the base is published in. Updates
+    are merged in fp32 and rounded once; how much of them is lost by that is measured, and more than
+    `most_lost` per cent is refused. What was measured is returned, and in `export.json`;
+    `prompts.json` has each task's prompt, with {text} where its text goes. `describe` says what
+    else lies beside a directory's model. Raises NloraError also if the answers are not those of one
+    model, and if `out` is there already.
     """
-    if dtype not in DTYPES:
+    if dtype is not None and dtype not in DTYPES:
         raise unknown("dtype", dtype, DTYPES)
-    directory = ModelDirectory(model_dir)
+    progress = spoken(progress)
+    if (source / CONFIG).is_file():
+        base, merge = _adapter(source, model)
+        instead = "the adapter itself"
+    elif model is not None:
+        raise NloraError("--model is for an adapter; a model directory knows its base model")
+    else:
+        base, merge = _directory(source, progress, describe)
+        instead = f"the adapters in {source}/stages"
+    with held(out):
+        if out.exists() or out.is_symlink():
+            raise NloraError(f"{out} is there already; choose a new folder")
+        return _write(base, merge, out, dtype, most_lost, instead, progress)
+
+
+def _directory(
+    source: Path, progress: Progress, describe: Describe | None
+) -> tuple[Base, Callable[[], Merged]]:
+    """The base of a directory's model, and what merges it."""
+    directory = ModelDirectory(source)
     plan = stored_plan(directory)
     if not plan.method.mergeable:
         raise NloraError(
             f"{plan.config.method} does not make one model that can be saved by itself: `nlora "
             "methods` tells which methods are mergeable"
         )
-    with held(out):
-        if out.exists() or out.is_symlink():
-            raise NloraError(f"{out} is there already; choose a new folder")
-        _write(plan, directory, out, dtype, spoken(progress), describe)
+
+    def merge() -> Merged:
+        from nlora.continual.merged import of_directory
+
+        return of_directory(plan, directory, progress, describe)
+
+    return plan.base, merge
+
+
+def _adapter(source: Path, model: str | None) -> tuple[Base, Callable[[], Merged]]:
+    """The base of a PEFT adapter, and what merges it."""
+    found = given(str(source))
+    named = model or found.base
+    if named is None:
+        raise NloraError(f"{source} does not say what its base model is; give --model")
+
+    def merge() -> Merged:
+        from nlora.continual.merged import of_adapter
+
+        return of_adapter(base, found)
+
+    base = find(named)
+    return base, merge
 
 
 def _write(
-    plan: Plan,
-    directory: ModelDirectory,
+    base: Base,
+    merge: Callable[[], Merged],
     out: Path,
-    dtype: str,
+    dtype: str | None,
+    most_lost: float,
+    instead: str,
     progress: Progress,
-    describe: Describe | None,
-) -> None:
+) -> dict[str, Any]:
     import torch  # slow, and not for what is refused
 
-    from nlora.backbones.load import load
-    from nlora.continual.model import ContinualModel
+    from nlora.backbones.load import load, own_dtype
+    from nlora.continual.survival import compared, logits, parameters, survival
 
-    shell = load(plan.base, getattr(torch, dtype), weights=False).model
+    own = str(own_dtype(base)).removeprefix("torch.")
+    name = dtype or (own if own in DTYPES else "float32")
+    numbers: torch.dtype = getattr(torch, name)
+    shell = load(base, numbers, weights=False).model
     check_place(out, sum(p.numel() * p.element_size() for p in shell.parameters()))
-    if plan.run.quantization != "none":
-        progress.message(
-            f"the updates were trained on {plan.run.quantization} weights and are merged into the "
-            "plain ones, so some answers may differ"
+    merged = merge()
+    found = survival(merged.base, parameters(merged.model), merged.change, numbers)
+    if found.lost > most_lost:
+        worst = max(found.matrices, key=found.matrices.__getitem__)
+        raise NloraError(
+            f"{found.lost:.3g} % of the updates would be lost in {name} (most in {worst}, "
+            f"{found.matrices[worst]:.3g} %), whose numbers are too coarse for them beside the "
+            f"weights: --dtype float32 keeps them, and so do {instead}; --max-lost allows it"
         )
-    model = ContinualModel.begin(plan, directory, progress, fp32=True)
-    beside = describe(model) if describe else {}
-    plain = model.adapter.merged().to(getattr(torch, dtype))
-    prompter = model.encoder.prompter
-    prompts = {data.name: prompter.prompt(data.task, "{text}") for data in model.stream}
+    plain = merged.model.to(numbers)
+    answered = compared(merged.logits, logits(plain, merged.inputs))
+    report = {
+        "dtype": name,
+        "base": {"title": base.title, "revision": base.revision, "dtype": own},
+        "lost_per_cent": found.lost,
+        "by_matrix": found.matrices,
+        "held_out": asdict(answered),
+        "notes": merged.notes,
+    }
     with new_folder(out, out.with_name(f".{out.name}.partial")) as draft:
         plain.save_pretrained(draft)
-        model.backbone.tokenizer.save_pretrained(draft)
-        for name, value in {PROMPTS: prompts, **beside}.items():
+        merged.tokenizer.save_pretrained(draft)
+        draft_text(draft / REPORT, indented(report))
+        for name, value in merged.beside.items():
             draft_text(draft / name, indented(value))
-    progress.message(f"the model is in {out}")
+        if merged.prompts:
+            draft_text(draft / PROMPTS, indented(merged.prompts))
+    progress.message(
+        f"the model is in {out}, in {name}: {found.lost:.2g} % of the updates were lost; of "
+        f"{answered.inputs} held-out inputs {answered.same} have the same most likely token"
+    )
+    return report
