@@ -27,7 +27,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy import ndarray
 
-from nlora.report.statistics import COVERAGE, SAMPLES, draws
+from nlora.evaluation.statistics import COVERAGE, SAMPLES, draws
 
 K = TypeVar("K")
 

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from nlora.evaluation.statistics import COVERAGE
 from nlora.explain.explained import BASE, source_marks
 from nlora.explain.parts import PARTS
-from nlora.report.statistics import COVERAGE
 from nlora.report.table import Cell, Table, Value
 
 Json = Mapping[str, Any]

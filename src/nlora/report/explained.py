@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from nlora.evaluation.statistics import COVERAGE
 from nlora.report.accuracy import over_seeds
 from nlora.report.footnotes import legend, marked
 from nlora.report.runs import Run, Section
-from nlora.report.statistics import COVERAGE
 from nlora.report.table import Cell, Table, Value
 
 Read = Callable[[Run], Any]
