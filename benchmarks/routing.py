@@ -5,20 +5,27 @@
 
 `cost`: seconds of `predict` of texts without a named task by a model that routes among so many
 stages, against the same texts by a model that learned one task, as the median ratio of interleaved
-pairs, on a small random Llama with the tokenizer of smollm2-135m. `right`: the share of test texts
+pairs, on a small random Llama with the tokenizer of smollm2-135m; and how many tokens, padding
+included, the model reads in how many passes, which no other load of the machine changes (`--pairs
+0`: that alone). `right`: the share of test texts
 that are taken for their own task after the last stage, by text and by prompt, on order-1 and
 order-4, and the pairs of tasks that the router says it cannot tell apart. Nothing is trained: a
 router needs the base model alone.
 """
 
 import argparse
+import inspect
 import random
 import statistics
 import tempfile
 import time
+from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
+from torch.nn import Embedding, Module
+from torch.nn.modules.module import register_module_forward_pre_hook
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from nlora.backbones.catalog import find
@@ -81,6 +88,26 @@ def made_up(number: int) -> TaskData:
     return TaskData(task, split(24), split(70))
 
 
+class Passes:
+    """Counts what the model below the head reads: for features of the router, and for answers."""
+
+    def __init__(self) -> None:
+        self.read = {"features": Counter[str](), "answers": Counter[str]()}
+
+    def __enter__(self) -> "Passes":
+        self.hook = register_module_forward_pre_hook(self._count)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.hook.remove()
+
+    def _count(self, module: Module, inputs: object) -> None:
+        if isinstance(module, Embedding) and isinstance(inputs, tuple):
+            asks = any(frame.function == "mean_state" for frame in inspect.stack(0))
+            told = self.read["features" if asks else "answers"]
+            told.update(passes=1, tokens=inputs[0].numel())
+
+
 def cost(stages: int, texts: int, pairs: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -96,11 +123,16 @@ def cost(stages: int, texts: int, pairs: int) -> None:
             both = []
             for out in ("many", "one"):
                 started = time.perf_counter()
-                found = predict(folder / out, asked)
+                with Passes() if not times else nullcontext() as passes:
+                    found = predict(folder / out, asked)
                 both.append(time.perf_counter() - started)
+                for part, told in passes.read.items() if passes else ():
+                    print(f"{out}, {part}: {told['tokens']:,} tokens in {told['passes']} passes")
                 used = len({a.task for a in found})
                 print(f"{out}: {both[-1]:.2f} s, answered as {used} tasks", flush=True)
             times.append(both)
+        if not pairs:
+            return
         ratio = statistics.median(many / one for many, one in times[1:])
         print(f"{len(asked)} texts over {stages} stages against one: {ratio:.2f} times as long")
 

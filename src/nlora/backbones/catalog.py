@@ -5,7 +5,7 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from difflib import SequenceMatcher
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
@@ -170,7 +170,7 @@ def nearest(model: str, least: float = _NEAR) -> list[str]:
     asked = _folded(path.name)
 
     def alike(name: str) -> bool:
-        return SequenceMatcher(None, asked, _folded(name)).ratio() >= least
+        return bool(get_close_matches(asked, [_folded(name)], 1, least))
 
     beside = [folder for folder in sorted(path.parent.glob("*")) if alike(folder.name)]
     folders = [str(folder) for folder in beside if (folder / "config.json").is_file()]

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from difflib import SequenceMatcher
+from difflib import get_close_matches
 
 from nlora.data.task import Example
 
@@ -48,16 +48,15 @@ def slips(counts: Mapping[str, int]) -> list[tuple[str, str]]:
     """
     found = []
     for rare, count in counts.items():
-        frequent = [other for other, often in counts.items() if often >= _OFTEN * max(count, 1)]
         asked = _letters(rare)
-        ratios = {
-            other: SequenceMatcher(None, asked, _letters(other)).ratio()
-            for other in frequent
-            if asked[:1] == _letters(other)[:1] and asked != _letters(other)
+        frequent = {
+            _letters(label): label
+            for label, often in counts.items()
+            if often >= _OFTEN * count > 0 and _letters(label)[:1] == asked[:1]
         }
-        near = max(ratios, key=lambda other: ratios[other], default=None)
-        if count and near is not None and ratios[near] >= _ALIKE:
-            found.append((rare, near))
+        near = get_close_matches(asked, frequent, 1, _ALIKE)
+        if near and near != [asked]:
+            found.append((rare, frequent[near[0]]))
     return found
 
 

@@ -162,10 +162,10 @@ def _labelled(task: Task, train: _Split, reading: Reading) -> Task:
 
 def _doubted(first: _Split, task: Task, reading: Reading) -> _Split:
     """The split, with a note on labels that may be misspelt where nobody has listed them."""
-    if task.labels is not None or first.names:
+    every = sorted({e.label for e in first.examples}) if reading.labels_from_data else []
+    if task.labels is not None or first.names or len(every) > _MANY:
         return first
-    every = {e.label for e in first.examples} if reading.labels_from_data else None
-    told = told_slips(label_counts(first.examples, sorted(every) if every else None))
+    told = told_slips(label_counts(first.examples, every or None))
     return first if told is None else replace(first, notes=(*first.notes, f"{first.path}: {told}"))
 
 
