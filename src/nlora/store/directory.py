@@ -19,7 +19,6 @@ answers before any training, where they were asked for. One process at a time ma
 """
 
 import contextlib
-import copy
 import errno
 import json
 import os
@@ -60,9 +59,9 @@ _STAGE_DRAFT = re.compile(r"\.\d{3,}-.*")
 class ModelDirectory:
     """A model directory. Use `locked` around everything that writes."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, stages: str = "stages") -> None:
         self.path = path
-        self._stages = path / "stages"
+        self._stages = path / stages
         self.pending = Pending(self)
         """A stage that is not in force, if there is one."""
         self._verified: dict[Path, tuple[int, ...]] = {}
@@ -70,9 +69,7 @@ class ModelDirectory:
 
     def shelf(self, name: str) -> "ModelDirectory":
         """The same directory, whose stages are in another folder than `stages`."""
-        view = copy.copy(self)
-        view._stages = self.path / name
-        return view
+        return ModelDirectory(self.path, name)
 
     def watched(self) -> list[StageRecord]:
         """Of each task that `learn` was told to test only, what the model answered then."""
