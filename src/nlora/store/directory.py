@@ -22,7 +22,6 @@ answers before any training, where they were asked for. One process at a time ma
 """
 
 import contextlib
-import copy
 import errno
 import os
 import re
@@ -67,10 +66,11 @@ _STAGE_DRAFT = re.compile(r"\.\d{3,}-.*")
 class ModelDirectory:
     """A model directory. Use `locked` around everything that writes."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, stages: str = "stages") -> None:
         self.path = path
-        self._stages = path / "stages"
+        self._stages = path / stages
         self.undone = Undone(path)
+        """Stages that were taken back."""
         self.pending = Pending(self)
         """A stage that is not in force, if there is one."""
         self._verified: dict[Path, tuple[int, ...]] = {}
@@ -78,9 +78,7 @@ class ModelDirectory:
 
     def shelf(self, name: str) -> "ModelDirectory":
         """The same directory, whose stages are in another folder than `stages`."""
-        view = copy.copy(self)
-        view._stages = self.path / name
-        return view
+        return ModelDirectory(self.path, name)
 
     def watched(self) -> list[StageRecord]:
         """Of each task that `learn` was told to test only, what the model answered then."""
@@ -199,7 +197,7 @@ class ModelDirectory:
         return next((r for r in self._records() if r.index == 0), None)
 
     def _records(self) -> list[StageRecord]:
-        hidden = self.undone.hidden()
+        hidden = self.undone.hidden() if self._stages == self.undone.stages else set()
         paths = (p for p in self._stages.glob("[0-9]*") if p.name not in hidden)
         folders = [p for p in paths if p.is_dir()]
         records = [read_record(folder / "stage.json") for folder in folders]
