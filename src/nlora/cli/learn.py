@@ -17,9 +17,9 @@ from nlora.cli.watched import watched_task
 from nlora.errors import Faults, NloraError
 
 if TYPE_CHECKING:
+    from nlora.continual.guard import Guard
     from nlora.data.task import TaskData
-    from nlora.plan.config import RunConfig
-    from nlora.progress import Progress
+    from nlora.plan.resolve import Plan
 
 
 def learn(
@@ -89,6 +89,7 @@ def learn(
     from nlora.continual.agreement import begun, check_method
     from nlora.continual.guard import SetAside
     from nlora.continual.learning import learn as learn_task
+    from nlora.continual.learning import next_stage
     from nlora.data.balance import label_counts
     from nlora.data.formats import is_rows
     from nlora.plan.budgets import LIMITS
@@ -143,10 +144,11 @@ def learn(
     known = data_of_task.name in [t["name"] for record in records for t in record.tasks]
     if answers and data_of_task.task.labels is None and is_rows(task) and not known:
         shown.message(f"answers are free text; --labels auto makes the {len(answers)} in it labels")
-    if dry_run:
-        _dry_run(model_dir, data_of_task, new, json, shown)
-        return
     tested = [known for known in watched if known is not None]
+    if dry_run:
+        plan = next_stage(model_dir, data_of_task, new, shown, tested)
+        _dry_run(model_dir, plan, guard, json)
+        return
     try:
         results = learn_task(model_dir, data_of_task, new, shown, tested, guard)
     except SetAside as refused:
@@ -163,16 +165,14 @@ def learn(
         show_results(results)
 
 
-def _dry_run(
-    model_dir: Path, task: TaskData, config: RunConfig | None, json: bool, shown: Progress
-) -> None:
+def _dry_run(model_dir: Path, plan: Plan | None, guard: Guard | None, json: bool) -> None:
+    """What the next stage would be, and what its guard would measure; None: nothing is left."""
     from dataclasses import replace
 
     from nlora.cli.preview import show_preview
-    from nlora.continual.learning import next_stage
+    from nlora.continual.forecast import forecast
     from nlora.store.directory import ModelDirectory
 
-    plan = next_stage(model_dir, task, config, shown)
     if plan is None:  # which was said
         if json:
             print_json({"tasks": [], "stages": []})
@@ -181,11 +181,9 @@ def _dry_run(
 
     directory = ModelDirectory(model_dir)
     seen = preview(plan, directory)
-    number = len(directory.stages()) + 1
-    again = [data.name for data in plan.stream if not data.train and not data.only_tested]
-    notes = [f"{model_dir}: this would be stage {number}"]
-    if again:
-        notes.append(f"tested again after it: {', '.join(again)}")
+    notes = [f"{model_dir}: this would be stage {len(directory.stages()) + 1}"]
+    if guard is not None:
+        notes += forecast(directory, plan.stream, guard)
     show_preview(replace(seen, notes=[*seen.notes, *notes]), plan.settings(), json)
 
 

@@ -14,7 +14,7 @@ from nlora.machine import peak_memory, versions
 from nlora.methods.context import Stage
 from nlora.store.atomic import draft_text
 from nlora.store.directory import ModelDirectory
-from nlora.store.records import Part, StageRecord, now
+from nlora.store.records import Part, StageRecord, now, taken_out
 from nlora.store.state import write_state
 
 
@@ -102,11 +102,13 @@ def _parts(
 ) -> dict[str, dict[str, Part]]:
     """Of each task with several stages, how the tests that each stage brought were answered."""
     found: dict[str, dict[str, Part]] = {}
+    out = taken_out(model.records)
+    standing = [record for record in model.records if record.folder not in out]
     for task in answers:
         stages = [data for data in model.stream if data.name == task]
         if len(stages) < 2:
             continue
-        records = [r for r in model.records if task in [known["name"] for known in r.tasks]]
+        records = [r for r in standing if task in [known["name"] for known in r.tasks]]
         found[task] = {}
         for record, places in zip(records, brought(stages), strict=False):
             part = [answers[task][i] for i in places]

@@ -71,6 +71,7 @@ def judge(
             fill = filled(model, mended.record, mended.answers, stage.tasks, learned.losses)
             versions[REPAIRED] = Version(mended.record, scaling.at(best.scales, fill))
     processes.on_main(lambda: model.directory.pending.keep(versions))
+    processes.on_main(model.directory.drop_checkpoints)
     model.restore()
     raise SetAside(model.directory.path, record.name, told)
 

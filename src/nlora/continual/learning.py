@@ -92,14 +92,19 @@ def learn(
 
 
 def next_stage(
-    out: Path, task: TaskData, config: RunConfig | None = None, progress: Progress | None = None
+    out: Path,
+    task: TaskData,
+    config: RunConfig | None = None,
+    progress: Progress | None = None,
+    watch: Sequence[TaskData] = (),
 ) -> Plan | None:
     """The plan by which `learn` would add the task; None where it is learned already.
 
     Nothing is written or locked, and no model is loaded. Raises NloraError as `learn` does.
     """
     directory = ModelDirectory(out)
-    grown = _grown(_asked(directory, task, config), task, directory, spoken(progress))
+    plan = _asked(directory, task, config, watch)
+    grown = _grown(plan, task, directory, spoken(progress))
     return None if grown.learned else _agreed(grown.plan, directory, extend=True)
 
 

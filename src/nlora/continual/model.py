@@ -300,6 +300,7 @@ class ContinualModel:
         """
         self.records.append(record)
         self.adapter.load(self.directory.update_paths(known=self.records))
+        self._in_hand = record.index
         answers = self.evaluate(tested)
         record.accuracy = self.measured(answers)
         self._tell_routes(record)
