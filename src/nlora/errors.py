@@ -18,6 +18,7 @@ class NloraError(Exception):
 _ADVICE = {
     errno.ENOSPC: "make room there",
     errno.EDQUOT: "make room there",
+    errno.EFBIG: "the disk or a limit (ulimit -f) does not allow larger files",
     errno.EIO: "the disk fails; check it, or choose another place",
     errno.EROFS: "choose a place that can be written",
     errno.EACCES: "change its permissions, or choose another place",
@@ -33,13 +34,17 @@ _PATHS = {
 def of_disk(error: OSError) -> str | None:
     """Where, what and what to do, in one line, of an error of a disk or a path; else None.
 
+    What names no file was printed: all that is written to a file is named (`store.atomic`).
+
     >>> of_disk(OSError(28, "No space left on device", "runs/a"))
     'runs/a: No space left on device; make room there'
+    >>> of_disk(OSError(28, "No space left on device"))
+    'the output: No space left on device; make room there'
     """
     if error.errno not in _ADVICE and error.errno not in _PATHS:
         return None
     advice = _ADVICE.get(error.errno)
-    return f"{error.filename or 'a file'}: {error.strerror}" + (f"; {advice}" if advice else "")
+    return f"{error.filename or 'the output'}: {error.strerror}" + (f"; {advice}" if advice else "")
 
 
 def first_line(error: BaseException) -> str:
