@@ -45,7 +45,7 @@ def train(method: Method, ctx: Context, run: RunSettings, autocast: bool, logs: 
     method.begin(ctx)
     take_examples(method, ctx, run)
     penalties = method.penalties(ctx)
-    gradients = GradientCallback(method, ctx, penalties, run.optimizer)
+    gradients = GradientCallback(method, ctx, penalties, run.optimizer, method.until(ctx))
     title = f"{ctx.stage.index} {ctx.stage.name}: training"
     with (
         frozen(ctx.adapter, method.frozen_parameters(ctx)),
@@ -67,7 +67,7 @@ def train(method: Method, ctx: Context, run: RunSettings, autocast: bool, logs: 
         **({"kept_examples": kept} if (kept := method.kept_examples()) else {}),
         **method.notes(ctx),
     }
-    return Trained(len(ctx.examples), ctx.stage.steps, trainable, losses, notes)
+    return Trained(len(ctx.examples), len(losses), trainable, losses, notes)
 
 
 @contextmanager
