@@ -21,7 +21,7 @@ from nlora.methods.settings import LARGEST, ONE_PER_STAGE, PerStage, Settings
 from nlora.methods.state import State
 
 __all__ = ["LARGEST", "ONE_PER_STAGE", "Method", "MixedIn", "Penalty", "PerStage", "Proximal"]
-__all__ += ["Route", "Settings", "State", "Term", "overrides", "per_stage"]
+__all__ += ["Route", "Settings", "State", "Term", "Until", "overrides", "per_stage"]
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,6 +69,18 @@ class Proximal(Protocol):
 
     def after(self, step: Step) -> None:
         """Take the proximal step that belongs to the optimiser's last step (`step.rates`)."""
+        ...
+
+
+class Until(Protocol):
+    """What ends a stage early."""
+
+    def reached(self) -> bool:
+        """Whether the stage ends here; called once after each optimiser step."""
+        ...
+
+    def notes(self) -> dict[str, Any]:
+        """What the stage should record of it."""
         ...
 
 
@@ -292,6 +304,12 @@ class Method:
 
     def after_step(self, ctx: Context) -> None:
         """After the optimiser's step; `ctx.step.rates` tells how far it went. Default: nothing."""
+
+    def until(self, ctx: Context) -> Until | None:
+        """What ends the stage before its last step. Default: as the setting `max_kl` says."""
+        from nlora.methods.parts.until import until
+
+        return until(self.free, ctx)
 
     def end(self, ctx: Context) -> None:
         """After training and before the stage is evaluated: buffers, importance weights."""

@@ -101,6 +101,12 @@ class Settings(Strict):
         "stay as they are, with the input embeddings",
     )
 
+    max_kl: PerStage = Field(
+        0.0,
+        description="end a stage early once KL(before ‖ now) at answers of its own training "
+        "examples is beyond this, in nats; 0: never; one value or one per stage",
+    )
+
     @model_validator(mode="after")
     def _of_rehearsal(self) -> "Settings":
         given = self.model_fields_set & {"neutral", "neutral_texts", "rehearsal"}

@@ -15,7 +15,7 @@ from transformers import TrainerCallback
 
 from nlora import processes
 from nlora.errors import NloraError
-from nlora.methods.base import Method, Penalty, Proximal, Term, overrides
+from nlora.methods.base import Method, Penalty, Proximal, Term, Until, overrides
 from nlora.methods.context import Context, Rates, Step
 from nlora.training.rates import readable, step_rates
 
@@ -39,12 +39,14 @@ class GradientCallback(TrainerCallback):
         ctx: Context,
         penalties: Sequence[Penalty],
         optimizer: str,
+        until: Until | None = None,
     ) -> None:
         check_names(penalty.name for penalty in penalties)
         self.method = method
         self.ctx = ctx
         self.penalties = penalties
         self.optimizer = optimizer
+        self.until = until
         self.covariances = ctx.input_covariances() if method.needs_covariances else None
         self.changes_gradients = overrides(method, "gradients")
         acting = any(isinstance(penalty, Proximal) for penalty in penalties)
@@ -104,9 +106,15 @@ class GradientCallback(TrainerCallback):
         self.ctx.step = step
         self.method.after_step(self.ctx)
 
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """End the stage where the method says so, in all processes alike."""
+        if self.until is not None and processes.from_main(self.until.reached()):
+            control.should_training_stop = True
+
     def notes(self) -> dict[str, Any]:
-        """What the stage should record: where step sizes were not those of the optimiser."""
-        return {"step_sizes": "learning rate"} if self.guessed else {}
+        """What the stage should record: step sizes that were guessed, and what ended it."""
+        guessed = {"step_sizes": "learning rate"} if self.guessed else {}
+        return {**guessed, **({} if self.until is None else self.until.notes())}
 
     def _rates(self, optimizer: Any) -> Rates:
         """The rates of the step; a warning where they are asked for and cannot be read."""

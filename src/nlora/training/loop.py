@@ -59,7 +59,7 @@ def train(
     method.begin(ctx)
     take_examples(method, ctx, run)
     penalties = method.penalties(ctx)
-    gradients = GradientCallback(method, ctx, penalties, run.optimizer)
+    gradients = GradientCallback(method, ctx, penalties, run.optimizer, method.until(ctx))
     kept = stage_checkpoints(checkpoints, method, ctx, of)
     keeper = Keeper(kept, run.checkpoint_every, method, ctx, penalties)
     keeper.find()
@@ -87,7 +87,8 @@ def train(
         **method.notes(ctx),
         **({"resumed_after_steps": resumed.at} if resumed.at else {}),
     }
-    return Trained(len(ctx.examples), ctx.stage.steps, resumed.seconds, trainable, losses, notes)
+    steps, seconds = len(losses), resumed.seconds
+    return Trained(len(ctx.examples), steps, seconds, trainable, losses, notes)
 
 
 @contextmanager
