@@ -3,14 +3,13 @@
     python benchmarks/routing.py cost [--stages 15] [--texts 1000] [--pairs 3]
     python benchmarks/routing.py right --data DIR [--model tiny-t5] [--train 200] [--test 100]
 
-`cost`: seconds of `predict` of texts without a named task by a model that routes among so many
+`cost`: CPU seconds of `predict` of texts without a named task by a model that routes among so many
 stages, against the same texts by a model that learned one task, as the median ratio of interleaved
 pairs, on a small random Llama with the tokenizer of smollm2-135m; and how many tokens, padding
 included, the model reads in how many passes, which no other load of the machine changes (`--pairs
-0`: that alone). `right`: the share of test texts
-that are taken for their own task after the last stage, by text and by prompt, on order-1 and
-order-4, and the pairs of tasks that the router says it cannot tell apart. Nothing is trained: a
-router needs the base model alone.
+0`: that alone). `right`: the share of test texts that are taken for their own task after the last
+stage, by text and by prompt, on order-1 and order-4, and the pairs of tasks that the router says it
+cannot tell apart. Nothing is trained: a router needs the base model alone.
 """
 
 import argparse
@@ -122,19 +121,19 @@ def cost(stages: int, texts: int, pairs: int) -> None:
         for _ in range(pairs + 1):
             both = []
             for out in ("many", "one"):
-                started = time.perf_counter()
+                started = time.process_time()
                 with Passes() if not times else nullcontext() as passes:
                     found = predict(folder / out, asked)
-                both.append(time.perf_counter() - started)
+                both.append(time.process_time() - started)
                 for part, told in passes.read.items() if passes else ():
                     print(f"{out}, {part}: {told['tokens']:,} tokens in {told['passes']} passes")
                 used = len({a.task for a in found})
-                print(f"{out}: {both[-1]:.2f} s, answered as {used} tasks", flush=True)
+                print(f"{out}: {both[-1]:.2f} CPU seconds, answered as {used} tasks", flush=True)
             times.append(both)
         if not pairs:
             return
         ratio = statistics.median(many / one for many, one in times[1:])
-        print(f"{len(asked)} texts over {stages} stages against one: {ratio:.2f} times as long")
+        print(f"{len(asked)} texts over {stages} stages against one: {ratio:.2f} times as much")
 
 
 def right(data: str, model: str, train: int, test: int) -> None:

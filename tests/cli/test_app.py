@@ -94,7 +94,7 @@ def fail_in_run(monkeypatch, error):
     def fails(*args, **kwargs):
         raise error
 
-    monkeypatch.setattr("nlora.continual.learning.resolve", fails)
+    monkeypatch.setattr("nlora.continual.learning.run", fails)
 
 
 ARGUMENTS = ("run", "--stream", "demo", "--model", "m", "--method", "inc-lora", "--out", "out")
