@@ -93,7 +93,8 @@ def decoded(data: bytes, path: Path, encoding: str | None = None) -> str:
     """
     try:
         name = codecs.lookup(encoding or "utf-8").name
-    except LookupError:
+        b"".decode(name)  # which "hex", as no encoding of text, refuses
+    except (LookupError, ValueError):
         raise NloraError(f"{path}: Python knows no encoding '{encoding}'") from None
     try:
         text = data.decode(name).lstrip(_MARK)
