@@ -93,7 +93,6 @@ def decoded(data: bytes, path: Path, encoding: str | None = None) -> str:
     """
     try:
         name = codecs.lookup(encoding or "utf-8").name
-        b"".decode(name)  # which "hex", as no encoding of text, refuses
     except (LookupError, ValueError):
         raise NloraError(f"{path}: Python knows no encoding '{encoding}'") from None
     try:
