@@ -3,12 +3,13 @@
     python -m benchmarks.kills [--count 100] [--out docs/results/crashes.md] [--log kills.jsonl]
 
 A command's process, forked from one that has the libraries imported, is killed after a part of the
-time that the command took undisturbed, a part that is drawn; `--seed` decides all draws. Goes on
-after the kills that `--log` has. Linux only, from a checkout.
+CPU time that the command took undisturbed, a part that is drawn; `--seed` decides all draws. Goes
+on after the kills that `--log` has. Linux only, from a checkout.
 """
 
 import argparse
 import json
+import math
 import os
 import random
 import shutil
@@ -55,6 +56,8 @@ def main() -> None:
 
 
 def _kills(root: Path, seed: int, done: int, count: int) -> Iterator[dict[str, Any]]:
+    if done >= count:
+        return
     import tests.preloaded  # noqa: F401  (forked processes need not import these again)
 
     (root / "given").mkdir()
@@ -68,32 +71,46 @@ def _kills(root: Path, seed: int, done: int, count: int) -> Iterator[dict[str, A
 
 
 def _undisturbed(name: str, read: Given, root: Path) -> tuple[float, Any, Any]:
-    """How long the command takes, and what is there before and after it."""
+    """How much CPU time the command takes, and what is there before and after it."""
     before, after = root / name / "before", root / name / "after"
     error = attempt(partial(prepare, name, read, before, root / "kept"), before, forked=True).error
     assert error is None, error
     shutil.copytree(before, after)
-    started = time.monotonic()
-    error = attempt(partial(do, name, read, after), after, forked=True).error
-    assert error is None, error
-    return time.monotonic() - started, same(before), same(after)
+    _, status, used = os.wait4(_begun(name, read, after), 0)
+    assert status == 0, name
+    return used.ru_utime + used.ru_stime, same(before), same(after)
+
+
+def _begun(name: str, read: Given, place: Path) -> int:
+    """Begin the command in a process of its own."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            do(name, read, place)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    return pid
+
+
+def _cpu_seconds(pid: int) -> float:
+    """What a process has used so far; endless if it has ended."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    ticks = int(fields[11]) + int(fields[12])
+    return math.inf if fields[0] == "Z" else ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _killed(
     name: str, moment: float, read: Given, root: Path, whole: tuple[float, Any, Any]
 ) -> dict[str, Any]:
-    """Kill the command at this part of its time, and do it once more."""
+    """Kill the command at this part of its CPU time, and do it once more."""
     seconds, first, last = whole
     before, place = root / name / "before", root / name / "after"
     shutil.rmtree(place)
     shutil.copytree(before, place)
-    pid = os.fork()
-    if pid == 0:
-        try:
-            do(name, read, place)
-        finally:
-            os._exit(0)
-    time.sleep(moment * seconds)
+    pid = _begun(name, read, place)
+    while _cpu_seconds(pid) < moment * seconds:
+        time.sleep(0.001)
     os.kill(pid, signal.SIGKILL)
     _, status = os.waitpid(pid, 0)
     left = same(place)

@@ -28,6 +28,18 @@ STREAMS = {
         ENTRY.format(train="x.csv") + "  hold_out: " + "1" * 5000,
         "hold_out is a share between 0 and 1",
     ),
+    "a NUL in an encoding": (
+        ENTRY.format(train="stream.yaml") + '  encoding: "\\0"\n',
+        "Python knows no encoding '",
+    ),
+    "an encoding of no text": (
+        ENTRY.format(train="stream.yaml") + "  encoding: hex\n",
+        "cannot be read as hex: ",
+    ),
+    "an encoding that refuses all": (
+        ENTRY.format(train="stream.yaml") + "  encoding: undefined\n",
+        "cannot be read as undefined: ",
+    ),
     "an anchor in itself": ("- &a\n  name: *a\n", "line 1: 'name' must be text"),
     "a name of thousands of letters": ("- name: " + "a" * 5000 + "\n  train: x\n", "line 1: "),
 }

@@ -44,13 +44,15 @@ class Templated:
     eos_token, eos_token_id = "</s>", 1
 
     def __init__(self, template):
+        # Imported here, and not in the process of a trial, which has a second.
+        from transformers.utils.chat_template_utils import render_jinja_template
+
+        self.render = render_jinja_template
         self.added_tokens_decoder = {}
         self.chat_template = template
 
     def apply_chat_template(self, turns, tokenize, **options):
-        from transformers.utils.chat_template_utils import render_jinja_template
-
-        [[text], _] = render_jinja_template([turns], chat_template=self.chat_template, **options)
+        [[text], _] = self.render([turns], chat_template=self.chat_template, **options)
         return text
 
 

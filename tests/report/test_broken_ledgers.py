@@ -113,6 +113,13 @@ def test_what_was_not_measured_is_a_dash_and_no_error(tmp_path):
     assert {table.key for table in tables([file])} >= {"accuracy", "collisions", "cost"}
 
 
+def test_methods_that_were_run_on_different_streams_have_no_ratio(tmp_path):
+    updates = geometry(1.0, 1.0, 1.0, 0.5)
+    rows = [row(geometry=updates), row("n-lora", stream="order-2", geometry=updates)]
+    file = write(tmp_path / "ledger.jsonl", rows)
+    assert {table.key for table in tables([file])} >= {"accuracy", "ratios"}
+
+
 def test_a_trial_of_another_type_is_named(tmp_path):
     from nlora.study.tune import Trial
 

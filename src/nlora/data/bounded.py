@@ -43,11 +43,12 @@ def _try(call: Callable[[], object], seconds: int, room: int) -> None:
     status = 0
     try:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+        _limit(resource.RLIMIT_CORE, 0)
+        _limit(resource.RLIMIT_CPU, seconds)
         statm = Path("/proc/self/statm")
         if statm.exists():
             size = int(statm.read_text().split()[0]) * resource.getpagesize() + room
-            resource.setrlimit(resource.RLIMIT_AS, (size, size))
+            _limit(resource.RLIMIT_AS, size)
         call()
     except MemoryError:
         status = _TOO_MUCH
@@ -55,6 +56,15 @@ def _try(call: Callable[[], object], seconds: int, room: int) -> None:
         pass
     finally:
         os._exit(status)
+
+
+def _limit(kind: int, most: int) -> None:
+    """Let this process have at most so much, and no more than it may have already."""
+    import resource
+
+    _, hard = resource.getrlimit(kind)
+    bound = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    resource.setrlimit(kind, (bound, hard))
 
 
 def _ended(pid: int) -> tuple[int, float]:

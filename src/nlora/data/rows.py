@@ -94,7 +94,7 @@ def decoded(data: bytes, path: Path, encoding: str | None = None) -> str:
     """
     try:
         name = codecs.lookup(encoding or "utf-8").name
-    except LookupError:
+    except (LookupError, ValueError):
         raise NloraError(f"{path}: Python knows no encoding '{encoding}'") from None
     try:
         text = data.decode(name).lstrip(_MARK)

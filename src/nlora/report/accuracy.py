@@ -125,7 +125,7 @@ def over_streams(
     if len(streams) == 1:
         return over_seeds(by_stream[0], value, form)
     values = [[value(run) for run in runs] for runs in by_stream]
-    if not all(values) or any(None in row for row in values):
+    if not values or not all(values) or any(None in row for row in values):
         return None
     seeds = [[run.seed for run in runs] for runs in by_stream]
     if all(row == seeds[0] for row in seeds):
