@@ -106,6 +106,14 @@ def test_no_other_offset_and_scale_is_nearer(seed):
     assert cross_entropy(scores, targets, np.append(*found)) <= plain.fun + 1e-6
 
 
+@pytest.mark.parametrize("spread", [0.1, 3, 300])
+def test_answers_that_are_as_they_should_be_stay(spread):
+    scores = spread * np.random.default_rng(0).standard_normal((40, 4))
+    found = match_answers(scores, probabilities(scores))
+    assert np.allclose(found.offsets, 0, atol=1e-2)
+    assert found.scale == pytest.approx(1, abs=1e-2)
+
+
 def test_the_scale_stays_positive_where_the_targets_say_the_opposite():
     scores = np.random.default_rng(0).standard_normal((60, 3))
     found = match_answers(scores, probabilities(-2 * scores))

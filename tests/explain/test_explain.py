@@ -83,8 +83,13 @@ def test_every_source_that_was_asked_for_is_there(explained):
             for m in ("", ", matched")
         ),
     }
-    kept = found["over_tasks"]["kept"]["base"]
-    assert set(kept) == sources
+    kept = found["over_tasks"]["kept"]
+    assert set(kept["base"]) == sources
+    assert kept["before"] == kept["base"]  # the first task came to the base model
+    way = found["tasks"]["animal"]["way"]
+    then, before = (when(found["tasks"]["animal"], w) for w in ("right after it", "before it"))
+    length = then["matched"]["train"] - before["matched"]["train"]
+    assert way["before"]["value"] == pytest.approx(length)
     assert set(found["relearned"]) == {"colour"}
 
 

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy import ndarray
 
-SMALLEST_SHARE = 1e-9
+SMALLEST_SHARE = 1e-30
 """Of a label in what is matched: none at all would be an offset of −∞."""
 SMALLEST_SCALE, LARGEST_SCALE = 0.01, 100.0
 TOLERANCE = 1e-9
@@ -76,9 +76,11 @@ def match_answers(scores: ndarray, targets: ndarray) -> Correction:
     `targets` are probabilities, (texts, labels). The scale is kept within 0.01 and 100.
     """
     scores = _checked(scores)
-    softened = max(1 / _softest(scores), SMALLEST_SCALE)
-    start = np.zeros(scores.shape[1])
-    offsets, scale = _minimum(_Problem(scores, targets), start, softened, scaled=True)
+    problem, start = _Problem(scores, targets), np.zeros(scores.shape[1])
+    # As they are, if that is as good: many scales give the same to answers that are all sure.
+    scales = (1.0, max(1 / _softest(scores), SMALLEST_SCALE))
+    begun = min(scales, key=lambda scale: problem.value(start, scale))
+    offsets, scale = _minimum(problem, start, begun, scaled=True)
     return Correction(_centred(offsets), scale)
 
 
@@ -97,7 +99,8 @@ class _Problem:
 
     def __init__(self, scores: ndarray, targets: ndarray) -> None:
         self.scores = _below_zero(scores)
-        wanted = np.maximum(np.asarray(targets, dtype=np.float64), SMALLEST_SHARE)
+        wanted = np.array(targets, dtype=np.float64)
+        wanted[:, wanted.mean(0) < SMALLEST_SHARE] = SMALLEST_SHARE
         wanted /= wanted.sum(1, keepdims=True)
         self.shares = wanted.mean(0)
         self.agreement = float((wanted * self.scores).sum(1).mean())

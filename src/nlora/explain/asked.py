@@ -57,15 +57,9 @@ class Learned:
     """The later stages that are looked at."""
 
     @property
-    def before(self) -> int | None:
-        """The stage before its own, where that is not the base model."""
-        return self.stage - 1 if self.stage > 1 else None
-
-    @property
     def stages(self) -> list[int]:
-        """All that are looked at, the base model (0) first."""
-        between = [] if self.before is None else [self.before]
-        return [0, *between, self.stage, *self.later]
+        """All that are looked at: the base model (0), the stage before its own, and so on."""
+        return list(dict.fromkeys([0, self.stage - 1, self.stage, *self.later]))
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -14,8 +14,9 @@ from nlora.explain.parts import Reading, Way, accuracies, by_example, kept, leng
 from nlora.explain.sources import TRANSDUCTIVE, no_old_text
 
 Json = dict[str, Any]
-BASE, BEFORE = "base", "before"
-"""Models that never learned a task: the base model, and the one that the task came to."""
+ZEROS = BASE, BEFORE = "base", "before"
+"""Models that never learned a task: the base model, and the one that the task came to, which for
+the first one is the base model, too."""
 
 
 class Found:
@@ -42,8 +43,7 @@ class Found:
     def way(self, zero: str, stage: int, source: str | None = None) -> Way:
         """From never learned to right after learning, both matched alike, to a stage's answers,
         matched by any source."""
-        before = self.known.before
-        never = 0 if zero == BASE or before is None else before
+        never = 0 if zero == BASE else self.known.stage - 1
         points = ((never, self.by), (self.known.stage, self.by), (stage, source or self.by))
         return Way(*(self.matched[point] for point in points))
 
@@ -55,7 +55,7 @@ class Found:
     def to_json(self) -> Json:
         """All that is found of the task."""
         known = self.known
-        ways = {zero: length(self.way(zero, known.stage)) for zero in _zeros(known)}
+        ways = {zero: length(self.way(zero, known.stage)) for zero in ZEROS}
         return {
             "labels": len(known.labels),
             "examples": len(known.data.test),
@@ -88,7 +88,7 @@ class Found:
                     source: kept({name: self.way(zero, stage, source)}).to_json()
                     for source in now.matched
                 }
-                for zero in _zeros(self.known)
+                for zero in ZEROS
             },
         }
 
@@ -116,7 +116,7 @@ def over_tasks(tasks: Sequence[Found], last: int) -> Json | None:
         "tasks": [task.known.data.name for task in earlier],
         **{moment: _means([_shown(one) for one in some]) for moment, some in moments.items()},
         "parts": _means([task.parts(last) for task in earlier]),
-        "kept": {zero: _kept(earlier, last, zero) for zero in (BASE, BEFORE)},
+        "kept": {zero: _kept(earlier, last, zero) for zero in ZEROS},
     }
 
 
@@ -128,18 +128,11 @@ def all_tasks(tasks: Sequence[Found], last: int) -> Json:
 
 def _kept(earlier: Sequence[Found], last: int, zero: str) -> Json:
     """What is left of the way over these tasks, by source of the offsets now."""
-    some = [task for task in earlier if zero == BASE or task.known.before is not None]
-    if not some:
-        return {}
-    sources = set.intersection(*(set(task.read[last].matched) for task in some))
+    sources = set.intersection(*(set(task.read[last].matched) for task in earlier))
     return {
-        source: kept({t.known.data.name: t.way(zero, last, source) for t in some}).to_json()
+        source: kept({t.known.data.name: t.way(zero, last, source) for t in earlier}).to_json()
         for source in sorted(sources)
     }
-
-
-def _zeros(known: Learned) -> list[str]:
-    return [BASE] if known.before is None else [BASE, BEFORE]
 
 
 def _when(known: Learned, stage: int) -> str:

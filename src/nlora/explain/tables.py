@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nlora.evaluation.statistics import COVERAGE
-from nlora.explain.explained import BASE, source_marks
+from nlora.explain.explained import BASE, BEFORE, source_marks
 from nlora.explain.parts import PARTS
 from nlora.report.table import Cell, Table, Value
 
@@ -87,18 +87,20 @@ def _ways(found: Json) -> Table:
         ]
         last = task["lost"][-1] if task["lost"] else None
         now = _number(read["later"]["matched"][by]) if last else None
-        left = _estimate(last["kept"][BASE][by], ".0f") if last else None
-        rows.append([name, *points, now, _estimate(task["way"][BASE], ".1f"), left])
+        left = [_estimate(last["kept"][z][by], ".0f") if last else None for z in (BASE, BEFORE)]
+        rows.append([name, *points, now, _estimate(task["way"][BASE], ".1f"), *left])
     if over := found.get("over_tasks"):
         by = "train" if "train" in over["now"]["matched"] else "test"
         moments = [_number(over[m]["matched"].get(by)) for m in ("never", "then", "now")]
-        kept = _estimate(over["kept"][BASE].get(by, {}), ".0f")
-        rows.append(["all earlier ones", moments[0], None, *moments[1:], None, kept])
-    columns = ["task", "never learned", "before it", "right after it", "now", "way", "kept (%)"]
+        kept = [_estimate(over["kept"][z].get(by, {}), ".0f") for z in (BASE, BEFORE)]
+        rows.append(["all earlier ones", moments[0], None, *moments[1:], None, *kept])
+    columns = ["task", "never learned", "before it", "right after it", "now", "way"]
+    columns += ["kept (%)", "kept, from before it (%)"]
     notes = [
         "matched on the task's own training texts; never learned: the base model; before it: the "
         "model that the task came to; way: right after it − never learned; kept: what is left of "
-        f"that; in brackets {COVERAGE:.0%} bootstrap intervals over test examples (and tasks), "
+        "that, and of the way from before it; "
+        f"in brackets {COVERAGE:.0%} bootstrap intervals over test examples (and tasks), "
         "left out where the way is too short to tell",
     ]
     return Table("ways", "How much of what was learned is left", columns, rows, notes)

@@ -11,6 +11,7 @@ from nlora.report.table import Cell, Table, Value
 
 Read = Callable[[Run], Any]
 
+_ZEROS, _KEPT = ("base", "before"), ("kept", "kept, from before")
 _OWN = "train"
 """The source of offsets by which parts and ways are counted."""
 
@@ -41,18 +42,19 @@ def explained(section: Section) -> Table | None:
                 continue
             cells: list[Cell] = [over_seeds(some, read) for read in reads.values()]
             cells += [over_seeds(some, read, "+.1f") for read in losses.values()]
-            cells += [_kept(some, lambda run: _over(run).get("kept", {}).get("base", {}).get(_OWN))]
+            cells += [_kept(some, lambda run, z=z: _left(_over(run), z)) for z in _ZEROS]
             rows.append([stream, marked(section, label), *cells, _seeds(some)])
     notes = [
         "in per cent of test examples after the last stage, the mean over tasks with labels; free: "
         "by the protocol; among: the most likely label; matched: with an offset per label from "
         "those texts (test: an upper bound)",
         "lost and its parts: of the tasks before the last, in points since each was learned; kept: "
-        "of the way from a model that never learned them to the one right after, matched on their "
-        f"own training texts (%; {COVERAGE:.0%} interval, or ± over seeds)",
+        "of the way from the base model, or the one that each task came to (before), to the one "
+        f"right after it, matched on own training texts (%; {COVERAGE:.0%} interval, or ± over "
+        "seeds)",
         *legend(section, section.methods),
     ]
-    columns = ["stream", "method", *reads, *losses, "kept", "seeds"]
+    columns = ["stream", "method", *reads, *losses, *_KEPT, "seeds"]
     return Table("explained", f"What was lost, and why. {section.title}", columns, rows, notes)
 
 
@@ -72,7 +74,7 @@ def explained_tasks(section: Section) -> Table | None:
         "last stage, matched on the task's own training texts; way: then − never; kept: what of it "
         "is left; free and among: by the protocol and among the labels, now",
     ]
-    columns = ["stream", "method", "task", "free", "among", "never", "then", "now", "way", "kept"]
+    columns = ["stream", "method", "task", "free", "among", "never", "then", "now", "way", *_KEPT]
     title = f"How much of each task is left. {section.title}"
     return Table("explained-tasks", title, columns, rows, notes)
 
@@ -85,16 +87,18 @@ def _task_cells(runs: list[Run], name: str) -> list[Cell]:
     def matched(moment: str) -> Cell:
         return over_seeds(runs, lambda run: of(run, moment).get("matched", {}).get(_OWN))
 
-    def kept(run: Run) -> Mapping[str, Any] | None:
-        return _tasks(run)[name].get("kept", {}).get("base", {}).get(_OWN)
-
     return [
         over_seeds(runs, lambda run: of(run, "now")["free"]),
         over_seeds(runs, lambda run: of(run, "now")["among"]),
         *(matched(moment) for moment in ("never", "then", "now")),
         _kept(runs, lambda run: _tasks(run)[name]["way"]["base"], "+.1f"),
-        _kept(runs, kept),
+        *(_kept(runs, lambda run, z=z: _left(_tasks(run)[name], z)) for z in _ZEROS),
     ]
+
+
+def _left(found: Mapping[str, Any], zero: str) -> Mapping[str, Any] | None:
+    """What of the way from one of the zeros is left."""
+    return found.get("kept", {}).get(zero, {}).get(_OWN)
 
 
 def _kept(runs: list[Run], read: Callable[[Run], Any], form: str = ".0f") -> Cell:
