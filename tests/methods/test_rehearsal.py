@@ -21,6 +21,7 @@ from tests import runs, tiny
 from tests.methods.helpers import TASKS, first_stages, learn, same_bits, stages
 
 TEXTS = [f"A text of number {i}." for i in range(6)]
+OWN = "own answers to neutral texts"
 FEW = {"neutral_texts": 4, "replay": "self"}
 
 
@@ -78,8 +79,8 @@ def test_later_stages_train_on_the_answers_and_their_records_say_so(answered):
     assert [r.examples for r in records] == [12, 12 + 4, 12 + 8]
     assert [r.notes.get("mixed_in") for r in records] == [
         None,
-        {"colour": 4},
-        {"colour": 4, "size": 4},
+        {OWN: {"colour": 4}},
+        {OWN: {"colour": 4, "size": 4}},
     ]
     assert not any("kept_examples" in r.notes for r in records)
 
@@ -102,7 +103,7 @@ def test_learn_goes_on_without_the_file_of_texts(answered, tmp_path):
     document["settings"]["neutral"] = str(tmp_path / "gone.txt")
     (tmp_path / "out" / "model.json").write_text(json.dumps(document), encoding="utf-8")
     learn_task(tmp_path / "out", tiny.task("form", 12))
-    assert stages(tmp_path / "out")[-1].notes["mixed_in"] == dict.fromkeys(TASKS, 4)
+    assert stages(tmp_path / "out")[-1].notes["mixed_in"] == {OWN: dict.fromkeys(TASKS, 4)}
 
 
 def test_one_stage_may_rehearse_otherwise_than_its_directory(llama, texts, tmp_path):
@@ -117,7 +118,7 @@ def test_one_stage_may_rehearse_otherwise_than_its_directory(llama, texts, tmp_p
     records = stages(out)
     assert [r.budget.get("replay") for r in records] == [None, "self", None, "self"]
     # The answers of a task are those of right after it, or none.
-    assert [r.notes.get("mixed_in") for r in records] == [None, None, None, {"size": 4}]
+    assert [r.notes.get("mixed_in") for r in records] == [None, None, None, {OWN: {"size": 4}}]
     made = row(ModelDirectory(out), None)
     assert made["configuration"]["budgets"].keys() == {"size", "form"}
     assert made["configuration"]["budgets"]["size"]["replay"] == "self"
@@ -131,7 +132,7 @@ def test_a_stage_may_leave_rehearsal_out(answered, llama, tmp_path):
     assert "mixed_in" not in last.notes
     assert last.budget["replay"] == "none"
     learn_task(tmp_path / "out", tiny.task("taste", 12))  # as the directory says
-    assert stages(tmp_path / "out")[-1].notes["mixed_in"] == dict.fromkeys(TASKS, 4)
+    assert stages(tmp_path / "out")[-1].notes["mixed_in"] == {OWN: dict.fromkeys(TASKS, 4)}
 
 
 @pytest.mark.parametrize("shape", ["llama", "t5"])
@@ -177,7 +178,7 @@ def test_a_share_of_kept_examples_is_mixed_into_the_stages_of_any_method(name, t
     own = 2 if name == "replay" else 0
     assert one.notes["kept_examples"] == {"colour": 3 + own}
     assert two.notes["kept_examples"] == {"colour": 3 + own, "size": 3 + own}
-    assert two.notes["mixed_in"] == {"colour": 4 + own}  # a quarter of 16
+    assert two.notes["mixed_in"] == {"old examples": {"colour": 4 + own}}  # a quarter of 16
     made = row(ModelDirectory(tmp_path), None)
     assert made["needs"]["old_data"]
 
@@ -187,7 +188,9 @@ def test_a_general_file_is_mixed_into_every_stage_and_kept(llama, tmp_path):
     rows = [{"text": f"What is {i}?", "label": f"number {i}"} for i in range(9)]
     file.write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
     learn(llama, tmp_path / "out", "seq-lora", TASKS[:2], replay=str(file), reservoir=5)
-    assert [r.notes["mixed_in"] for r in stages(tmp_path / "out")] == [{"general": 5}] * 2
+    assert [r.notes["mixed_in"] for r in stages(tmp_path / "out")] == [
+        {"general examples": {"general": 5}}
+    ] * 2
     again = first_stages(tmp_path / "out", 1, tmp_path / "again")
     assert kept(again, 1).general == kept(tmp_path / "out", 2).general
     made = row(ModelDirectory(tmp_path / "out"), None)
@@ -213,7 +216,7 @@ def test_at_the_same_budget_a_stage_has_as_many_steps_as_without(llama, texts, t
     asked = {**FEW, "neutral": str(texts), "replay_budget": "same"}
     learn(llama, tmp_path, "seq-lora", TASKS[:2], **asked)
     assert [r.examples for r in stages(tmp_path)] == [12, 12]
-    assert stages(tmp_path)[1].notes["mixed_in"] == {"colour": 3}
+    assert stages(tmp_path)[1].notes["mixed_in"] == {OWN: {"colour": 3}}
 
 
 @pytest.mark.parametrize(

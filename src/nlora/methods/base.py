@@ -111,6 +111,8 @@ class MixedIn(NamedTuple):
     instead: bool = False
     """They take the place of examples, so that there are as many in all as without them; at most
     half."""
+    what: str = "old examples"
+    """What they are, for the stage's record: which data a stage has seen."""
 
 
 class Method:

@@ -147,7 +147,7 @@ class Lfpt5(Method):
                         task.name,
                     )
                 found += kept
-        return MixedIn(found)
+        return MixedIn(found, what="pseudo-samples")
 
     def loss(self, ctx: Context, batch: Batch) -> dict[str, Tensor]:
         """Answering, writing, and the KL to the old prompt's answers to pseudo-samples."""

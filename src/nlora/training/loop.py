@@ -2,7 +2,6 @@
 
 import math
 import random
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -57,7 +56,7 @@ def train(
     """
     set_seed(ctx.stage.seed)
     method.begin(ctx)
-    take_examples(method, ctx, run)
+    mixed = take_examples(method, ctx, run)
     penalties = method.penalties(ctx)
     gradients = GradientCallback(method, ctx, penalties, run.optimizer, method.until(ctx))
     kept = stage_checkpoints(checkpoints, method, ctx, of)
@@ -75,14 +74,13 @@ def train(
     ctx.adapter.consolidate()
     method.end(ctx)
     method.keep(ctx)
-    mixed = Counter(example.task.name for example in ctx.examples[ctx.own :])
     notes = {
         "truncated": sum(e.truncated for e in ctx.encoded),
         **({"adapted": asdict(targets)} if (targets := ctx.adapter.targets) else {}),
         **ctx.adapter.notes(),
         **{p.name: p.notes() for p in penalties if p.notes()},
         **gradients.notes(),
-        **({"mixed_in": dict(mixed)} if mixed else {}),
+        **({"mixed_in": mixed} if mixed else {}),
         **({"kept_examples": known} if (known := method.kept_examples()) else {}),
         **method.notes(ctx),
         **({"resumed_after_steps": resumed.at} if resumed.at else {}),
@@ -105,20 +103,28 @@ def frozen(adapter: Adapter, names: Collection[str]) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def take_examples(method: Method, ctx: Context, run: RunSettings) -> None:
-    """Put the stage's examples, those mixed in, their token ids and the steps into the context."""
+def take_examples(method: Method, ctx: Context, run: RunSettings) -> dict[str, dict[str, int]]:
+    """Put the stage's examples, those mixed in, their token ids and the steps into the context.
+
+    What is mixed in, by what it is and its task: how many examples.
+    """
     separate, seed = ctx.encoder.chats.separate, ctx.stage.seed
     own = separate(method.examples(ctx))
     mixed: list[Example] = []
+    counts: dict[str, dict[str, int]] = {}
     for more in (method.mixed_in(ctx), method.rehearsed(ctx)):
         more = more._replace(examples=separate(more.examples))
         own, found = together(own, more, seed)
         mixed += found
+        for example in found:
+            of_kind = counts.setdefault(more.what, {})
+            of_kind[example.task.name] = of_kind.get(example.task.name, 0) + 1
     # All processes must agree, also on what was generated.
     ctx.examples, ctx.own = processes.from_main([*own, *mixed]), len(own)
     encoded = method.encode(ctx, ctx.examples)
     ctx.encoded = [replace(example, index=i) for i, example in enumerate(encoded)]
     ctx.stage = replace(ctx.stage, steps=count_steps(len(ctx.encoded), run, ctx.stage.index))
+    return counts
 
 
 def together(

@@ -52,7 +52,9 @@ def rehearsed(settings: Settings, kept: Rehearsal, ctx: Context) -> MixedIn:
     if replay != "self":
         if not kept.general:
             kept.general = [e.to_json() for e in _general(settings, ctx.stage.seed)]
-        return MixedIn([Example.from_json(row) for row in kept.general], None, instead)
+        return MixedIn(
+            [Example.from_json(row) for row in kept.general], None, instead, "general examples"
+        )
     if not kept.texts:
         from nlora.methods.parts.neutral import neutral_texts
 
@@ -65,7 +67,7 @@ def rehearsed(settings: Settings, kept: Rehearsal, ctx: Context) -> MixedIn:
         for text, answer in zip(kept.texts, row["answers"], strict=True)
         if answer
     ]
-    return MixedIn(found, None, instead)
+    return MixedIn(found, None, instead, "own answers to neutral texts")
 
 
 def keep(settings: Settings, kept: Rehearsal, ctx: Context) -> None:
