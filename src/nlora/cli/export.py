@@ -45,6 +45,14 @@ def export(
             "of the ranks]",
         ),
     ] = None,
+    push: Annotated[
+        str | None,
+        typer.Option(
+            metavar="OWNER/NAME",
+            help="Upload the folder to the Hugging Face Hub, too (`hf auth login` first); a new "
+            "repository is private.",
+        ),
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(help="Of an adapter: its base model.  [default: the one that it names]"),
@@ -55,17 +63,23 @@ def export(
     For methods that `nlora methods` calls mergeable. How much of the updates rounding loses is
     measured, and too much is refused (export.json has it). `prompts.json` tells how to ask.
     """
-    if adapter or adapters:
-        from nlora.continual.adapters_out import export_adapter, export_adapters
+    from nlora.continual.adapters_out import export_adapter, export_adapters
+    from nlora.continual.export import export as export_model
+    from nlora.continual.pushing import check_name
+    from nlora.continual.pushing import push as upload
 
-        if adapter and adapters:
-            raise NloraError("--adapter is one for all and --adapters one per task; give one")
-        if dtype is not None or model is not None:
-            raise NloraError("--dtype and --model are for a plain model, and not for adapters")
-        (export_adapter if adapter else export_adapters)(source, out, rank, progress())
-        return
-    if rank is not None:
-        raise NloraError("--rank is for --adapter and --adapters")
-    from nlora.continual.export import export as write
-
-    write(source, out, dtype, progress(), model, max_lost)
+    if adapter and adapters:
+        raise NloraError("--adapter is one for all and --adapters one per task; give one")
+    if push is not None:
+        check_name(push)
+    watch = progress()
+    if not (adapter or adapters):
+        if rank is not None:
+            raise NloraError("--rank is for --adapter and --adapters")
+        export_model(source, out, dtype, watch, model, max_lost)
+    elif dtype is not None or model is not None:
+        raise NloraError("--dtype and --model are for a plain model, and not for adapters")
+    else:
+        (export_adapter if adapter else export_adapters)(source, out, rank, watch)
+    if push is not None:
+        upload(out, push, watch)
