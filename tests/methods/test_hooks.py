@@ -253,7 +253,8 @@ def test_step_sizes_that_cannot_be_read_are_said_so(optimizer, asks, said, caplo
     run = RunSettings(precision="fp32", batch_size=8, optimizer=optimizer)
     ctx = context("llama", begun("llama"), stage(data=DATA))
     with caplog.at_level(logging.WARNING, logger="nlora"):
-        trained = train(built, ctx, run, autocast=False, logs=tmp_path)
+        kept = tmp_path / "checkpoints"
+        trained = train(built, ctx, run, False, tmp_path, kept, {})
     assert caplog.text.count(f"step sizes of optimizer '{optimizer}' cannot be read") == said
     assert trained.notes.get("step_sizes") == ("learning rate" if said else None)
 

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from nlora.cli.console import progress
+from nlora.errors import NloraError
 
 
 def export(
@@ -32,17 +33,62 @@ def export(
         float,
         typer.Option(min=0, help="Per cent of the updates that rounding to 16 bits may lose."),
     ] = 1.0,
+    adapter: Annotated[
+        bool,
+        typer.Option("--adapter", help="Instead: one LoRA adapter (PEFT) equal to all updates."),
+    ] = False,
+    adapters: Annotated[
+        bool,
+        typer.Option(
+            "--adapters",
+            help="Instead: an adapter per task, for methods that answer each task with a model of "
+            "its own; with the router, if there is one.",
+        ),
+    ] = False,
+    rank: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="With --adapter or --adapters: recompress to this rank.  [default: exact, the sum "
+            "of the ranks]",
+        ),
+    ] = None,
+    push: Annotated[
+        str | None,
+        typer.Option(
+            metavar="OWNER/NAME",
+            help="Upload the folder to the Hugging Face Hub, too (`hf auth login` first); a new "
+            "repository is private.",
+        ),
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(help="Of an adapter: its base model.  [default: the one that it names]"),
     ] = None,
 ) -> None:
-    """Write one plain Transformers model with all updates in its weights.
+    """Write one plain Transformers model with all updates in its weights, or adapters.
 
     For methods that `nlora methods` calls mergeable. How much of the updates rounding loses is
     measured, and too much is refused (export.json has it). `prompts.json` tells how to ask.
     """
-    from nlora.continual.export import export as write
+    from nlora.continual.adapters_out import export_adapter, export_adapters
+    from nlora.continual.export import export as export_model
+    from nlora.continual.pushing import check_name
+    from nlora.continual.pushing import push as upload
     from nlora.explain.answers import offsets_by
 
-    write(source, out, dtype, progress(), model, max_lost, offsets_by(how))
+    if adapter and adapters:
+        raise NloraError("--adapter is one for all and --adapters one per task; give one")
+    if push is not None:
+        check_name(push)
+    watch, offsets = progress(), offsets_by(how)
+    if not (adapter or adapters):
+        if rank is not None:
+            raise NloraError("--rank is for --adapter and --adapters")
+        export_model(source, out, dtype, watch, model, max_lost, offsets)
+    elif dtype is not None or model is not None or offsets is not None:
+        raise NloraError("--dtype, --model and --answers are for a plain model, not for adapters")
+    else:
+        (export_adapter if adapter else export_adapters)(source, out, rank, watch)
+    if push is not None:
+        upload(out, push, watch)

@@ -55,12 +55,12 @@ def export(
     progress = spoken(progress)
     if (source / CONFIG).is_file():
         base, merge = _adapter(source, model)
-        instead = "the adapter itself"
+        instead = ", and so does the adapter itself"
     elif model is not None:
         raise NloraError("--model is for an adapter; a model directory knows its base model")
     else:
         base, merge = _directory(source, progress, describe)
-        instead = f"the adapters in {source}/stages"
+        instead = ", and so does an adapter (--adapter), where updates are LoRA's"
     with held(out):
         if out.exists() or out.is_symlink():
             raise NloraError(f"{out} is there already; choose a new folder")
@@ -129,7 +129,7 @@ def _write(
         raise NloraError(
             f"{found.lost:.3g} % of the updates would be lost in {name} (most in {worst}, "
             f"{found.matrices[worst]:.3g} %), whose numbers are too coarse for them beside the "
-            f"weights: --dtype float32 keeps them, and so do {instead}; --max-lost allows it"
+            f"weights: --dtype float32 keeps them{instead}; --max-lost allows it"
         )
     plain = merged.model.to(numbers)
     answered = compared(merged.logits, logits(plain, merged.inputs))
@@ -149,6 +149,8 @@ def _write(
             draft_text(draft / name, indented(value))
         if merged.prompts:
             draft_text(draft / PROMPTS, indented(merged.prompts))
+        if merged.card is not None:
+            draft_text(draft / "README.md", merged.card(report))
     progress.message(
         f"the model is in {out}, in {name}: {found.lost:.2g} % of the updates were lost; of "
         f"{answered.inputs} held-out inputs {answered.same} have the same most likely token"

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from nlora.adapters.lora import Lora
 from nlora.backbones.catalog import Base
 from nlora.backbones.load import Backbone, load, own_dtype
 from nlora.continual.building import weights_dtype
+from nlora.continual.cards import plain_model
 from nlora.continual.model import ContinualModel
 from nlora.continual.survival import PROMPTS, Change, changes, logits, parameters
 from nlora.errors import NloraError
@@ -50,6 +52,8 @@ class Merged:
     """Of each task, with {text} where its text goes."""
     notes: dict[str, str] = field(default_factory=dict)
     """What is not exact, in words."""
+    card: Callable[[dict[str, Any]], str] | None = None
+    """Makes a model card of what was measured."""
 
 
 def of_directory(
@@ -82,7 +86,8 @@ def of_directory(
     found = _merged(model.adapter, model.backbone, parameters(load(plan.base, held).model), inputs)
     prompt = model.encoder.prompter.prompt
     prompts = {data.name: prompt(data.task, "{text}") for data in model.stream}
-    return replace(found, beside=beside, prompts=prompts, notes=notes)
+    card = partial(plain_model, plan, directory)
+    return replace(found, beside=beside, prompts=prompts, notes=notes, card=card)
 
 
 def of_adapter(base: Base, given: Given) -> Merged:

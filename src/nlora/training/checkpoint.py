@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers.trainer_callback import TrainerState
+from transformers import TrainerState
 
 from nlora import processes
 from nlora.data.task import digest

@@ -1,0 +1,137 @@
+"""README.md of what is exported: model cards as Hugging Face reads them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nlora.continual.history import history
+from nlora.store.directory import ModelDirectory
+
+if TYPE_CHECKING:
+    from nlora.plan.resolve import Plan
+
+
+def base_name(plan: Plan) -> str:
+    """What the base model is called elsewhere: a folder by its own name alone."""
+    return plan.base.title if os.path.isabs(plan.config.model) else plan.config.model
+
+
+def card(plan: Plan, directory: ModelDirectory, library: str, title: str, parts: list[str]) -> str:
+    """A model card: what it was trained on and how it did, then these parts."""
+    from huggingface_hub import ModelCard, ModelCardData
+
+    public = None if os.path.isabs(plan.config.model) else plan.config.model
+    data = ModelCardData(
+        base_model=public if public and "/" in public else None,
+        library_name=library,
+        tags=["continual-learning", "lora", "nlora"],
+    )
+    found = history(directory)
+    told = [f"# {title}", f"{found['base']}, trained by nlora ({found['method']}) task by task."]
+    lines = [f"---\n{data.to_yaml()}\n---", *told, *parts, "## Tasks", _table(found)]
+    return str(ModelCard("\n\n".join(lines) + "\n"))
+
+
+def _table(found: Mapping[str, Any]) -> str:
+    """Of every task its data, accuracy then and now, and what was forgotten."""
+    rows = [
+        "| task | learned (UTC) | training rows | tests | then (%) | now (%) | forgotten |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for stage in found["stages"]:
+        for task in stage["tasks"]:
+            used = task["rows"] or {"train": [None], "test": [None]}
+            counts = [used["train"][0], used["test"][0]]
+            numbers = [task["then"], task["now"], task["forgotten"]]
+            shown = [_cell(value) for value in (*counts, *numbers)]
+            name = str(task["name"]).replace("|", "/")
+            state = "" if stage["state"] == "in force" else f" ({stage['state']})"
+            rows.append(f"| {name}{state} | {stage['when'][:10]} | {' | '.join(shown)} |")
+    return "\n".join(rows) + (
+        "\n\nThen: right after the task was learned. Forgotten: the best since then minus now."
+    )
+
+
+def _cell(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.1f}" if isinstance(value, float) else str(value)
+
+
+def one_adapter(plan: Plan, directory: ModelDirectory, report: Mapping[str, Any]) -> str:
+    """The card of one adapter that stands for all updates."""
+    base, rank, error = base_name(plan), report["rank"], report["error_per_cent"]
+    how = f"recompressed, with an error of {error:.3g} % (Frobenius norm)" if error else "exactly"
+    said = f"One LoRA adapter of rank {rank} for the sum of {report['updates']} updates, {how}."
+    return card(plan, directory, "peft", f"An adapter for {base}", [said, ONE.format(base=base)])
+
+
+def plain_model(plan: Plan, directory: ModelDirectory, report: Mapping[str, Any]) -> str:
+    """The card of a plain model with all updates in its weights."""
+    held = report["held_out"]
+    said = (
+        f"All updates are in the weights, which are {report['dtype']} (published: "
+        f"{report['base']['dtype']}). Rounding lost {report['lost_per_cent']:.2g} % of them; of "
+        f"{held['inputs']} held-out inputs {held['same']} have the same most likely next token as "
+        f"with the trained model (mean KL {held['divergence']:.2g})."
+    )
+    parts = [said, *report["notes"].values(), PROMPTS]
+    return card(plan, directory, "transformers", f"{base_name(plan)} with its updates", parts)
+
+
+PROMPTS = "`prompts.json` has the prompt of each task, with `{text}` where its text goes."
+ONE = """`prompts.json` has the prompt of each task, with `{{text}}` where its text goes.
+
+```python
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{base}"), "THIS FOLDER")
+```"""
+
+
+def many_adapters(
+    plan: Plan, directory: ModelDirectory, report: Mapping[str, Any], by: str | None
+) -> str:
+    """The card of an adapter per task, with the rule that chooses and how to serve them."""
+    base, rank = base_name(plan), max(one["rank"] for one in report.values())
+    lines = ["Each folder is a LoRA adapter: the model as it stood for one task.", ""]
+    lines += ["| folder | task | rank | error (%) |", "| --- | --- | ---: | ---: |"]
+    for folder, one in report.items():
+        lines.append(
+            f"| `{folder}` | {one['task']} | {one['rank']} | {one['error_per_cent']:.2g} |"
+        )
+    modules = " ".join(f"{folder}={Path(folder)}" for folder in report)
+    limit = next((r for r in (8, 16, 32, 64, 128, 256, 320, 512) if r >= rank), rank)
+    parts = ["\n".join(lines), RULES[by].format(ROUTER="router.safetensors")]
+    parts.append(SERVE.format(base=base, rank=limit, modules=modules, first=next(iter(report))))
+    return card(plan, directory, "peft", f"Adapters for {base}", parts)
+
+
+_CHOICE = """## Which adapter
+
+`{ROUTER}` has `weights` (d, T) and `offsets` (T,) in float64, and in its metadata the `adapters` in
+their order. For {what} let e be the mean over its tokens of the *base* model's last hidden states
+(the encoder's, where there is one), without any adapter, in float64. The adapter is the one with
+the largest entry of `e @ weights - offsets`."""
+RULES: dict[str | None, str] = {
+    None: "## Which adapter\n\nYou say which task a text belongs to.",
+    "text": _CHOICE.replace("{what}", "a bare text, without its prompt,"),
+    "prompt": _CHOICE.replace("{what}", "a whole prompt (`prompts.json`)"),
+}
+SERVE = """`prompts.json` has the prompt of each task, with `{{text}}` where its text goes.
+
+## Serving
+
+vLLM:
+
+```console
+$ vllm serve {base} --enable-lora --max-lora-rank {rank} --lora-modules {modules}
+```
+
+A request then names its adapter (`"model": "{first}"`). SGLang takes the same folders with
+`--lora-paths`. llama.cpp needs each as GGUF (`convert_lora_to_gguf.py`), given with `--lora` and
+chosen by the `lora` field of a request."""
