@@ -26,7 +26,7 @@ def explain(
         typer.Option(
             metavar="A,B,…",
             help="Texts that offsets come from: train, dev, test, newest, neutral, self, "
-            "content-free.  [default: all; neutral with --neutral]",
+            "content-free; all by default, neutral with --neutral.",
         ),
     ] = None,
     neutral: Neutral = None,
