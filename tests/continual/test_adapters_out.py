@@ -47,6 +47,7 @@ def test_one_adapter_is_equal_to_all_updates(finished, llama, tmp_path):
     card = ModelCard.load(tmp_path / "one" / "README.md")
     assert card.data.library_name == "peft"
     assert "| colour | 20" in card.text
+    assert "import AutoModelForCausalLM" in card.text
 
 
 def test_a_smaller_rank_has_the_error_that_it_says(finished, tmp_path):

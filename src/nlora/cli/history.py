@@ -38,7 +38,7 @@ def history(
 
 def _rows(stage: dict[str, Any]) -> list[list[Any]]:
     """A line per task of a stage; one also for a stage without any."""
-    when = stage["when"][:16].replace("T", " ")
+    when = stage["when"][:10]  # the time is in the JSON
     found = []
     for task in stage["tasks"] or [{}]:
         used = (task.get("rows") or {}).get("train")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nlora.adapters.peft_config import CONFIG
 from nlora.continual.history import history
 from nlora.store.directory import ModelDirectory
 
@@ -66,7 +68,10 @@ def one_adapter(plan: Plan, directory: ModelDirectory, report: Mapping[str, Any]
     base, rank, error = base_name(plan), report["rank"], report["error_per_cent"]
     how = f"recompressed, with an error of {error:.3g} % (Frobenius norm)" if error else "exactly"
     said = f"One LoRA adapter of rank {rank} for the sum of {report['updates']} updates, {how}."
-    return card(plan, directory, "peft", f"An adapter for {base}", [said, ONE.format(base=base)])
+    told = json.loads((directory.update_paths()[-1] / CONFIG).read_text(encoding="utf-8"))
+    kind = "Seq2SeqLM" if told.get("task_type") == "SEQ_2_SEQ_LM" else "CausalLM"
+    shown = ONE.format(base=base, kind=kind)
+    return card(plan, directory, "peft", f"An adapter for {base}", [said, shown])
 
 
 def plain_model(plan: Plan, directory: ModelDirectory, report: Mapping[str, Any]) -> str:
@@ -87,9 +92,10 @@ ONE = """`prompts.json` has the prompt of each task, with `{{text}}` where its t
 
 ```python
 from peft import PeftModel
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelFor{kind}
 
-model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{base}"), "THIS FOLDER")
+base = AutoModelFor{kind}.from_pretrained("{base}")
+model = PeftModel.from_pretrained(base, "THIS FOLDER")
 ```"""
 
 
