@@ -245,6 +245,13 @@ def test_too_few_texts_are_told(llama, texts, tmp_path):
         learn(llama, tmp_path / "out", "seq-lora", **asked)
 
 
+def test_a_base_model_that_writes_nothing_is_told_before_training(llama, monkeypatch, tmp_path):
+    monkeypatch.setattr("nlora.methods.context.Context.generate", lambda *_, **__: ["", " "])
+    with pytest.raises(NloraError, match="wrote 0 different texts by itself, and 4 are wanted"):
+        learn(llama, tmp_path / "out", "seq-lora", **FEW)
+    assert not stages(tmp_path / "out")
+
+
 def test_without_it_nothing_is_kept_and_no_configuration_has_a_trace(learned):
     out = learned("llama", "inc-lora")
     settings = ModelDirectory(out).config()["settings"]

@@ -71,7 +71,8 @@ def written(ctx: Context, count: int) -> list[str]:
                 top_k=0,
             )
             found.update(dict.fromkeys(t for text in texts if (t := " ".join(text.split()))))
-            ctx.progress.advance(min(len(found), count) - min(before, count))
+            if new := min(len(found), count) - before:
+                ctx.progress.advance(new)
             if len(found) >= count:
                 return list(found)[:count]
     raise NloraError(
