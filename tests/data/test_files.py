@@ -136,7 +136,12 @@ def test_an_array_in_the_benchmarks_form_works_too(folder):
         ("a.csv", "text,label\n", "a.csv", "no examples"),
         ("a.csv", 'text,label\n"a\nb",x\n\nc,d,x\n', "line 5", "3 cells, the header 2"),
         ("a.csv", 'text,label\na,x\n"b,x\nc,x\n', "line 3", "malformed CSV"),
-        ("a.csv", "one;two\na;x\n", "line 2", "no 'label'; it has: one, two"),
+        (
+            "a.csv",
+            "one;two\na;x\n",
+            "line 1",
+            "if the file has no header, add one, e.g. text;label",
+        ),
         ("a.csv", 'text,label\n"a\nb",x\n ,x\n', "line 4", "'text' is empty"),
         ("a.txt", "a", "a.txt", "neither JSON nor"),
     ],

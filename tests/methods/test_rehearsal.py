@@ -99,9 +99,11 @@ def test_a_run_that_was_stopped_between_stages_goes_on_bit_for_bit(
 
 def test_learn_goes_on_without_the_file_of_texts(answered, tmp_path):
     shutil.copytree(answered, tmp_path / "out")
-    document = json.loads((tmp_path / "out" / "model.json").read_text(encoding="utf-8"))
+    directory = ModelDirectory(tmp_path / "out")
+    document = directory.config()
     document["settings"]["neutral"] = str(tmp_path / "gone.txt")
-    (tmp_path / "out" / "model.json").write_text(json.dumps(document), encoding="utf-8")
+    with directory.locked():
+        directory.write_config(document)
     learn_task(tmp_path / "out", tiny.task("form", 12))
     assert stages(tmp_path / "out")[-1].notes["mixed_in"] == {OWN: dict.fromkeys(TASKS, 4)}
 

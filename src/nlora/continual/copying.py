@@ -50,13 +50,18 @@ def copy(
     draft = out.with_name(f".{out.name}.partial")
     with held(out):
         if names_archive(out):
-            with scratch(draft) as folder:
-                inside = folder / _stem(out)
-                inside.mkdir()
-                found = _fill(source, inside, model, plugin, progress)
-                pack(inside, folder / "archive", compressed=out.name.lower().endswith("gz"))
-                (folder / "archive").replace(out)
-                sync(out.parent)
+            packed = out.with_name(f".{out.name}.packed")
+            packed.unlink(missing_ok=True)  # a killed process may have left one
+            try:
+                with scratch(draft) as folder:
+                    inside = folder / _stem(out)
+                    inside.mkdir()
+                    found = _fill(source, inside, model, plugin, progress)
+                    pack(inside, packed, compressed=out.name.lower().endswith("gz"))
+                packed.replace(out)  # last, so that nothing stays behind an archive that is there
+            finally:
+                packed.unlink(missing_ok=True)
+            sync(out.parent)
         else:
             with new_folder(out, draft) as folder:
                 found = _fill(source, folder, model, plugin, progress)
