@@ -109,11 +109,14 @@ def test_a_run_does_not_go_on_as_if_nothing_had_happened(copied, finished):
 def test_a_router_chooses_it_no_more(method, llama, tmp_path):
     out = tmp_path / "out"
     settings = {"routing": "input"} if method == "inc-lora" else {}
+    settings |= {"replay": 0.1}
     learn_small(llama, out, method, ("colour", "size", "shape"), count=30, **settings)
     alone = evaluate(out, task="shape")["tasks"][0]["accuracy"]
     take_out(out, "colour")
     model = ContinualModel.open(out)
     assert model.method.state.by_text.stages == [2, 3]
+    examples = model.method.state.rehearsal.examples  # nor is it rehearsed
+    assert {row["task"]["name"] for row in examples} == {"size", "shape"}
     texts = [e.text for data in model.stream for e in data.test] + ["colour text 1"]
     assert {answer.task for answer in predict(out, texts)} <= {"size", "shape", None}
     if method == "de-lora":  # the updates stand alone

@@ -81,6 +81,7 @@ def _measure(
     model = ContinualModel.begin(plan, directory, progress)
     for record in [r for r in model.records if r.folder in gone]:
         model.method.take_out(record.index)
+    model.method.state.rehearsal.forget(task)
     last = model.records[-1]
     record = StageRecord(
         index=last.index + 1,

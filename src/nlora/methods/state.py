@@ -25,6 +25,12 @@ class Rehearsal:
     general: list[dict[str, Any]] = field(default_factory=list)
     """Likewise those of a general file."""
 
+    def forget(self, task: str) -> None:
+        """Let go of all that is kept of a task."""
+        self.answers = [row for row in self.answers if row["task"]["name"] != task]
+        self.examples = [row for row in self.examples if row["task"]["name"] != task]
+        self.probabilities.pop(task, None)
+
 
 @dataclass
 class State:
