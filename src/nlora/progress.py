@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+from nlora import processes
+
 
 class Progress(Protocol):
     """What shows how far a run is: a bar, lines, or nothing."""
@@ -45,3 +47,8 @@ def shown(progress: Progress, title: str, total: int) -> Iterator[None]:
         yield
     finally:
         progress.finish()
+
+
+def spoken(progress: Progress | None) -> Progress:
+    """The progress where somebody wants it, and only in the process that speaks."""
+    return progress if progress is not None and processes.is_main() else NoProgress()

@@ -8,6 +8,7 @@ import torch
 
 from nlora.continual.answering import predict
 from nlora.continual.model import ContinualModel
+from nlora.continual.stages import learn_stage
 from nlora.methods.context import Stage
 from nlora.store.directory import ModelDirectory
 from tests import tiny
@@ -159,7 +160,7 @@ def test_a_stage_that_is_not_accepted_is_as_if_it_had_not_been(learned, tmp_path
     # the third stage is that of a model that has never seen the second
     model = ContinualModel.open(first_stages(out, 1, tmp_path / "out"))
     model.stream = [tiny.task("colour"), tiny.task("shape")]
-    model.learn(Stage(2, "shape", (tiny.task("shape"),), third.seed), model.stream)
+    learn_stage(model, Stage(2, "shape", (tiny.task("shape"),), third.seed), model.stream)
     assert losses(tmp_path / "out", 2) == losses(out, 3)
     assert answers(tmp_path / "out", 2, "shape") == answers(out, 3, "shape")
     expected = update(out, 3)

@@ -86,10 +86,10 @@ def learn(
     all rows are used unless --max-train and --max-eval are given, and epochs, learning_rate,
     batch_size and weights are the directory's unless --set gives others.
     """
+    from nlora.continual.added import next_stage
     from nlora.continual.agreement import begun, check_method
     from nlora.continual.guard import SetAside
     from nlora.continual.learning import learn as learn_task
-    from nlora.continual.learning import next_stage
     from nlora.data.balance import label_counts
     from nlora.data.formats import is_rows
     from nlora.plan.budgets import LIMITS

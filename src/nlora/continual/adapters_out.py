@@ -18,10 +18,9 @@ from nlora.adapters.peft_config import CONFIG
 from nlora.adapters.peft_files import WEIGHTS, read_adapter
 from nlora.continual.agreement import stored_plan
 from nlora.continual.cards import base_name, many_adapters, one_adapter
-from nlora.continual.learning import spoken
 from nlora.errors import NloraError
 from nlora.merging.registry import consolidation
-from nlora.progress import Progress
+from nlora.progress import Progress, spoken
 from nlora.store.atomic import draft_text, indented, new_folder
 from nlora.store.directory import ModelDirectory
 from nlora.store.locks import held

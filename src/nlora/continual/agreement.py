@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nlora.backbones.fingerprint import FINGERPRINT
-from nlora.continual.tasks import answerable_tasks
+from nlora.continual.tasks import aligned, answerable_tasks
 from nlora.data.task import digest
 from nlora.errors import NloraError
 from nlora.plan.budgets import LIMITS, own_settings, without_limits
@@ -180,3 +180,29 @@ def numbers_of(plan: Plan, done: Sequence[StageRecord]) -> dict[str, Any]:
         "plan": digest([plan.config.method, settings, plan.config.seed, plan.base.revision]),
         "earlier stages": digest([[record.folder, record.files] for record in done]),
     }
+
+
+def agreed(plan: Plan, directory: ModelDirectory, extend: bool) -> Plan:
+    """The plan in the directory's precision. Raises NloraError if it cannot go on there.
+
+    With `extend` its last task is one more than the directory has.
+    """
+    if begun(directory):
+        plan = plan.with_precision(directory.precision())
+        check_plan(plan, directory, None if extend else names(plan))
+    done = directory.stages()
+    stages = aligned(plan.stages(), done) if extend else plan.stages()
+    check_stages(directory, done, stages)
+    if extend:
+        if len(done) == len(stages):
+            raise NloraError(
+                f"{plan.config.method} trains all its tasks in one stage, so {directory.path} "
+                "cannot learn one more"
+            )
+        plan.check_lists(len(stages), exactly=False)
+    return plan
+
+
+def names(plan: Plan) -> list[str]:
+    """Of the tasks, each once."""
+    return list(dict.fromkeys(data.name for data in plan.stream))

@@ -12,12 +12,11 @@ import numpy as np
 
 from nlora import processes
 from nlora.continual.agreement import stored_plan
-from nlora.continual.learning import spoken
 from nlora.continual.tasks import only_tested
 from nlora.data.messages import conversation, plain
 from nlora.data.task import Example, Task
 from nlora.errors import NloraError, unknown
-from nlora.progress import Progress, shown
+from nlora.progress import Progress, shown, spoken
 from nlora.store.directory import ModelDirectory
 
 if TYPE_CHECKING:

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from nlora import processes
 from nlora.continual.agreement import stored_plan
-from nlora.continual.learning import spoken
 from nlora.continual.tasks import only_tested, stage_number
 from nlora.data.messages import agreed
 from nlora.data.reading import Reading, read_task
 from nlora.data.task import Example, TaskData
 from nlora.errors import NloraError, unknown
-from nlora.progress import Progress
+from nlora.progress import Progress, spoken
 from nlora.store.directory import ModelDirectory
 
 if TYPE_CHECKING:

@@ -11,9 +11,8 @@ from nlora.adapters.given import given
 from nlora.adapters.peft_config import CONFIG
 from nlora.backbones.catalog import Base, find
 from nlora.continual.agreement import stored_plan
-from nlora.continual.learning import spoken
 from nlora.errors import NloraError, unknown
-from nlora.progress import Progress
+from nlora.progress import Progress, spoken
 from nlora.store.atomic import check_place, draft_text, indented, new_folder
 from nlora.store.directory import ModelDirectory
 from nlora.store.locks import held

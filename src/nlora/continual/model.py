@@ -1,6 +1,5 @@
 """A model that keeps learning: one class for `run`, `learn`, `predict`, `export` and studies."""
 
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from torch import Tensor
 from nlora import processes
 from nlora.adapters.base import Adapter
 from nlora.backbones.load import Backbone
-from nlora.continual.agreement import numbers_of, stored_plan
+from nlora.continual.agreement import stored_plan
 from nlora.continual.asked import Asked
 from nlora.continual.building import (
     load_base,
@@ -23,10 +22,6 @@ from nlora.continual.building import (
     stored_targets,
     weights_dtype,
 )
-from nlora.continual.commit import commit, record_of
-from nlora.continual.guard import Guard
-from nlora.continual.judging import Learned, judge
-from nlora.continual.movement import moved
 from nlora.data.comparing import punctuated, to_tell_apart
 from nlora.data.messages import conversation
 from nlora.data.task import Example, Task, TaskData
@@ -35,11 +30,10 @@ from nlora.evaluation.answers import Prediction
 from nlora.fast.attention import use_plain_attention
 from nlora.methods.base import Route
 from nlora.methods.context import Context, Stage
-from nlora.plan.budgets import budget
 from nlora.plan.resolve import Plan
 from nlora.plan.resolve import trained as trained_of
 from nlora.progress import NoProgress, Progress, shown
-from nlora.store.directory import WATCHED, ModelDirectory, StageRecord, stage_folder
+from nlora.store.directory import ModelDirectory, StageRecord
 from nlora.store.records import taken_out
 from nlora.store.state import read_state
 
@@ -116,9 +110,9 @@ class ContinualModel:
         self.records = self.directory.stages()[:stage]
         self.adapter.load(self.directory.update_paths(stage, self.records))
         self._in_hand = len(self.records)
-        self.method.state = self._state_after(self.records)
+        self.method.state = self.state_after(self.records)
 
-    def _state_after(self, records: Sequence[StageRecord]) -> Any:
+    def state_after(self, records: Sequence[StageRecord]) -> Any:
         """What the method remembered after these stages."""
         folder = self.directory.stage_path(records[-1]) / "state" if records else None
         kind = self.method.State
@@ -152,7 +146,7 @@ class ContinualModel:
         standing = [record for record in mine if "rejected" not in record.notes]
         return (standing or mine)[-1].index if mine else None
 
-    def _begins_after(self, stage: Stage) -> StageRecord | None:
+    def _base_of(self, stage: Stage) -> StageRecord | None:
         """The stage whose model a new one is trained on top of; None for the base model.
 
         That is the last one; where every task has a model of its own, that of the task.
@@ -162,6 +156,19 @@ class ContinualModel:
             if known is not None:
                 return self.records[known - 1]
         return self.records[-1] if self.records else None
+
+    def begin_after(self, stage: Stage) -> StageRecord | None:
+        """Bring the adapter to where a new stage begins: its record, or None for the base model."""
+        begins = self._base_of(stage)
+        if begins is not None and begins.index != self._in_hand:
+            self.adapter.load(self.directory.update_paths(begins.index, self.records))
+            self._in_hand = begins.index
+        return begins
+
+    def stand_after(self, record: StageRecord) -> None:
+        """Be the model after a stage whose update is in hand; it is committed later."""
+        self.records.append(record)
+        self._in_hand = record.index
 
     def own_stage(self, task: str) -> int | None:
         """The stage whose model answers a task that is named; none where that was not accepted."""
@@ -192,7 +199,7 @@ class ContinualModel:
         records, state, known = self.records, self.method.state, self.records[:stage]
         with self.after(stage):
             try:
-                self.records, self.method.state = known, self._state_after(known)
+                self.records, self.method.state = known, self.state_after(known)
                 yield
             finally:
                 self.records, self.method.state = records, state
@@ -212,122 +219,17 @@ class ContinualModel:
         with self.adapter.after(left):
             yield
 
-    def learn(
-        self, stage: Stage, tested: Sequence[TaskData], guard: Guard | None = None
-    ) -> StageRecord:
-        """Train a stage, test `tested`, and commit it, if the method accepts what it has become.
-
-        Raises SetAside where it costs more than the guard allows: it is trained then, and kept
-        beside the stages.
-        """
-        from nlora.training.loop import train
-
-        started = time.perf_counter()
-        if torch.cuda.is_available():
-            torch.cuda.reset_peak_memory_stats()
-        before = dict(self.records[-1].accuracy) if self.records else {}
-        begins = self._begins_after(stage)
-        if begins is not None and begins.index != self._in_hand:
-            self.adapter.load(self.directory.update_paths(begins.index, self.records))
-            self._in_hand = begins.index
-        ctx = self.context(stage)
-        trained = train(
-            self.method,
-            ctx,
-            self.plan.run,
-            self.mixed,
-            self.directory.path / "logs",
-            self.directory.checkpoints(stage_folder(stage.index, stage.name)),
-            numbers_of(self.plan, self.records),
-        )
-        done = time.perf_counter()
-        record = record_of(
-            stage,
-            budget=budget(self.plan, stage),
-            examples=trained.examples,
-            steps=trained.steps,
-            trainable_parameters=trained.trainable,
-            notes=trained.notes,
-        )
-        earlier = begins.updates if begins is not None else []
-        record.updates = [*(earlier[:-1] if self.adapter.replaces else earlier), record.folder]
-        if begins is not None and begins.index != stage.index - 1:
-            record.notes["on_top_of"] = begins.folder
-        self.records.append(record)
-        self._in_hand = record.index
-        record.seconds = {"training": trained.earlier_seconds + done - started}
-        if self.plan.run.measure_kl:
-            known = [d for d in tested if d.only_tested or self.stage_of(d.name) is not None]
-            record.kl = moved(self, stage.index, known)
-            measured = time.perf_counter()
-            record.seconds["kl"], done = measured - done, measured
-        answers = self.evaluate(tested)
-        record.accuracy = self.measured(answers)
-        self._tell_routes(record)
-        accepted = self.method.accept(ctx, before, record.accuracy)
-        if not accepted:
-            answers = self._reject(record, tested)
-        record.seconds["evaluation"] = time.perf_counter() - done
-        learned = Learned(record, answers, trained.losses)
-        if accepted and guard is not None:
-            learned = judge(self, guard, stage, learned, tested)
-        commit(self, learned.record, learned.answers, stage.tasks, learned.losses)
-        processes.on_main(self.directory.drop_checkpoints)
-        if not accepted:
-            self.restore()
-        return learned.record
-
-    def _reject(self, record: StageRecord, tested: Sequence[TaskData]) -> Answers:
-        """Let the record and the method's state be what they were before; that model's answers.
-
-        The update stays in the stage's folder, and no manifest names it.
-        """
-        earlier = self.records[-2].updates if len(self.records) > 1 else []
-        moved_by = {"kl": record.kl} if record.kl else {}
-        record.notes["rejected"] = {"accuracy": record.accuracy, **moved_by}
-        record.kl = {}
-        record.updates = earlier
-        self.method.state = self._state_after(self.records[:-1])
-        with self.adapter.after([self.directory.update_path(name) for name in earlier]):
-            answers = self.evaluate(tested)
-        record.accuracy = self.measured(answers)
-        return answers
-
     def take_up(self, record: StageRecord, tested: Sequence[TaskData]) -> Answers:
         """Be the model of a record that brings no update, and be tested; the record has the scores.
 
         The record is not committed; until it is, `restore` goes back.
         """
-        self.records.append(record)
+        self.stand_after(record)
         self.adapter.load(self.directory.update_paths(known=self.records))
-        self._in_hand = record.index
         answers = self.evaluate(tested)
         record.accuracy = self.measured(answers)
-        self._tell_routes(record)
+        self.tell_routes(record)
         return answers
-
-    def zero_shot(self, tasks: Sequence[TaskData]) -> None:
-        """Test tasks before any training, and commit that."""
-        started = time.perf_counter()
-        answers = self.evaluate(tasks)
-        record = StageRecord(index=0, name="zero-shot", seed=self.plan.config.seed)
-        kept = [data for data in self.stream if data.only_tested]
-        record.tasks = [data.task.to_json() for data in kept]
-        record.accuracy = self.measured(answers)
-        record.seconds = {"evaluation": time.perf_counter() - started}
-        commit(self, record, answers, kept)
-
-    def watch(self, data: TaskData) -> None:
-        """Test a task that will only be tested, and keep it with the model."""
-        started = time.perf_counter()
-        answers = self.evaluate([data])
-        index = len(self.directory.watched()) + 1
-        record = StageRecord(index=index, name=data.name, seed=self.plan.config.seed)
-        record.tasks, record.fingerprints = [data.task.to_json()], {data.name: data.fingerprint()}
-        record.notes["after"] = self.records[-1].folder if self.records else None
-        record.accuracy = self.measured(answers)
-        record.seconds = {"evaluation": time.perf_counter() - started}
-        commit(self, record, answers, [data], directory=self.directory.shelf(WATCHED))
 
     def measured(self, answers: Mapping[str, Sequence[Prediction]]) -> dict[str, float]:
         """The accuracy, or what the method measures in its place, by task."""
@@ -406,7 +308,7 @@ class ContinualModel:
         with self.after(0):
             return self.asked.answers([Example(_no_task(text), text, "") for text in texts])
 
-    def _tell_routes(self, record: StageRecord) -> None:
+    def tell_routes(self, record: StageRecord) -> None:
         """Record which stages the tests of each task were answered by, and how many were far."""
         if not self._routes_taken:
             return

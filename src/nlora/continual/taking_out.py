@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nlora import processes
 from nlora.continual.agreement import stored_plan
-from nlora.continual.learning import spoken
 from nlora.continual.results import columns, results
 from nlora.continual.tasks import only_tested
 from nlora.errors import NloraError, unknown
-from nlora.progress import Progress
+from nlora.progress import Progress, spoken
 from nlora.store.directory import ModelDirectory
 from nlora.store.records import StageRecord, taken_out
 

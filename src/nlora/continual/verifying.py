@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from nlora import processes
 from nlora.continual.agreement import stored_plan
-from nlora.continual.learning import spoken
 from nlora.continual.results import results_of
 from nlora.continual.tasks import answerable_tasks, only_tested
 from nlora.data.comparing import punctuated, to_tell_apart
 from nlora.data.task import TaskData
 from nlora.errors import Faults, NloraError, Several, first_line
-from nlora.progress import Progress, shown
+from nlora.progress import Progress, shown, spoken
 from nlora.store.directory import ModelDirectory
 from nlora.store.records import StageRecord, read_record
 
