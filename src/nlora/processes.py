@@ -14,7 +14,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -177,6 +177,9 @@ def own_random_numbers(seed: int) -> Iterator[None]:
         yield
 
 
+_PATIENCE = timedelta(seconds=5)
+
+
 def first_to_fail() -> bool:
     """Whether no other process failed before this one, which has failed: it says why."""
     if count() == 1:
@@ -185,10 +188,16 @@ def first_to_fail() -> bool:
 
     try:
         store = distributed_c10d._get_default_store()
-        first = store.compare_set("nlora/failed", "", str(rank()))
+        first = store.compare_set("nlora/failed", "", str(rank())).decode() == str(rank())
     except RuntimeError:  # its keeper is gone already
         return False
-    return first.decode() == str(rank())
+    # The keeper of the store stays until the one that was first knows it, or neither would speak.
+    with suppress(RuntimeError):
+        if first:
+            store.set("nlora/told", "")
+        elif is_main():
+            store.wait(["nlora/told"], _PATIENCE)
+    return first
 
 
 @contextmanager
