@@ -122,8 +122,8 @@ class Killed(BaseException):
 def learn(model: Path, out: Path, method: str, progress=None, count=20, plugin=None, **settings):
     plugin = plugin or (new_kinds.__file__ if method == "scaled" else None)
     plugin = plugin or (__file__ if method in OWN else None)
-    # 3 epochs of 3 steps in each stage, the last of each epoch short
-    known = {**runs.FAST, "epochs": 3, "checkpoint_every": 2, **settings}
+    # 2 epochs of 3 steps in each stage, the last of each epoch short
+    known = {**runs.FAST, "epochs": 2, "checkpoint_every": 2, **settings}
     config = runs.config(model, None, known, method=method, plugin=plugin)
     return run(config, out, progress, stream=[tiny.task(n, count) for n in ("colour", "size")])
 
@@ -165,14 +165,14 @@ def test_killed_in_a_stage_it_ends_as_an_unbroken_run(name, llama, tmp_path, mon
     one, two = tmp_path / "one", tmp_path / "two"
     learn(llama, one, method, **settings)
     assert not (one / "checkpoints").exists()
-    # 9 steps in a stage, 3 in an epoch. The second stage, whose state and penalties are not empty.
-    killed(monkeypatch, 9 + 5, llama, two, method, **settings)
+    # 6 steps in a stage, 3 in an epoch. The second stage, whose state and penalties are not empty.
+    killed(monkeypatch, 6 + 5, llama, two, method, **settings)
     assert {
         p.split("/")[1:3] == ["002-size", "step-4"] for p in tree(two) if "checkpoints" in p
     } == {True}
     heard = Listener()
     learn(llama, two, method, heard, **settings)
-    assert "stage 'size' goes on after step 4 of 9" in heard.messages
+    assert "stage 'size' goes on after step 4 of 6" in heard.messages
     assert comparable(two) == comparable(one)
     assert not (two / "checkpoints").exists()
     assert stages(two)[1].notes["resumed_after_steps"] == [4]
@@ -188,18 +188,18 @@ def test_a_task_that_is_added_goes_on_within_its_stage(llama, tmp_path, monkeypa
         learn_one(two, added)
     heard = Listener()
     learn_one(two, added, progress=heard)
-    assert "stage 'shape' goes on after step 4 of 9" in heard.messages
+    assert "stage 'shape' goes on after step 4 of 6" in heard.messages
     assert comparable(two) == comparable(one)
 
 
 def test_killed_twice_once_between_two_epochs(llama, tmp_path, monkeypatch):
     one, two = tmp_path / "one", tmp_path / "two"
-    learn(llama, one, "noisy")
-    killed(monkeypatch, 3, llama, two, "noisy")
+    learn(llama, one, "noisy", epochs=3)
+    killed(monkeypatch, 3, llama, two, "noisy", epochs=3)
     heard = Listener()
-    killed(monkeypatch, 5, llama, two, "noisy", heard)  # after step 2 + 5
+    killed(monkeypatch, 5, llama, two, "noisy", heard, epochs=3)  # after step 2 + 5
     assert "stage 'colour' goes on after step 2 of 9" in heard.messages
-    learn(llama, two, "noisy", heard)
+    learn(llama, two, "noisy", heard, epochs=3)
     assert "stage 'colour' goes on after step 6 of 9" in heard.messages
     assert comparable(two) == comparable(one)
     assert stages(two)[0].notes["resumed_after_steps"] == [2, 6]
@@ -291,7 +291,7 @@ def test_one_per_so_much_time(llama, tmp_path, monkeypatch):
     monkeypatch.setattr(StageTrainer, "log", later)
     monkeypatch.setattr(Checkpoints, "write", noted)
     learn(llama, tmp_path / "model", "inc-lora", checkpoint_every="30s")
-    assert written == [3, 6, 9, 3, 6, 9]
+    assert written == [3, 6, 3, 6]
 
 
 def test_every_interval_that_is_none_is_refused():
