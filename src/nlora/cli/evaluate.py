@@ -47,7 +47,6 @@ def evaluate(
     Nothing is written unless --out is given.
     """
     from nlora.continual.evaluating import evaluate as measure
-    from nlora.data.columns import parse_columns
     from nlora.data.formats import source
     from nlora.data.reading import Reading
     from nlora.errors import NloraError
@@ -57,7 +56,7 @@ def evaluate(
         raise NloraError("--columns and --encoding say how --data is read; give that too")
     if out is not None:
         o.check_out(out)
-    reading = Reading(columns=parse_columns(columns) if columns else {}, encoding=encoding)
+    reading = Reading(**o.reading(columns, encoding, skip_bad_rows=False))
     where = None if data is None else source(data, Path())
     found = measure(model_dir, task, where, after, reading, progress())
     if out is not None:

@@ -10,7 +10,7 @@ from nlora import processes
 from nlora.continual.added import asked, grown
 from nlora.continual.agreement import agreed, begun, document, names
 from nlora.continual.guard import Guard, SetAside
-from nlora.continual.results import results
+from nlora.continual.results import write_results
 from nlora.continual.tasks import aligned, as_tasks
 from nlora.data.comparing import told
 from nlora.data.task import TaskData
@@ -80,7 +80,7 @@ def learn(
             return _learn_all(added.plan, directory, progress, *more, extend=True)
         if added.watched:
             return _train(added.plan, directory, progress, added.watched)
-        return _write_results(directory, names(added.plan), plan.config.method)
+        return write_results(directory, names(added.plan), plan.config.method)
 
 
 def _learn_all(
@@ -100,7 +100,7 @@ def _learn_all(
     stages = aligned(plan.stages(), done) if extend else plan.stages()
     if len(done) == len(stages) and (stages or directory.zero_shot() is not None):
         progress.message(f"{directory.path}: all {len(done)} stages are there, nothing to do")
-        return _write_results(directory, tasks, plan.config.method)
+        return write_results(directory, tasks, plan.config.method)
     if len(done) < len(stages):  # a method may train nothing
         _check_pending(plan, directory, stages[len(done)])
     return _train(plan, directory, progress, watch, guard, zero_shot=not extend)
@@ -161,24 +161,18 @@ def _train(
         before = list(plan.stream) if evaluate != "seen" else others
         if not done and zero_shot and before and directory.zero_shot() is None:
             test_first(model, before)
-            _write_results(directory, tasks, method)
+            write_results(directory, tasks, method)
         for data in watch:
             add_watched(model, data)
-            _write_results(directory, tasks, method)
+            write_results(directory, tasks, method)
         for number, stage in enumerate(stages[done:], start=done + 1):
             tested = [*_tested(evaluate, stages, number), *others]
             if number == 1 and plan.config.from_adapter is not None:
                 take_over(model, stage, tested)
             else:
                 learn_stage(model, stage, tested, guard)
-            _write_results(directory, tasks, method)
+            write_results(directory, tasks, method)
     return directory.results()
-
-
-def _write_results(directory: ModelDirectory, tasks: Sequence[str], method: str) -> dict[str, Any]:
-    found = results(directory, tasks, method)
-    processes.on_main(lambda: directory.write_results(found))
-    return found
 
 
 def _tested(evaluate: str, stages: Sequence[Stage], number: int) -> list[TaskData]:

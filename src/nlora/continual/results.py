@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from statistics import fmean
 from typing import Any
 
+from nlora import processes
 from nlora.continual.tasks import titles
 from nlora.evaluation.matrix import Row, average_accuracy, summary
 from nlora.store.directory import ModelDirectory, StageRecord
@@ -27,6 +28,13 @@ def results(directory: ModelDirectory, tasks: Sequence[str], method: str) -> dic
     """
     kept = directory.stages(), directory.zero_shot(), directory.watched()
     return results_of(*kept, tasks, method)
+
+
+def write_results(directory: ModelDirectory, tasks: Sequence[str], method: str) -> dict[str, Any]:
+    """Write `results`, by the main process alone; they are returned."""
+    found = results(directory, tasks, method)
+    processes.on_main(lambda: directory.write_results(found))
+    return found
 
 
 def results_of(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nlora import processes
 from nlora.continual.agreement import stored_plan
-from nlora.continual.results import columns, results
+from nlora.continual.results import columns, write_results
 from nlora.continual.tasks import only_tested
 from nlora.errors import NloraError, unknown
 from nlora.progress import Progress, spoken
@@ -190,5 +190,4 @@ def _rows(
 
 def _write_results(directory: ModelDirectory, method: str) -> None:
     tasks = columns(directory, directory.stages(), directory.zero_shot())
-    found = results(directory, tasks, method)
-    processes.on_main(lambda: directory.write_results(found))
+    write_results(directory, tasks, method)

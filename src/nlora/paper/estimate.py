@@ -85,14 +85,13 @@ def _done(path: Path) -> set[tuple[object, ...]]:
 
 def _rates(grid: Grid, progress: Progress) -> tuple[float, float]:
     """Seconds for a training example, and for a test."""
-    own = next((s for s in grid.settings if s == "max_text_tokens"), None)
-    settings = {own: grid.settings[own]} if own else {}
+    settings = {name: v for name, v in grid.settings.items() if name == "max_text_tokens"}
     [point, *_] = [p for p in grid.points if p.method in ("inc-lora", "n-lora")] or grid.points
     small = replace(
         grid, points=(point,), max_train=PROBED, max_eval=PROBED, recipes=None, settings=settings
     )
     cell = small.cell(grid.streams[0], point, grid.seeds[0])
-    first = trained_alone(cell.plan)
+    first = cell.plan.with_stream(cell.plan.stream[:1])
     rows = []
     with TemporaryDirectory() as place:
         runner = Runner(Path(place), 1, progress, None, lambda job, row: rows.append(row))
@@ -102,11 +101,6 @@ def _rates(grid: Grid, progress: Progress) -> tuple[float, float]:
         raise NloraError(str(row["error"]))
     spent, did = row["seconds_by"], work(first)
     return spent["training"] / did.trained, spent["evaluation"] / did.tested
-
-
-def trained_alone(plan: Plan) -> Plan:
-    """The plan over its first task."""
-    return plan.with_stream(plan.stream[:1])
 
 
 def _spoken(seconds: float) -> str:
