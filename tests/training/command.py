@@ -19,7 +19,7 @@ PLACES = {
     "step": (StageTrainer, "log"),
     "evaluate": (ContinualModel, "evaluate"),
     "sync": (nlora.store.atomic, "sync_tree"),
-    "results": (nlora.continual.learning, "_write_results"),
+    "results": (nlora.continual.learning, "write_results"),
 }
 
 
