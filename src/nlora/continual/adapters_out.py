@@ -24,6 +24,7 @@ from nlora.progress import Progress, spoken
 from nlora.store.atomic import draft_text, indented, new_folder
 from nlora.store.directory import ModelDirectory
 from nlora.store.locks import held
+from nlora.store.reading import read_json
 from nlora.store.records import taken_out
 
 if TYPE_CHECKING:
@@ -182,7 +183,7 @@ def _scales(paths: Sequence[Path]) -> list[float]:
 
 def _config(update: Path, plan: Plan, rank: int) -> dict[str, Any]:
     """PEFT's configuration of an update, for factors of this rank whose product is the change."""
-    values = json.loads((update / CONFIG).read_text(encoding="utf-8"))
+    values = read_json(update / CONFIG)
     return values | {
         "r": rank,
         "lora_alpha": rank,

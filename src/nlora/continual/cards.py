@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from nlora.adapters.peft_config import CONFIG
 from nlora.continual.history import history
 from nlora.store.directory import ModelDirectory
+from nlora.store.reading import read_json
 
 if TYPE_CHECKING:
     from nlora.plan.resolve import Plan
@@ -68,7 +68,7 @@ def one_adapter(plan: Plan, directory: ModelDirectory, report: Mapping[str, Any]
     base, rank, error = base_name(plan), report["rank"], report["error_per_cent"]
     how = f"recompressed, with an error of {error:.3g} % (Frobenius norm)" if error else "exactly"
     said = f"One LoRA adapter of rank {rank} for the sum of {report['updates']} updates, {how}."
-    told = json.loads((directory.update_paths()[-1] / CONFIG).read_text(encoding="utf-8"))
+    told = read_json(directory.update_paths()[-1] / CONFIG)
     kind = "Seq2SeqLM" if told.get("task_type") == "SEQ_2_SEQ_LM" else "CausalLM"
     shown = ONE.format(base=base, kind=kind)
     return card(plan, directory, "peft", f"An adapter for {base}", [said, shown])

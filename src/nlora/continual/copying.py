@@ -18,6 +18,7 @@ from nlora.store.archives import ENDINGS, is_archive, names_archive, pack, unpac
 from nlora.store.atomic import draft_text, new_folder, scratch, sync
 from nlora.store.directory import WATCHED, ModelDirectory
 from nlora.store.locks import held
+from nlora.store.reading import read_json
 
 _FOLDERS = re.compile(
     r"^(?:[A-Za-z]:)?[/\\][^:\n]*[/\\](?=[^:\n]*: )"
@@ -151,7 +152,7 @@ def _renamed(base: str) -> Callable[[Path], None]:
 
     def change(folder: Path) -> None:
         for path in folder.rglob("adapter_config.json"):
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = read_json(path)
             if os.path.isabs(values.get("base_model_name_or_path") or ""):
                 values["base_model_name_or_path"] = base
             draft_text(path, json.dumps(values, indent=2, sort_keys=True))

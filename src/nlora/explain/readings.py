@@ -1,8 +1,7 @@
 """The readings of a task's answers after each stage, from looks and from what the run has kept."""
 
-import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy import ndarray
@@ -17,21 +16,15 @@ from nlora.explain.sources import Known, Scores, corrections
 if TYPE_CHECKING:
     from nlora.store.directory import ModelDirectory
 
-Kept = dict[int, dict[str, list[dict[str, str]]]]
+Kept = dict[int, dict[str, list[dict[str, Any]]]]
 """The answers that a run has kept (`predictions.jsonl`), by stage and task, in the tests' order."""
 
 
 def kept_answers(directory: "ModelDirectory") -> Kept:
     """What the model answered to its tests by the protocol, after each stage that tested them."""
     zero = directory.zero_shot()
-    found: Kept = {}
-    for record in [*([zero] if zero else []), *directory.stages()]:
-        text = (directory.stage_path(record) / "predictions.jsonl").read_text("utf-8")
-        of_stage = found.setdefault(record.index, {})
-        for line in text.removesuffix("\n").split("\n") if text else ():
-            row = json.loads(line)
-            of_stage.setdefault(row["task"], []).append(row)
-    return found
+    tested = [*([zero] if zero else []), *directory.stages()]
+    return {record.index: directory.predictions(record) for record in tested}
 
 
 def readings(
@@ -48,7 +41,7 @@ def _reading(
     known: Learned,
     questions: Questions,
     looks: Mapping[Look, ndarray],
-    kept: Mapping[str, list[dict[str, str]]],
+    kept: Mapping[str, list[dict[str, Any]]],
     stage: int,
 ) -> Reading:
     right = np.array(known.indices(known.data.test))

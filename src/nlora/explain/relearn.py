@@ -1,6 +1,5 @@
 """What comes back of a task after a few steps on a few of its examples, on a copy of the model."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from nlora.explain.texts import SEED
 from nlora.methods.context import Stage
 from nlora.plan.budgets import at_stage
 from nlora.store.atomic import write_json
+from nlora.store.reading import Kind, Measured, whole
 from nlora.training.loop import train
 
 if TYPE_CHECKING:
@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 
 STEPS = 10
 """Optimiser steps, each on all of the examples."""
+
+
+class Relearned(Kind):
+    """A file of what came back of a task, in per cent."""
+
+    made_of: str
+    right: dict[str, Measured | None]
 
 
 def relearned(
@@ -48,10 +55,9 @@ def _kept(looks: Looks, known: Learned, count: int, last: int) -> dict[str, floa
     data = replace(known.data, train=sample(known.data.train, count, SEED), dev=())
     key = digest([looks.made_of(last), data.fingerprint(), STEPS])
     place = looks.place(last, known.data.name, f"relearned-{count}", ".json")
-    if place.is_file():
-        value = json.loads(place.read_text(encoding="utf-8"))
-        if value.get("made_of") == key:
-            return value["right"]
+    known_already = whole(Relearned, place)
+    if known_already and known_already.made_of == key:
+        return known_already.right
     model.progress.message(f"learning {count} examples of {known.data.name} again")
     right = _relearned(model, data, last)
     place.parent.mkdir(parents=True, exist_ok=True)

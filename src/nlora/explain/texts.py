@@ -1,7 +1,6 @@
 """The texts that a task's question is asked about, kind by kind (`sources.KINDS`)."""
 
 import gzip
-import json
 import random
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
@@ -13,6 +12,7 @@ from nlora.errors import NloraError
 from nlora.explain.looks import CACHE
 from nlora.folders import cache_dir
 from nlora.store.atomic import write_json
+from nlora.store.reading import Kind, whole
 
 if TYPE_CHECKING:
     from nlora.continual.model import ContinualModel
@@ -28,6 +28,13 @@ SAMPLING = {"do_sample": True, "temperature": 1.0, "top_p": 0.95, "top_k": 0, "m
 
 SEED = 0
 """Decides which texts are drawn. The run's seed does not: runs are compared on the same texts."""
+
+
+class SelfWritten(Kind):
+    """A file of what a base model wrote by itself."""
+
+    made_of: str
+    texts: list[str]
 
 
 def drawn(texts: Sequence[str], count: int, name: str) -> list[str]:
@@ -84,11 +91,8 @@ def self_written(model: "ContinualModel", count: int, place: Path) -> list[str]:
 
 def _read(place: Path, key: str) -> list[str] | None:
     """The texts of a file, if they are these and it is whole."""
-    try:
-        value = json.loads(place.read_text(encoding="utf-8"))
-        return value["texts"] if value["made_of"] == key else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    found = whole(SelfWritten, place)
+    return found.texts if found and found.made_of == key else None
 
 
 def _write(model: "ContinualModel", count: int) -> list[str]:

@@ -18,9 +18,17 @@ from typing import Any
 from nlora.checksum import sha256
 from nlora.errors import NloraError
 from nlora.store.atomic import draft_text, new_folder
+from nlora.store.reading import Kind, check, read_json
 
 FILE = "checkpoint.json"
 _STEP = re.compile(r"step-(\d{1,12})")
+
+
+class CheckpointFile(Kind):
+    """`checkpoint.json`."""
+
+    of: dict[str, Any]
+    files: dict[str, str]
 
 
 class Checkpoints:
@@ -40,12 +48,12 @@ class Checkpoints:
             return None
         place = found[max(found)]
         try:
-            told = json.loads((place / FILE).read_text(encoding="utf-8"))
-            known, files = dict(told["of"]), dict(told["files"])
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise NloraError(f"{place / FILE} cannot be read") from error
+            told = check(CheckpointFile, read_json(place / FILE), place / FILE)
+        except OSError as error:
+            raise NloraError(f"{place / FILE} cannot be read: {error.strerror}") from error
+        files = told.files
         for name, value in self.of.items():
-            if known.get(name) != value:
+            if told.of.get(name) != value:
                 raise NloraError(f"{place} is of another {name}")
         present = {p.name for p in place.iterdir()} - {FILE}
         if present != files.keys() or any(sha256(place / n) != h for n, h in files.items()):

@@ -73,6 +73,14 @@ def read_json(path: Path) -> dict[str, Any]:
     return parsed(read_text(path), path)
 
 
+def whole(kind: type[K], path: Path) -> K | None:
+    """What a file of a cache holds; None where it is not there, or not a whole one of this kind."""
+    try:
+        return check(kind, read_json(path), path)
+    except (OSError, NloraError):
+        return None
+
+
 def read_text(path: Path) -> str:
     """The text of a file. Raises NloraError."""
     try:
