@@ -2,11 +2,12 @@
 
 import json
 import os
-import subprocess
 import sys
+from typing import NamedTuple
 
 import pytest
 
+from tests.processes import context
 from tests.report.rows import row, write
 from tests.runs import write_stream
 
@@ -17,11 +18,29 @@ def raw(text):
     return [c for c in text if (ord(c) < 32 and c not in "\n\t") or c in "\x7f\x9b\u202e"]
 
 
-def in_ascii(*arguments):
+class Done(NamedTuple):
+    status: int | None
+    stdout: bytes
+    stderr: bytes
+
+
+def _main(arguments, out, err):
+    from nlora.cli.app import main
+
+    os.environ["COLUMNS"] = "200"
+    sys.argv = ["nlora", *arguments]
+    sys.stdout, sys.stderr = (open(path, "w", encoding="ascii") for path in (out, err))  # noqa: SIM115
+    main()
+
+
+def in_ascii(folder, *arguments):
     """The command in a process whose terminal knows ASCII alone."""
-    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "COLUMNS": "200"}
-    line = [sys.executable, "-m", "nlora", *map(str, arguments)]
-    return subprocess.run(line, capture_output=True, env=environment, timeout=120)
+    out, err = folder / "stdout", folder / "stderr"
+    told = ([str(part) for part in arguments], out, err)
+    process = context().Process(target=_main, args=told)
+    process.start()
+    process.join()
+    return Done(process.exitcode, out.read_bytes(), err.read_bytes())
 
 
 @pytest.mark.parametrize("form", ["markdown", "latex", "csv", "json"])
@@ -56,14 +75,14 @@ def test_labels_and_texts_are_visible_in_a_dry_run_and_in_errors(nlora, llama, t
 def test_no_answer_is_lost_on_a_terminal_that_knows_ascii_alone(finished, tmp_path):
     texts = tmp_path / "texts.txt"
     texts.write_text("Käse – 日本\n", encoding="utf-8")
-    done = in_ascii("predict", finished("inc-lora").out, texts, "--task", "colour")
-    assert done.returncode == 0, done.stderr
+    done = in_ascii(tmp_path, "predict", finished("inc-lora").out, texts, "--task", "colour")
+    assert done.status == 0, done.stderr
     assert json.loads(done.stdout.decode("ascii"))["text"] == "Käse – 日本"
-    shown = in_ascii("table", write(tmp_path / "l.jsonl", [row(stream="größe")]))
-    assert shown.returncode == 0, shown.stderr
+    shown = in_ascii(tmp_path, "table", write(tmp_path / "l.jsonl", [row(stream="größe")]))
+    assert shown.status == 0, shown.stderr
     assert b"gr\\xf6\\xdfe" in shown.stdout
-    refused = in_ascii("table", tmp_path / "größe")
-    assert refused.returncode == 2
+    refused = in_ascii(tmp_path, "table", tmp_path / "größe")
+    assert refused.status == 2
     assert b"gr\\xf6\\xdfe" in refused.stderr
 
 

@@ -19,7 +19,7 @@ def test_a_folder_is_as_before_or_as_after_and_the_same_again_goes_on(name, tmp_
     before.mkdir()
     operation = OPERATIONS[name]
     operation.prepare(before)
-    way = Way(("ENOSPC", "SIGKILL"), points=40)  # the benchmark tries all
+    way = Way(("ENOSPC", "SIGKILL"), points=12)  # the benchmark tries all
     found = list(crashes(operation.act, before, tmp_path, operation.seen, way))
     assert len(found) >= 2 * 4  # an open, a write, a sync and a rename at least
     assert not [f"{c.point}, {c.fault}: {c.wrong}" for c in found if c.wrong]

@@ -3,6 +3,7 @@
 import errno
 import logging
 import random
+import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -163,10 +164,14 @@ def comparable(out: Path) -> dict[str, bytes]:
 def test_killed_in_a_stage_it_ends_as_an_unbroken_run(name, llama, tmp_path, monkeypatch):
     method, settings = name.strip(), RUNS[name]
     one, two = tmp_path / "one", tmp_path / "two"
-    learn(llama, one, method, **settings)
-    assert not (one / "checkpoints").exists()
     # 6 steps in a stage, 3 in an epoch. The second stage, whose state and penalties are not empty.
     killed(monkeypatch, 6 + 5, llama, two, method, **settings)
+    # The other one trains the second stage from its beginning.
+    shutil.copytree(two, one, ignore=shutil.ignore_patterns("checkpoints"))
+    unbroken = Listener()
+    learn(llama, one, method, unbroken, **settings)
+    assert not [message for message in unbroken.messages if "goes on after step" in message]
+    assert not (one / "checkpoints").exists()
     assert {
         p.split("/")[1:3] == ["002-size", "step-4"] for p in tree(two) if "checkpoints" in p
     } == {True}
