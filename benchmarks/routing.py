@@ -6,10 +6,10 @@
 `cost`: CPU seconds of `predict` of texts without a named task by a model that routes among so many
 stages, against the same texts by a model that learned one task, as the median ratio of interleaved
 pairs, on a small random Llama with the tokenizer of smollm2-135m; and how many tokens, padding
-included, the model reads in how many passes, which no other load of the machine changes (`--pairs
-0`: that alone). `right`: the share of test texts that are taken for their own task after the last
-stage, by text and by prompt, on order-1 and order-4, and the pairs of tasks that the router says it
-cannot tell apart. Nothing is trained: a router needs the base model alone.
+included, the model reads in how many passes and layers, which no other load of the machine changes
+(`--pairs 0`: that alone). `right`: the share of test texts that are taken for their own task after
+the last stage, by text and by prompt, on order-1 and order-4, and the pairs of tasks that the
+router says it cannot tell apart. Nothing is trained: a router needs the base model alone.
 """
 
 import argparse
@@ -26,6 +26,7 @@ import torch
 from torch.nn import Embedding, Module
 from torch.nn.modules.module import register_module_forward_pre_hook
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from nlora.backbones.catalog import find
 from nlora.continual.answering import predict
@@ -39,6 +40,7 @@ from nlora.plan.config import RunConfig
 from nlora.plan.resolve import resolve
 from nlora.store.directory import ModelDirectory
 
+LAYERS = 6
 WORDS = [
     "river",
     "stone",
@@ -58,7 +60,7 @@ WORDS = [
 def small_llama(folder: Path) -> Path:
     tokenizer = AutoTokenizer.from_pretrained(find("smollm2-135m").target)
     torch.manual_seed(0)
-    sizes = {"hidden_size": 192, "intermediate_size": 512, "num_hidden_layers": 6}
+    sizes = {"hidden_size": 192, "intermediate_size": 512, "num_hidden_layers": LAYERS}
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         num_attention_heads=4,
@@ -101,10 +103,14 @@ class Passes:
         self.hook.remove()
 
     def _count(self, module: Module, inputs: object) -> None:
-        if isinstance(module, Embedding) and isinstance(inputs, tuple):
-            asks = any(frame.function == "mean_state" for frame in inspect.stack(0))
-            told = self.read["features" if asks else "answers"]
+        if not isinstance(inputs, tuple) or not isinstance(module, Embedding | LlamaDecoderLayer):
+            return
+        asks = any(frame.function == "mean_state" for frame in inspect.stack(0))
+        told = self.read["features" if asks else "answers"]
+        if isinstance(module, Embedding):
             told.update(passes=1, tokens=inputs[0].numel())
+        else:
+            told.update(work=inputs[0].shape[:-1].numel() / LAYERS)
 
 
 def cost(stages: int, texts: int, pairs: int) -> None:
@@ -126,7 +132,9 @@ def cost(stages: int, texts: int, pairs: int) -> None:
                     found = predict(folder / out, asked)
                 both.append(time.process_time() - started)
                 for part, told in passes.read.items() if passes else ():
-                    print(f"{out}, {part}: {told['tokens']:,} tokens in {told['passes']} passes")
+                    tokens, passes, work = (told[n] for n in ("tokens", "passes", "work"))
+                    as_good_as = f"as much as {work:,.0f} through all layers"
+                    print(f"{out}, {part}: {tokens:,} tokens in {passes} passes, {as_good_as}")
                 used = len({a.task for a in found})
                 print(f"{out}: {both[-1]:.2f} CPU seconds, answered as {used} tasks", flush=True)
             times.append(both)

@@ -1,10 +1,12 @@
 """What a router sees of a text: the same states in every family, whatever its class calls them."""
 
+import copy
+
 import pytest
 import torch
 from transformers import Llama4ForCausalLM, Llama4TextConfig
 
-from nlora.backbones.states import mean_state
+from nlora.backbones.states import a_third, mean_state
 from tests.tiny import model
 
 
@@ -25,3 +27,20 @@ def test_the_mean_is_of_the_states_below_the_head(make):
         states = net(**given).hidden_states[-1]
     found = mean_state(net, ids, mask.bool())
     torch.testing.assert_close(found, states[:, :6].mean(1), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", ["llama", "gpt2", "t5"])
+def test_with_its_first_layers_alone_it_is_a_shallower_model_and_then_itself_again(shape):
+    net = model(shape).eval()
+    ids, mask = torch.arange(3, 13)[None], torch.tensor([[True] * 6 + [False] * 4])
+    whole = mean_state(net, ids, mask)
+    found = mean_state(net, ids, mask, layers=a_third(net))
+    name = {"gpt2": "n_layer", "t5": "num_layers"}.get(shape, "num_hidden_layers")
+    config = copy.deepcopy(net.config)
+    assert getattr(config, name) == 2
+    setattr(config, name, 1)
+    shallow = type(net)(config).eval()
+    shallow.load_state_dict(net.state_dict(), strict=False)
+    assert torch.equal(found, mean_state(shallow, ids, mask))
+    assert not torch.equal(found, whole)
+    assert torch.equal(mean_state(net, ids, mask), whole)

@@ -85,8 +85,9 @@ def test_each_task_has_the_model_as_it_stood_and_the_rule_is_written(method, lla
     routes = [r.stage for r in model.method.routes(model.context(), examples, named=False)]
     with safe_open(tmp_path / "each" / "router.safetensors", "pt") as file:
         weights, offsets = file.get_tensor("weights"), file.get_tensor("offsets")
-        names = json.loads(file.metadata()["adapters"])
-    base = AutoModelForCausalLM.from_pretrained(llama, output_hidden_states=True).eval()
+        names, layers = json.loads(file.metadata()["adapters"]), int(file.metadata()["layers"])
+    base = AutoModelForCausalLM.from_pretrained(llama, num_hidden_layers=layers)
+    base.eval().config.output_hidden_states = True
     tokenizer, chosen = AutoTokenizer.from_pretrained(llama), []
     for text in texts:
         with torch.no_grad():

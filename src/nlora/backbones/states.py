@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from nlora.backbones.structure import accepts, positions
+from nlora.backbones.structure import accepts, layers_of, positions
 
 
 @contextmanager
@@ -24,22 +24,54 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def mean_state(
-    model: Any, input_ids: Tensor, mask: Tensor, dtype: torch.dtype = torch.float32
+    model: Any,
+    input_ids: Tensor,
+    mask: Tensor,
+    dtype: torch.dtype = torch.float32,
+    layers: int | None = None,
 ) -> Tensor:
     """The mean of a Transformers model's last hidden states where the mask is set, (B, d).
 
-    `input_ids` and `mask` are (B, S). An encoder-decoder model reads with its encoder.
+    `input_ids` and `mask` are (B, S). An encoder-decoder model reads with its encoder. With
+    `layers` it reads with so many of its first layers, and its final norm where there is one.
     """
     decoder_only = not model.config.is_encoder_decoder
-    reader = _body(model) if decoder_only else model.get_encoder()
+    reader = _reader(model)
     inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": mask.long()}
     if decoder_only:
         inputs["use_cache"] = False
         if accepts(type(reader), "position_ids"):
             inputs["position_ids"] = positions(inputs["attention_mask"])
-    with evaluating(model):
+    with evaluating(model), first_layers(reader, layers):
         states = reader(**inputs).last_hidden_state
     return masked_mean(states, mask, dtype)
+
+
+@contextmanager
+def first_layers(reader: nn.Module, count: int | None) -> Iterator[None]:
+    """Let a model have its first layers alone; all of them with None, or where it has no list."""
+    found = None if count is None else layers_of(reader)
+    if found is None:
+        yield
+        return
+    holder, name = found
+    whole: Any = getattr(holder, name)
+    setattr(holder, name, whole[:count])
+    try:
+        yield
+    finally:
+        setattr(holder, name, whole)
+
+
+def a_third(model: Any) -> int | None:
+    """How many layers are a third of a model's (of its encoder's); None where it has no list."""
+    found = layers_of(_reader(model))
+    return None if found is None else max(round(len(getattr(*found)) / 3), 1)
+
+
+def _reader(model: Any) -> Any:
+    """What reads a text: the encoder, or all below the head."""
+    return model.get_encoder() if model.config.is_encoder_decoder else _body(model)
 
 
 def _body(model: Any) -> Any:

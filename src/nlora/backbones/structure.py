@@ -28,6 +28,24 @@ def base_model(model: nn.Module) -> Any:
 
 
 @cache
+def layers_of(reader: nn.Module) -> tuple[nn.Module, str] | None:
+    """What holds the list of a model's layers, and by which name; None where there is no list.
+
+    It is the first list of several modules from the top down. XLM has a list of attentions beside
+    one of feed-forward layers, and none of both.
+    """
+    level = [reader]
+    while level:
+        for module in level:
+            lists = {n: c for n, c in module.named_children() if isinstance(c, nn.ModuleList)}
+            sizes = {name: len(child) for name, child in lists.items() if len(child) > 1}
+            if sizes:
+                name, size = next(iter(sizes.items()))
+                return (module, name) if [*sizes.values()].count(size) == 1 else None
+        level = [child for module in level for child in module.children()]
+    return None
+
+
 def accepts(kind: type[nn.Module], argument: str) -> bool:
     """Whether models of this class take the argument by name."""
     return argument in inspect.signature(kind.forward).parameters

@@ -228,7 +228,10 @@ def _write_router(
     fitted = Router(kept, by).fitted()
     tensors = {"weights": fitted.weights.contiguous(), "offsets": fitted.offsets.contiguous()}
     chosen = json.dumps([names[stage] for stage in kept.stages])
-    save_file(tensors, folder / ROUTER, metadata={"adapters": chosen, "by": by})
+    told = {"adapters": chosen, "by": by}
+    if kept.layers is not None:
+        told["layers"] = str(kept.layers)
+    save_file(tensors, folder / ROUTER, metadata=told)
     return by
 
 

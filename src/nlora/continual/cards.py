@@ -121,8 +121,10 @@ _CHOICE = """## Which adapter
 
 `{ROUTER}` has `weights` (d, T) and `offsets` (T,) in float64, and in its metadata the `adapters` in
 their order. For {what} let e be the mean over its tokens of the *base* model's last hidden states
-(the encoder's, where there is one), without any adapter, in float64. The adapter is the one with
-the largest entry of `e @ weights - offsets`."""
+(the encoder's, where there is one), without any adapter, in float64. Where the metadata has
+`layers`, the model is one that has so many of its layers alone, before its final norm, as
+`from_pretrained(..., num_hidden_layers=LAYERS)` loads it. The adapter is the one with the largest
+entry of `e @ weights - offsets`."""
 RULES: dict[str | None, str] = {
     None: "## Which adapter\n\nYou say which task a text belongs to.",
     "text": _CHOICE.replace("{what}", "a bare text, without its prompt,"),

@@ -71,7 +71,7 @@ class ContinualModel:
         self.records = directory.stages()
         self._in_hand = 0
         """The stage that the adapter stands after, or trains on top of."""
-        self._known_states: dict[Any, Tensor] = {}
+        self._known_states: dict[int | None, dict[Any, Tensor]] = {}
         self.asked = Asked(plan.run, self.adapter, self.encoder, self.mixed, self.progress)
         self._routes_taken: dict[str, list[Route]] = {}
         """Of the last evaluation, by task, where the method routes."""

@@ -100,8 +100,9 @@ class Context:
     """The answer tokens of the whole optimiser step, over all micro-batches and processes."""
     step: Step | None = None
     """The step in hand; None outside of training."""
-    known_states: dict[Any, Tensor] = field(default_factory=dict)
-    """What `states` and `prompt_states` have read already, by text and by token ids."""
+    known_states: dict[int | None, dict[Any, Tensor]] = field(default_factory=dict)
+    """What `states` and `prompt_states` have read already, by the number of layers, and then by
+    text or token ids."""
 
     @property
     def model(self) -> Any:
@@ -175,28 +176,31 @@ class Context:
         return [found[i] for i in range(len(prompts))]
 
     @torch.inference_mode()
-    def states(self, texts: Sequence[str]) -> Tensor:
+    def states(self, texts: Sequence[str], layers: int | None = None) -> Tensor:
         """What the base model makes of each raw text, without prompt: the mean of its last hidden
-        states (of the encoder where there is one), (n, d) in float64. A text is read once."""
-        new = list(dict.fromkeys(text for text in texts if text not in self.known_states))
+        states (of the encoder where there is one), (n, d) in float64. With `layers`, of a model
+        that has so many of its first layers alone. A text is read once."""
+        known = self.known_states.setdefault(layers, {})
+        new = list(dict.fromkeys(text for text in texts if text not in known))
         if new:
             encoder = self.encoder
             limit = min(encoder.max_length, encoder.max_text_tokens or encoder.max_length)
             rows = encoder.tokenizer(new, truncation=True, max_length=limit).input_ids
             rows = [row or [encoder.tokenizer.eos_token_id] for row in rows]
-            self.known_states.update(zip(new, self._read(rows), strict=True))
-        return torch.stack([self.known_states[text] for text in texts])
+            known.update(zip(new, self._read(rows, layers), strict=True))
+        return torch.stack([known[text] for text in texts])
 
     @torch.inference_mode()
-    def prompt_states(self, examples: Sequence[Example]) -> Tensor:
+    def prompt_states(self, examples: Sequence[Example], layers: int | None = None) -> Tensor:
         """As `states`, of the whole prompt that each example is asked by."""
         asked = [tuple(ids) for ids, _ in self.encoder.prompts(examples)]
-        new = list(dict.fromkeys(ids for ids in asked if ids not in self.known_states))
+        known = self.known_states.setdefault(layers, {})
+        new = list(dict.fromkeys(ids for ids in asked if ids not in known))
         if new:
-            self.known_states.update(zip(new, self._read(list(map(list, new))), strict=True))
-        return torch.stack([self.known_states[ids] for ids in asked])
+            known.update(zip(new, self._read(list(map(list, new)), layers), strict=True))
+        return torch.stack([known[ids] for ids in asked])
 
-    def _read(self, rows: Sequence[list[int]]) -> list[Tensor]:
+    def _read(self, rows: Sequence[list[int]], layers: int | None) -> list[Tensor]:
         encoder = self.encoder
         found: dict[int, Tensor] = {}
         with self.after(0), evaluating(self.model):
@@ -205,7 +209,7 @@ class Context:
                 mask = pad([[1] * len(rows[i]) for i in chosen], 0, left=False)
                 device = self.model.device
                 base, masks = base_model(self.model), mask.to(device)
-                means = mean_state(base, ids.to(device), masks, torch.float64)
+                means = mean_state(base, ids.to(device), masks, torch.float64, layers)
                 found.update(zip(chosen, means.cpu(), strict=True))
         return [found[i] for i in range(len(rows))]
 

@@ -99,6 +99,8 @@ class RouterState:
     """By stage the distance beyond which a text counts as far."""
     temperature: float = 1.0
     """What scores are divided by to be log-probabilities."""
+    layers: int | None = None
+    """Of how many of the base model's layers its features are; None is all of them, as it was."""
 
 
 @dataclass

@@ -2,8 +2,10 @@
 
 De-LoRA keeps a LoRA adapter per task and chooses among them by linear discriminant analysis on what
 the frozen base model makes of the raw text, without prompt: e(x) is the mean of its last hidden
-states (`Context.states`; with `route_by=prompt` of the whole prompt). Of each task t the mean μ_t
-is kept and its scatter added to a pooled S; no text is. With n texts of T tasks and d dimensions
+states (`Context.states`; with `route_by=prompt` of the whole prompt). Ours reads with the first
+third of its layers, then the final norm: it is right as often and costs a third
+(docs/results/routing.md). Of each task t the mean μ_t is kept and its scatter added to a pooled S;
+no text is. With n texts of T tasks and d dimensions
 
     Σ = S/(n − T),  Σ ← (1 − γ)·Σ + γ·(tr Σ/d)·I,  γ = 0.01
     task of x = argmax_t e(x)ᵀΣ⁻¹μ_t − ½·μ_tᵀΣ⁻¹μ_t
@@ -24,6 +26,8 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from nlora.backbones.states import a_third
+from nlora.backbones.structure import base_model
 from nlora.data.messages import plain
 from nlora.data.task import Example, sample
 from nlora.methods.base import Route
@@ -90,13 +94,15 @@ class Router:
         stage = ctx.stage
         examples = [e for data in stage.tasks for e in sample(data.train, TEXTS, stage.seed)]
         known = {ctx.stage_of(data.name) for data in stage.tasks} & {*self.state.stages}
+        if not self.state.texts:
+            self.state.layers = a_third(base_model(ctx.model))
         self.add(stage.index, self.features(ctx, examples), *known)
 
     def features(self, ctx: Context, examples: Sequence[Example]) -> Tensor:
         """What the router sees of examples, (n, d)."""
         if self.by == "prompt":
-            return ctx.prompt_states(examples)
-        return ctx.states([plain(e.text) for e in examples])
+            return ctx.prompt_states(examples, self.state.layers)
+        return ctx.states([plain(e.text) for e in examples], self.state.layers)
 
     def add(self, stage: int, features: Tensor, before: int | None = None) -> None:
         """Take up the features (n, d) of one more stage.
