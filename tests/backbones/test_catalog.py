@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import constants
 
 from nlora.backbones import catalog as models
 from nlora.backbones.catalog import BUILT_IN, BuiltIn, catalog, fetch, find, nearest_hint
@@ -120,6 +121,8 @@ def test_a_folder_and_a_hub_name_resolve_to_themselves(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert find("./my-model").title == "my-model"
     assert find("my-model").target == "my-model"
+    # what the Hub has is asked of the Hub
+    monkeypatch.setattr("nlora.backbones.catalog._check_hub", lambda model: None)
     assert find("google-t5/t5-large").target == "google-t5/t5-large"
     assert find("google-t5/t5-large").title == "t5-large"
     assert find("gpt2").revision is None
@@ -165,7 +168,9 @@ def test_a_misspelt_folder_is_told_by_the_models_beside_it(tmp_path, monkeypatch
     with pytest.raises(NloraError, match=r"nor a Hub name.*\.\./models/my-model"):
         find("../models/my_modl")
     monkeypatch.chdir(tmp_path)
-    assert find("models/my-modl").target == "models/my-modl"  # the Hub may have it
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(NloraError, match=r"Hub does not answer.*did you mean 'models/my-model'\?"):
+        find("models/my-modl")  # which the Hub may have
     assert nearest_hint("models/my-modl") == "; did you mean 'models/my-model'?"
 
 

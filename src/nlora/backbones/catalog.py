@@ -13,12 +13,15 @@ from nlora import processes
 from nlora.backbones import smollm2
 from nlora.backbones.downloads import Download, Say, Unreachable, ensure, problem
 from nlora.backbones.fingerprint import fingerprint
-from nlora.errors import NloraError, unknown
+from nlora.data.hub import hub_reachable
+from nlora.errors import NloraError, first_line, unknown
 from nlora.folders import cache_dir
 
 EVERY = "every adapter"
 """What a model recommends whatever is trained: its budget, which must be one for all methods."""
 
+CONFIG = "config.json"
+"""What every folder of a model holds."""
 ADAPTER_CONFIG = "adapter_config.json"
 """What a folder of a PEFT adapter holds instead of `config.json`."""
 
@@ -134,11 +137,11 @@ def find(model: str, say: Say = to_stderr) -> Base:
         return Base(model, str(found.path), found.title, found.revision, recommended)
     folder = Path(os.path.expanduser(model))  # leaves "~stranger" as it is
     if folder.is_dir():
-        if (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file():
+        if (folder / ADAPTER_CONFIG).is_file() and not (folder / CONFIG).is_file():
             raise NloraError(
                 f"{folder} is an adapter and no model; go on from it with --from-adapter {folder}"
             )
-        if not (folder / "config.json").is_file():
+        if not (folder / CONFIG).is_file():
             raise NloraError(
                 f"{folder} is not a model: it has no config.json; give a folder that "
                 "`save_pretrained` wrote, a Hub name or a built-in name"
@@ -155,7 +158,27 @@ def find(model: str, say: Say = to_stderr) -> Base:
             f"model '{model}' is neither built in nor a folder{_meant(near)} "
             "(the Hub's is OWNER/NAME)"
         )
+    _check_hub(model)
     return Base(model, model, model.rsplit("/", 1)[-1])
+
+
+def _check_hub(model: str) -> None:
+    """Raise NloraError where neither the Hub nor its cache has a model of this name.
+
+    Before PyTorch and Transformers are imported, which takes seconds.
+    """
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    if isinstance(try_to_load_from_cache(model, CONFIG), str):
+        return
+    said = "the Hugging Face Hub does not answer, and its cache on this machine has no such model"
+    try:
+        if hub_reachable(model, CONFIG):
+            hf_hub_download(model, CONFIG)
+            return
+    except Exception as error:  # HTTP and the Hub's own errors have no common class
+        said = first_line(error)
+    raise NloraError(f"model '{model}' could not be loaded: {said}{nearest_hint(model)}")
 
 
 def nearest(model: str, least: float = _NEAR) -> list[str]:
@@ -173,7 +196,7 @@ def nearest(model: str, least: float = _NEAR) -> list[str]:
         return bool(get_close_matches(asked, [_folded(name)], 1, least))
 
     beside = [folder for folder in sorted(path.parent.glob("*")) if alike(folder.name)]
-    folders = [str(folder) for folder in beside if (folder / "config.json").is_file()]
+    folders = [str(folder) for folder in beside if (folder / CONFIG).is_file()]
     return [*filter(alike, BUILT_IN), *folders][:3]
 
 

@@ -30,6 +30,13 @@ def naming(path: Path) -> Iterator[None]:
         raise
 
 
+def check_creatable(folder: Path) -> None:
+    """Raise NloraError for a folder that cannot be made, since a part of its path is a file."""
+    there = next(part for part in (folder, *folder.absolute().parents) if part.exists())
+    if not there.is_dir():
+        raise NloraError(f"cannot create {folder}: {there} is a file")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file so that a reader sees the old text or the new one, whatever happens."""
     write_bytes(path, text.encode())

@@ -35,7 +35,7 @@ from filelock import FileLock, Timeout
 
 from nlora.checksum import sha256
 from nlora.errors import NloraError
-from nlora.store.atomic import indented, naming, new_folder, write_text
+from nlora.store.atomic import check_creatable, indented, naming, new_folder, write_text
 from nlora.store.documents import read_document, read_results, sealed_document
 from nlora.store.pending import PENDING, Pending
 from nlora.store.reading import Kind, check, parsed, read_json, read_text
@@ -102,6 +102,8 @@ class ModelDirectory:
                 )
         elif self.path.exists() or self.path.is_symlink():
             raise NloraError(f"{self.path} is a file; a model directory is needed here")
+        else:
+            check_creatable(self.path)
         return False
 
     @contextmanager
@@ -114,10 +116,7 @@ class ModelDirectory:
         if self.exists():
             self.config()
         new = not self.path.exists()
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError) as error:
-            raise NloraError(f"cannot create {self.path}: a part of the path is a file") from error
+        self.path.mkdir(parents=True, exist_ok=True)
         if not new and not self.writable():
             yield
             return

@@ -20,7 +20,7 @@ from nlora.plan.config import with_todays_names
 from nlora.plan.points import Point
 from nlora.plan.resolve import choose
 from nlora.report import ledger
-from nlora.store.atomic import write_json
+from nlora.store.atomic import check_creatable, write_json
 from nlora.store.reading import Kind, check, read_json
 from nlora.study.grid import Grid, stream_name
 
@@ -56,10 +56,7 @@ def claimed(out: Path, grid: Grid) -> Iterator[None]:
     new = _described(grid)
     old = _read(out)
     _check_agreement(out, old, new)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise NloraError(f"cannot create {out}: a part of the path is a file") from error
+    out.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(out / ".lock", timeout=0):
             old = _read(out)  # another one may have been here a moment ago
@@ -125,6 +122,8 @@ def _read(out: Path) -> dict[str, Any]:
             )
     elif out.exists() or out.is_symlink():
         raise NloraError(f"{out} is a file; a folder is needed here")
+    else:
+        check_creatable(out)
     return {}
 
 
