@@ -26,7 +26,7 @@ from tests.runs import write_stream, write_task
 SETTINGS = {"precision": "fp32", "batch_size": 4, "max_new_tokens": 2, "epochs": 1}
 _VOLATILE = {
     *("seconds", "seconds_by", "peak_memory_bytes", "machine", "commit", "versions", SEAL, "files"),
-    "copied_from",
+    *("copied_from", "when", "finished"),
 }
 """Keys whose values differ from run to run, or are hashes of such."""
 
@@ -46,8 +46,8 @@ class Command(NamedTuple):
     line: Callable[[Given, Path], list[Any]]
     before: str | None = None
     """The command that is done in the folder first."""
-    new: str | None = None
-    """What it makes once: it is refused where that is there already."""
+    over: Callable[[Path], bool] = lambda folder: False
+    """Whether it is done in this folder: the same again would be refused, or done once more."""
     others_go_on: bool = False
     """What fails in it does not keep the rest from being done."""
 
@@ -86,6 +86,10 @@ def _predict(given: Given, folder: Path) -> list[Any]:
     return ["predict", folder / "run", given.texts, "--task", "colour", "--out", folder / "a.jsonl"]
 
 
+def _stages(folder: Path) -> int:
+    return len(list((folder / "run/stages").glob("00[1-9]-*")))
+
+
 def _table(given: Given, folder: Path) -> list[Any]:
     return ["table", folder / "grid" / "ledger.jsonl", "--out", folder / "tables"]
 
@@ -94,7 +98,23 @@ COMMANDS: dict[str, Command] = {
     "run": Command(_run),
     "learn": Command(lambda g, f: ["learn", f / "run", "--task", g.task], "run"),
     "compare": Command(_compare, others_go_on=True),
-    "export": Command(lambda g, f: ["export", f / "run", f / "plain"], "run", "plain"),
+    "export": Command(
+        lambda g, f: ["export", f / "run", f / "plain"], "run", lambda f: (f / "plain").exists()
+    ),
+    "copy": Command(
+        lambda g, f: ["copy", f / "run", f / "copy"], "run", lambda f: (f / "copy").exists()
+    ),
+    "remove": Command(
+        lambda g, f: ["remove", f / "run", "colour"], "run", lambda f: _stages(f) == 3
+    ),
+    "rollback": Command(
+        lambda g, f: ["rollback", f / "run", "--to", "1"], "run", lambda f: _stages(f) == 1
+    ),
+    "prune": Command(lambda g, f: ["prune", f / "run"], "rollback"),
+    "explain": Command(
+        lambda g, f: ["explain", f / "run", "--texts", "3", "--kinds", "train", "--probe", "0"],
+        "run",
+    ),
     "predict": Command(_predict, "run"),
     "table": Command(_table, "compare"),
     "study row": Command(lambda g, f: ["study", "row", f / "run"], "run"),
@@ -199,7 +219,7 @@ def prepare(name: str, given: Given, folder: Path, kept: Path) -> None:
 def do(name: str, given: Given, folder: Path) -> None:
     """Do a command in its folder, unless what it makes is there. Raises as `done` does."""
     command = COMMANDS[name]
-    if command.new and (folder / command.new).exists():
+    if command.over(folder):
         return
     with TemporaryDirectory() as scratch, in_this_process():
         done(command.line(given, folder), Path(scratch) / "log")

@@ -61,7 +61,9 @@ def crashes(
         return attempt(lambda: act(copy), copy, at, fault, way.forked, way.syncs)
 
     copy = _copy(before, scratch / "copy")
-    points = tried().points
+    undisturbed = tried()
+    assert undisturbed.error is None, undisturbed.error
+    points = undisturbed.points
     first, last = seen(before), seen(copy)
     between: list[State] = []
     for at in _spread(len(points), way.points):
