@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 from html import unescape
 from itertools import pairwise
 
@@ -201,6 +202,13 @@ def test_watch_goes_on_until_the_run_is_finished(finished, tmp_path, monkeypatch
     final = place.read_text(encoding="utf-8")
     assert "refresh" not in final
     assert "Not finished" not in final
+
+
+def test_watch_of_a_grid_ends_with_ctrl_c(tmp_path, monkeypatch):
+    (tmp_path / "compare.json").write_text("{}")
+    monkeypatch.setattr("time.sleep", lambda seconds: signal.raise_signal(signal.SIGINT))
+    assert call("report", tmp_path, "--out", tmp_path / "page.html", "--watch").exit_code == 0
+    assert "refresh" not in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
 def test_a_large_grid_makes_a_small_page(tmp_path):

@@ -1,6 +1,7 @@
 """`nlora report`: a page to look at."""
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -42,13 +43,11 @@ def report(
     with parents(page):
         write_text(page, rendered(material, names, every if watch else None))
     out.print(str(page), markup=False, highlight=False)
-    while watch and material.growing:
-        try:
+    with suppress(KeyboardInterrupt):
+        while watch and material.growing:
             time.sleep(every)
-        except KeyboardInterrupt:
-            break
-        material = gather(places)
-        write_text(page, rendered(material, names, every))
+            material = gather(places)
+            write_text(page, rendered(material, names, every))
     if watch:
         write_text(page, rendered(gather(places), names))
         err.print("the page stands", markup=False, highlight=False)
