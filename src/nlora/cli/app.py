@@ -31,6 +31,7 @@ from nlora.cli import (
     paper,
     predict,
     remove,
+    report,
     rollback,
     run,
     streams,
@@ -169,6 +170,7 @@ app.command("rollback")(rollback.rollback)
 app.command("prune")(rollback.prune)
 app.command("compare")(compare.compare)
 app.command("table")(table.table)
+app.command("report")(report.report)
 app.command("paper")(paper.paper)
 app.command("analyze")(analyze.analyze)
 app.command("explain")(explain.explain)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -15,24 +14,11 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from nlora.progress import Progress
+from nlora.visible import visible, visible_json
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
-
-_UNSEEN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
-)
-"""Control characters (but tab and end of line), changes of direction, and half characters."""
-
-
-def visible(text: str) -> str:
-    r"""The text with what a terminal would obey written out.
-
-    >>> print(visible("a\x1b[31mred\r\u202e"))
-    a\x1b[31mred\r\u202e
-    """
-    return _UNSEEN.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 class Visible(Console):
@@ -162,11 +148,6 @@ def as_json(value: Any, indent: int | None = None, plain: bool | None = None) ->
     if plain is None:
         plain = "utf" not in (getattr(sys.stdout, "encoding", None) or "utf-8").lower()
     return visible_json(json.dumps(value, indent=indent, ensure_ascii=plain))
-
-
-def visible_json(text: str) -> str:
-    """`visible` of JSON, which stays JSON of the same value: strings alone can hold such."""
-    return _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def show(title: str, columns: list[str], rows: list[list[Any]], form: str = ".1f") -> None:

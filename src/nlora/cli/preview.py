@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from nlora.cli.console import out, print_json, show, visible
+from nlora.cli.console import out, print_json, show
 from nlora.data.balance import FREE, in_words
+from nlora.visible import visible
 
 if TYPE_CHECKING:
     from nlora.continual.preview import Preview, RenderedExample

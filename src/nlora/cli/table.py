@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from nlora.cli.console import out, visible, visible_json
+from nlora.cli.console import out
+from nlora.visible import visible, visible_json
 
 
 def table(

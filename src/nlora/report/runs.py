@@ -117,9 +117,14 @@ def sections(paths: Sequence[Path], methods: Sequence[str] = ()) -> list[Section
     in one table: different runs of one method on one stream with one seed, or seeds and streams of
     one method that were run with different settings.
     """
-    runs = [run for path in paths for run in _runs(path)]
+    runs = [run for path in paths for run in runs_of(path)]
     if not runs:
         raise NloraError(f"{', '.join(map(str, paths))}: no runs")
+    return in_sections(runs, methods)
+
+
+def in_sections(runs: Sequence[Run], methods: Sequence[str] = ()) -> list[Section]:
+    """`sections` of runs that were read already."""
     known = {run.label for run in runs}
     for name in methods:
         if name not in known:
@@ -138,19 +143,25 @@ def sections(paths: Sequence[Path], methods: Sequence[str] = ()) -> list[Section
     return made
 
 
-def _runs(path: Path) -> Iterable[Run]:
+def runs_of(path: Path) -> Iterable[Run]:
+    """The runs of a ledger. Raises NloraError for what is none."""
     for number, row in enumerate(ledger.read(path), start=1):
-        configuration = row["configuration"]
-        tasks = configuration["tasks"]
-        named = [name for name, order in STREAMS.items() if list(order) == tasks]
-        cell = row.get("cell") or {}  # a row of a single run has none
-        yield Run(
-            row=row,
-            place=f"{path}, row {number}",
-            stream=cell.get("stream") or (named or [",".join(tasks)])[0],
-            label=cell.get("method") or configuration["method"],
-            seed=configuration["seed"],
-        )
+        yield of_row(row, f"{path}, row {number}")
+
+
+def of_row(row: dict[str, Any], place: str) -> Run:
+    """The run of a row; a row of a single run has no name but its method's and its tasks'."""
+    configuration = row["configuration"]
+    tasks = configuration["tasks"]
+    named = [name for name, order in STREAMS.items() if list(order) == tasks]
+    cell = row.get("cell") or {}
+    return Run(
+        row=row,
+        place=place,
+        stream=cell.get("stream") or (named or [",".join(tasks)])[0],
+        label=cell.get("method") or configuration["method"],
+        seed=configuration["seed"],
+    )
 
 
 def _title(budget: tuple[Any, ...]) -> str:

@@ -40,13 +40,14 @@ def tables(
     known = {label for section in found for label in section.methods}
     if baseline is not None and baseline not in known:
         raise unknown("baseline", baseline, known)
-    made = [t for section in found for t in _of(section, keys or KEYS, baseline or BASELINE)]
+    made = [t for section in found for t in of_section(section, keys or KEYS, baseline or BASELINE)]
     if not made:
         raise NloraError(f"the ledger has nothing for: {', '.join(keys)}")
     return made
 
 
-def _of(section: Section, keys: Sequence[str], baseline: str) -> list[Table]:
+def of_section(section: Section, keys: Sequence[str], baseline: str = BASELINE) -> list[Table]:
+    """The tables of one section: those of `keys` for which it has numbers."""
     make = {
         "accuracy": lambda: accuracy(section),
         "metrics": lambda: metrics(section),

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -102,6 +102,18 @@ class StepRow(Kind):
     """A line of `losses.jsonl`: numbers by name."""
 
     __pydantic_extra__: dict[str, float]
+
+
+def tracked(step: Mapping[str, float]) -> dict[str, float]:
+    """A line of `losses.jsonl` under the names that trackers and pages have for it.
+
+    >>> tracked({"step": 1, "epoch": 0.5, "learning_rate": 0.1, "gradient_norm": 2.0, "task": 3.0})
+    {'learning_rate': 0.1, 'gradient_norm': 2.0, 'loss/task': 3.0}
+    """
+    plain = {k for k in step if k == "learning_rate" or k.endswith("gradient_norm")}
+    return {
+        k if k in plain else f"loss/{k}": v for k, v in step.items() if k not in ("step", "epoch")
+    }
 
 
 def now() -> str:

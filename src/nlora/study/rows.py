@@ -45,14 +45,20 @@ def row(directory: ModelDirectory, made_by: str | None) -> dict[str, Any]:
     """The row of a model directory whose run is finished.
 
     `made_by` is the `commit` of nlora that trained it; `geometry` is that of the LoRA updates, as
-    `nlora analyze --json` has it. Raises NloraError for a directory without results.
+    `nlora analyze --json` has it, with collisions and densities by matrix. Raises NloraError for a
+    directory without results, and for one whose tasks are not those of its run any more.
     """
+    if taken_out(directory.stages()):
+        raise NloraError(f"{directory.path} has had a task taken out, so it is no run to compare")
+    return described(directory, made_by)
+
+
+def described(directory: ModelDirectory, made_by: str | None) -> dict[str, Any]:
+    """`row` of a model directory as it stands: unfinished, or with a task taken out again."""
     document = directory.config()
     found = configuration(document)
     wanted = _needs(document)
     records = directory.stages()
-    if taken_out(records):
-        raise NloraError(f"{directory.path} has had a task taken out, so it is no run to compare")
     by_title = dict(zip(titles(records), records, strict=True))
     if own := _own_budgets(document, by_title):
         found["budgets"] = own
@@ -72,6 +78,7 @@ def row(directory: ModelDirectory, made_by: str | None) -> dict[str, Any]:
             for kind in ("training", "evaluation")
         },
         "trainable_parameters": [r.trainable_parameters for r in records],
+        "costs": {name: _cost(r) for name, r in by_title.items()},
         "losses": {name: _last(directory, r) for name, r in by_title.items()},
         "notes": {name: r.notes for name, r in by_title.items()},
         "answers": {
@@ -149,6 +156,18 @@ def _tests(directory: ModelDirectory) -> dict[str, str]:
     }
 
 
+def _cost(record: StageRecord) -> dict[str, float]:
+    """What a stage took: examples, optimiser steps, seconds, and bytes at most."""
+    seconds = {kind: record.seconds.get(kind, 0.0) for kind in ("training", "evaluation")}
+    memory = record.peak_memory_bytes
+    return {
+        "examples": record.examples,
+        "steps": record.steps,
+        **seconds,
+        "peak_memory_bytes": memory,
+    }
+
+
 def _last(directory: ModelDirectory, record: StageRecord) -> dict[str, float]:
     """Each loss term's mean over the last quarter of the stage."""
     steps = list(directory.rows(record, "losses.jsonl", StepRow))
@@ -166,6 +185,14 @@ def _geometry(directory: ModelDirectory, needs: dict[str, Any]) -> dict[str, Any
 
     try:
         adapters = read_stages(directory.path)
-        return rounded(analyse(adapters, [Threshold.parse(text) for text in THRESHOLDS]))
+        thresholds = [Threshold.parse(text) for text in THRESHOLDS]
+        found = analyse(adapters, thresholds, every_matrix=True)
+        layers = {name: _layer(matrix) for name, matrix in found.pop("by_matrix").items()}
+        return {**rounded(found), "layers": rounded(layers, 3)}
     except NloraError as error:  # a method may keep other updates than adapters
         return {"error": str(error).replace(f"{directory.path}/", "")}
+
+
+def _layer(matrix: dict[str, Any]) -> dict[str, Any]:
+    """Of one matrix, at the first threshold: mean collision rate, density of each update."""
+    return {"acr": matrix["acr"], "density": [a["density"]["mean"] for a in matrix["per_adapter"]]}

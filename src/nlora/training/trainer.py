@@ -22,6 +22,7 @@ from nlora.methods.base import Method, overrides, per_stage
 from nlora.methods.context import Context, Step
 from nlora.plan.settings import RunSettings
 from nlora.store.directory import stage_folder
+from nlora.store.records import tracked
 from nlora.training.checkpoint import Keeper
 from nlora.training.gradients import GradientCallback, check_names
 
@@ -183,7 +184,7 @@ class StageTrainer(Trainer):
                     raise self._diverged(f"{name} is {value}")
             self.losses.append(step)
             self.ctx.progress.advance(1, loss=sum(terms.values()))
-            logs = {**logs, **{f"loss/{name}": value for name, value in terms.items()}}
+            logs = {**logs, **tracked(step)}
         super().log(logs, start_time)
         if "loss" in logs and self.keeper is not None and self.keeper.due(self.state.global_step):
             self.keeper.write(

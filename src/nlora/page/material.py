@@ -1,0 +1,117 @@
+"""What a page is made from: runs in sections, the folders of their models, and what is missing."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from nlora.errors import NloraError
+from nlora.report.ledger import rounded
+from nlora.report.runs import Run, Section, in_sections, of_row, runs_of
+from nlora.store.directory import ModelDirectory
+from nlora.study.grid import folder, stream_name
+from nlora.study.output import LEDGER
+from nlora.study.rows import described
+
+
+@dataclass
+class Material:
+    """Sections, the runs whose models are there, and a line for whatever is not finished."""
+
+    sections: list[Section] = field(default_factory=list)
+    models: dict[str, Path] = field(default_factory=dict)
+    """The model directory of a run by its `place`, where it is there."""
+    failed: list[str] = field(default_factory=list)
+    unfinished: list[str] = field(default_factory=list)
+    growing: bool = False
+    """Whether there may be more later: a run is not finished, or more may be added to a grid."""
+
+    def model(self, run: Run) -> ModelDirectory | None:
+        """The folder of a run, if it is there."""
+        path = self.models.get(run.place)
+        return None if path is None else ModelDirectory(path)
+
+
+def gather(paths: Sequence[Path]) -> Material:
+    """What is known of model directories, folders of `nlora compare`, and ledgers.
+
+    Raises NloraError for what is none of them, and for files that were changed.
+    """
+    found = Material()
+    runs: list[Run] = []
+    for path in paths:
+        if (path / "model.json").is_file():
+            runs += _alone(path, found)
+        elif (path / "compare.json").is_file():
+            runs += _grid(path, found)
+            found.growing = True
+        elif path.is_dir():
+            raise NloraError(
+                f"{path} is neither a model directory (model.json) nor a comparison (compare.json)"
+            )
+        else:
+            runs += runs_of(path)
+    found.sections = in_sections(_told_apart(runs)) if runs else []
+    found.failed = [line for section in found.sections for line in section.failures()]
+    found.growing = found.growing or bool(found.unfinished)
+    return found
+
+
+def _alone(path: Path, found: Material) -> Iterable[Run]:
+    """The run of a model directory, as far as it is."""
+    directory = ModelDirectory(path)
+    if line := _unfinished(directory):
+        found.unfinished.append(f"{path}: {line}")
+    if not (path / "results.json").is_file():
+        return
+    document = directory.config()
+    run = of_row(rounded(described(directory, None), 12), str(path))
+    stream = document.get("stream")
+    found.models[run.place] = path
+    yield replace(run, stream=stream_name(stream)) if stream else run
+
+
+def _grid(path: Path, found: Material) -> Iterable[Run]:
+    """The finished cells of a comparison; those that were begun are named."""
+    ledger = path / LEDGER
+    places = set()
+    for run in runs_of(ledger) if ledger.is_file() else ():
+        place = path / folder(run.stream) / folder(run.label) / f"seed-{run.seed}"
+        if not run.error:
+            places.add(place)
+            if (place / "model.json").is_file():
+                found.models[run.place] = place
+        yield run
+    for begun in sorted(path.glob("*/*/seed-*/model.json")):
+        if begun.parent not in places:
+            line = _unfinished(ModelDirectory(begun.parent)) or "learned, and not in the ledger yet"
+            found.unfinished.append(f"{begun.parent.relative_to(path)}: {line}")
+
+
+def _unfinished(directory: ModelDirectory) -> str:
+    """How far a run is that has not learned all its tasks; empty where it has."""
+    planned = directory.config().get("tasks") or []
+    records = directory.stages()
+    learned = {task["name"] for record in records for task in record.tasks}
+    missing = [name for name in planned if name not in learned]
+    pending = directory.pending.record()
+    if pending is not None:
+        return f"'{pending.name}' is trained and not in force (nlora accept, or nlora discard)"
+    if not missing or (not records and directory.config()["method"] == "zero-shot"):
+        return ""
+    done = len(planned) - len(missing)
+    said = f"{done} of {len(planned)} tasks are learned" if done else "nothing is learned yet"
+    return f"{said}; it is at work, or was stopped (the same command goes on with '{missing[0]}')"
+
+
+def _told_apart(runs: Sequence[Run]) -> list[Run]:
+    """Runs of one method that were given as several folders are called by their folders, too."""
+    seen: dict[tuple[object, ...], int] = {}
+    keys = [(run.budget, run.label, run.stream, run.seed) for run in runs]
+    for key in keys:
+        seen[key] = seen.get(key, 0) + 1
+    return [
+        replace(run, label=f"{run.label} ({Path(run.place).name})")
+        if seen[key] > 1 and Path(run.place).is_dir()
+        else run
+        for run, key in zip(runs, keys, strict=True)
+    ]

@@ -1,0 +1,237 @@
+"""The page says what folders and ledgers say, and what is missing."""
+
+import json
+import shutil
+import signal
+from html import unescape
+from itertools import pairwise
+
+import pytest
+from typer.testing import CliRunner
+
+from nlora.cli.app import app
+from nlora.continual.results import write_results
+from nlora.page import build
+from nlora.page.answers import LOST, NEVER, OFF, wrong_answers
+from nlora.page.build import page
+from nlora.page.charts import layers, over_stages, training
+from nlora.page.heat import heats
+from nlora.page.material import gather
+from nlora.page.measures import costs, tasks_of
+from nlora.page.words import told
+from nlora.store.directory import ModelDirectory
+from tests.page.conftest import CODE
+from tests.report.rows import failed, geometry, grid, row, write
+from tests.runs import LABELS
+
+pytest.importorskip("vl_convert")
+
+
+@pytest.fixture(autouse=True)
+def no_vega(monkeypatch):
+    """Vega takes a second to bundle; tests/page/test_browser.py has it."""
+    monkeypatch.setattr(build, "_vega", lambda: "")
+
+
+def call(*arguments):
+    return CliRunner().invoke(app, [str(a) for a in arguments], prog_name="nlora")
+
+
+def row_of(matrix, **changes):
+    """A ledger's row with this accuracy matrix of two tasks."""
+    last = [a for a in matrix[-1] if a is not None]
+    found = {
+        "accuracy_matrix": matrix,
+        "average_accuracy": sum(last) / len(last),
+        "learning_accuracy": sum(matrix[i][i] for i in range(len(matrix))) / len(matrix),
+        "forgetting": matrix[0][0] - matrix[-1][0],
+    }
+    return row(stream="red,blue", **{**found, **changes})
+
+
+def test_the_words_are_the_numbers(tmp_path):
+    kept = row_of([[90.0, None], [40.0, 70.0]], zero_shot=[10.0, 30.0])
+    kept["off_list"] = {"matrix": [[0.0, None], [55.0, 0.0]], "average": 27.5}
+    (section,) = gather([write(tmp_path / "ledger.jsonl", [kept])]).sections
+    said = " ".join(told(section))
+    for part in (
+        *("Before any training a model answers 20.0 %", "2 tasks, one after another: red, blue"),
+        *("answered 80.0 %", "after the last one, 55.0 %", "Forgetting is 50.0 points"),
+        *("red fell from 90.0 to 40.0 %", "55 % of the answers to red are none of its labels"),
+    ):
+        assert part in said
+    table = tasks_of(section.runs[0])
+    assert [getattr(cell, "mean", cell) for cell in table.rows[0]] == ["red", 10, 90, 40, 50, 55]
+    ((_, zero), (_, first), (_, last)) = heats(section)[0].rows
+    assert [cell.value for cell in zero] == [10, 30]
+    assert [cell.own for cell in (*first, *last)] == [True, False, False, True]
+
+
+def test_several_methods_are_ranked_and_little_learned_is_no_merit(tmp_path):
+    rows = [
+        row_of([[90.0, None], [60.0, 80.0]], method="inc-lora"),
+        row_of([[50.0, None], [49.0, 51.0]], method="n-lora"),
+    ]
+    (section,) = gather([write(tmp_path / "ledger.jsonl", rows)]).sections
+    said = " ".join(told(section))
+    assert "taught with inc-lora answers most right at the end, 70.0 %" in said
+    assert "n-lora forgot least (1.0 points" in said
+    assert "inc-lora most (30.0: red fell from 90.0 to 60.0 %)" in said
+    assert "But n-lora had learned less" in said
+    assert "With one seed" in said
+
+
+def test_wrong_answers_are_those_of_the_run_the_lost_ones_first(finished):
+    out = finished("seq-lora").out
+    material = gather([out])
+    found = wrong_answers([run for s in material.sections for run in s.runs], material)
+    directory = ModelDirectory(out)
+    (first, last), tests = map(directory.predictions, directory.stages()), directory.tests()
+    wrong = {
+        (task, test["text"]): (answer["text"], (first if task == "colour" else last)[task][i])
+        for task, answers in last.items()
+        for i, (answer, test) in enumerate(zip(answers, tests[task], strict=True))
+        if not answer["correct"]
+    }
+    assert {(w.task, w.text) for w in found} == set(wrong)
+    for w in found:
+        said, then = wrong[w.task, w.text]
+        assert w.answer == said
+        assert w.once == (LOST if then["correct"] else NEVER)
+        assert w.became == (said if said in LABELS[w.task] else OFF)
+        assert w.alike == sum(
+            (o.task, o.right, o.became) == (w.task, w.right, w.became) and o.once == w.once
+            for o in found
+        )
+    order = [w.once != LOST for w in found]
+    assert order == sorted(order)
+    assert not all(order)
+
+
+def test_what_stages_cost_and_where_updates_meet_is_there(finished):
+    material = gather([finished("n-lora").out])
+    (section,) = material.sections
+    table = costs(section)
+    assert [r[2] for r in table.rows] == ["colour", "animal"]
+    assert table.rows[0][3].mean == 24
+    collisions, density = layers(section)
+    matrices = {v["matrix"] for v in density.spec["data"]["values"]}
+    assert {v["matrix"] for v in collisions.spec["data"]["values"]} == matrices
+    assert len(density.spec["data"]["values"]) == 2 * len(matrices)
+    (steps,) = training(section, material)
+    assert {"loss/task", "gradient_norm", "learning_rate"} <= set(steps.spec["data"]["values"][0])
+    (tasks,) = over_stages(section)
+    assert {v["stage"] for v in tasks.spec["data"]["values"] if v["task"] == "animal"} == {2}
+
+
+def test_what_comes_from_data_is_text(nasty, tmp_path):
+    ledger = write(tmp_path / "ledger.jsonl", [row(f"n-lora:{CODE}")])
+    made = page([nasty, ledger])
+    for part in (CODE, "<i>run", "</td>" + CODE[:4], "<b>yes", "\u202e"):
+        assert part not in made
+    assert unescape(made).count(f"n-lora:{CODE}") > 3
+    assert "</td>" + CODE in unescape(made)
+    for block in made.split('<script type="application/json">')[1:]:
+        json.loads(block.split("</script>")[0])
+
+
+def test_a_run_that_is_not_finished_says_so(finished, tmp_path):
+    out = shutil.copytree(finished("inc-lora").out, tmp_path / "m")
+    directory = ModelDirectory(out)
+    shutil.rmtree(out / "stages" / "002-animal")
+    write_results(directory, ["colour", "animal"], "inc-lora")
+    made = page([out])
+    assert "1 of 2 tasks are learned" in made
+    assert "goes on with &#39;animal&#39;" in made
+    assert "taught" in made
+    for path in (out / "stages", out / "results.json"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    made = page([out])
+    assert "nothing is learned yet" in made
+    assert "There is no result yet" in made
+
+
+def test_failed_and_empty_grids_say_so(tmp_path, finished):
+    (tmp_path / "compare.json").write_text("{}")
+    assert "There is no result yet" in page([tmp_path])
+    rows = [row("inc-lora"), failed("n-lora", error="no <b>luck</b>")]
+    write(tmp_path / "ledger.jsonl", rows)
+    begun = tmp_path / "order-1" / "o-lora" / "seed-0"
+    begun.mkdir(parents=True)
+    shutil.copy(finished("inc-lora").out / "model.json", begun)
+    made = page([tmp_path])
+    assert "1 run failed" in made
+    assert "n-lora on order-1, seed 0: no &lt;b&gt;luck&lt;/b&gt;" in made
+    assert "order-1/o-lora/seed-0: nothing is learned yet" in made
+    write(tmp_path / "ledger.jsonl", [failed("n-lora")])
+    assert "No run has a result." in page([tmp_path])
+
+
+def test_a_place_that_is_none_is_one_line(tmp_path):
+    for place in (tmp_path, tmp_path / "missing"):
+        result = call("report", place, "--out", tmp_path / "page.html")
+        assert result.exit_code == 2
+        assert str(place) in result.stderr
+        assert not (tmp_path / "page.html").exists()
+
+
+def test_two_runs_of_one_method_are_told_apart_by_their_folders(finished, tmp_path):
+    out = finished("inc-lora").out
+    other = shutil.copytree(out, tmp_path / "other")
+    (section,) = gather([out, other]).sections
+    assert section.methods == ["inc-lora (out)", "inc-lora (other)"]
+
+
+def test_watch_goes_on_until_the_run_is_finished(finished, tmp_path, monkeypatch):
+    out = shutil.copytree(finished("inc-lora").out, tmp_path / "m")
+    last = shutil.move(out / "stages" / "002-animal", tmp_path / "last")
+    write_results(ModelDirectory(out), ["colour", "animal"], "inc-lora")
+    place, seen = tmp_path / "pages" / "page.html", []
+
+    def sleep(seconds):
+        seen.append((seconds, place.read_text(encoding="utf-8")))
+        if len(seen) == 2:
+            shutil.move(last, out / "stages" / "002-animal")
+            write_results(ModelDirectory(out), ["colour", "animal"], "inc-lora")
+
+    monkeypatch.setattr("time.sleep", sleep)
+    assert call("report", out, "--out", place, "--watch", "--every", 3).exit_code == 0
+    assert [seconds for seconds, _ in seen] == [3, 3]
+    assert all('http-equiv="refresh" content="3"' in shown for _, shown in seen)
+    assert "1 of 2 tasks" in seen[0][1]
+    final = place.read_text(encoding="utf-8")
+    assert "refresh" not in final
+    assert "Not finished" not in final
+
+
+def test_watch_of_a_grid_ends_with_ctrl_c(tmp_path, monkeypatch):
+    (tmp_path / "compare.json").write_text("{}")
+    monkeypatch.setattr("time.sleep", lambda seconds: signal.raise_signal(signal.SIGINT))
+    assert call("report", tmp_path, "--out", tmp_path / "page.html", "--watch").exit_code == 0
+    assert "refresh" not in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_a_large_grid_makes_a_small_page(tmp_path):
+    methods = [f"m{i}" for i in range(9)]
+    rows = grid(["inc-lora", *methods], ["order-4"], count=200)
+    for one in rows:
+        found = geometry(4.0, 0.5, 0.1, 0.2)
+        names = one["tasks"]
+        matrix = {"acr": 0.123, "density": [0.456] * len(names)}
+        layers_ = {f"model.layers.{i}.self_attn.q_proj": matrix for i in range(30)}
+        per_adapter = [{**found["per_adapter"][0], "nuclear_norm": {"mean": 1.0}}] * len(names)
+        one["geometry"] = {
+            **found,
+            "adapters": names,
+            "layers": layers_,
+            "per_adapter": per_adapter,
+        }
+    assert len(page([write(tmp_path / "ledger.jsonl", rows)])) < 5_000_000
+
+
+def test_averages_over_stages_are_of_the_tasks_learned_so_far(tmp_path):
+    rows = [row_of([[90.0, 20.0], [60.0, 80.0]], method=m) for m in ("inc-lora", "n-lora")]
+    (section,) = gather([write(tmp_path / "ledger.jsonl", rows)]).sections
+    values = over_stages(section)[0].spec["data"]["values"]
+    assert [v["accuracy"] for v in values if v["method"] == "n-lora"] == [90, 70]
+    assert all(a["stage"] <= b["stage"] for a, b in pairwise(values[:2]))
