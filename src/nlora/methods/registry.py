@@ -20,11 +20,13 @@ from nlora.methods.base import Method
 from nlora.methods.ella import Ella
 from nlora.methods.ewc import Ewc
 from nlora.methods.inc_lora import IncLora
+from nlora.methods.inf_lora import InfLora
 from nlora.methods.l2p import L2p
 from nlora.methods.lfpt5 import Lfpt5
 from nlora.methods.lwf import Lwf
 from nlora.methods.mtl import Mtl
 from nlora.methods.n_lora import NLora
+from nlora.methods.null_space import NullSpace
 from nlora.methods.o_lora import OLora
 from nlora.methods.osf import Osf
 from nlora.methods.per_task import PerTask
@@ -45,6 +47,8 @@ BUILT_IN: tuple[type[Method], ...] = (
     OLora,
     NLora,
     Ella,
+    InfLora,
+    NullSpace,
     Replay,
     Avr,
     Ewc,
