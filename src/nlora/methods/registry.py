@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from nlora.errors import NloraError, shown, unknown
 from nlora.methods.avr import Avr
 from nlora.methods.base import Method
+from nlora.methods.c_lora import CLora
 from nlora.methods.ella import Ella
 from nlora.methods.ewc import Ewc
 from nlora.methods.inc_lora import IncLora
@@ -32,8 +33,10 @@ from nlora.methods.osf import Osf
 from nlora.methods.per_task import PerTask
 from nlora.methods.prog_prompt import ProgPrompt
 from nlora.methods.replay import Replay
+from nlora.methods.sd_lora import SdLora
 from nlora.methods.seq_ft import SeqFt
 from nlora.methods.seq_lora import SeqLora
+from nlora.methods.slao import Slao
 from nlora.methods.sparse_masks import SparseMasks
 from nlora.methods.zero_shot import ZeroShot
 
@@ -49,6 +52,9 @@ BUILT_IN: tuple[type[Method], ...] = (
     Ella,
     InfLora,
     NullSpace,
+    CLora,
+    Slao,
+    SdLora,
     Replay,
     Avr,
     Ewc,
