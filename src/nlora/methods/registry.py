@@ -25,6 +25,7 @@ from nlora.methods.inf_lora import InfLora
 from nlora.methods.l2p import L2p
 from nlora.methods.lfpt5 import Lfpt5
 from nlora.methods.lwf import Lwf
+from nlora.methods.migu import Migu
 from nlora.methods.mtl import Mtl
 from nlora.methods.n_lora import NLora
 from nlora.methods.null_space import NullSpace
@@ -55,6 +56,7 @@ BUILT_IN: tuple[type[Method], ...] = (
     CLora,
     Slao,
     SdLora,
+    Migu,
     Replay,
     Avr,
     Ewc,
