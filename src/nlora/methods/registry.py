@@ -33,6 +33,7 @@ from nlora.methods.o_lora import OLora
 from nlora.methods.osf import Osf
 from nlora.methods.per_task import PerTask
 from nlora.methods.prog_prompt import ProgPrompt
+from nlora.methods.ps_lora import PsLora
 from nlora.methods.replay import Replay
 from nlora.methods.sd_lora import SdLora
 from nlora.methods.seq_ft import SeqFt
@@ -57,6 +58,7 @@ BUILT_IN: tuple[type[Method], ...] = (
     Slao,
     SdLora,
     Migu,
+    PsLora,
     Replay,
     Avr,
     Ewc,
