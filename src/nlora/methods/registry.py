@@ -100,6 +100,12 @@ VARIANTS = (
         {"consolidation": "none", "routing": "input"},
     ),
     Entry(
+        "sure",
+        Replay,
+        "one LoRA adapter and a buffer of the examples that surprise it most (SuRe's selection)",
+        {"adapter": "lora", "keep_by": "surprise"},
+    ),
+    Entry(
         "ns",
         NLora,
         "N-LoRA without its penalty (the paper's NS): IncLoRA",
