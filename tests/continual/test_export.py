@@ -182,6 +182,29 @@ def test_what_is_not_one_model_is_refused_and_nothing_is_overwritten(llama, tmp_
     assert not (tmp_path / "plain").exists()
 
 
+def test_updates_can_be_merged_by_another_rule_than_they_were_trained_with(
+    finished, llama, tmp_path
+):
+    source = finished("inc-lora").out
+    export(source, tmp_path / "plain", consolidation="magnitude")
+    before = load_file(llama / "model.safetensors")
+    after = load_file(tmp_path / "plain" / "model.safetensors")
+    told = json.loads((source / "stages/001-colour/update/adapter_config.json").read_text())
+    updates = [load_file(p) for p in sorted(source.glob("stages/*/update/*model.safetensors"))]
+    assert len(updates) > 1
+    for key in (key for key in updates[0] if ".lora_A." in key):
+        name = key.removeprefix("base_model.model.").replace(".lora_A", "")
+        expected = before[name].double()
+        for u in updates:
+            delta = u[key.replace("_A.", "_B.")].double() @ u[key].double()
+            delta *= told["lora_alpha"] / told["r"]
+            least = delta.abs().flatten().sort(descending=True).values[delta.numel() // 5 - 1]
+            expected = expected + delta * (delta.abs() >= least)
+        torch.testing.assert_close(after[name].double(), expected, rtol=0, atol=1e-5)
+    with pytest.raises(NloraError, match="unknown consolidation 'tis'; did you mean 'ties'"):
+        export(source, tmp_path / "other", consolidation="tis")
+
+
 @pytest.fixture
 def learned(finished, tmp_path):
     """The command for a model that is finished, and where it goes."""

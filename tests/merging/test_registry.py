@@ -33,6 +33,24 @@ def dense(change):
     return change.delta() if isinstance(change, Factors) else change
 
 
+def sparsified(each: torch.Tensor) -> dict[str, torch.Tensor]:
+    """ties, magnitude and dare of (3, 4, 5), entry by entry."""
+    kept = torch.zeros_like(each)
+    for update, found in zip(each, kept, strict=True):
+        for place in update.abs().flatten().argsort(descending=True)[:4]:  # a fifth of 20
+            found.view(-1)[place] = update.view(-1)[place]
+    agreed = torch.zeros_like(each[0])
+    for row in range(4):
+        for column in range(5):
+            values = kept[:, row, column]
+            sign = 1 if values.sum() >= 0 else -1
+            same = [float(v) for v in values if v * sign > 0]
+            agreed[row, column] = sum(same) / max(len(same), 1)
+    torch.manual_seed(0)
+    dropped = [u * torch.bernoulli(torch.full_like(u, 0.1)) * 10 for u in each]
+    return {"ties": agreed, "magnitude": kept.sum(0), "dare": sum(dropped)}
+
+
 def test_the_built_in_ones_are_what_they_say():
     updates = [pair(seed) for seed in range(3)]
     each = torch.stack([0.5 * u.B @ u.A for u in updates])
@@ -40,6 +58,7 @@ def test_the_built_in_ones_are_what_they_say():
         "sum": each.sum(0),
         "largest": each.gather(0, each.abs().argmax(0, keepdim=True))[0],
         "none": each[2],
+        **sparsified(each),
     }
     assert set(wanted) == set(registry.consolidations())
     for name, change in wanted.items():

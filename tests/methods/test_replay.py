@@ -3,12 +3,14 @@ from collections import Counter
 
 import pytest
 
+from nlora.continual.model import ContinualModel
 from nlora.data.task import Example, Task, TaskData
 from nlora.methods.context import Stage
 from nlora.methods.registry import method
 from nlora.plan.settings import RunSettings
 from nlora.store.state import read_state, write_state
 from nlora.training.loop import take_examples
+from tests import tiny
 from tests.loop import context
 from tests.methods.helpers import TASKS, learn, stages, update
 
@@ -92,3 +94,17 @@ def test_a_run_trains_on_the_buffers_of_all_earlier_tasks(adapter, t5, tmp_path)
     assert [r.examples for r in records] == [12, 12 + 3, 12 + 6]
     assert [r.name for r in records] == list(TASKS)
     assert ("lora_A" in " ".join(update(tmp_path, 3))) == (adapter == "lora")
+
+
+def test_by_surprise_the_least_likely_answers_are_kept(llama, tmp_path):
+    learn(llama, tmp_path, "sure", tasks=TASKS[:1], count=12, buffer=4, learning_rate=1e-2)
+    model = ContinualModel.open(tmp_path)
+    data = tiny.task(TASKS[0], 12)
+    ctx = model.context()
+    means = {}
+    for example in data.train:
+        [row] = ctx.encoder.all([example])
+        means[example] = ctx.score([example])[0] / len(row.answer)
+    worst = sorted(data.train, key=means.__getitem__)[:4]
+    found = [Example.from_json(row) for row in model.method.state.kept]
+    assert found == [example for example in data.train if example in worst]

@@ -1,8 +1,9 @@
-"""Which directions the inputs of the adapted matrices have: the mean of x xᵀ over tokens."""
+"""What modules read and write, as means over tokens: directions of inputs, sizes of outputs."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +12,8 @@ from torch.nn.functional import pad
 from nlora.data.encode import IGNORED
 
 
-class InputCovariances:
-    """Measures, while it is entered, what goes into some modules, padding left out.
+class TokenMeans(ABC):
+    """Measures something of what passes some modules while it is entered, padding left out.
 
     A module sees x (B, S, in) of a batch's prompts or (B, T, in) of its answers, or the same as one
     list of rows; which of the two it reads is told by the number of rows. Where it sees others, as
@@ -28,9 +29,9 @@ class InputCovariances:
         self._gradients = False
         self._hooks: list[Any] = []
 
-    def __enter__(self) -> "InputCovariances":
+    def __enter__(self) -> Self:
         for name, module in self.modules.items():
-            self._hooks.append(module.register_forward_pre_hook(self._hook(name)))
+            self._hooks.append(module.register_forward_hook(self._hook(name)))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -59,23 +60,26 @@ class InputCovariances:
         finally:
             self._masks = []
 
+    @abstractmethod
+    def of_rows(self, inputs: Tensor, outputs: Tensor) -> Tensor:
+        """What is measured, summed over tokens: of the rows (n, in) and (n, out) in fp32."""
+
     def sums(self) -> dict[str, Tensor]:
-        """By module Σ x xᵀ, row by row, and the number of tokens behind it: (in·in + 1,) in fp32.
+        """By module the sum over tokens, flat, and the number of tokens behind it, in fp32.
 
         Of several processes these add up.
         """
         return {
-            name: torch.cat([square.flatten(), square.new_tensor([self._tokens[name]])])
-            for name, square in self._sums.items()
+            name: torch.cat([summed.flatten(), summed.new_tensor([self._tokens[name]])])
+            for name, summed in self._sums.items()
         }
 
     def means(self, summed: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """The mean of x xᵀ by module, (in, in) in fp32; of `summed` in place of the own `sums`."""
-        found = {}
-        for name, flat in (self.sums() if summed is None else summed).items():
-            size = len(self._sums[name])
-            found[name] = flat[:-1].view(size, size) / flat[-1].clamp(min=1)
-        return found
+        """The mean over tokens by module, in fp32; of `summed` in place of the own `sums`."""
+        return {
+            name: flat[:-1].view_as(self._sums[name]) / flat[-1].clamp(min=1)
+            for name, flat in (self.sums() if summed is None else summed).items()
+        }
 
     def clear(self) -> None:
         """Forget what was measured."""
@@ -83,14 +87,31 @@ class InputCovariances:
         self._tokens.clear()
 
     def _hook(self, name: str) -> Any:
-        def hook(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
             if not self._masks or torch.is_grad_enabled() != self._gradients:
                 return
-            rows = inputs[0].detach().flatten(0, -2)
-            mask = next((m for m in self._masks if m.numel() == len(rows)), None)
-            rows = (rows if mask is None else rows[mask.flatten()]).float()
-            new = rows.T @ rows
+            rows = [x.detach().flatten(0, -2) for x in (inputs[0], output)]
+            mask = next((m for m in self._masks if m.numel() == len(rows[0])), None)
+            if mask is not None:
+                rows = [x[mask.flatten()] for x in rows]
+            new = self.of_rows(*(x.float() for x in rows))
             self._sums[name] = self._sums[name] + new if name in self._sums else new
-            self._tokens[name] = self._tokens.get(name, 0.0) + len(rows)
+            self._tokens[name] = self._tokens.get(name, 0.0) + len(rows[0])
 
         return hook
+
+
+class InputCovariances(TokenMeans):
+    """The mean of x xᵀ over inputs x, (in, in): which directions they have."""
+
+    def of_rows(self, inputs: Tensor, outputs: Tensor) -> Tensor:
+        """Σ x xᵀ."""
+        return inputs.T @ inputs
+
+
+class OutputMagnitudes(TokenMeans):
+    """The mean of |y| over outputs y, entry by entry, (out,): which units are busy."""
+
+    def of_rows(self, inputs: Tensor, outputs: Tensor) -> Tensor:
+        """Σ |y|."""
+        return outputs.abs().sum(0)

@@ -53,6 +53,13 @@ def export(
             "of the ranks]",
         ),
     ] = None,
+    consolidation: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a plain model: how the updates make it, for example ties.  [default: as they "
+            "were trained]"
+        ),
+    ] = None,
     push: Annotated[
         str | None,
         typer.Option(
@@ -85,9 +92,12 @@ def export(
     if not (adapter or adapters):
         if rank is not None:
             raise NloraError("--rank is for --adapter and --adapters")
-        export_model(source, out, dtype, watch, model, max_lost, offsets)
-    elif dtype is not None or model is not None or offsets is not None:
-        raise NloraError("--dtype, --model and --answers are for a plain model, not for adapters")
+        export_model(source, out, dtype, watch, model, max_lost, offsets, consolidation)
+    elif any(given is not None for given in (dtype, model, offsets, consolidation)):
+        raise NloraError(
+            "--dtype, --model, --answers and --consolidation are for a plain model, not for "
+            "adapters"
+        )
     else:
         (export_adapter if adapter else export_adapters)(source, out, rank, watch)
     if push is not None:

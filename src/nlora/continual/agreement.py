@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,14 +26,17 @@ _FREE = ("checkpoint_every", "measure_kl")
 """Settings that no number depends on: they may differ from start to start."""
 
 
-def stored_plan(directory: ModelDirectory) -> Plan:
+def stored_plan(directory: ModelDirectory, settings: Mapping[str, Any] | None = None) -> Plan:
     """The plan that a directory was begun with, over the tasks that it has learned.
 
-    Raises NloraError if there is no model, if it has learned nothing, or if the base model is
-    another one now.
+    `settings` take the place of its own. Raises NloraError if there is no model, if it has learned
+    nothing, or if the base model is another one now.
     """
     learned = answerable_tasks(directory)
-    plan = resolve(without_limits(stored_config(directory)), learned, whole=False)
+    config = without_limits(stored_config(directory))
+    if settings:
+        config = config.model_copy(update={"settings": {**config.settings, **settings}})
+    plan = resolve(config, learned, whole=False)
     plan = plan.with_precision(directory.precision())
     check_base(plan, directory)
     return plan

@@ -39,6 +39,7 @@ def export(
     model: str | None = None,
     most_lost: float = MOST_LOST,
     describe: Describe | None = None,
+    consolidation: str | None = None,
 ) -> dict[str, Any]:
     """Write the model of a directory, or the base `model` with a PEFT adapter, to the folder `out`.
 
@@ -46,19 +47,22 @@ def export(
     are merged in fp32 and rounded once; how much of them is lost by that is measured, and more than
     `most_lost` per cent is refused. What was measured is returned, and in `export.json`;
     `prompts.json` has each task's prompt, with {text} where its text goes. `describe` says what
-    else lies beside a directory's model. Raises NloraError also if the answers are not those of one
-    model, and if `out` is there already.
+    else lies beside a directory's model, and `consolidation` how its updates make one model, if not
+    as they were trained. Raises NloraError also if the answers are not those of one model, and if
+    `out` is there already.
     """
     if dtype is not None and dtype not in DTYPES:
         raise unknown("dtype", dtype, DTYPES)
     progress = spoken(progress)
     if (source / CONFIG).is_file():
+        if consolidation is not None:
+            raise NloraError("--consolidation is for a model directory; an adapter is one update")
         base, merge = _adapter(source, model)
         instead = ", and so does the adapter itself"
     elif model is not None:
         raise NloraError("--model is for an adapter; a model directory knows its base model")
     else:
-        base, merge = _directory(source, progress, describe)
+        base, merge = _directory(source, progress, describe, consolidation)
         instead = ", and so does an adapter (--adapter), where updates are LoRA's"
     with held(out):
         if out.exists() or out.is_symlink():
@@ -67,11 +71,11 @@ def export(
 
 
 def _directory(
-    source: Path, progress: Progress, describe: Describe | None
+    source: Path, progress: Progress, describe: Describe | None, consolidation: str | None
 ) -> tuple[Base, Callable[[], Merged]]:
     """The base of a directory's model, and what merges it."""
     directory = ModelDirectory(source)
-    plan = stored_plan(directory)
+    plan = stored_plan(directory, {"consolidation": consolidation} if consolidation else None)
     if not plan.method.mergeable:
         raise NloraError(
             f"{plan.config.method} does not make one model that can be saved by itself: `nlora "

@@ -134,6 +134,8 @@ class Method:
     """The method calls `Context.previous`."""
     needs_covariances: ClassVar[bool] = False
     """The method reads `Step.covariances`."""
+    needs_magnitudes: ClassVar[bool] = False
+    """The method reads `Step.magnitudes`."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 
 from nlora import processes
 from nlora.adapters.base import Adapter
-from nlora.adapters.covariance import InputCovariances
+from nlora.adapters.covariance import InputCovariances, OutputMagnitudes
 from nlora.backbones.states import evaluating, mean_state
 from nlora.backbones.structure import base_model, end_tokens
 from nlora.data.batches import IGNORED, Collator, by_budget, on_device, pad
@@ -69,6 +69,9 @@ class Step:
     covariances: Mapping[str, Tensor] = field(default_factory=dict)
     """By adapted matrix, the mean of x xᵀ over the step's tokens x, (in, in) in fp32, for a method
     that has `needs_covariances`."""
+    magnitudes: Mapping[Parameter, Tensor] = field(default_factory=dict)
+    """By trained weight of a linear layer, the mean of |y| over the step's tokens of the layer's
+    outputs y, (out,) in fp32, for a method that has `needs_magnitudes`."""
     rates: Rates | None = None
     """After the step."""
 
@@ -234,3 +237,12 @@ class Context:
         if not matrices:
             raise NloraError(f"adapter '{self.adapter.name}' adapts no matrices that have inputs")
         return InputCovariances(matrices, self.encoder.encoder_decoder)
+
+    def output_magnitudes(self) -> OutputMagnitudes:
+        """What measures the outputs of the linear layers whose weights are trained."""
+        layers = {
+            name: module
+            for name, module in self.model.named_modules()
+            if isinstance(module, nn.Linear) and module.weight.requires_grad
+        }
+        return OutputMagnitudes(layers, self.encoder.encoder_decoder)

@@ -17,21 +17,28 @@ from pydantic import ValidationError
 from nlora.errors import NloraError, shown, unknown
 from nlora.methods.avr import Avr
 from nlora.methods.base import Method
+from nlora.methods.c_lora import CLora
 from nlora.methods.ella import Ella
 from nlora.methods.ewc import Ewc
 from nlora.methods.inc_lora import IncLora
+from nlora.methods.inf_lora import InfLora
 from nlora.methods.l2p import L2p
 from nlora.methods.lfpt5 import Lfpt5
 from nlora.methods.lwf import Lwf
+from nlora.methods.migu import Migu
 from nlora.methods.mtl import Mtl
 from nlora.methods.n_lora import NLora
+from nlora.methods.null_space import NullSpace
 from nlora.methods.o_lora import OLora
 from nlora.methods.osf import Osf
 from nlora.methods.per_task import PerTask
 from nlora.methods.prog_prompt import ProgPrompt
+from nlora.methods.ps_lora import PsLora
 from nlora.methods.replay import Replay
+from nlora.methods.sd_lora import SdLora
 from nlora.methods.seq_ft import SeqFt
 from nlora.methods.seq_lora import SeqLora
+from nlora.methods.slao import Slao
 from nlora.methods.sparse_masks import SparseMasks
 from nlora.methods.zero_shot import ZeroShot
 
@@ -45,6 +52,13 @@ BUILT_IN: tuple[type[Method], ...] = (
     OLora,
     NLora,
     Ella,
+    InfLora,
+    NullSpace,
+    CLora,
+    Slao,
+    SdLora,
+    Migu,
+    PsLora,
     Replay,
     Avr,
     Ewc,
@@ -84,6 +98,12 @@ VARIANTS = (
         IncLora,
         "an adapter per task, each on the bare base model, and a closed-form router by the input",
         {"consolidation": "none", "routing": "input"},
+    ),
+    Entry(
+        "sure",
+        Replay,
+        "one LoRA adapter and a buffer of the examples that surprise it most (SuRe's selection)",
+        {"adapter": "lora", "keep_by": "surprise"},
     ),
     Entry(
         "ns",

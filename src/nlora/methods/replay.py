@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from nlora.data.task import Example, sample
+from nlora.data.task import Example
 from nlora.methods.base import MixedIn
 from nlora.methods.parts.lora import AnyAdapter, LoraMethod, LoraSettings, LoraState
+from nlora.methods.parts.rehearsal import chosen
 
 if TYPE_CHECKING:
     from nlora.methods.context import Context
@@ -66,10 +67,10 @@ class Replay(LoraMethod):
         return dict(buffer + Counter(super().kept_examples()))
 
     def end(self, ctx: Context) -> None:
-        """Keep a label-stratified sample of the task."""
+        """Keep some of the task's examples, as `keep_by` says."""
         super().end(ctx)
         size = self.settings.buffer
         for data in ctx.stage.tasks:
             count = math.ceil(size * len(data.train)) if size < 1 else int(size)
-            kept = sample(data.train, count, ctx.stage.seed)
+            kept = chosen(ctx, data.train, count, self.settings.keep_by)
             self.state.kept.extend(example.to_json() for example in kept)

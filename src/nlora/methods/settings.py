@@ -83,6 +83,11 @@ class Settings(Strict):
     reservoir: Count = Field(
         100, description="replay with a share or a file: examples kept of each task, or of the file"
     )
+    keep_by: Literal["uniform", "surprise"] = Field(
+        "uniform",
+        description="which examples of a task are kept: drawn, every label with its share, "
+        "or those whose answers the model finds least likely after training (SuRe)",
+    )
     neutral: Annotated[str, AfterValidator(_file)] | None = Field(
         None,
         description="replay=self: a file of texts that have nothing to do with any task; by "

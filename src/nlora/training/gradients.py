@@ -4,7 +4,8 @@ Penalties are added, a method may change the sum, and then it is clipped.
 """
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch.nn import Parameter
 from transformers import TrainerCallback
 
 from nlora import processes
+from nlora.adapters.covariance import TokenMeans
 from nlora.errors import NloraError
 from nlora.methods.base import Method, Penalty, Proximal, Term, Until, overrides
 from nlora.methods.context import Context, Rates, Step
@@ -48,6 +50,7 @@ class GradientCallback(TrainerCallback):
         self.optimizer = optimizer
         self.until = until
         self.covariances = ctx.input_covariances() if method.needs_covariances else None
+        self.magnitudes = ctx.output_magnitudes() if method.needs_magnitudes else None
         self.changes_gradients = overrides(method, "gradients")
         acting = any(isinstance(penalty, Proximal) for penalty in penalties)
         self.keeps_gradients = self.changes_gradients or overrides(method, "after_step") or acting
@@ -79,7 +82,13 @@ class GradientCallback(TrainerCallback):
         own = {p: p.grad for p in model.parameters() if p.grad is not None}
         if self.keeps_gradients:
             own = {p: g.clone() for p, g in own.items()}
-        self.ctx.step = step = Step(state.global_step, state.max_steps, own, self._measured())
+        self.ctx.step = step = Step(
+            state.global_step,
+            state.max_steps,
+            own,
+            covariances=_means(self.covariances),
+            magnitudes=self._magnitudes(),
+        )
         self._add([(penalty.name, penalty(step)) for penalty in self.penalties])
         if self.changes_gradients:
             for parameter, gradient in (self.method.gradients(self.ctx) or {}).items():
@@ -134,14 +143,27 @@ class GradientCallback(TrainerCallback):
 
         return rate
 
-    def _measured(self) -> dict[str, Tensor]:
-        """The covariances of the step's inputs, over all processes."""
-        if self.covariances is None:
+    @contextmanager
+    def measuring(self) -> Iterator[None]:
+        """Measure what the method needs of the passes of training."""
+        with self.covariances or nullcontext(), self.magnitudes or nullcontext():
+            yield
+
+    @contextmanager
+    def measured(self, batch: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """The batch, whose passes are measured."""
+        with (
+            self.covariances.of(batch) if self.covariances else nullcontext(batch) as seen,
+            self.magnitudes.of(seen) if self.magnitudes else nullcontext(seen) as seen_again,
+        ):
+            yield seen_again
+
+    def _magnitudes(self) -> dict[Parameter, Tensor]:
+        """By trained weight those of its layer's outputs."""
+        if self.magnitudes is None:
             return {}
-        sums = {name: processes.summed(own) for name, own in self.covariances.sums().items()}
-        found = self.covariances.means(sums)
-        self.covariances.clear()
-        return found
+        layers: Mapping[str, Any] = self.magnitudes.modules
+        return {layers[name].weight: mean for name, mean in _means(self.magnitudes).items()}
 
     def _add(self, computed: Sequence[tuple[str, Term | None]]) -> None:
         together: dict[Parameter, Tensor] = {}
@@ -169,3 +191,13 @@ def check_names(names: Iterable[str]) -> None:
         if name in seen:
             raise NloraError(f"two loss terms or penalties are logged as '{name}'; rename one")
         seen.add(name)
+
+
+def _means(measured: TokenMeans | None) -> dict[str, Tensor]:
+    """What was measured in a step, over all processes, and then forgotten."""
+    if measured is None:
+        return {}
+    sums = {name: processes.summed(own) for name, own in measured.sums().items()}
+    found = measured.means(sums)
+    measured.clear()
+    return found

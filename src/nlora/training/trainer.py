@@ -3,7 +3,6 @@
 import math
 import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +46,8 @@ class StageTrainer(Trainer):
             # A prefix that is read once would count once in what a method measures of the inputs,
             # and may be one no more when the method has changed the batch.
             share_prefix=run.shared_prefix == "auto"
-            and not (method.needs_covariances or overrides(method, "batch")),
+            and not (method.needs_covariances or method.needs_magnitudes)
+            and not overrides(method, "batch"),
         )
         self.scratch = tempfile.TemporaryDirectory()
         super().__init__(
@@ -76,7 +76,7 @@ class StageTrainer(Trainer):
     def losses_of_training(self) -> list[dict[str, float]]:
         """Train; the losses of each step. Raises NloraError where they are numbers no more."""
         own_numbers = processes.own_random_numbers(self.ctx.stage.seed)
-        with self.scratch, own_numbers, self.gradients.covariances or nullcontext():
+        with self.scratch, own_numbers, self.gradients.measuring():
             self._train()
         # Or the model would compute in autocast for good; and marked as prepared it would be left
         # out of autocast in the next stage.
@@ -154,10 +154,10 @@ class StageTrainer(Trainer):
     ) -> Tensor:
         """The sum of the method's terms for one micro-batch, a share of the step's mean."""
         assert num_items_in_batch is not None
-        ctx, measured = self.ctx, self.gradients.covariances
+        ctx = self.ctx
         ctx.network, ctx.tokens = model, num_items_in_batch
         ctx.step = Step(self.state.global_step, self.state.max_steps)
-        with measured.of(inputs) if measured else nullcontext(inputs) as batch:
+        with self.gradients.measured(inputs) as batch:
             terms = self.method.loss(ctx, batch)
         if not self.terms:
             check_names([*terms, *(penalty.name for penalty in self.gradients.penalties)])

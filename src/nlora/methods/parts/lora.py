@@ -41,8 +41,8 @@ class LoraSettings(SparseSettings):
 
     consolidation: ConsolidationName = Field(
         "sum",
-        description="how updates make one model: their sum, per entry the largest, or none, where "
-        "each stands alone",
+        description="how updates make one model: their sum, per entry the largest, ties, dare or "
+        "magnitude (sparsified first), or none, where each stands alone",
     )
     routing: Literal["none", "input", "task"] = Field(
         "none",

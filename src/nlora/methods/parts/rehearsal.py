@@ -11,6 +11,9 @@ Of `self`: the texts are those of the file `neutral`, or what the base model wri
 the probabilities of the task's labels, exact as `nlora.evaluation.among` has them; a task of free
 text answers greedily. Answers drawn later, from a model that has drifted, are worth less.
 
+Which examples are kept says `keep_by`: drawn uniformly, or by surprise, as SuRe does (arXiv:
+2511.22367): those with the largest mean of −ln p over the tokens of their answers.
+
 All of it works with any method, since it is no method's own: the loop asks for it beside what a
 method itself mixes in (`Method.rehearsed`, `Method.keep`).
 """
@@ -26,6 +29,8 @@ from nlora.errors import NloraError
 from nlora.methods.base import MixedIn
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from nlora.methods.context import Context
     from nlora.methods.settings import Settings
     from nlora.methods.state import Rehearsal
@@ -78,7 +83,7 @@ def keep(settings: Settings, kept: Rehearsal, ctx: Context) -> None:
         kept.examples = [row for row in kept.examples if row["task"]["name"] not in names] + [
             example.to_json()
             for data in tasks
-            for example in sample(data.train, settings.reservoir, ctx.stage.seed)
+            for example in chosen(ctx, data.train, settings.reservoir, settings.keep_by)
         ]
     elif settings.replay == "self":
         for data in tasks:
@@ -86,6 +91,16 @@ def keep(settings: Settings, kept: Rehearsal, ctx: Context) -> None:
             row = {"task": data.task.to_json(), "answers": processes.from_main(answers)}
             others = [known for known in kept.answers if known["task"]["name"] != data.name]
             kept.answers = [*others, row]
+
+
+def chosen(ctx: Context, examples: Sequence[Example], count: int, by: str) -> Sequence[Example]:
+    """At most so many examples to keep, in their order: uniformly, or the most surprising."""
+    if by == "uniform" or count >= len(examples):
+        return sample(examples, count, ctx.stage.seed)
+    lengths = [len(row.answer) for row in ctx.encoder.all(examples)]
+    scores = [score / length for score, length in zip(ctx.score(examples), lengths, strict=True)]
+    ranked = sorted(range(len(examples)), key=scores.__getitem__)
+    return [examples[i] for i in sorted(processes.from_main(ranked[:count]))]
 
 
 def _answered(ctx: Context, task: Task, kept: Rehearsal) -> list[str]:
