@@ -7,32 +7,22 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import sys
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from nlora.progress import Progress
+from nlora.report.visible import visible, visible_json
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
 
-_UNSEEN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
-)
-"""Control characters (but tab and end of line), changes of direction, and half characters."""
-
-
-def visible(text: str) -> str:
-    r"""The text with what a terminal would obey written out.
-
-    >>> print(visible("a\x1b[31mred\r\u202e"))
-    a\x1b[31mred\r\u202e
-    """
-    return _UNSEEN.sub(lambda found: repr(found[0])[1:-1], text)
+    from nlora.api.result import Shown
+    from nlora.report.table import Table
 
 
 class Visible(Console):
@@ -164,62 +154,32 @@ def as_json(value: Any, indent: int | None = None, plain: bool | None = None) ->
     return visible_json(json.dumps(value, indent=indent, ensure_ascii=plain))
 
 
-def visible_json(text: str) -> str:
-    """`visible` of JSON, which stays JSON of the same value: strings alone can hold such."""
-    return _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
-
-
 def show(title: str, columns: list[str], rows: list[list[Any]], form: str = ".1f") -> None:
     """A table; None is shown as a dash, numbers stand on the right, fractions as `form` says."""
-    from rich.table import Table
+    from nlora.report.shown import laid_out
 
-    table = Table(
-        title=visible(title) or None, title_justify="left", show_edge=False, pad_edge=False
-    )
-    for i, name in enumerate(columns):
-        numeric = all(isinstance(row[i], int | float | None) for row in rows) and bool(rows)
-        table.add_column(visible(name), justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(_cell(value, form) for value in row))
-    out.print(table)
+    out.print(laid_out(title, columns, rows, form))
     out.print()
 
 
-def _cell(value: Any, form: str) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, float):
-        return format(value, form)
-    return visible(str(value)).replace("[", "\\[")
+def show_table(table: Table) -> None:
+    """A table and its notes."""
+    from nlora.report.shown import cells, laid_out
+
+    out.print(laid_out(table.title, table.columns, cells(table)))
+    for note in table.notes:
+        out.print(note, markup=False, highlight=False)
+    out.print()
 
 
-def show_results(results: dict[str, Any], title: str = "") -> None:
+def show_result(result: Shown) -> None:
+    """What a function of the API returned."""
+    for table in result.tables():
+        show_table(table)
+
+
+def show_results(results: Mapping[str, Any]) -> None:
     """The accuracy matrix and the metrics of `results.json`."""
-    from nlora.report.averaged import fewer, in_words
+    from nlora.api.results import Results
 
-    tasks = results["tasks"]
-    rows = [["zero-shot", *results["zero_shot"]]] if results["zero_shot"] else []
-    for stage, row in zip(results["stages"], results["accuracy_matrix"], strict=True):
-        rows.append([f"after {stage}", *row])
-    show(title or f"{results['method']}: accuracy (%)", ["", *tasks], rows)
-    names = ["average_accuracy", "learning_accuracy", "forgetting"]
-    names += ["backward_transfer", "forward_transfer"]
-    shown = [[name.replace("_", " "), results[name]] for name in names]
-    if among := results.get("among_labels"):
-        name = f"average accuracy among labels{in_words(fewer(results, 'among_labels'))}"
-        shown.insert(1, [name, among["average_accuracy"]])
-    if off := results.get("off_list"):
-        name = f"answers off the list (%){in_words(fewer(results, 'off_list'))}"
-        shown.append([name, off["average"]])
-    for name, value in results.get("kl", {}).items():
-        if name != "matrix" and value is not None:
-            told = {"own": "own task", "earlier": "earlier tasks", "only_tested": "only tested"}
-            shown.append([f"KL to the model before, {told[name]}", f"{value:.3f}"])
-    shown.append(["seconds", round(results["seconds"])])
-    shown.append(["peak memory (MB)", results["peak_memory_bytes"] // 1_000_000])
-    show("", ["metric", "value"], shown)
-    lost = [[name, *values.values()] for name, values in results.get("only_tested", {}).items()]
-    if lost:
-        show("", ["only tested", "before training", "now", "lost"], lost)
-    for line in results.get("routing", {}).get("unclear", []):
-        out.print(line, style="bold yellow", markup=False, highlight=False)
+    show_result(Results(results))
