@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nlora.api.configs import Place
+from nlora.api.watching import watched
 from nlora.errors import NloraError
 from nlora.progress import spoken
 
@@ -25,7 +26,7 @@ def export(
     rank: int | None = None,
     push: str | None = None,
     model: str | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> dict[str, Any]:
     """Write the model of a directory, or that of a PEFT adapter, to the new folder `out`.
 
@@ -38,6 +39,7 @@ def export(
     from nlora.continual.pushing import push as upload
     from nlora.explain.answers import offsets_by
 
+    told = watched(progress)
     source, out = Path(source).expanduser(), Path(out).expanduser()
     if adapter and adapters:
         raise NloraError("--adapter is one for all and --adapters one per task; give one")
@@ -47,11 +49,11 @@ def export(
     if not (adapter or adapters):
         if rank is not None:
             raise NloraError("--rank is for --adapter and --adapters")
-        report = export_model(source, out, dtype, progress, model, max_lost, offsets)
+        report = export_model(source, out, dtype, told, model, max_lost, offsets)
     elif dtype is not None or model is not None or offsets is not None:
         raise NloraError("--dtype, --model and --answers are for a plain model, not for adapters")
     else:
-        report = (export_adapter if adapter else export_adapters)(source, out, rank, progress)
+        report = (export_adapter if adapter else export_adapters)(source, out, rank, told)
     if push is not None:
-        upload(out, push, spoken(progress))
+        upload(out, push, spoken(told))
     return report

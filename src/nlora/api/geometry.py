@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from nlora.api.result import Result
+from nlora.api.watching import watched
 from nlora.report.table import Cell, Table, Value
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def analyze(
     thresholds: Sequence[str] = ("0.1rms",),
     matrices: bool = False,
     same_base: bool = False,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> Analysis:
     """Where adapters collide, how orthogonal and how sparse they are.
 
@@ -55,7 +56,7 @@ def analyze(
     from nlora.analysis.report import analyse  # slow, and not for a folder that is not there
     from nlora.lowrank.supports import Threshold
 
-    parsed, told = [Threshold.parse(text) for text in thresholds], spoken(progress)
+    parsed, told = [Threshold.parse(text) for text in thresholds], spoken(watched(progress))
     with shown(told, "analysis", len(adapters[0].shapes)):
         return Analysis(analyse(adapters, parsed, matrices, told.advance))
 

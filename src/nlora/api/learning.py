@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from nlora.api.configs import Place, configuration, method_name, rehearsal
 from nlora.api.results import Results
 from nlora.api.tasks import AnyTask, task_of, watched_task
+from nlora.api.watching import watched
 from nlora.errors import Faults, unknown
 from nlora.progress import spoken
 
@@ -41,7 +42,7 @@ def learn(
     watch: Sequence[AnyTask] = (),
     max_forgetting: float = 2.0,
     repair: str = "offer",
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> Results:
     """Add a task to the model directory `out`; a new one needs `model`, or `from_adapter`.
 
@@ -59,6 +60,7 @@ def learn(
     >>> nlora.learn(mkdtemp(), mail, model="tiny-t5", settings={"rank": 2}).tasks
     ['mail']
     """
+    told = watched(progress)
     asked = requested(
         out,
         task,
@@ -78,9 +80,9 @@ def learn(
         watch=watch,
         max_forgetting=max_forgetting,
         repair=repair,
-        progress=progress,
+        progress=told,
     )
-    return asked.done(progress)
+    return asked.done(told)
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ def requested(
         source = str(config or "a new model directory")
         new = faults.attempt(lambda: parse_config(values, source))
     found = faults.attempt(lambda: task_of(task, data))
-    watched = [faults.attempt(lambda one=one: watched_task(one, data)) for one in watch]
+    others = [faults.attempt(lambda one=one: watched_task(one, data)) for one in watch]
     if new is not None:
         faults.attempt(lambda: choose(new))
     guard = faults.attempt(lambda: guard_of(max_forgetting, repair))
@@ -158,7 +160,7 @@ def requested(
     assert guard is not None
     if unsaid:
         spoken(progress).message(WHY)
-    return Request(place, found, new, [one for one in watched if one is not None], guard)
+    return Request(place, found, new, [one for one in others if one is not None], guard)
 
 
 def guard_of(max_forgetting: float, repair: str) -> Guard:

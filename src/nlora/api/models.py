@@ -11,6 +11,7 @@ from nlora.api.exporting import export
 from nlora.api.learning import learn
 from nlora.api.results import Answers, Evaluation, History, Results
 from nlora.api.tasks import AnyTask, Rows, Task, metric_name, reading_of, rows_of
+from nlora.api.watching import watched
 from nlora.continual import answering, evaluating, holding
 from nlora.continual.history import history
 from nlora.data.files import read_texts
@@ -28,7 +29,7 @@ def load(
     path: Place,
     *,
     own: Sequence[type[Method] | Own] = (),
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> Model:
     """The model of a directory that `run` or `learn` has written, as its last stage left it.
 
@@ -51,7 +52,7 @@ def load(
             method_name(one)
         else:
             metric_name(one)
-    return Model(Path(path).expanduser(), progress or NoProgress())
+    return Model(Path(path).expanduser(), watched(progress) or NoProgress())
 
 
 class Model:

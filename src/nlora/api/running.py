@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from nlora.api.configs import Place, configuration
 from nlora.api.results import Results
 from nlora.api.tasks import AnyTask, task_of
+from nlora.api.watching import watched
 from nlora.errors import NloraError
 
 if TYPE_CHECKING:
@@ -40,14 +41,15 @@ def run(
     plugin: Place | None = None,
     from_adapter: Place | None = None,
     knows: str | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> Results:
     """Learn a stream of tasks with one method, task after task, into the model directory `out`.
 
     The arguments are the options of `nlora run`; `settings` are what `--set` sets. `method` may be
     a class of one's own. A run that was stopped goes on when it is called again, with the same
     tasks where these are objects: the directory knows them by a hash of their rows, and keeps their
-    tests, so that `learn` and `evaluate` need none of them later. Raises NloraError for all that is
+    tests, so that `learn` and `evaluate` need none of them later. `progress=True` shows how far it
+    is. Raises NloraError for all that is
     wrong, before a model is loaded where that is possible.
 
     >>> import nlora
@@ -79,7 +81,7 @@ def run(
     )
     from nlora.continual.learning import run as run_stream
 
-    return Results(run_stream(parsed, Path(out).expanduser(), progress, tasks))
+    return Results(run_stream(parsed, Path(out).expanduser(), watched(progress), tasks))
 
 
 def configured(
