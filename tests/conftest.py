@@ -47,11 +47,13 @@ def pytest_collection_finish(session):
 
 @pytest.fixture(scope="session")
 def registries():
-    """What registries hold before any plug-in is imported."""
+    """What registries hold before any plug-in is imported or handed over."""
     from nlora.adapters.registry import _registered
+    from nlora.evaluation.metrics import _registered as _metrics
     from nlora.merging.registry import _known
+    from nlora.methods.registry import _registered as _methods
 
-    return [(known, dict(known)) for known in (_registered, _known)]
+    return [(known, dict(known)) for known in (_registered, _known, _methods, _metrics)]
 
 
 @pytest.fixture(autouse=True)

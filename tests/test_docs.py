@@ -67,17 +67,15 @@ def test_the_stream_of_the_readme_is_one(tmp_path):
     assert [data.name for data in read_stream(tmp_path / "stream.yaml")] == ["tickets", "cities"]
 
 
-def test_the_python_of_the_readme_runs(llama, tmp_path, monkeypatch, capsys):
-    stream = write_stream(tmp_path, "colour", "animal")
+@pytest.mark.parametrize(("page", "printed"), [("README.md", 3), ("docs/python.md", 11)])
+def test_the_python_of_the_documentation_runs(page, printed, t5, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    learned, asked = blocks("README.md", "python")
-    learned = learned.replace("tiny-t5", str(llama)).replace('"demo"', repr(str(stream)))
-    for code in (learned, asked):
-        exec(code, {"__name__": "__main__"})
-    results, *answered, accuracy = capsys.readouterr().out.splitlines()
-    assert len(results.split()) == 2
-    assert [line.split()[0] for line in answered] == ["colour", "animal"]
-    assert accuracy.startswith("{'colour': ")
+    lines = [f"i was charged {i} times,billing\nit crashes {i} times,technical\n" for i in range(9)]
+    (tmp_path / "tickets.csv").write_text("text,label\n" + "".join(lines))
+    shown = []
+    code = "".join(blocks(page, "python")).replace('"tiny-t5"', repr(str(t5)))
+    exec(code, {"__name__": "__main__", "print": lambda *values: shown.append(values)})
+    assert len(shown) == printed
 
 
 def test_the_comparison_of_the_documentation_is_one(monkeypatch):

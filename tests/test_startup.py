@@ -64,8 +64,7 @@ def test_what_needs_no_model_imports_no_library_of_models(tmp_path, trained):
         ("table", ledger),
         ("history", trained),
     )
-    assert "rich" not in found["import nlora"]
-    assert "typer" not in found["import nlora"]
+    assert not {"rich", "typer", "numpy", *SLOW}.intersection(found["import nlora"])
     for command, (status, *imported) in list(found.items())[1:]:
         assert status == 0, command
         assert not SLOW.intersection(imported), command

@@ -1,17 +1,63 @@
 """nlora: continual learning for language models with LoRA, without forgetting.
 
-The parts, from the top down: `nlora.cli` (the command line), `nlora.study` (many runs compared),
-`nlora.continual` (the model in memory), `nlora.report` (ledgers and tables), `nlora.analysis`
-(geometry), `nlora.training` (the loop of one stage), `nlora.plan` (a configuration resolved),
-`nlora.methods` (one file per continual-learning method), `nlora.adapters` (where an update lives),
-`nlora.evaluation`, `nlora.store` (the model directory), `nlora.fast` (cheap forward passes),
-`nlora.merging` (what updates make together), `nlora.backbones` (base models), `nlora.data`,
-`nlora.recipes` and `nlora.lowrank` (the mathematics of factor pairs). `docs/architecture.md` has
-the picture.
+From Python: `run` and `learn` train a model directory, `load` holds one in memory, `Task` is a task
+of a script's own rows; `analyze` and `penalty` need no directory. docs/python.md has them all.
+
+>>> import nlora
+>>> nlora.Task("mood", test=[("what a day", "good"), ("oh no", "bad")], labels=["good", "bad"])
+Task('mood', 0 to train, 2 to test, labels good, bad)
+
+Whatever is imported from here is loaded when it is first asked for. `docs/architecture.md` has the
+rooms (subpackages) of the source.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from nlora.errors import NloraError
 
+if TYPE_CHECKING:
+    from nlora.api.geometry import analyze, penalty
+    from nlora.api.learning import learn
+    from nlora.api.models import Model, load
+    from nlora.api.running import run
+    from nlora.api.tasks import Task
+    from nlora.continual.guard import SetAside
+
 __version__ = "0.1.0"
 
-__all__ = ["NloraError", "__version__"]
+_PLACES = {
+    "Model": "nlora.api.models",
+    "SetAside": "nlora.continual.guard",
+    "Task": "nlora.api.tasks",
+    "analyze": "nlora.api.geometry",
+    "learn": "nlora.api.learning",
+    "load": "nlora.api.models",
+    "penalty": "nlora.api.geometry",
+    "run": "nlora.api.running",
+}
+"""Where each public name is; for type checkers it is imported above."""
+
+__all__ = [
+    "Model",
+    "NloraError",
+    "SetAside",
+    "Task",
+    "__version__",
+    "analyze",
+    "learn",
+    "load",
+    "penalty",
+    "run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module 'nlora' has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(_PLACES[name]), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -85,7 +85,8 @@ def compare(
     finished; streams, methods and seeds may be added. Exit status 1: a cell failed.
     `nlora table OUT/ledger.jsonl` makes the tables.
     """
-    from nlora.plan.config import absolute, parse_overrides
+    from nlora.api.configs import rehearsal
+    from nlora.plan.config import absolute
     from nlora.plan.points import parse_points
     from nlora.recipes import published_for
     from nlora.study.compare import compare as run
@@ -102,8 +103,7 @@ def compare(
         max_train=max_train,
         max_eval=max_eval,
         evaluate=evaluate,
-        settings=parse_overrides(overrides or [])
-        | o.rehearsal(replay, neutral if replay else None),
+        settings=o.settings(overrides) | rehearsal(replay, neutral if replay else None),
         plugin=plugin_path,
         recipes=None if recipe is None else published_for(recipe, model),
         tune=tune,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from nlora.cli import options as o
-from nlora.cli.console import as_json, print_json, progress, show
+from nlora.cli.console import as_json, print_json, progress, show_result
 
 
 def evaluate(
@@ -64,14 +64,6 @@ def evaluate(
     if json:
         print_json({name: value for name, value in found.items() if name != "answers"})
     else:
-        _show(found)
+        from nlora.api.results import Evaluation
 
-
-def _show(found: dict[str, Any]) -> None:
-    columns = ["task", "tests", "accuracy", "recorded", "among labels", "off the list"]
-    keys = ["task", "examples", "accuracy", "recorded", "among_labels", "off_list"]
-    if found["data"] is not None:  # nothing was recorded of it
-        del columns[3], keys[3]
-    of = f" on {found['data']}" if found["data"] else ""
-    title = f"{found['path']} after stage {found['after']}{of} (%)"
-    show(title, columns, [[row[key] for key in keys] for row in found["tasks"]])
+        show_result(Evaluation(found))

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nlora.cli import options as o
-from nlora.cli.console import out, print_json, progress, show
+from nlora.cli.console import out, print_json, progress, show_table
 
 if TYPE_CHECKING:
-    from nlora.report.table import Cell, Table
+    from nlora.report.table import Table
 
 Texts = Annotated[int, typer.Option(help="How many texts of each kind, at most.")]
 Neutral = Annotated[
@@ -97,24 +97,9 @@ def explain(
         print_json(found)
         return
     for table in made:
-        _print(table)
+        show_table(table)
     if not made:
         _say("there is nothing to explain: no task was learned before the last stage")
-
-
-def _print(table: "Table") -> None:
-    show(table.title, table.columns, [[_plain(cell) for cell in row] for row in table.rows])
-    for note in table.notes:
-        out.print(note, style="dim", markup=False, highlight=False, soft_wrap=False)
-    out.print()
-
-
-def _plain(cell: "Cell") -> Any:
-    """A cell as `show` takes it: a bare number stands on the right."""
-    from nlora.report.table import Value, text
-
-    bare = isinstance(cell, Value) and cell.low is None and cell.form == ".1f"
-    return cell.mean if bare and isinstance(cell, Value) else None if cell is None else text(cell)
 
 
 def _write(made: "list[Table]", out_dir: Path) -> None:

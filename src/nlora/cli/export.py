@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from nlora.cli.console import progress
-from nlora.errors import NloraError
 
 
 def export(
@@ -78,27 +77,19 @@ def export(
     For methods that `nlora methods` calls mergeable. How much of the updates rounding loses is
     measured, and too much is refused (export.json has it). `prompts.json` tells how to ask.
     """
-    from nlora.continual.adapters_out import export_adapter, export_adapters
-    from nlora.continual.export import export as export_model
-    from nlora.continual.pushing import check_name
-    from nlora.continual.pushing import push as upload
-    from nlora.explain.answers import offsets_by
+    from nlora.api.exporting import export as write
 
-    if adapter and adapters:
-        raise NloraError("--adapter is one for all and --adapters one per task; give one")
-    if push is not None:
-        check_name(push)
-    watch, offsets = progress(), offsets_by(how)
-    if not (adapter or adapters):
-        if rank is not None:
-            raise NloraError("--rank is for --adapter and --adapters")
-        export_model(source, out, dtype, watch, model, max_lost, offsets, consolidation)
-    elif any(given is not None for given in (dtype, model, offsets, consolidation)):
-        raise NloraError(
-            "--dtype, --model, --answers and --consolidation are for a plain model, not for "
-            "adapters"
-        )
-    else:
-        (export_adapter if adapter else export_adapters)(source, out, rank, watch)
-    if push is not None:
-        upload(out, push, watch)
+    write(
+        source,
+        out,
+        dtype=dtype,
+        answers=how,
+        max_lost=max_lost,
+        adapter=adapter,
+        adapters=adapters,
+        rank=rank,
+        consolidation=consolidation,
+        push=push,
+        model=model,
+        progress=progress(),
+    )

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from nlora.cli import options as o
 from nlora.cli.console import out, print_json, progress, show, show_results
-
-if TYPE_CHECKING:
-    from nlora.continual.guard import Guard
 
 REFUSED = 3
 """The exit status where a stage costs too much."""
@@ -36,16 +33,6 @@ RepairMode = Annotated[
         "it gained (auto).",
     ),
 ]
-
-
-def guard_of(max_forgetting: float, repair: str) -> Guard:
-    """The guard that is asked for. Raises NloraError for what cannot be."""
-    from nlora.continual.guard import REPAIRS, Guard
-    from nlora.errors import unknown
-
-    if repair not in REPAIRS:
-        raise unknown("--repair", repair, REPAIRS)
-    return Guard(max_forgetting, repair)  # type: ignore[arg-type]
 
 
 def show_refusal(model_dir: Path, name: str, found: dict[str, Any]) -> None:

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nlora import processes
 from nlora.cli import guarded as g
 from nlora.cli import options as o
-from nlora.cli.console import print_json, progress, show_results
+from nlora.cli.console import print_json, progress, show_result
 from nlora.cli.standing import commits_in
-from nlora.cli.watched import watched_task
-from nlora.errors import Faults, NloraError
 
 if TYPE_CHECKING:
-    from nlora.continual.guard import Guard
-    from nlora.data.task import TaskData
-    from nlora.plan.resolve import Plan
+    from nlora.api.learning import Request
+    from nlora.progress import Progress
 
 
 def learn(
@@ -86,71 +82,46 @@ def learn(
     all rows are used unless --max-train and --max-eval are given, and epochs, learning_rate,
     batch_size and weights are the directory's unless --set gives others.
     """
-    from nlora.continual.added import next_stage
-    from nlora.continual.agreement import begun, check_method
+    from nlora.api.learning import requested
+    from nlora.api.tasks import named_task
     from nlora.continual.guard import SetAside
-    from nlora.continual.learning import learn as learn_task
-    from nlora.data.balance import label_counts
-    from nlora.data.formats import is_rows
-    from nlora.plan.budgets import LIMITS
-    from nlora.plan.config import parse_config
-    from nlora.plan.recommended import WHY, chosen
-    from nlora.plan.resolve import choose
-    from nlora.store.directory import ModelDirectory
+    from nlora.data.task import TaskData
 
     commits_in(model_dir)
-    faults = Faults()
-    new, inherited, unsaid = None, False, False
-    flags = {
-        "method": method,
-        "model": model,
-        "seed": seed,
-        "max_train": max_train,
-        "max_eval": max_eval,
-        "plugin": plugin,
-        "from_adapter": from_adapter,
-        "knows": knows,
-    }
-    rehearsed = o.rehearsal(replay, neutral)
-    exists = ModelDirectory(model_dir).exists()
-    if exists and method is not None:
-        faults.attempt(lambda: check_method(ModelDirectory(model_dir), method))
-    told = [config, overrides, rehearsed, *(v is not None for v in flags.values())]
-    if not faults.found and (any(told) or not exists):
-        if config is None and exists and not (model and method):
-            config = model_dir / "model.json"
-            inherited = begun(ModelDirectory(model_dir))
-        values = o.configuration(None, config, overrides, replay, neutral, data=data, **flags)
-        if inherited:  # all rows, unless this stage is told otherwise
-            values |= {name: flags[name] for name in LIMITS}
-        unsaid = not (values.get("method") or values.get("from_adapter") or config)
-        if unsaid:
-            values = chosen(values)
-        new = faults.attempt(lambda: parse_config(values, str(config or "a new model directory")))
-    given = faults.attempt(lambda: o.reading(columns, encoding, skip_bad_rows)) or {}
-    given |= {} if hold_out is None else {"hold_out": hold_out}
-    data_of_task = faults.attempt(lambda: _task(task, name, test, labels, data, given))
-    watched = [faults.attempt(lambda one=one: watched_task(one, data)) for one in watch or ()]
-    if new is not None:
-        faults.attempt(lambda: choose(new))
-    guard = faults.attempt(lambda: g.guard_of(max_forgetting, repair))
-    faults.check()
-    assert data_of_task is not None
     shown = progress()
-    if unsaid:
-        shown.message(WHY)
-    answers = label_counts(data_of_task.train, data_of_task.task.labels)
-    records = ModelDirectory(model_dir).stages() if exists else []
-    known = data_of_task.name in [t["name"] for record in records for t in record.tasks]
-    if answers and data_of_task.task.labels is None and is_rows(task) and not known:
-        shown.message(f"answers are free text; --labels auto makes the {len(answers)} in it labels")
-    tested = [known for known in watched if known is not None]
+
+    def named() -> TaskData:
+        asked = o.reading(columns, encoding, skip_bad_rows)
+        asked |= {} if hold_out is None else {"hold_out": hold_out}
+        return named_task(task, data, name, test, labels, **asked)
+
+    asked = requested(
+        model_dir,
+        named,
+        model=model,
+        method=method,
+        data=data,
+        seed=seed,
+        max_train=max_train,
+        max_eval=max_eval,
+        replay=replay,
+        neutral=neutral,
+        settings=o.settings(overrides),
+        config=config,
+        plugin=plugin,
+        from_adapter=from_adapter,
+        knows=knows,
+        watch=watch or (),
+        max_forgetting=max_forgetting,
+        repair=repair,
+        progress=shown,
+    )
+    _tell_free_text(task, asked, shown)
     if dry_run:
-        plan = next_stage(model_dir, data_of_task, new, shown, tested)
-        _dry_run(model_dir, plan, guard, json)
+        _dry_run(asked, shown, json)
         return
     try:
-        results = learn_task(model_dir, data_of_task, new, shown, tested, guard)
+        results = asked.done(shown)
     except SetAside as refused:
         if not processes.first_to_fail():
             raise
@@ -160,69 +131,43 @@ def learn(
             g.show_refusal(model_dir, refused.name, refused.found)
         raise typer.Exit(g.REFUSED) from refused
     if json:
-        print_json(results)
+        print_json(results.to_json())
     else:
-        show_results(results)
+        show_result(results)
 
 
-def _dry_run(model_dir: Path, plan: Plan | None, guard: Guard | None, json: bool) -> None:
-    """What the next stage would be, and what its guard would measure; None: nothing is left."""
+def _tell_free_text(task: str, asked: Request, shown: Progress) -> None:
+    """Say how answers become labels, where few of them are free text."""
+    from nlora.data.balance import label_counts
+    from nlora.data.formats import is_rows
+    from nlora.store.directory import ModelDirectory
+
+    data, directory = asked.task, ModelDirectory(asked.out)
+    answers = label_counts(data.train, data.task.labels)
+    records = directory.stages() if directory.exists() else []
+    known = data.name in [t["name"] for record in records for t in record.tasks]
+    if answers and data.task.labels is None and is_rows(task) and not known:
+        shown.message(f"answers are free text; --labels auto makes the {len(answers)} in it labels")
+
+
+def _dry_run(asked: Request, shown: Progress, json: bool) -> None:
+    """What the next stage would be, and what its guard would measure."""
     from dataclasses import replace
 
     from nlora.cli.preview import show_preview
+    from nlora.continual.added import next_stage
     from nlora.continual.forecast import forecast
     from nlora.store.directory import ModelDirectory
 
-    if plan is None:  # which was said
+    plan = next_stage(asked.out, asked.task, asked.config, shown, asked.watched)
+    if plan is None:  # nothing is left, which was said
         if json:
             print_json({"tasks": [], "stages": []})
         return
     from nlora.continual.preview import preview  # slow, and not for what is refused
 
-    directory = ModelDirectory(model_dir)
+    directory = ModelDirectory(asked.out)
     seen = preview(plan, directory)
-    notes = [f"{model_dir}: this would be stage {len(directory.stages()) + 1}"]
-    if guard is not None:
-        notes += forecast(directory, plan.stream, guard)
+    notes = [f"{asked.out}: this would be stage {len(directory.stages()) + 1}"]
+    notes += forecast(directory, plan.stream, asked.guard)
     show_preview(replace(seen, notes=[*seen.notes, *notes]), plan.settings(), json)
-
-
-def _task(
-    task: str,
-    name: str | None,
-    test: str | None,
-    labels: str | None,
-    data: Path | None,
-    asked: dict[str, Any],
-) -> TaskData:
-    """The task that `--task` names; `asked` are fields of `Reading` that options give."""
-    from nlora.data.files import read_entry, task_from_files
-    from nlora.data.formats import YAML, is_rows, source, title
-    from nlora.data.reading import Reading
-    from nlora.data.streams import KNOWN, canonical, check_task, load_stream
-
-    if is_rows(task) and canonical(task) not in KNOWN:
-        train, here = source(task, Path()), Path()
-        tests, reading = source(test, here) if test else None, Reading(**asked)
-        return task_from_files(name or title(train), train, tests, labels=labels, reading=reading)
-    path = Path(os.path.expanduser(task))
-    own = path.suffix.lower() in YAML
-    if not own:
-        check_task(task, data)
-    for option, value, has in (
-        ("--test", test, "tests"),
-        ("--labels", labels, "labels"),
-        ("--name", name, "a name"),
-    ):
-        if value is not None:
-            raise NloraError(
-                f"{option} is for a file of rows as --task; '{task}' has {has} of its own"
-            )
-    if own:
-        return read_entry(path, asked)
-    if asked:
-        raise NloraError(f"'{task}' is a data set of the benchmark, which is read as it is")
-    stream = load_stream(task, data)
-    if len(stream) != 1:
-        raise NloraError(f"--task takes one task, '{task}' is a stream; use `nlora run`")
-    return stream[0]

@@ -91,45 +91,11 @@ Neutral = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def configuration(
-    recipe: str | None,
-    config: Path | None,
-    overrides: list[str] | None,
-    replay: str | None = None,
-    neutral: Path | None = None,
-    **flags: Any,
-) -> dict[str, Any]:
-    """The values of a `RunConfig`: the recipe's, the file's over them, then the command line's."""
-    from nlora.plan.config import DERIVED, parse_overrides, with_todays_names
+def settings(overrides: list[str] | None) -> dict[str, Any]:
+    """The settings of `--set`. Raises NloraError for what is no key=value."""
+    from nlora.plan.config import parse_overrides
 
-    values: dict[str, Any] = {}
-    settings: dict[str, Any] = {}
-    if recipe is not None:
-        from nlora.recipes import recipe as find
-
-        found = find(recipe)
-        values = {"method": found.method, "stream": found.stream}
-        settings = dict(found.settings)
-    if config is not None:
-        document = {k: v for k, v in _read(config).items() if k not in DERIVED}
-        given = document.pop("settings", None) or {}
-        if not isinstance(given, dict):
-            raise NloraError(f"{config}: 'settings' must be a mapping")
-        values |= document
-        settings |= given
-    values |= {
-        name: str(value) if isinstance(value, Path) else value
-        for name, value in flags.items()
-        if value is not None
-    }
-    settings = with_todays_names(settings) | with_todays_names(parse_overrides(overrides or []))
-    return {**values, "settings": settings | rehearsal(replay, neutral)}
-
-
-def rehearsal(replay: str | None, neutral: Path | None) -> dict[str, Any]:
-    """The settings that `--replay` and `--neutral` stand for."""
-    found = {"replay": replay, "neutral": None if neutral is None else str(neutral)}
-    return {name: value for name, value in found.items() if value is not None}
+    return parse_overrides(overrides or [])
 
 
 def reading(columns: str | None, encoding: str | None, skip_bad_rows: bool) -> dict[str, Any]:
@@ -155,19 +121,3 @@ def check_out(out: Path) -> None:
         check_place(out, size=0)
     except OSError as error:
         raise NloraError(f"--out {out}: {error.strerror or error}") from None
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """A YAML or JSON mapping; numbers such as 1e-3 are numbers in both."""
-    from omegaconf import OmegaConf
-
-    if not path.is_file():
-        raise NloraError(f"{path} does not exist")
-    try:
-        value = OmegaConf.to_container(OmegaConf.create(path.read_text(encoding="utf-8")))
-    except Exception as error:
-        first = str(error).strip().splitlines()[0]
-        raise NloraError(f"{path} is neither YAML nor JSON: {first}") from error
-    if not isinstance(value, dict):
-        raise NloraError(f"{path} must hold a mapping of keys to values")
-    return value  # type: ignore[return-value]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nlora.cli import options as o
-from nlora.cli.console import print_json, progress, show_results
+from nlora.cli.console import print_json, progress, show_result
 from nlora.cli.standing import commits_in
 from nlora.errors import NloraError
 
@@ -46,40 +46,37 @@ def run(
 
     A run that was stopped goes on with the same command after its last committed stage.
     """
-    from nlora.plan.config import parse_config
-
     commits_in(out_dir)
-    values = o.configuration(
-        recipe,
-        config,
-        overrides,
-        replay,
-        neutral,
-        stream=stream,
-        method=method,
-        model=model,
-        data=data,
-        seed=seed,
-        max_train=max_train,
-        max_eval=max_eval,
-        evaluate=evaluate,
-        plugin=plugin,
-        from_adapter=from_adapter,
-        knows=knows,
-    )
-    parsed = parse_config(values, str(config or "the command line"))
+    asked = {
+        "settings": o.settings(overrides),
+        "recipe": recipe,
+        "config": config,
+        "replay": replay,
+        "neutral": neutral,
+        "method": method,
+        "model": model,
+        "data": data,
+        "seed": seed,
+        "max_train": max_train,
+        "max_eval": max_eval,
+        "evaluate": evaluate,
+        "plugin": plugin,
+        "from_adapter": from_adapter,
+        "knows": knows,
+    }
+    from nlora.api import running
+
     if dry_run:
-        _dry_run(parsed, out_dir, json)
+        _dry_run(running.configured(stream, **asked)[0], out_dir, json)
         return
     if out_dir is None:
+        running.configured(stream, **asked)  # what is wrong with these is said first
         raise NloraError("where to? give --out DIR")
-    from nlora.continual.learning import run as run_stream
-
-    results = run_stream(parsed, out_dir, progress())
+    results = running.run(stream, out=out_dir, progress=progress(), **asked)
     if json:
-        print_json(results)
+        print_json(results.to_json())
     else:
-        show_results(results)
+        show_result(results)
 
 
 def _dry_run(config: RunConfig, out_dir: Path | None, json: bool) -> None:

@@ -74,26 +74,28 @@ def predict(
     """
     directory = ModelDirectory(model_dir)
     plan = stored_plan(directory)
+    check_asked(plan, directory, texts, task)
+    from nlora.continual.model import ContinualModel  # slow, and not for what is refused
+
+    model = ContinualModel.begin(plan, directory, spoken(progress))
+    asked = [data.name for data in plan.stream] if task is None else [task]
+    return answers(model, texts, task, free, correct(model, asked) if correct else {})
+
+
+def check_asked(
+    plan: Plan, directory: ModelDirectory, texts: Sequence[str], task: str | None
+) -> None:
+    """Raise NloraError, before a model is loaded, for what cannot be asked.
+
+    That is a task that was not learned, a text without its task where nothing finds it, and a chat
+    of a task that has none.
+    """
     names = [data.name for data in plan.stream]
     if task is not None and task not in names:
         if any(data.name == task for data in only_tested(directory)):
             learned = ", ".join(names)
             raise NloraError(f"task '{task}' is only tested and never learned; learned: {learned}")
         raise unknown("task", task, names)
-    _check_asked(plan, texts, task)
-    from nlora.continual.model import ContinualModel  # slow, and not for what is refused
-
-    model = ContinualModel.begin(plan, directory, spoken(progress))
-    asked = names if task is None else [task]
-    return answers(model, texts, task, free, correct(model, asked) if correct else {})
-
-
-def _check_asked(plan: Plan, texts: Sequence[str], task: str | None) -> None:
-    """Raise NloraError, before a model is loaded, for what cannot be asked.
-
-    That is a text without its task where nothing finds it, and a chat of a task that has none.
-    """
-    names = [data.name for data in plan.stream]
     if task is None and len(names) > 1 and not plan.method.routes_by_input:
         raise NloraError(f"which task? name one of {', '.join(names)}")
     mine = [data.task for data in plan.stream if task in (None, data.name)]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nlora import processes
 from nlora.continual.agreement import stored_plan
@@ -21,6 +22,40 @@ if TYPE_CHECKING:
     from nlora.continual.model import ContinualModel
     from nlora.data.formats import Source
     from nlora.evaluation.answers import Prediction
+
+
+class Wanted(NamedTuple):
+    """What is to be measured."""
+
+    tasks: list[TaskData]
+    """With the tests that are asked."""
+    known: list[TaskData]
+    """All that the model has learned or is only tested on."""
+    stage: int | None
+    """After which stage; None is the last."""
+    task: str | None
+    data: str | None
+    """Where the tests are, if they are not the directory's."""
+
+
+def wanted(
+    directory: ModelDirectory,
+    learned: Sequence[TaskData],
+    task: str | None = None,
+    data: Source | None = None,
+    after: str | None = None,
+    reading: Reading | None = None,
+    progress: Progress | None = None,
+) -> Wanted:
+    """What `evaluate` is asked for. Raises NloraError for what is not there, or a bad file."""
+    stage = None if after is None else stage_number(directory.stages(), after)
+    known = [*learned, *only_tested(directory)]
+    asked = [_chosen(known, task, data)] if task is not None or data is not None else known
+    if data is not None:
+        asked = [tests_in(data, asked[0], reading or Reading())]
+        for note in asked[0].notes:
+            spoken(progress).message(note)
+    return Wanted(asked, known, stage, task, None if data is None else str(data))
 
 
 @processes.together()
@@ -42,29 +77,29 @@ def evaluate(
     """
     directory, progress = ModelDirectory(model_dir), spoken(progress)
     plan = stored_plan(directory)
-    stage = None if after is None else stage_number(directory.stages(), after)
-    known = [*plan.stream, *only_tested(directory)]
-    asked = [_chosen(known, task, data)] if task is not None or data is not None else known
-    if data is not None:
-        asked = [tests_in(data, asked[0], reading or Reading())]
-        for note in asked[0].notes:
-            progress.message(note)
+    asked = wanted(directory, plan.stream, task, data, after, reading, progress)
     from nlora.continual.model import ContinualModel  # slow, and not for what is refused
 
-    model = ContinualModel.begin(plan.with_stream(known), directory, progress)
-    if stage is not None:
-        model.restore(stage)
-    answers = model.evaluate(asked, named=task is not None)
-    found = measured(model, asked, answers)
-    if data is None:
-        zero = directory.zero_shot() if stage == 0 else None
-        record = model.records[-1] if model.records else zero
+    return evaluated(ContinualModel.begin(plan, directory, progress), asked)
+
+
+def evaluated(model: ContinualModel, asked: Wanted) -> dict[str, Any]:
+    """`evaluate` of a model in memory, which is as before afterwards."""
+    last = len(model.records)
+    stage = last if asked.stage is None else asked.stage
+    with model.over(asked.known), model.standing(stage) if stage < last else nullcontext():
+        answers = model.evaluate(asked.tasks, named=asked.task is not None)
+        found = measured(model, asked.tasks, answers)
+        records = model.records
+    if asked.data is None:
+        zero = model.directory.zero_shot() if asked.stage == 0 else None
+        record = records[-1] if records else zero
         for row in found:
             row["recorded"] = record.accuracy.get(row["task"]) if record else None
     return {
-        "path": str(model_dir),
-        "after": len(model.records),
-        "data": None if data is None else str(data),
+        "path": str(model.directory.path),
+        "after": len(records),
+        "data": asked.data,
         "tasks": found,
         "answers": [row for name, rows in answers.items() for row in _rows(name, rows)],
     }

@@ -22,6 +22,7 @@ from nlora.continual.building import (
     stored_targets,
     weights_dtype,
 )
+from nlora.continual.tasks import answerable_tasks
 from nlora.data.comparing import punctuated, to_tell_apart
 from nlora.data.messages import conversation
 from nlora.data.task import Example, Task, TaskData
@@ -111,6 +112,12 @@ class ContinualModel:
         self.adapter.load(self.directory.update_paths(stage, self.records))
         self._in_hand = len(self.records)
         self.method.state = self.state_after(self.records)
+
+    def refresh(self) -> None:
+        """Be what the directory holds by now: other stages, perhaps of other tasks."""
+        self.stream = answerable_tasks(self.directory)
+        self.plan = self.plan.with_stream(self.stream)
+        self.restore()
 
     def state_after(self, records: Sequence[StageRecord]) -> Any:
         """What the method remembered after these stages."""
@@ -203,6 +210,15 @@ class ContinualModel:
                 yield
             finally:
                 self.records, self.method.state = records, state
+
+    @contextmanager
+    def over(self, stream: Sequence[TaskData]) -> Iterator[None]:
+        """The same model, its stream these tasks."""
+        kept, self.stream = self.stream, stream
+        try:
+            yield
+        finally:
+            self.stream = kept
 
     @contextmanager
     def without(self, stage: int) -> Iterator[None]:

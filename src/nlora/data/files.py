@@ -125,11 +125,13 @@ def task_from_files(
     instruction: str | None = None,
     labels: Sequence[str] | str | None = None,
     reading: Reading | None = None,
+    metric: str | None = None,
 ) -> TaskData:
     """The task whose examples are in these files, as in `read_stream`.
 
     Without `labels`, answers are free text; `labels` may be a text, "auto" or "A,B". Without
-    `test`, a part of the data is held out; without `train`, the task is only tested.
+    `test`, a part of the data is held out; without `train`, the task is only tested. `metric` names
+    what answers are measured by.
 
     Raises NloraError, with file and line, for a bad name, bad labels and all that is wrong with
     the files.
@@ -140,12 +142,12 @@ def task_from_files(
         labels, reading = None, replace(reading, labels_from_data=True)
     if isinstance(labels, str):
         labels = [label.strip() for label in labels.split(",")]
-    task = _task(place, name, instruction, labels)
+    task = replace(_task(place, name, instruction, labels), metric=metric)
     return _Entry(place, task, train, test, dev, reading).load()
 
 
 def read_texts(
-    path: Path,
+    path: Source,
     columns: Mapping[str, str] | None = None,
     encoding: str | None = None,
     tell: Callable[[str], object] = lambda note: None,

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from nlora.data.columns import obvious
 from nlora.data.compression import SUFFIXES, unpacked
+from nlora.data.memory import InMemory, is_dataset, read_memory
 from nlora.data.rows import (
     STDIN,
     Report,
@@ -30,11 +31,19 @@ from nlora.data.rows import (
     read_tabs,
     spaced,
 )
-from nlora.data.tables import HUB, is_saved, read_arrow, read_parquet, read_saved, split_of
+from nlora.data.tables import (
+    HUB,
+    is_saved,
+    read_arrow,
+    read_parquet,
+    read_saved,
+    split_in,
+    split_of,
+)
 from nlora.errors import NloraError
 
-Source = Path | str
-"""A file or folder, or an `hf://` name."""
+Source = Path | str | InMemory
+"""A file or folder, an `hf://` name, or rows in memory."""
 
 _JSONL = (".jsonl", ".ndjson")
 _TABLES = (".csv", ".tsv", ".tab", ".psv")
@@ -50,7 +59,7 @@ _NOT_READ = (
 )
 
 
-def source(name: str, base: Path) -> Source:
+def source(name: str, base: Path) -> Path | str:
     """What a name in a file of the folder `base` stands for."""
     if name.startswith(HUB):
         return name
@@ -74,7 +83,7 @@ def is_rows(name: str) -> bool:
     return is_source(name) or (path.is_file() and path.suffix.lower() not in YAML)
 
 
-def title(source: Source) -> str:
+def title(source: Path | str) -> str:
     """What a task is called whose examples are in this source, if it has no name.
 
     >>> title(Path("mail/tickets.csv.gz")), title("hf://owner/name:en@main#train")
@@ -102,13 +111,15 @@ def read_rows(
     columns: Mapping[str, str] | None = None,
     lines: bool = False,
 ) -> Rows:
-    """The rows of a file, a saved folder or an `hf://` name.
+    """The rows of a file, a saved folder or an `hf://` name, or those in memory.
 
     `split` ("train", "test", "dev") chooses where a data set has several. Malformed rows go to
     `report`. `columns` are the names that a header may have beside the obvious ones. With `lines`,
     a text that is nothing else holds one text a line, as standard input does. Raises NloraError
     when the source cannot be read, or is none of these.
     """
+    if isinstance(source, InMemory):
+        return read_memory(source, split)
     if isinstance(source, str):
         return read_saved(source, split)
     if source.is_dir() and is_saved(source):
@@ -135,6 +146,9 @@ def read_rows(
 
 def test_split(source: Source) -> str | None:
     """What a source of several splits has for testing; None if it has one alone, or nothing."""
+    if isinstance(source, InMemory):
+        found = source.opened() if not callable(source.value) else None
+        return split_in(found, "test") if is_dataset(found) else None
     if isinstance(source, str) and "#" in source:
         return None
     saved = isinstance(source, str) or (source.is_dir() and is_saved(source))

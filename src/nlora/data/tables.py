@@ -75,14 +75,19 @@ def read_saved(source: Path | str, split: str) -> Rows:
 
     Raises NloraError when there is no such split, or the data set cannot be read.
     """
-    found = _open(source)
-    title = f"{source}"
+    return read_dataset(_open(source), f"{source}", split)
+
+
+def read_dataset(found: Any, title: str, split: str) -> Rows:
+    """The rows of a `Dataset`, or of one of our splits of a dictionary of them.
+
+    Raises NloraError when there is no such split.
+    """
     if isinstance(found, dict):
-        name = split_of(source, split)
+        name = split_in(found, split)
         if name is None:
-            wanted = SPLIT_NAMES[split][0]
-            raise NloraError(f"{source}: {unknown('split', wanted, list(found))}")
-        found, title = found[name], f"{source}, {name}"
+            raise NloraError(f"{title}: {unknown('split', SPLIT_NAMES[split][0], list(found))}")
+        found, title = found[name], f"{title}, {name}"
     table: pa.Table = found.with_format("arrow")[:]
     rows = _rows(title, table.schema, table.to_batches(), table.nbytes, "a saved data set")
     names = {
@@ -95,7 +100,11 @@ def read_saved(source: Path | str, split: str) -> Rows:
 
 def split_of(source: Path | str, split: str) -> str | None:
     """What a data set of several splits calls this one of ours; None if it has none."""
-    found = _open(source)
+    return split_in(_open(source), split)
+
+
+def split_in(found: Any, split: str) -> str | None:
+    """What of this data set is this split of ours; None if it is one alone, or has none."""
     if not isinstance(found, dict):
         return None
     names = [name for name in SPLIT_NAMES[split] if name in found]

@@ -12,7 +12,7 @@ edit-similarity   1 - insertions and deletions per character, the mean over answ
 sari       of a simplification, beside the text that it simplifies (`nlora.evaluation.sari`)
 
 `module:function` is a function of one's own: it is given the answers and the labels, two lists of
-texts, and returns a number in per cent.
+texts, and returns a number in per cent. One that was handed over (`register`) needs no module.
 """
 
 from __future__ import annotations
@@ -37,6 +37,12 @@ if TYPE_CHECKING:
     from nlora.data.task import Example, Task
 
 EXTRA = "pip install 'nlora[metrics]'"
+
+Own = Callable[[list[str], list[str]], float]
+"""From answers and labels to per cent."""
+
+_registered: dict[str, Own] = {}
+"""Functions of one's own that this process was handed, by name."""
 
 
 def macro_f1(predictions: Sequence[Prediction]) -> float:
@@ -170,6 +176,19 @@ def metric(name: str | None) -> Metric:
     return METRICS[name]
 
 
+def register(function: Own) -> str:
+    """The name, `module:function`, under which a function of one's own is a metric from now on.
+
+    Raises NloraError for one without a name, which could not be found again.
+    """
+    name = getattr(function, "__qualname__", "")
+    if not name or "<lambda>" in name:
+        raise NloraError(f"{function!r} cannot be a metric: give it a name (def)")
+    name = f"{function.__module__}:{name}"
+    _registered[name] = function
+    return name
+
+
 def each(name: str | None, predictions: Sequence[Prediction]) -> list[float]:
     """What each answer contributes to a task's metric, from 0 to 1, so that answers can be paired.
 
@@ -190,14 +209,7 @@ def _importable(name: str) -> None:
 
 
 def _own(name: str) -> Metric:
-    module, _, function = name.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:  # a console script looks where it is installed alone
-        sys.path.append(here)
-    try:
-        found: Any = getattr(importlib.import_module(module), function)
-    except Exception as error:  # the module may raise whatever its author's code does
-        raise NloraError(f"metric '{name}': {_said(error)}") from error
+    found: Any = _registered.get(name) or _imported(name)
     if not callable(found):
         raise NloraError(f"metric '{name}' is no function")
 
@@ -215,6 +227,17 @@ def _own(name: str) -> Metric:
         return number
 
     return measured
+
+
+def _imported(name: str) -> Any:
+    module, _, function = name.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:  # a console script looks where it is installed alone
+        sys.path.append(here)
+    try:
+        return getattr(importlib.import_module(module), function)
+    except Exception as error:  # the module may raise whatever its author's code does
+        raise NloraError(f"metric '{name}': {_said(error)}") from error
 
 
 def try_out(

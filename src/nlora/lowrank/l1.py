@@ -51,10 +51,18 @@ def l1_norm(factors: Sequence[Factors], reduction: Reduction = "sum") -> Tensor:
     """
     if reduction not in ("sum", "mean"):
         raise unknown("reduction", reduction, ("sum", "mean"))
-    total: Tensor = _L1Norm.apply(
-        [f[2] for f in factors], *[f[0] for f in factors], *[f[1] for f in factors]
-    )  # type: ignore[assignment]
+    total = in_loss(l1_norm_and_grads, factors)
     return total / entries(factors) if reduction == "mean" else total
+
+
+def in_loss(
+    value_and_grads: Callable[[Sequence[Factors]], tuple[Tensor, Gradients]],
+    factors: Sequence[Factors],
+) -> Tensor:
+    """A penalty in closed form as a scalar to put into a loss, without a graph of its own."""
+    scalings = [f[2] for f in factors]
+    parts = *[f[0] for f in factors], *[f[1] for f in factors]
+    return _closed(value_and_grads, scalings, *parts)
 
 
 @checked
@@ -132,15 +140,15 @@ def _stack(factors: list[Tensor]) -> Tensor:
     return factors[0] if len(factors) == 1 else torch.stack(factors)
 
 
-class _L1Norm(torch.autograd.Function):
+class _Closed(torch.autograd.Function):
     """The forward pass computes the gradient too; the backward pass only scales it."""
 
     @staticmethod
-    def forward(ctx: Any, scalings: list[float], *tensors: Tensor) -> Tensor:
-        """The norm of factors given as all A, then all B."""
+    def forward(ctx: Any, value_and_grads: Any, scalings: list[float], *tensors: Tensor) -> Tensor:
+        """The value of factors given as all A, then all B."""
         As, Bs = tensors[: len(scalings)], tensors[len(scalings) :]
         factors = [Factors(*parts) for parts in zip(As, Bs, scalings, strict=True)]
-        value, grads = l1_norm_and_grads(factors)
+        value, grads = value_and_grads(factors)
         ctx.save_for_backward(*[g for g, _ in grads], *[g for _, g in grads])
         return value
 
@@ -148,5 +156,8 @@ class _L1Norm(torch.autograd.Function):
     def backward(ctx: Any, *upstream: Tensor) -> Any:
         """The gradient of each factor; autograd gives it the factor's dtype."""
         if torch.is_grad_enabled():
-            raise NloraError("l1_norm can be differentiated once only (create_graph=True)")
-        return None, *(g * upstream[0].to(g.device) for g in ctx.saved_tensors)
+            raise NloraError("a penalty can be differentiated once only (create_graph=True)")
+        return None, None, *(g * upstream[0].to(g.device) for g in ctx.saved_tensors)
+
+
+_closed: Any = torch.compiler.disable(_Closed.apply)

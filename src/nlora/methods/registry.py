@@ -129,10 +129,32 @@ VARIANTS = (
 )
 
 
+_registered: dict[str, type[Method]] = {}
+"""Classes of one's own that this process was handed, by name."""
+
+
+def register(kind: type[Method]) -> str:
+    """The name under which a class of one's own can be asked for from now on.
+
+    Raises NloraError for one that has none, or that of a built-in method.
+    """
+    if not (isinstance(kind, type) and issubclass(kind, Method)):
+        raise NloraError(f"{kind!r} is no method: a method is a class that extends Method")
+    if kind in BUILT_IN:
+        return kind.name
+    if "name" not in vars(kind):
+        raise NloraError(f"{kind.__name__} is no method yet: give it a name and a summary")
+    if kind.name in {entry.name for entry in VARIANTS} | {known.name for known in BUILT_IN}:
+        raise NloraError(f"{kind.__name__}: a method called '{kind.name}' is there; rename it")
+    _registered[kind.name] = kind
+    return kind.name
+
+
 def methods(plugin: Path | None = None) -> dict[str, Entry]:
     """All methods by name; `plugin` is a user's own file. Raises NloraError if that fails."""
     found = [Entry(kind.name, kind, kind.summary) for kind in BUILT_IN]
     found += VARIANTS
+    found += _entries(_registered.values())
     for point in entry_points(group="nlora.methods"):
         try:
             found += _entries([point.load()])
