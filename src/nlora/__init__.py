@@ -10,8 +10,22 @@ The parts, from the top down: `nlora.cli` (the command line), `nlora.study` (man
 the picture.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from nlora.errors import NloraError
+
+if TYPE_CHECKING:
+    from nlora.continual.own_script import ContinualLora
 
 __version__ = "0.1.0"
 
-__all__ = ["NloraError", "__version__"]
+__all__ = ["ContinualLora", "NloraError", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    """What takes seconds to import, when it is asked for."""
+    if name == "ContinualLora":
+        from nlora.continual.own_script import ContinualLora
+
+        return ContinualLora
+    raise AttributeError(f"module 'nlora' has no attribute '{name}'")
