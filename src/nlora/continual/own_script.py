@@ -19,6 +19,7 @@ from transformers import TrainerCallback
 
 from nlora import processes
 from nlora.adapters.lora import Lora
+from nlora.adapters.past import Beneath
 from nlora.continual.bringing import Brought, bring
 from nlora.continual.earlier import Earlier, earlier_updates, training_choice
 from nlora.continual.guard import Guard
@@ -79,10 +80,10 @@ class ContinualLora(TrainerCallback):
             run.alpha,
             run.dropout,
             run.target_modules,
-            fold=False,  # the weights stay what they are, whoever saves them
             history_rank=run.history_rank,
             consolidation=self.earlier.consolidation,
             start=run.start,
+            past=Beneath,  # the weights stay what they are, whoever saves them
         )
         self.earlier.put_into(self.adapter)
         self.adapter.begin()
@@ -188,7 +189,10 @@ class ContinualLora(TrainerCallback):
         self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any
     ) -> None:
         """Add the penalties and clip, unless the step will be skipped (an overflow in fp16)."""
-        if not (self._in_loss or _overflowed(optimizer, self.parameters())):
+        if self._in_loss:
+            return
+        self._ready().ctx.step = None
+        if not _overflowed(optimizer, self.parameters()):
             self._ready().before_step(state.global_step, state.max_steps, self.parameters())
 
     def on_optimizer_step(
