@@ -1,4 +1,4 @@
-"""Training scripts of one's own, small: data, a `ContinualLora` that has moved, a plain reference."""
+"""Small training scripts of one's own: data, a `ContinualLora`, a plain reference."""
 
 import torch
 from torch.optim import SGD

@@ -17,7 +17,6 @@ from transformers import (
 
 from nlora.continual.own_script import ContinualLora
 from nlora.errors import NloraError
-
 from tests.continual.own_script import (
     CLIP,
     OVERLAP,

@@ -1,4 +1,4 @@
-"""An update that was trained elsewhere, in a script of one's own, as a stage of a model directory."""
+"""An update that was trained in a script of one's own, as a stage of a model directory."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from nlora import processes
 from nlora.adapters.given import given_name
+from nlora.checksum import sha256
 from nlora.continual.added import asked, grown
 from nlora.continual.agreement import agreed, begun, check_base, document, names
 from nlora.continual.building import check_metrics, check_tasks
@@ -89,23 +90,20 @@ def bring(
 def _check_place(earlier: Earlier, directory: ModelDirectory) -> None:
     """Raise NloraError unless what is there is what the update was trained on top of."""
     done = directory.stages() if directory.exists() else []
-    if earlier.directory is not None:
-        if directory.path.resolve() != earlier.directory.path.resolve():
-            raise NloraError(
-                f"the update was trained on top of {earlier.directory.path}; commit it there, or to "
-                "a copy that was made before (`nlora copy`) and given as previous"
-            )
+    if earlier.directory is None:
+        told = [record.notes.get("from_adapter", {}).get("sha256") for record in done]
+        same = told == [sha256(found.adapter.path) for found in earlier.adapters][: len(told)]
+    elif directory.path.resolve() == earlier.directory.path.resolve():
         same = len(done) == earlier.stages
     else:
-        known = [one.path for one in (found.adapter for found in earlier.adapters)]
-        told = [record.notes.get("from_adapter", {}).get("sha256") for record in done]
-        from nlora.checksum import sha256
-
-        same = told == [sha256(path) for path in known][: len(told)]
+        raise NloraError(
+            f"the update was trained on top of {earlier.directory.path}: commit it there (`nlora "
+            "copy` makes a copy to begin with)"
+        )
     if not same:
         raise NloraError(
-            f"{directory.path} holds other stages than the update was trained on top of; begin with "
-            "previous set to that directory"
+            f"{directory.path} holds other stages than the update was trained on top of; begin "
+            "with it as previous"
         )
 
 

@@ -28,9 +28,9 @@ def in_loss(penalties: Sequence[Penalty], device: torch.device) -> Tensor:
         term = penalty(ANY_STEP)
         if term is None:
             raise NloraError(
-                f"the weight of penalty '{penalty.name}' is measured by gradients, which a term of "
-                "the loss does not see: give weight a number, such as the lambda that a run without "
-                "DeepSpeed has measured"
+                f"the weight of penalty '{penalty.name}' is measured by gradients, which a term "
+                "of the loss does not see: give weight a number, such as the lambda that a run "
+                "without DeepSpeed has measured"
             )
         if not term.gradients:
             raise NloraError(f"penalty '{penalty.name}' acts after the step and is no loss term")

@@ -34,9 +34,10 @@ class Shards(Lora):
         vars(self).update(vars(adapter))
         own = adapter.factors()
         self._copies = {name: _copied(factors) for name, factors in own.items()}
-        pairs = [(own[name], self._copies[name]) for name in own]
-        self._of_copy: dict[Any, Any] = {c: p for ps, cs in pairs for p, c in zip(ps[:2], cs[:2])}
-        self._of_own: dict[Any, Any] = {p: c for c, p in self._of_copy.items()}
+        self._of_copy: dict[Any, Any] = {}
+        for name, copies in self._copies.items():
+            self._of_copy |= {copies.A: own[name].A, copies.B: own[name].B}
+        self._of_own = {parameter: copy for copy, parameter in self._of_copy.items()}
 
     def factors(self) -> dict[str, Factors]:
         """The copies, as `gathered` has last made them."""
@@ -47,12 +48,11 @@ class Shards(Lora):
         """The whole gradients by copy; the copies are made anew."""
         for copy, own in self._of_copy.items():
             copy.copy_(whole(own))
-        found = {self._of_own[p]: whole(g) for p, g in gradients.items() if p in self._of_own}
-        return found
+        return {self._of_own[p]: whole(g) for p, g in gradients.items() if p in self._of_own}
 
-    def share(self, copy: Parameter, gradient: Tensor) -> tuple[Parameter, Tensor]:
+    def share(self, copy: Parameter, gradient: Tensor) -> tuple[Any, Tensor]:
         """The parameter of a copy, and this process's share of the gradient, which all have."""
-        own = self._of_copy[copy]
+        own: Any = self._of_copy[copy]
         if not isinstance(own, DTensor):
             return own, gradient
         mesh = own.device_mesh
