@@ -10,6 +10,7 @@ The parts, from the top down: `nlora.cli` (the command line), `nlora.study` (man
 the picture.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from nlora.errors import NloraError
@@ -19,13 +20,14 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+_PLACES = {"ContinualLora": "nlora.continual.own_script"}
+"""Where each public name is; for type checkers it is imported above."""
+
 __all__ = ["ContinualLora", "NloraError", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    """What takes seconds to import, when it is asked for."""
-    if name == "ContinualLora":
-        from nlora.continual.own_script import ContinualLora
-
-        return ContinualLora
-    raise AttributeError(f"module 'nlora' has no attribute '{name}'")
+    if name not in _PLACES:
+        raise AttributeError(f"module 'nlora' has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(_PLACES[name]), name)
+    return found

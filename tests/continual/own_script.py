@@ -14,13 +14,7 @@ L1, OVERLAP, CLIP, RATE = 0.003, 0.5, 2.0, 0.05
 
 def rows(shape, count=12):
     """Token ids and labels of a small task, as a data set of the Trainer's."""
-    found = []
-    for e in encode(shape, task(count=count)):
-        both = shape not in ENCODER_DECODER
-        ids = e.prompt + e.answer if both else e.prompt
-        labels = [-100] * len(e.prompt) + e.answer if both else e.answer
-        found.append({"input_ids": ids, "labels": labels})
-    return found
+    return [e.row(shape in ENCODER_DECODER) for e in encode(shape, task(count=count))]
 
 
 def collate(examples):

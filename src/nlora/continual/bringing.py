@@ -194,23 +194,26 @@ def _bring(
     adapter, method = brought.adapter, model.method
     adapter.consolidate()
     ctx = model.context(stage)
+    noted = {BROUGHT: dict(brought.training), **adapter.notes()}
     if stage.tasks and stage.tasks[0].train:
         take_examples(method, ctx, model.plan.run)
         method.end(ctx)
         method.keep(ctx)
+        noted |= method.notes(ctx)
     elif method.routes_by_input:
         raise NloraError(
             f"{model.directory.path} routes by the input, and its router learns from training "
             "texts: give a task with its training examples"
         )
-    known = {BROUGHT: dict(brought.training), **adapter.notes()}
+    if adapter.targets is not None:
+        noted["adapted"] = asdict(adapter.targets)
     record = record_of(
         stage,
         budget={"rows": {data.name: data.used() for data in stage.tasks}},
         examples=sum(len(data.train) for data in stage.tasks),
         steps=len(brought.losses),
         trainable_parameters=sum(p.numel() for p in adapter.trainable()),
-        notes={**known, **({"adapted": asdict(adapter.targets)} if adapter.targets else {})},
+        notes=noted,
     )
     earlier = model.records[-1].updates if model.records else []
     record.updates = [*earlier, record.folder]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nlora.adapters.given import Given, given
+from nlora.backbones.catalog import name_of
 from nlora.continual.building import stored_targets
 from nlora.errors import NloraError, unknown
 from nlora.methods.n_lora import NLoraSettings
@@ -60,7 +61,7 @@ def earlier_updates(model: Any, previous: str | Path | Iterable[str | Path]) -> 
     one = isinstance(previous, str | os.PathLike)
     places = [str(place) for place in ([previous] if one else previous)]  # type: ignore[list-item,union-attr]
     precision = "fp32" if str(model.dtype) == "torch.float32" else "bf16"
-    found = Earlier(str(model.name_or_path), precision)
+    found = Earlier(name_of(str(model.name_or_path)), precision)
     directories = [place for place in places if (Path(place) / "model.json").is_file()]
     if not directories:
         found.sources = places
@@ -93,8 +94,8 @@ def _of_directory(found: Earlier, directory: ModelDirectory) -> Earlier:
     found.directory, found.stages = directory, len(directory.stages())
     found.consolidation = stored.get("consolidation", "sum")
     found.settings = {name: stored[name] for name in LIKE if stored.get(name) is not None}
-    if (targets := stored_targets(directory)) is not None:
-        found.settings["target_modules"] = targets
+    if "target_modules" not in found.settings and (chosen := stored_targets(directory)):
+        found.settings["target_modules"] = chosen
     return found
 
 

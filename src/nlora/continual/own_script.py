@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -22,7 +22,9 @@ from nlora.adapters.lora import Lora
 from nlora.adapters.past import Beneath
 from nlora.continual.bringing import Brought, bring
 from nlora.continual.earlier import Earlier, earlier_updates, training_choice
-from nlora.continual.guard import Guard
+from nlora.continual.guard import Guard, RepairMode
+from nlora.data.encode import Encoder
+from nlora.data.prompts import Prompter
 from nlora.data.task import TaskData
 from nlora.errors import NloraError
 from nlora.methods.base import Penalty
@@ -36,6 +38,13 @@ from nlora.training.shards import Shards, sharded
 
 KEPT = "continual_lora"
 """The file in the Trainer's checkpoints."""
+
+
+class HasData(Protocol):
+    """What holds a task's examples, as `nlora.Task` does."""
+
+    @property
+    def data(self) -> TaskData: ...
 
 
 class ContinualLora(TrainerCallback):
@@ -101,6 +110,17 @@ class ContinualLora(TrainerCallback):
     def parameters(self) -> list[Parameter]:
         """What an optimiser is given."""
         return self.adapter.trainable()
+
+    def rows(self, task: TaskData | HasData, tokenizer: Any) -> list[dict[str, list[int]]]:
+        """The task's training examples as `input_ids` and `labels`, asked as its tests will be.
+
+        Raises NloraError as `Encoder` does.
+        """
+        run, data = self.choice.run, _data(task)
+        asks = Prompter(run.prompt, run.chat, tokenizer)
+        reads = bool(self.base.config.is_encoder_decoder)
+        encoder = Encoder(tokenizer, asks, reads, run.max_length, run.max_text_tokens)
+        return [example.row(reads) for example in encoder.all(data.train)]
 
     @property
     def measured(self) -> dict[str, Any]:
@@ -220,20 +240,22 @@ class ContinualLora(TrainerCallback):
     def commit(
         self,
         out: str | Path,
-        task: TaskData | None = None,
+        task: TaskData | HasData | None = None,
         name: str | None = None,
-        guard: Guard | None = None,
+        max_forgetting: float | None = None,
+        repair: RepairMode = "offer",
         tokenizer: Any = None,
         progress: Progress | None = None,
     ) -> dict[str, Any]:
         """Make what was trained a stage of a model directory; its results.
 
         The directory is the one in `previous`, or a new one, in which earlier adapters are stages
-        of their own. `task` brings the tests by which this and later stages are measured, and the
-        training examples, where the directory's method looks at them (a router); without one the
-        stage is called `name` and counts in no metric. The base model must be what
-        `model.name_or_path` says, since `nlora` loads it from there. With a guard the stage stands
-        only if no earlier task falls too far. Afterwards a fresh adapter is on top of it.
+        of their own. `task` (a `TaskData`, or what has one as `data`) brings the tests by which
+        this and later stages are measured, and the training examples, where the directory's method
+        looks at them (a router); without one the stage is called `name` and counts in no metric.
+        The base model must be what `model.name_or_path` says, since `nlora` loads it from there.
+        With `max_forgetting` the stage stands only if no earlier task loses more points, as with
+        `nlora learn`. Afterwards a fresh adapter is on top of it.
 
         Raises NloraError if the directory holds something else, SetAside where the guard refuses.
         """
@@ -245,7 +267,9 @@ class ContinualLora(TrainerCallback):
             {"steps": len(self.losses), **self.measured},
             self.losses,
         )
-        found = bring(brought, Path(out), task, name, guard, tokenizer, progress)
+        data = None if task is None else _data(task)
+        guard = None if max_forgetting is None else Guard(max_forgetting, repair)
+        found = bring(brought, Path(out), data, name, guard, tokenizer, progress)
         self.earlier = earlier_updates(self.base, out)
         self.adapter.begin()
         self._gradients = None
@@ -278,6 +302,10 @@ class ContinualLora(TrainerCallback):
         for penalty in self._penalties():
             put_back(penalty, kept["penalties"][penalty.name])
         self.losses = kept["losses"]
+
+
+def _data(task: TaskData | HasData) -> TaskData:
+    return task if isinstance(task, TaskData) else task.data
 
 
 def _checkpoint(args: Any, state: Any) -> Path:
