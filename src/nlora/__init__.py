@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from nlora.api.running import run
     from nlora.api.tasks import Task
     from nlora.continual.guard import SetAside
+    from nlora.continual.own_script import ContinualLora
 
 __version__ = "0.1.0"
 
 _PLACES = {
+    "ContinualLora": "nlora.continual.own_script",
     "Model": "nlora.api.models",
     "SetAside": "nlora.continual.guard",
     "Task": "nlora.api.tasks",
@@ -39,6 +41,7 @@ _PLACES = {
 """Where each public name is; for type checkers it is imported above."""
 
 __all__ = [
+    "ContinualLora",
     "Model",
     "NloraError",
     "SetAside",

@@ -8,6 +8,7 @@ import pytest
 from nlora.continual.guard import Guard, SetAside
 from nlora.continual.learning import learn, run
 from nlora.data.files import read_stream
+from tests.published import published
 from tests.runs import LEARNING, Listener, config, write_stream
 
 
@@ -36,3 +37,10 @@ def refused(llama, tmp_path_factory):
     return SimpleNamespace(
         out=out, before=folder / "before", colour=colour, fruit=fruit, error=error.value
     )
+
+
+@pytest.fixture(scope="session")
+def adapters(llama, tmp_path_factory):
+    """Two adapters as PEFT saves them, of the fixture `llama`."""
+    folder = tmp_path_factory.mktemp("adapters")
+    return [published(llama, folder / f"task-{seed}", seed=seed) for seed in (1, 2)]

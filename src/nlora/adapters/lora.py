@@ -38,7 +38,11 @@ SCALES = "scales"
 
 
 class Lora(Stacked[Factors]):
-    """A fresh adapter per stage, or one that is continued."""
+    """A fresh adapter per stage, or one that is continued.
+
+    `past` says how earlier updates are active, given the layers and `history_rank`; by default the
+    weights decide (`fold`).
+    """
 
     name = "lora"
     summary = "a pair of low-rank factors per matrix"
@@ -57,6 +61,7 @@ class Lora(Stacked[Factors]):
         history_rank: int = 128,
         consolidation: str | Consolidation = "sum",
         start: str = "default",
+        past: Callable[[Mapping[str, Any], int], Past] | None = None,
     ) -> None:
         super().__init__()
         kind = TaskType.SEQ_2_SEQ_LM if model.config.is_encoder_decoder else TaskType.CAUSAL_LM
@@ -91,6 +96,8 @@ class Lora(Stacked[Factors]):
             self._active = Branch(self.model, self.layers, ADAPTER, history_rank)
         elif not fold:
             self._active = Dense(self.layers, model.dtype)
+        if past is not None:
+            self._active = past(self.layers, history_rank)
 
     @classmethod
     def build(

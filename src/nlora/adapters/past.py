@@ -6,6 +6,7 @@ Branch   bf16 or quantised models, where rounding to the weight's grid would los
          update. One frozen adapter "history" holds a change of low rank and, once its rank passes a
          bound, is recompressed from the exact factors; the error is recorded.
 Dense    bf16 or quantised models and a change that is not of low rank: one more frozen matrix.
+Beneath  in a training script of one's own: factors beside each matrix, below PEFT's adapters.
 Scaled   while scalars on the earlier updates are trained: all their factors, each pass.
 """
 
@@ -151,6 +152,55 @@ def _add(matrix: Tensor) -> Callable[[Any, Any, Tensor], Tensor]:
         return output + linear(inputs[0].to(matrix.dtype), matrix).to(output.dtype)
 
     return hook
+
+
+class Beneath:
+    """Frozen factors beside each adapted matrix, out of PEFT's sight.
+
+    Trainers switch PEFT's adapters off, or to others, for the model that they compare with; what is
+    beneath stays in force. As buffers the factors go wherever the model goes, and into no file.
+    """
+
+    _PARTS = ("earlier_0", "earlier_1")
+
+    def __init__(self, layers: Mapping[str, Any], rank: int) -> None:
+        self.layers = layers
+        self.rank = rank
+        self.error = 0.0
+        self._hooks: list[Any] = []
+
+    @torch.no_grad()
+    def put(self, change: Change) -> None:
+        """x ↦ W₀ x + s·B·A·x, of at most `rank`; or + M·x, where the change is a matrix."""
+        self.clear()
+        for name, layer in self.layers.items():
+            whole = change(name)
+            parts: tuple[Tensor, ...] = (whole,) if isinstance(whole, Tensor) else ()
+            if isinstance(whole, Factors):
+                (A, B, scaling), error = recompress(whole, self.rank)
+                self.error = max(self.error, error)
+                parts = A, scaling * B
+            base = layer.get_base_layer()
+            for part, matrix in zip(self._PARTS, parts, strict=False):
+                base.register_buffer(part, matrix.detach().clone(), persistent=False)
+            self._hooks.append(base.register_forward_hook(self._add))
+
+    def clear(self) -> None:
+        """Nothing."""
+        self.error = 0.0
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks.clear()
+        for layer in self.layers.values():
+            for part in self._PARTS:
+                vars(layer.get_base_layer())["_buffers"].pop(part, None)
+
+    def _add(self, module: Any, inputs: Any, output: Tensor) -> Tensor:
+        change = inputs[0]
+        for part in self._PARTS:
+            if (matrix := module._buffers.get(part)) is not None:
+                change = linear(change.to(matrix.dtype), matrix)
+        return output + change.to(output.dtype)
 
 
 class Scaled:

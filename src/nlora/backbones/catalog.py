@@ -181,6 +181,16 @@ def _check_hub(model: str) -> None:
     raise NloraError(f"model '{model}' could not be loaded: {said}{nearest_hint(model)}")
 
 
+def name_of(place: str) -> str:
+    """The built-in name of the model in a folder, or the folder or Hub name itself.
+
+    >>> name_of(find("tiny-t5").target), name_of("somebody/some-model")
+    ('tiny-t5', 'somebody/some-model')
+    """
+    built_in = {str(d.path): name for name, model in BUILT_IN.items() for d in model.downloads}
+    return built_in.get(place, place)
+
+
 def nearest(model: str, least: float = _NEAR) -> list[str]:
     """What may be meant by a name that is misspelt: built-in models, and folders of models there.
 

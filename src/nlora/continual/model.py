@@ -48,6 +48,7 @@ class ContinualModel:
     """A base model with an adapter and a method, and the directory that keeps what it learns.
 
     `open` gives the model of a directory as its last stage left it; `begin` the one of a plan.
+    `adapter` is one that is in the backbone already.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class ContinualModel:
         directory: ModelDirectory,
         backbone: Backbone,
         progress: Progress | None = None,
+        adapter: Adapter | None = None,
     ) -> None:
         self.plan = plan
         self.method = plan.method
@@ -67,7 +69,7 @@ class ContinualModel:
         comes again), and the tasks that are only tested."""
         self.encoder = make_encoder(plan, backbone)
         use_plain_attention(backbone.model)
-        self.adapter: Adapter = make_adapter(plan, backbone, stored_targets(directory))
+        self.adapter: Adapter = adapter or make_adapter(plan, backbone, stored_targets(directory))
         self.mixed = plan.run.precision == "bf16" and weights_dtype(plan) == torch.float32
         self.records = directory.stages()
         self._in_hand = 0

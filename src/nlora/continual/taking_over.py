@@ -3,10 +3,11 @@
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
 from transformers import set_seed
 
-from nlora.adapters.given import given
+from nlora.adapters.given import Given, given
 from nlora.adapters.lora import Lora
 from nlora.checksum import sha256
 from nlora.continual.commit import commit, record_of
@@ -32,16 +33,10 @@ def take_over(model: ContinualModel, stage: Stage, tested: Sequence[TaskData]) -
     adapter.begin()
     adapter.put(found.factors(adapter.factors()))
     adapter.consolidate()
-    config = found.adapter.config
     record = record_of(
         stage,
         notes={
-            "from_adapter": {
-                "source": source,
-                "sha256": sha256(found.adapter.path),
-                "base": found.base,
-                "rslora": bool(config.use_rslora),
-            },
+            "from_adapter": origin(found, source),
             **({"adapted": asdict(adapter.targets)} if adapter.targets else {}),
             **adapter.notes(),
         },
@@ -54,3 +49,13 @@ def take_over(model: ContinualModel, stage: Stage, tested: Sequence[TaskData]) -
     record.seconds = {"evaluation": time.perf_counter() - started}
     commit(model, record, answers, stage.tasks, [])
     return record
+
+
+def origin(found: Given, source: str) -> dict[str, Any]:
+    """What the record of a stage says of the adapter that it was taken from."""
+    return {
+        "source": source,
+        "sha256": sha256(found.adapter.path),
+        "base": found.base,
+        "rslora": bool(found.adapter.config.use_rslora),
+    }

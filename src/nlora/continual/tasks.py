@@ -19,6 +19,9 @@ from nlora.store.records import taken_out
 if TYPE_CHECKING:
     from nlora.methods.context import Stage
 
+BROUGHT = "own_script"
+"""The note of a stage whose update was trained outside of nlora."""
+
 
 def learned_stages(directory: ModelDirectory) -> list[TaskData]:
     """What each stage has learned, in order, with the tests that it brought: a task may come again.
@@ -124,16 +127,17 @@ def answerable_tasks(directory: ModelDirectory) -> list[TaskData]:
 def aligned(planned: Sequence[Stage], done: Sequence[StageRecord]) -> list[Stage]:
     """The planned stages with the numbers that they have in a directory that has been changed.
 
-    A stage whose task was taken out, and the one that took it out, stand there without tasks.
+    A stage whose task was taken out, the one that took it out, and an update that was brought
+    without a task stand there without tasks.
     """
     out = taken_out(done)
-    if not out:
+    if not (out or any(map(_brought_alone, done))):
         return list(planned)
     from nlora.methods.context import Stage
 
     left, found = iter(planned), []
     for record in done:
-        gone = record.folder in out or "taken_out" in record.notes
+        gone = record.folder in out or "taken_out" in record.notes or _brought_alone(record)
         found.append(Stage(record.index, record.name, (), record.seed) if gone else next(left))
     found += left
     seeds = planned[0].seed - planned[0].index
@@ -141,6 +145,11 @@ def aligned(planned: Sequence[Stage], done: Sequence[StageRecord]) -> list[Stage
         replace(stage, index=index, seed=(seeds + index) % 2**32)
         for index, stage in enumerate(found, start=1)
     ]
+
+
+def _brought_alone(record: StageRecord) -> bool:
+    """Whether a stage is an update that was trained elsewhere, and nobody said what it knows."""
+    return BROUGHT in record.notes and not record.tasks
 
 
 def stage_number(records: Sequence[StageRecord], asked: str) -> int:

@@ -49,6 +49,13 @@ class Encoded:
         pairs = zip(self.answer, self.counts, strict=True)
         return [token if counted else IGNORED for token, counted in pairs]
 
+    def row(self, encoder_decoder: bool) -> dict[str, list[int]]:
+        """`input_ids` and `labels`, as Transformers' models and collators take them."""
+        if encoder_decoder:
+            return {"input_ids": self.prompt, "labels": self.labels()}
+        ignored = [IGNORED] * len(self.prompt)
+        return {"input_ids": self.prompt + self.answer, "labels": ignored + self.labels()}
+
     def __len__(self) -> int:
         return len(self.prompt) + len(self.answer)
 

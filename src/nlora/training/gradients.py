@@ -20,6 +20,7 @@ from nlora.errors import NloraError
 from nlora.methods.base import Method, Penalty, Proximal, Term, Until, overrides
 from nlora.methods.context import Context, Rates, Step
 from nlora.training.rates import readable, step_rates
+from nlora.training.shards import Shards, whole
 
 log = logging.getLogger("nlora")
 
@@ -31,8 +32,8 @@ class GradientCallback(TrainerCallback):
     """Adds penalties, lets the method change gradients, and clips, once per optimiser step.
 
     The Trainer clips before it calls any callback, so this one takes clipping over while it
-    trains: `max_grad_norm` of the arguments is 0 meanwhile. Exact under gradient accumulation and
-    DDP; it needs gradients in `.grad`, which DeepSpeed does not leave there.
+    trains: `max_grad_norm` of the arguments is 0 meanwhile. Exact under gradient accumulation, DDP
+    and FSDP2; it needs gradients in `.grad`, which DeepSpeed does not leave there (`in_loss`).
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class GradientCallback(TrainerCallback):
         penalties: Sequence[Penalty],
         optimizer: str,
         until: Until | None = None,
+        shards: Shards | None = None,
     ) -> None:
         check_names(penalty.name for penalty in penalties)
         self.method = method
@@ -49,6 +51,8 @@ class GradientCallback(TrainerCallback):
         self.penalties = penalties
         self.optimizer = optimizer
         self.until = until
+        self.shards = shards
+        """Where the parameters are sharded: what the penalties see of them."""
         self.covariances = ctx.input_covariances() if method.needs_covariances else None
         self.magnitudes = ctx.output_magnitudes() if method.needs_magnitudes else None
         self.changes_gradients = overrides(method, "gradients")
@@ -74,17 +78,26 @@ class GradientCallback(TrainerCallback):
         """Hand clipping back."""
         args.max_grad_norm = self.max_grad_norm
 
-    @torch.no_grad()
     def on_pre_optimizer_step(
         self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any
     ) -> None:
-        """Add every penalty's gradient to the task's, let the method change it, clip."""
-        own = {p: p.grad for p in model.parameters() if p.grad is not None}
+        """As `before_step` says."""
+        self.before_step(state.global_step, state.max_steps, list(model.parameters()))
+
+    @torch.no_grad()
+    def before_step(self, number: int, total: int, parameters: Sequence[Parameter]) -> None:
+        """Add every penalty's gradient to the task's, let the method change it, clip.
+
+        To step `number`, 0 for the first, of `total`, and the gradients of these parameters.
+        """
+        own = {p: p.grad for p in parameters if p.grad is not None}
         if self.keeps_gradients:
             own = {p: g.clone() for p, g in own.items()}
+        if self.shards is not None:
+            own = self.shards.gathered(own)
         self.ctx.step = step = Step(
-            state.global_step,
-            state.max_steps,
+            number,
+            total,
             own,
             covariances=_means(self.covariances),
             magnitudes=self._magnitudes(),
@@ -99,13 +112,17 @@ class GradientCallback(TrainerCallback):
                     )
                 parameter.grad = gradient.to(parameter.dtype)
         bound = self.max_grad_norm or float("inf")
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), bound)
+        norm = whole(torch.nn.utils.clip_grad_norm_(parameters, bound))
         self.norms["gradient_norm"] = norm
         self.clipped = (bound / norm).clamp(max=1.0) if self.max_grad_norm else 1.0
 
     def on_optimizer_step(
         self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any
     ) -> None:
+        """As `after_step` says."""
+        self.after_step(optimizer)
+
+    def after_step(self, optimizer: Any) -> None:
         """Let proximal penalties and the method act, at the rates of the optimiser's step."""
         assert self.ctx.step is not None
         step = replace(self.ctx.step, rates=self._rates(optimizer))
@@ -170,6 +187,8 @@ class GradientCallback(TrainerCallback):
         for name, term in computed:
             self.terms[name] = 0.0 if term is None else term.value
             for parameter, gradient in [] if term is None else term.gradients:
+                if self.shards is not None:
+                    parameter, gradient = self.shards.share(parameter, gradient)
                 if not parameter.requires_grad:  # frozen in this stage
                     continue
                 gradient = gradient.to(parameter.dtype)
@@ -180,7 +199,7 @@ class GradientCallback(TrainerCallback):
                 together[parameter] = gradient if known is None else known + gradient
         if computed:
             norms = [torch.linalg.vector_norm(g, dtype=torch.float32) for g in together.values()]
-            total = torch.stack(norms).norm() if norms else torch.zeros(())
+            total = torch.stack([*map(whole, norms)]).norm() if norms else torch.zeros(())
             self.norms["penalty_gradient_norm"] = total
 
 

@@ -1,0 +1,69 @@
+"""Tickets of a help desk that never was, generated: what the examples and docs/help-desk.md learn.
+
+    python examples/tickets.py FOLDER
+
+writes the tickets of twelve months, `01-train.jsonl`, `01-test.jsonl`, …, and `bad-train.jsonl`.
+"""
+
+import json
+import sys
+from pathlib import Path
+from random import Random
+
+QUESTION = "Which team answers this ticket? Choose one from the option."
+TEAMS = ("billing", "technical", "delivery")
+WORDS = {
+    "billing": ("invoice", "refund", "payment", "card", "price", "receipt"),
+    "technical": ("crash", "error", "login", "password", "update", "screen"),
+    "delivery": ("parcel", "courier", "address", "package", "shipment", "driver"),
+}
+PRODUCTS = ("lamp", "radio", "kettle", "scale", "clock", "fan")
+PHRASES = (
+    "there is a problem with the {} of my {}",
+    "please look at the {} for the {}",
+    "my {}, the one with the {}, why does nobody answer",
+    "since Monday the {} of the {} is wrong",
+    "hello, a question about the {} and my {}",
+)
+
+
+def month(number: int, rows: int = 48, wrong: bool = False) -> list[dict[str, str]]:
+    """The tickets of a month, as many of each team: rows with `text` and `label`, in any order.
+
+    Each month has other phrases, and the words of two topics a team. With `wrong` somebody has put
+    the labels into another column, so that each ticket has that of the next team.
+    """
+    random = Random(number)
+    found = []
+    for i in range(rows):
+        team = TEAMS[i % len(TEAMS)]
+        topics = [WORDS[team][(number + k) % len(WORDS[team])] for k in range(2)]
+        words = random.choice(topics), f"{random.choice(PRODUCTS)} {random.randrange(1000)}"
+        text = random.choice(PHRASES).format(*words)
+        label = TEAMS[(i + 1) % len(TEAMS)] if wrong else team
+        found.append({"text": text, "label": label})
+    random.shuffle(found)
+    return found
+
+
+def chat(row: dict[str, str]) -> dict[str, list[dict[str, str]]]:
+    """A ticket as a conversation that a model of chats learns from."""
+    asked = f"{QUESTION}\n{', '.join(TEAMS)}\n{row['text']}"
+    turns = (("user", asked), ("assistant", row["label"]))
+    return {"messages": [{"role": role, "content": content} for role, content in turns]}
+
+
+def write(folder: Path, name: str, rows: list) -> Path:
+    """The rows as a JSONL file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+if __name__ == "__main__":
+    place = Path(sys.argv[1])
+    for number in range(1, 13):
+        write(place, f"{number:02d}-train", month(number))
+        write(place, f"{number:02d}-test", month(number + 100, rows=24))
+    write(place, "bad-train", month(13, wrong=True))

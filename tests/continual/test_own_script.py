@@ -1,0 +1,202 @@
+"""Penalties in a training script of one's own do what they would do in its loss."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.optim import SGD
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    Seq2SeqTrainer,
+    Seq2SeqTrainingArguments,
+    Trainer,
+    TrainingArguments,
+)
+
+from nlora.continual.own_script import ContinualLora
+from nlora.errors import NloraError
+from tests.continual.own_script import (
+    CLIP,
+    OVERLAP,
+    RATE,
+    check_same,
+    collate,
+    dense,
+    learned,
+    plain_loop,
+    rows,
+    started,
+)
+
+NORMS = ("step", "learning_rate", "gradient_norm", "penalty_gradient_norm", "l1")
+QUIET = {"report_to": "none", "use_cpu": True, "disable_tqdm": True, "save_strategy": "no"}
+STEPS = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 3, "num_train_epochs": 2}
+TEMPLATE = (
+    "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}"
+    "{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+EXACT = {"optim": "sgd", "learning_rate": RATE, "max_grad_norm": CLIP, **STEPS, **QUIET}
+
+
+def trained(kind, arguments, lora, data, ours, **more):
+    """What a trainer learns, with our callback or with the penalties in its loss."""
+
+    class InItsLoss(kind):
+        def compute_loss(self, *args, **kwargs):
+            """A share per micro-batch, as it weighs them."""
+            loss = super().compute_loss(*args, **kwargs)
+            divided = not self.model_accepts_loss_kwargs
+            share = 1 if divided else 1 / self.current_gradient_accumulation_steps
+            return loss + share * dense(lora)
+
+    chosen = kind if ours else InItsLoss
+    callbacks = [lora] if ours else []
+    trainer = chosen(
+        model=lora.model, args=arguments, train_dataset=data, callbacks=callbacks, **more
+    )
+    trainer.train()
+    assert trainer.args.max_grad_norm == CLIP
+    return learned(lora)
+
+
+@pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("shape", ["llama", "t5"])
+def test_the_trainer_learns_what_it_learns_with_the_penalties_in_its_loss(
+    shape, bf16, adapters, request, tmp_path
+):
+    model, previous = request.getfixturevalue(shape), adapters if shape == "llama" else ()
+    kind = Seq2SeqTrainer if shape == "t5" else Trainer
+    told = Seq2SeqTrainingArguments if shape == "t5" else TrainingArguments
+    arguments = told(output_dir=str(tmp_path), bf16=bf16, **EXACT)
+    found = [learned(started(model, previous))]
+    for ours in (True, False):
+        lora = started(model, previous, orthogonal=OVERLAP)
+        found.append(trained(kind, arguments, lora, rows(shape), ours, data_collator=collate))
+    check_same(*found[1:], found[0])
+    assert all(set(NORMS) <= set(step) for step in lora.losses)
+
+
+def test_a_plain_loop_learns_what_it_learns_with_the_penalties_in_its_loss(llama, adapters):
+    data = rows("llama", count=20)
+    batches = [[collate(data[i : i + 2]), collate(data[i + 2 : i + 4])] for i in range(0, 20, 4)]
+    found = [learned(started(llama, adapters))]
+    for ours in (True, False):
+        lora = started(llama, adapters, orthogonal=OVERLAP)
+        found.append(plain_loop(lora, batches, ours=ours))
+    check_same(*found[1:], found[0])
+
+
+def test_the_term_of_the_loss_has_the_same_gradients(llama, adapters, tmp_path):
+    """For DeepSpeed, which cannot run here: the Trainer's own engine instead."""
+    found = []
+    for into_loss in (True, False):
+        lora = started(llama, adapters, orthogonal=OVERLAP)
+        trainer = Trainer(
+            model=lora.model,
+            args=TrainingArguments(output_dir=str(tmp_path), **EXACT),
+            train_dataset=rows("llama"),
+            data_collator=collate,
+            callbacks=[lora],
+        )
+        if into_loss:
+            lora.into_loss(trainer)
+        trainer.train()
+        found.append(learned(lora))
+    check_same(*found, learned(started(llama, adapters)))
+
+
+def test_what_was_measured_goes_on_after_a_checkpoint(llama, adapters, tmp_path):
+    """Weights are measured over the first four steps; the training is stopped after two."""
+
+    def train(folder, stop=None):
+        lora = started(llama, adapters, weight="relative")
+        trainer = Trainer(
+            model=lora.model,
+            args=TrainingArguments(
+                **{**EXACT, "save_strategy": "steps", "save_steps": 2}, output_dir=str(folder)
+            ),
+            train_dataset=rows("llama", count=18),
+            data_collator=collate,
+            callbacks=[lora],
+        )
+        trainer.train(resume_from_checkpoint=stop)
+        return lora
+
+    whole = train(tmp_path / "whole")
+    kept = tmp_path / "whole" / "checkpoint-2"
+    again = train(tmp_path / "whole", str(kept))
+    assert again.measured["l1"]["lambda"] == whole.measured["l1"]["lambda"] > 0
+    assert again.losses == whole.losses
+    assert torch.equal(learned(again), learned(whole))
+    (kept / "continual_lora.json").unlink()
+    with pytest.raises(NloraError, match="without this callback"):
+        train(tmp_path / "whole", str(kept))
+
+
+def test_a_step_that_overflows_in_fp16_leaves_nothing_behind(llama):
+    lora = started(llama, weight="relative")
+    lora.begin(10)
+    for parameter in lora.parameters():
+        parameter.grad = torch.full_like(parameter, float("inf"))
+    state, optimizer = SimpleNamespace(global_step=0, max_steps=10), SGD(lora.parameters(), lr=1.0)
+    optimizer.scaler = object()
+    lora.on_pre_optimizer_step(None, state, None, optimizer=optimizer)
+    lora.on_optimizer_step(None, state, None, optimizer=optimizer)
+    [penalty] = lora._penalties()
+    assert all((average == 0).all() for average in penalty._average)
+
+
+@pytest.fixture(scope="module")
+def talker(llama):
+    """The tokenizer of the fixture `llama` with a chat template."""
+    tokenizer = AutoTokenizer.from_pretrained(llama)
+    tokenizer.chat_template = TEMPLATE
+    return tokenizer
+
+
+def test_the_trainer_of_chats_learns_what_it_learns_with_the_penalties_in_its_loss(
+    llama, adapters, talker, tmp_path
+):
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    chats = [
+        [{"role": "user", "content": f"{i}?"}, {"role": "assistant", "content": "abc"[i % 3]}]
+        for i in range(12)
+    ]
+    data = Dataset.from_list([{"messages": chat} for chat in chats])
+    found = [learned(started(llama, adapters))]
+    for ours in (True, False):
+        lora = started(llama, adapters, orthogonal=OVERLAP)
+        arguments = SFTConfig(output_dir=str(tmp_path), bf16=False, **EXACT)
+        found.append(trained(SFTTrainer, arguments, lora, data, ours, processing_class=talker))
+    check_same(*found[1:], found[0])
+
+
+def test_preferences_are_compared_with_the_model_as_it_was_before(
+    llama, adapters, talker, tmp_path
+):
+    """At the first step the model is its own reference: the loss is ln 2."""
+    from datasets import Dataset
+    from trl import DPOConfig, DPOTrainer
+
+    model = AutoModelForCausalLM.from_pretrained(llama)
+    lora = ContinualLora(model, adapters, dropout=0.0)
+    before = lora.model(torch.arange(3, 20)[None]).logits
+    pairs = [{"prompt": f"{i}?", "chosen": " a", "rejected": " b"} for i in range(6)]
+    trainer = DPOTrainer(
+        model=lora.model,
+        args=DPOConfig(
+            output_dir=str(tmp_path), bf16=False, logging_steps=1, **{**EXACT, "learning_rate": 0.0}
+        ),
+        train_dataset=Dataset.from_list(pairs),
+        processing_class=talker,
+        callbacks=[lora],
+    )
+    trainer.train()
+    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+    assert losses == pytest.approx([math.log(2)] * len(losses), abs=1e-4)
+    torch.testing.assert_close(lora.model(torch.arange(3, 20)[None]).logits, before)

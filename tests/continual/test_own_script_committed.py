@@ -1,0 +1,162 @@
+"""What was trained in a script of one's own is a stage like any other."""
+
+import shutil
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
+
+from nlora.continual.answering import predict
+from nlora.continual.guard import SetAside
+from nlora.continual.holding import accept
+from nlora.continual.history import history
+from nlora.continual.learning import learn, run
+from nlora.continual.model import ContinualModel
+from nlora.continual.own_script import ContinualLora
+from nlora.continual.verifying import verify
+from nlora.data.files import read_stream
+from nlora.errors import NloraError
+from nlora.store.directory import ModelDirectory
+from tests import tiny
+from tests.continual.own_script import started
+from tests.runs import LEARNING, config, tree, write_stream
+
+IDS = torch.arange(3, 60)[None]
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory):
+    return read_stream(write_stream(tmp_path_factory.mktemp("tasks"), train=24))
+
+
+@pytest.fixture(scope="module")
+def routed(llama, tasks, tmp_path_factory):
+    """A directory that a router chooses the adapter in."""
+    out = tmp_path_factory.mktemp("routed") / "out"
+    run(config(llama, None, {**LEARNING, "routing": "input"}), out, stream=tasks[:1])
+    return out
+
+
+def logits(model):
+    with torch.no_grad():
+        return model.eval()(input_ids=IDS).logits
+
+
+def test_earlier_adapters_and_the_new_update_are_stages_that_everything_reads(
+    llama, adapters, tasks, tmp_path
+):
+    lora, out = started(llama, adapters), tmp_path / "out"
+    trained = logits(lora.model)
+    found = lora.commit(out, tasks[0])
+    assert found["stages"] == ["task-1", "task-2", "colour"]
+    assert found["tasks"] == ["colour"]
+    assert found["average_accuracy"] is not None
+    model = ContinualModel.open(out)
+    torch.testing.assert_close(logits(model.adapter.model), trained, rtol=1e-4, atol=1e-4)
+    assert [row["name"] for row in history(ModelDirectory(out))["stages"]] == [
+        "task-1",
+        "task-2",
+        "colour",
+    ]
+    assert [task["turned"] for task in verify(out)["tasks"]] == [0]
+    assert predict(out, ["xxx 1"], "colour")[0].answer in ("a", "b", "c")
+    assert learn(out, tasks[1])["stages"] == ["task-1", "task-2", "colour", "animal"]
+
+
+def test_month_after_month_in_one_script(llama, tasks, tmp_path):
+    lora = started(llama)
+    lora.commit(tmp_path / "out", name="before anybody tested")
+    after_one = logits(lora.model)
+    with torch.no_grad():
+        for factors in lora.adapter.factors().values():
+            assert not factors.B.any()  # a fresh one
+            factors.B.normal_()
+    assert not torch.equal(logits(lora.model), after_one)
+    found = lora.commit(tmp_path / "out", tasks[0])
+    assert found["stages"] == ["before anybody tested", "colour"]
+    model = ContinualModel.open(tmp_path / "out")
+    with model.after(1):
+        torch.testing.assert_close(logits(model.adapter.model), after_one, rtol=1e-4, atol=1e-4)
+
+
+def test_a_router_takes_the_task_up(llama, routed, tasks, tmp_path):
+    out = shutil.copytree(routed, tmp_path / "out")
+    lora = started(llama, out)
+    with pytest.raises(NloraError, match="router learns from training texts"):
+        lora.commit(out, name="unknown")
+    lora.commit(out, tasks[1])
+    record = ModelDirectory(out).stages()[-1]
+    assert ContinualModel.open(out).method.state.by_text.stages == [1, 2]
+    assert sum(record.notes["routing"]["tests"]["animal"].values()) == 6
+    assert learn(out, tasks[2])["stages"] == ["colour", "animal", "fruit"]
+
+
+def test_the_guard_sets_it_aside(llama, tasks, tmp_path):
+    out = tmp_path / "out"
+    [colour] = read_stream(write_stream(tmp_path, "colour", train=24, test=24))
+    run(config(llama, None, LEARNING, method="n-lora"), out, stream=[colour])
+    lora = started(llama, out)
+    with torch.no_grad():
+        for factors in lora.adapter.factors().values():
+            factors.B.normal_()  # it forgets everything
+    before = tree(out / "stages")
+    with pytest.raises(SetAside):
+        lora.commit(out, tasks[2], max_forgetting=2.0, repair="off")
+    assert tree(out / "stages") == before
+    accept(out)
+    assert [row["name"] for row in history(ModelDirectory(out))["stages"]] == ["colour", "fruit"]
+
+
+REFUSED = {
+    "weight": (lambda **given: {"weight": "relativ"}, "did you mean 'relative'"),
+    "list": (lambda routed, **given: {"previous": [routed, routed]}, "gone on from alone"),
+    "rank": (lambda routed, **given: {"previous": routed, "rank": 3}, "'rank' is 3, and that of"),
+    "place": (lambda **given: {"previous": "nowhere"}, "nowhere"),
+    "setting": (lambda **given: {"ranks": 3}, "did you mean 'rank'"),
+    "smaller": (lambda adapters, **given: {"previous": adapters, "rank": 2}, "rank 4"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_does_not_go_together_is_refused_in_one_line(kind, llama, adapters, routed):
+    given, reason = REFUSED[kind]
+    settings = given(adapters=adapters, routed=routed)
+    with pytest.raises(NloraError, match=reason) as error:
+        ContinualLora(AutoModelForCausalLM.from_pretrained(llama), **settings)
+    assert "\n" not in str(error.value)
+
+
+def test_a_model_that_is_adapted_or_of_another_precision_is_refused(llama, routed):
+    model = AutoModelForCausalLM.from_pretrained(llama)
+    with pytest.raises(NloraError, match=r"dtype=torch\.float32"):
+        ContinualLora(AutoModelForCausalLM.from_pretrained(llama, dtype=torch.bfloat16), routed)
+    with pytest.raises(NloraError, match="plain model"):
+        ContinualLora(get_peft_model(model, LoraConfig()))
+
+
+def test_it_is_committed_only_where_it_was_trained(llama, adapters, routed, tasks, tmp_path):
+    with pytest.raises(NloraError, match="holds other stages"):
+        started(llama, adapters).commit(routed, tasks[0])
+    out = shutil.copytree(routed, tmp_path / "out")
+    lora = started(llama, out)
+    with pytest.raises(NloraError, match="commit it there"):
+        lora.commit(tmp_path / "other", tasks[1])
+    learn(out, tasks[1])
+    with pytest.raises(NloraError, match="holds other stages"):
+        lora.commit(out, tasks[2])
+
+
+def test_a_base_model_that_nlora_could_not_load_is_refused(tasks, tmp_path):
+    lora = ContinualLora(tiny.model("llama"))
+    with pytest.raises(NloraError, match="model"):
+        lora.commit(tmp_path / "out", tasks[0], tokenizer=tiny.tokenizer(ends_with_eos=False))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_loop_without_a_beginning_is_told(llama):
+    lora = started(llama)
+    with pytest.raises(NloraError, match="call begin"):
+        lora.step(torch.optim.SGD(lora.parameters(), lr=0.1))
+    with pytest.raises(NloraError, match="give weight a number"):
+        started(llama, weight="relative").loss()

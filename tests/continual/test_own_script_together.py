@@ -1,0 +1,77 @@
+"""Two processes that train by a loop of their own: what one learns, by DDP and by FSDP2."""
+
+import os
+import socket
+import sys
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from nlora.store.directory import ModelDirectory
+from tests import tiny
+from tests.continual.own_script import (
+    OVERLAP,
+    check_same,
+    collate,
+    learned,
+    plain_loop,
+    rows,
+    started,
+)
+from tests.processes import context
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks processes")
+
+
+def batches(rank=0, count=1):
+    """Micro-batches of one row, whose answers are equally long, and the share of each process."""
+    data = [row for row in rows("llama", count=24) if sum(i != -100 for i in row["labels"]) == 5]
+    pairs = [data[i : i + 4] for i in range(0, len(data) - 3, 4)]
+    return [[collate([row]) for row in four[rank::count]] for four in pairs]
+
+
+def sharded(model):
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = init_device_mesh("cpu", (2,))
+    for layer in model.base_model.model.model.layers:
+        fully_shard(layer, mesh=mesh)
+    return fully_shard(model, mesh=mesh)
+
+
+def together(rank, port, folder, adapters, out):
+    """One of two processes: what it has learned, saved by each."""
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_PORT": port}
+    os.environ.update({n: str(v) for n, v in place.items()} | {"MASTER_ADDR": "127.0.0.1"})
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")
+    found = {}
+    for name, wrap in (("ddp", torch.nn.parallel.DistributedDataParallel), ("fsdp", sharded)):
+        lora = started(folder, adapters, orthogonal=OVERLAP)
+        found[name] = plain_loop(lora, batches(rank, 2), wrap(lora.model))
+        if name == "ddp":
+            lora.commit(out / "model", tiny.task())
+    torch.save(found, out / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_two_processes_learn_what_one_learns_and_commit_it_once(llama, adapters, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    told = (port, llama, adapters, tmp_path)
+    running = [context().Process(target=together, args=(rank, *told)) for rank in (0, 1)]
+    for process in running:
+        process.start()
+    one = started(llama, adapters, orthogonal=OVERLAP)
+    start = learned(one)
+    expected = plain_loop(one, batches(), ours=False)
+    for process in running:
+        process.join(60)
+    assert [process.exitcode for process in running] == [0, 0]
+    for rank in (0, 1):
+        for found in torch.load(tmp_path / f"{rank}.pt").values():
+            check_same(found, expected, start)
+    names = [record.name for record in ModelDirectory(tmp_path / "model").stages()]
+    assert names == ["task-1", "task-2", "colour"]
