@@ -9,8 +9,8 @@ from transformers import AutoModelForCausalLM
 
 from nlora.continual.answering import predict
 from nlora.continual.guard import SetAside
-from nlora.continual.holding import accept
 from nlora.continual.history import history
+from nlora.continual.holding import accept
 from nlora.continual.learning import learn, run
 from nlora.continual.model import ContinualModel
 from nlora.continual.own_script import ContinualLora
