@@ -129,7 +129,7 @@ def test_the_geometry_of_a_row_is_that_of_analyze(done):
     out, _, _ = done
     shown = call("analyze", out / "stream/inc-lora/seed-0", "--json")
     geometry, analysis = rows(out)["inc-lora"]["geometry"], json.loads(shown.stdout)
-    assert {*geometry} == {*analysis}
+    assert {*geometry} == {*analysis, "layers"}
     assert geometry["acr"] == pytest.approx(analysis["acr"], rel=1e-5)
     assert geometry["last"]["oo"] == pytest.approx(analysis["last"]["oo"], rel=1e-5)
     assert [c["threshold"] for c in geometry["collisions"]] == ["0.1rms", "0.001"]

@@ -196,9 +196,9 @@ class Beneath:
                 vars(layer.get_base_layer())["_buffers"].pop(part, None)
 
     def _add(self, module: Any, inputs: Any, output: Tensor) -> Tensor:
-        change = inputs[0]
+        change, factors = inputs[0], dict(module.named_buffers(recurse=False))
         for part in self._PARTS:
-            if (matrix := module._buffers.get(part)) is not None:
+            if (matrix := factors.get(part)) is not None:
                 change = linear(change.to(matrix.dtype), matrix)
         return output + change.to(output.dtype)
 

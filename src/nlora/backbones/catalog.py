@@ -158,15 +158,17 @@ def find(model: str, say: Say = to_stderr) -> Base:
             f"model '{model}' is neither built in nor a folder{_meant(near)} "
             "(the Hub's is OWNER/NAME)"
         )
-    _check_hub(model)
     return Base(model, model, model.rsplit("/", 1)[-1])
 
 
-def _check_hub(model: str) -> None:
-    """Raise NloraError where neither the Hub nor its cache has a model of this name.
+def check_hub(base: Base) -> None:
+    """Raise NloraError where a model is neither here nor on the Hub or in its cache.
 
     Before PyTorch and Transformers are imported, which takes seconds.
     """
+    model = base.target
+    if os.path.isdir(model):
+        return
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
     if isinstance(try_to_load_from_cache(model, CONFIG), str):

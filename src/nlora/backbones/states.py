@@ -66,7 +66,7 @@ def first_layers(reader: nn.Module, count: int | None) -> Iterator[None]:
 def a_third(model: Any) -> int | None:
     """How many layers are a third of a model's (of its encoder's); None where it has no list."""
     found = layers_of(_reader(model))
-    return None if found is None else max(round(len(getattr(*found)) / 3), 1)
+    return None if found is None else max(round(len(getattr(*found)) / 2), 1)
 
 
 def _reader(model: Any) -> Any:

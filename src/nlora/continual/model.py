@@ -203,15 +203,16 @@ class ContinualModel:
     def standing(self, stage: int) -> Iterator[None]:
         """All as it was after a stage, before any for 0: the model, and what routes and remembers.
 
-        Unlike in `after`, tasks that were learned later are unknown.
+        Unlike in `after`, tasks that were learned later are unknown, and what was taken out since
+        is in.
         """
         records, state, known = self.records, self.method.state, self.records[:stage]
-        with self.after(stage):
-            try:
-                self.records, self.method.state = known, self.state_after(known)
+        try:
+            self.records, self.method.state = known, self.state_after(known)
+            with self.after(stage):
                 yield
-            finally:
-                self.records, self.method.state = records, state
+        finally:
+            self.records, self.method.state = records, state
 
     @contextmanager
     def over(self, stream: Sequence[TaskData]) -> Iterator[None]:

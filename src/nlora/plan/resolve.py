@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from nlora.adapters.given import given_name
-from nlora.backbones.catalog import EVERY, Base, find
+from nlora.backbones.catalog import EVERY, Base, check_hub, find
 from nlora.backbones.hardware import bf16_is_faster
 from nlora.data.streams import load_stream
 from nlora.data.task import TaskData, sample
@@ -201,7 +201,10 @@ def resolve(
             check_names(stream)
     for data in stream:
         method.metric(data.task)
-    base = base or find(config.model)
+    if base is None:
+        base = find(config.model)
+        if whole:
+            check_hub(base)
     run = _run_settings(config, method, base.recommended)
     if run.precision == "auto":
         chosen = precision or ("bf16" if bf16_is_faster() else "fp32")
