@@ -81,7 +81,10 @@ def without_held_out(stage: Stage) -> list[Example]:
 class Climbing:
     """A penalty without a weight of its own, at the λ of the rung in hand."""
 
-    running = ("factor", "rung", "climbing", "measured", "told", "best", "accepted", "_average")
+    running = (
+        *("factor", "rung", "climbing", "weight", "measured", "told", "best", "accepted"),
+        "_average",
+    )
 
     def __init__(self, inner: Weighted, ctx: Context) -> None:
         import torch
@@ -105,6 +108,8 @@ class Climbing:
         """λ_0, once it is measured."""
         self.rung = 0
         self.climbing = True
+        self.weight = 0.0
+        """λ of the last step."""
         self.measured: dict[str, float] = {}
         self.told: list[dict[str, Any]] = []
         """Of each rung: ρ, the mean loss, how much above the lowest, the limit, and the verdict."""
@@ -119,6 +124,7 @@ class Climbing:
         """λ times the penalty; None in the first half, and where not even a first rung was."""
         import torch
 
+        self.weight = 0.0
         if step.number >= self.half and self.rung < 0:
             return None
         with torch.no_grad():
@@ -130,8 +136,8 @@ class Climbing:
                 return None
             if self.factor is None:
                 self.factor = self._measure([gradient for _, gradient in pairs])
-            weight = self.factor * 2**self.rung
-            return Term(weight * float(value), [(p, weight * g) for p, g in pairs])
+            self.weight = self.factor * 2**self.rung
+            return Term(self.weight * float(value), [(p, self.weight * g) for p, g in pairs])
 
     def after(self, step: Step) -> None:
         """Judge the rung where it ends here."""
@@ -158,10 +164,9 @@ class Climbing:
 
     def notes(self) -> dict[str, Any]:
         """λ as it was at the end, the rungs, and what they were judged by."""
-        known = self.factor is not None and self.rung >= 0
         return {
-            "lambda": self.factor * 2**self.rung if known else 0.0,  # type: ignore[operator]
-            "rho": FIRST * 2**self.rung if known else 0.0,
+            "lambda": self.weight,
+            "rho": FIRST * self.weight / self.factor if self.factor else 0.0,
             "rungs": self.told,
             "dev": {"examples": len(self.examples), "of": self.of},
             **self.measured,
