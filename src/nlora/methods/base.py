@@ -178,6 +178,14 @@ class Method:
         return False
 
     @property
+    def extra_passes(self) -> float:
+        """Passes over a stage's examples beside those of its training, such as for covariances.
+
+        One that goes beside every step (a teacher's) counts once; samples do not count.
+        """
+        return 0.0
+
+    @property
     def mergeable(self) -> bool:
         """What answers can be saved as one model of the base model's kind, for any program."""
         return self.adapter != "prompt" and not self.storage_grows

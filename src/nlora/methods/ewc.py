@@ -120,6 +120,11 @@ class Ewc(LoraMethod):
     settings: EwcSettings
     state: EwcState
 
+    @property
+    def extra_passes(self) -> float:
+        """That of the Fisher information."""
+        return 1.0
+
     def own_weight(self) -> str | None:
         """λ of this penalty, unless there is one on the update's entries."""
         return super().own_weight() or "ewc_lambda"
