@@ -99,6 +99,7 @@ OWN = ("noisy", "pulled", "half-pulled", "counted")
 RUNS = {
     "n-lora": {},
     "n-lora ": {"precision": "bf16", "accumulation": 2, "schedule": "cosine"},
+    "n-lora  ": {"l1": "auto"},
     "sa": {"penalty": "l1-a", "l1_unit": "sum", "optimizer": "adafactor"},
     "o-lora": {"start": "pissa"},
     "ewc": {"adapter": "full", "ewc_lambda": 1},

@@ -19,9 +19,16 @@ def table(
             "--table",
             help="accuracy (Tables 1, 2 and 4 of the paper), metrics, differences, explained and "
             "explained-tasks (of `nlora compare --explain`), orthogonality (Table 3), collisions, "
-            "ratios (Figure 1c), kl, cost; repeat for more.  [default: all]",
+            "ratios (Figure 1c), kl, cost, pareto; repeat for more.  [default: all]",
         ),
     ] = None,
+    pareto: Annotated[
+        bool,
+        typer.Option(
+            "--pareto",
+            help="Only needs and cost beside accuracy; with --out a picture, too (extra figures).",
+        ),
+    ] = False,
     form: Annotated[
         str, typer.Option("--format", help="markdown, latex, csv or json.")
     ] = "markdown",
@@ -49,7 +56,8 @@ def table(
 
     if form not in ENDINGS:
         raise unknown("format", form, ENDINGS)
-    found = make(ledgers, tables or (), split_names(methods) if methods else (), baseline)
+    named = split_names(methods) if methods else ()
+    found = make(ledgers, [*(tables or ()), *(["pareto"] if pareto else [])], named, baseline)
     if out_dir is None:
         text = render(found, form)
         shown = visible_json(text) if form == "json" else text
@@ -64,3 +72,10 @@ def table(
         text = render([made], form)
         write_text(path, visible_json(text) if form == "json" else visible(text))
         out.print(str(path), markup=False, highlight=False)
+    if pareto:
+        from nlora.paper.pareto import draw
+        from nlora.report.runs import sections
+
+        for number, section in enumerate(sections(ledgers, named), start=1):
+            for drawn in draw(section, out_dir, "pareto" if number == 1 else f"pareto-{number}"):
+                out.print(str(drawn), markup=False, highlight=False)

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_c
 from pydantic import BaseModel
 
 from nlora.errors import NloraError
-from nlora.methods.settings import LARGEST, ONE_PER_STAGE, PerStage, Settings
+from nlora.methods.settings import LARGEST, ONE_PER_STAGE, PerStage, Settings, Weight
 from nlora.methods.state import State
 
 __all__ = ["LARGEST", "ONE_PER_STAGE", "Method", "MixedIn", "Penalty", "PerStage", "Proximal"]
-__all__ += ["Route", "Settings", "State", "Term", "Until", "overrides", "per_stage"]
+__all__ += ["Route", "Settings", "State", "Term", "Until", "Weight", "overrides", "per_stage"]
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -176,6 +176,14 @@ class Method:
     def storage_grows(self) -> bool:
         """What answers are made from grows with the tasks."""
         return False
+
+    @property
+    def extra_passes(self) -> float:
+        """Passes over a stage's examples beside those of its training, such as for covariances.
+
+        One that goes beside every step (a teacher's) counts once; samples do not count.
+        """
+        return 0.0
 
     @property
     def mergeable(self) -> bool:
@@ -400,11 +408,13 @@ def overrides(method: Method, hook: str) -> bool:
     return getattr(type(method), hook) is not getattr(Method, hook)
 
 
-def per_stage(value: float | Sequence[float], stage: int, name: str) -> float:
+def per_stage(value: float | Sequence[float] | str, stage: int, name: str) -> float:
     """The value of a setting at stage 1, 2, …: one for all, or one per stage.
 
-    Raises NloraError if a list is too short.
+    That of `auto` is 1: the weight is found then. Raises NloraError if a list is too short.
     """
+    if isinstance(value, str):
+        return 1.0
     if not isinstance(value, Sequence):
         return value
     if stage > len(value):

@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from nlora.methods.base import Penalty, PerStage, per_stage
+from nlora.methods.base import Penalty, Weight, per_stage
+from nlora.methods.parts.auto import AUTO
 from nlora.methods.parts.lora import LoraMethod, LoraSettings
 from nlora.methods.parts.terms import OnFactors, ready
 
@@ -42,8 +43,9 @@ if TYPE_CHECKING:
 class EllaSettings(LoraSettings):
     """The overlap's weight. The paper's depend on the order; the default here is a first value."""
 
-    ella_weight: PerStage = Field(
-        0.2, description="weight of the overlap with earlier updates, one value or one per stage"
+    ella_weight: Weight = Field(
+        0.2,
+        description="weight of the overlap with earlier updates, one value, one per stage, or auto",
     )
     ella_unit: Literal["relative", "sum"] = Field(
         "relative",
@@ -124,12 +126,14 @@ class Ella(LoraMethod):
         weight = per_stage(s.ella_weight, ctx.stage.index, "ella_weight")
         lora = ctx.adapter_as(Lora)
         if weight and lora.past:
-            overlap = PastOverlap(lora, weight, s.ella_unit == "relative", ctx.stage.steps)
-            terms.append(ready(overlap, ctx.stage))
+            relative = s.ella_unit == "relative" and s.ella_weight != AUTO
+            overlap = PastOverlap(lora, weight, relative, ctx.stage.steps)
+            terms.append(self.weighed(ready(overlap, ctx.stage), s.ella_weight, ctx))
         return terms
 
     def measured(self, stage: int) -> list[str]:
         """The overlap too, from the second task on, where its weight is a ratio."""
         s = self.settings
-        weighed = s.ella_unit == "relative" and per_stage(s.ella_weight, stage, "ella_weight")
+        relative = s.ella_unit == "relative" and s.ella_weight != AUTO
+        weighed = relative and per_stage(s.ella_weight, stage, "ella_weight")
         return [*super().measured(stage), *(["ella"] if weighed and stage > 1 else [])]

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from nlora.data.task import sample
-from nlora.methods.base import Penalty, PerStage, per_stage
+from nlora.methods.base import Penalty, Weight, per_stage
 from nlora.methods.parts.lora import AnyAdapter, LoraMethod, LoraSettings, LoraState
 from nlora.methods.parts.terms import Weighted
 from nlora.progress import shown
@@ -48,7 +48,7 @@ class EwcSettings(LoraSettings):
     """What is trained, and how firmly it is held."""
 
     adapter: AnyAdapter = Field("full", description="what is trained")
-    ewc_lambda: PerStage = Field(
+    ewc_lambda: Weight = Field(
         400.0, description="λ, the weight of the penalty, one value or one per stage"
     )
     mode: Literal["separate", "online"] = Field(
@@ -120,6 +120,11 @@ class Ewc(LoraMethod):
     settings: EwcSettings
     state: EwcState
 
+    @property
+    def extra_passes(self) -> float:
+        """That of the Fisher information."""
+        return 1.0
+
     def own_weight(self) -> str | None:
         """λ of this penalty, unless there is one on the update's entries."""
         return super().own_weight() or "ewc_lambda"
@@ -137,7 +142,8 @@ class Ewc(LoraMethod):
         anchors = state.anchor or dict(zip(named, snapshot(named.values()), strict=True))
         anchor = [anchors[name].to(p.device) for name, p in named.items()]
         fisher = [state.fisher[name].to(p.device) for name, p in named.items()]
-        return [*terms, Anchored(list(named.values()), fisher, anchor, state.constant, weight)]
+        term = Anchored(list(named.values()), fisher, anchor, state.constant, weight)
+        return [*terms, self.weighed(term, self.settings.ewc_lambda, ctx)]
 
     def end(self, ctx: Context) -> None:
         """Take the Fisher information of the task, and put it with that of the earlier ones."""

@@ -35,6 +35,11 @@ class InfLora(OutsideSpaces):
     paper = "arXiv:2404.00228"
     frozen = ("A",)
 
+    @property
+    def extra_passes(self) -> float:
+        """Over the inputs before and after training."""
+        return 2.0
+
     def start(self, ctx: Context) -> Start:
         """A in the directions of the new inputs outside the old span; B = 0."""
         new = self.covariances(ctx)

@@ -88,6 +88,11 @@ class L2p(Method):
         """The optimiser of the method's paper."""
         return {"learning_rate": 0.03}
 
+    @property
+    def extra_passes(self) -> float:
+        """The query's."""
+        return 1.0 if self.settings.query == "hidden" else 0.0
+
     def adapter_options(self) -> dict[str, Any]:
         """The prompts are selected from a pool."""
         return {"layout": self.layout}

@@ -56,6 +56,11 @@ class Lwf(LoraMethod):
     settings: LwfSettings
     needs_previous = True
 
+    @property
+    def extra_passes(self) -> float:
+        """The teacher's."""
+        return 1.0
+
     def own_weight(self) -> str | None:
         """The divergence's weight, unless there is a penalty."""
         return super().own_weight() or "distillation_weight"

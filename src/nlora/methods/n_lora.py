@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import Field
 
-from nlora.methods.base import PerStage
+from nlora.methods.base import Weight
 from nlora.methods.parts.lora import LoraMethod, LoraSettings
 from nlora.methods.parts.sparsity import SparsityKind
 
@@ -24,7 +24,7 @@ class NLoraSettings(LoraSettings):
     penalty: SparsityKind = Field(
         "l1", description=LoraSettings.model_fields["penalty"].description
     )
-    l1: PerStage = Field(0.05, description=LoraSettings.model_fields["l1"].description)
+    l1: Weight = Field(0.05, description=LoraSettings.model_fields["l1"].description)
 
 
 class NLora(LoraMethod):

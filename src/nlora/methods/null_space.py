@@ -32,6 +32,11 @@ class NullSpace(OutsideSpaces):
     summary = "a new LoRA adapter per task, its A projected away from all that earlier tasks read"
     paper = "arXiv:2103.07113, of LoRA factors"
 
+    @property
+    def extra_passes(self) -> float:
+        """Over the inputs after training."""
+        return 1.0
+
     def start(self, ctx: Context) -> Start:
         """A as it is drawn, without what it has in the old span; B = 0."""
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from nlora.methods.base import Penalty, PerStage, per_stage
+from nlora.methods.base import Penalty, PerStage, Weight, per_stage
 from nlora.methods.parts.lora import LoraMethod, LoraSettings
 from nlora.methods.parts.terms import Weighted, flat
 
@@ -35,8 +35,8 @@ class OLoraSettings(LoraSettings):
     orthogonality: Literal["entrywise", "squared"] = Field(
         "entrywise", description="entrywise as in the released code, or squared as in Eq. 1"
     )
-    orthogonality_weight: PerStage = Field(
-        0.5, description="λ₁, the weight of the overlap, one value or one per stage"
+    orthogonality_weight: Weight = Field(
+        0.5, description="λ₁, the weight of the overlap, one value, one per stage, or auto"
     )
     norm_weight: PerStage = Field(
         0.0, description="λ₂, the weight of the new factors' norms, one value or one per stage"
@@ -111,7 +111,8 @@ class OLora(LoraMethod):
         norms = per_stage(s.norm_weight, ctx.stage.index, "norm_weight")
         lora = ctx.adapter_as(Lora)
         if overlap and lora.past:
-            terms.append(Overlap(lora, s.orthogonality, overlap))
+            term = Overlap(lora, s.orthogonality, overlap)
+            terms.append(self.weighed(term, s.orthogonality_weight, ctx))
         if norms:
             terms.append(FactorNorms(lora, norms))
         return terms

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from nlora.methods.base import Penalty, PerStage, per_stage
+from nlora.methods.base import Penalty, PerStage, Weight, per_stage
 from nlora.methods.parts.lora import ConsolidationName, LoraMethod, LoraSettings
 from nlora.methods.parts.sparsity import SparsityKind
 from nlora.methods.parts.terms import OnFactors, ready
@@ -42,7 +42,7 @@ class PsLoraSettings(LoraSettings):
     penalty: SparsityKind = Field(
         "frobenius", description=LoraSettings.model_fields["penalty"].description
     )
-    l1: PerStage = Field(0.01, description=LoraSettings.model_fields["l1"].description)
+    l1: Weight = Field(0.01, description=LoraSettings.model_fields["l1"].description)
     consolidation: ConsolidationName = Field(
         "largest", description=LoraSettings.model_fields["consolidation"].description
     )

@@ -57,6 +57,11 @@ class Replay(LoraMethod):
         """The buffer is old data."""
         return True
 
+    @property
+    def extra_passes(self) -> float:
+        """Where it is ranked what to keep."""
+        return 1.0 if self.settings.keep_by == "surprise" else 0.0
+
     def mixed_in(self, ctx: Context) -> MixedIn:
         """Every kept example of earlier tasks."""
         return MixedIn([Example.from_json(row) for row in self.state.kept])

@@ -16,7 +16,9 @@ LARGEST = 1e30
 """Of a setting: far below what fp32 can hold, so that a product of two factors is a number, too."""
 
 
-def _at_least_zero(value: float | list[float]) -> float | list[float]:
+def _at_least_zero(value: Any) -> Any:
+    if isinstance(value, str):
+        return value
     for number in value if isinstance(value, list) else [value]:
         if not 0 <= number <= LARGEST:
             raise ValueError(f"must be a number of at least 0 (and at most {LARGEST:g})")
@@ -28,6 +30,11 @@ ONE_PER_STAGE = "one per stage"
 
 PerStage = Annotated[float | list[float], AfterValidator(_at_least_zero), ONE_PER_STAGE]
 """A setting of at least 0 with one value, or one per stage."""
+
+Weight = Annotated[
+    float | list[float] | Literal["auto"], AfterValidator(_at_least_zero), ONE_PER_STAGE
+]
+"""The weight of a penalty: as `PerStage`, or found while a stage is trained (`parts.auto`)."""
 
 
 def _replay(value: Any) -> Any:
@@ -111,6 +118,13 @@ class Settings(Strict):
         description="end a stage early once KL(before ‖ now) at answers of its own training "
         "examples is beyond this, in nats; 0: never; one value or one per stage",
     )
+
+    @model_validator(mode="after")
+    def _one_climbs(self) -> "Settings":
+        names = [name for name in type(self).model_fields if getattr(self, name) == "auto"]
+        if len(names) > 1:
+            raise ValueError(f"only one weight can be found at a time, not {' and '.join(names)}")
+        return self
 
     @model_validator(mode="after")
     def _of_rehearsal(self) -> "Settings":

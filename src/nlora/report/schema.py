@@ -134,6 +134,7 @@ class Needs(Kind):
     task_identity: bool = False
     old_data: bool = False
     storage: bool = False
+    passes: float | None = None
     adapter: str | None = None
 
 

@@ -10,12 +10,13 @@ from nlora.report.differences import differences
 from nlora.report.explained import explained, explained_tasks
 from nlora.report.movement import movement
 from nlora.report.overlap import collisions, overlaps, ratios
+from nlora.report.pareto import pareto
 from nlora.report.runs import Section, sections
 from nlora.report.table import Table
 
 KEYS = (
     *("accuracy", "metrics", "differences", "explained", "explained-tasks"),
-    *("orthogonality", "collisions", "ratios", "kl", "cost"),
+    *("orthogonality", "collisions", "ratios", "kl", "cost", "pareto"),
 )
 
 BASELINE = "inc-lora"
@@ -59,5 +60,6 @@ def of_section(section: Section, keys: Sequence[str], baseline: str = BASELINE) 
         "ratios": lambda: ratios(section, baseline),
         "kl": lambda: movement(section),
         "cost": lambda: cost(section),
+        "pareto": lambda: pareto(section),
     }
     return [table for key in keys if (table := make[key]()) is not None]

@@ -136,6 +136,7 @@ def _needs(document: dict[str, Any]) -> dict[str, Any]:
         "task_identity": built.needs_task_id,
         "old_data": built.needs_old_data,
         "storage": built.storage_grows,
+        "passes": built.extra_passes,
         "adapter": built.adapter,
     }
 

@@ -43,7 +43,7 @@ def trials(plan: Plan, count: int) -> list[dict[str, Any]]:
     settings = plan.settings()
     weight = plan.method.own_weight()
     varied = ["learning_rate"]
-    if weight is not None and settings[weight]:
+    if weight is not None and settings[weight] not in (0, "auto"):
         varied.append(weight)
     steps = range(-count, count + 1)
     points = sorted(

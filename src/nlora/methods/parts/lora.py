@@ -23,8 +23,9 @@ from pydantic import AfterValidator, Field
 from nlora.errors import NloraError
 from nlora.merging.registry import checked, consolidation
 from nlora.methods.base import Method, Penalty, Route, State, per_stage
+from nlora.methods.parts.auto import AUTO, Climbing, automatic, without_held_out
 from nlora.methods.parts.sparsity import ProximalSparsity, SparseSettings, Sparsity
-from nlora.methods.parts.terms import ready
+from nlora.methods.parts.terms import Weighted, ready
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -132,6 +133,8 @@ class LoraMethod(Method):
             self._refuse("penalty", settings.penalty != "none")
             self._refuse("consolidation", not (strategy.additive or strategy.alone))
             self._refuse("routing", settings.routing == "input")
+        if settings.l1 == AUTO and settings.penalty == "column-row":
+            raise NloraError(f"{self.name}: penalty 'column-row' has no l1=auto; give a weight")
         given = settings.model_fields_set & {"penalty", "l1"}
         if given == {"penalty"} and settings.penalty != "none" and settings.l1 == 0:
             raise NloraError(f"{self.name}: penalty '{settings.penalty}' needs a weight; set l1")
@@ -178,7 +181,9 @@ class LoraMethod(Method):
         weight = per_stage(s.l1, 1, "l1")
         penalised = s.penalty != "none" and weight
         routed = s.routing == "input"
+        climbs = automatic(s)
         return {
+            **({"auto": climbs} if climbs else {}),
             "penalty": [s.penalty, weight, s.l1_unit] if penalised else None,
             "consolidation": s.consolidation,
             "routing": [s.routing, s.route_by, s.unknown_quantile] if routed else s.routing,
@@ -199,16 +204,23 @@ class LoraMethod(Method):
         from nlora.adapters.lora import Lora
 
         kind = ProximalSparsity if s.penalty == "column-row" else Sparsity
-        term = kind(
-            ctx.adapter_as(Lora).whole().values(), s.penalty, weight, s.l1_unit, ctx.stage.steps
-        )
-        return [ready(term, ctx.stage)]
+        unit = "sum" if s.l1 == AUTO else s.l1_unit
+        term = kind(ctx.adapter_as(Lora).whole().values(), s.penalty, weight, unit, ctx.stage.steps)
+        return [self.weighed(ready(term, ctx.stage), s.l1, ctx)]
+
+    def weighed(self, term: Weighted, weight: Any, ctx: Context) -> Penalty:
+        """The term of a setting, whose weight climbs where the setting is `auto`; no hook."""
+        return Climbing(term, ctx) if weight == AUTO else term
+
+    def examples(self, ctx: Context) -> Sequence[Example]:
+        """The stage's training examples, without those that a weight is found by."""
+        return without_held_out(ctx.stage) if automatic(self.settings) else super().examples(ctx)
 
     def measured(self, stage: int) -> list[str]:
         """ℓ₁ and its like, where the weight is a ratio."""
         s = self.settings
-        weighed = s.penalty != "none" and s.l1_unit == "relative" and per_stage(s.l1, stage, "l1")
-        return ["l1"] if weighed else []
+        relative = s.penalty != "none" and s.l1_unit == "relative" and s.l1 != AUTO
+        return ["l1"] if relative and per_stage(s.l1, stage, "l1") else []
 
     @property
     def routes_by_input(self) -> bool:

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from pydantic import Field
 
-from nlora.methods.base import PerStage, Settings, Term
+from nlora.methods.base import Settings, Term, Weight
 from nlora.methods.parts.terms import OnFactors
 
 if TYPE_CHECKING:
@@ -80,7 +80,11 @@ class SparseSettings(Settings):
         "published weights belong; frobenius is ‖ΔW‖²_F; column-row is a bound of ‖ΔW‖₁ whose "
         "proximal steps leave exact zeros",
     )
-    l1: PerStage = Field(0.0, description="weight of the penalty, one value or one per stage")
+    l1: Weight = Field(
+        0.0,
+        description="weight of the penalty, one value or one per stage; auto: found while a stage "
+        "is trained",
+    )
     l1_unit: Unit = Field(
         "relative",
         description="what l1 means: relative to the task's gradient norm, or the factor λ of the "

@@ -51,6 +51,10 @@ class Weighted(ABC):
     def value_and_pairs(self) -> tuple[Tensor | float, Pairs]:
         """What is penalised, without its weight, and its gradient by parameter."""
 
+    def growth(self) -> float:
+        """c: how many times larger h is at the size of the update that the ratio is meant for."""
+        return 1.0
+
     def __call__(self, step: Step) -> Term | None:
         """λ times what is penalised, and its gradient."""
         import torch
@@ -108,10 +112,6 @@ class OnFactors(Weighted):
         """λ where it is not measured."""
         return self.weight
 
-    def growth(self) -> float:
-        """c: how many times larger h is at the size of the update that the ratio is meant for."""
-        return 1.0
-
     def __call__(self, step: Step) -> Term | None:
         """λ times what is penalised, and its gradient; None during the warm-up."""
         import torch
@@ -133,8 +133,8 @@ class OnFactors(Weighted):
 
     def _measure(self, gradients: Sequence[Tensor]) -> float:
         correction = 1 - MOMENTUM**self.warm_up  # the average started at 0
-        g = _norm(self._average) / correction
-        h = _norm(gradients)
+        g = norm(self._average) / correction
+        h = norm(gradients)
         if h == 0:
             raise NloraError(
                 f"the gradient of penalty '{self.name}' is 0 after the warm-up, so its weight "
@@ -195,7 +195,8 @@ def flat(grads: Gradients) -> Iterator[Tensor]:
     return (g for pair in grads for g in pair)
 
 
-def _norm(tensors: Sequence[Tensor]) -> float:
+def norm(tensors: Sequence[Tensor]) -> float:
+    """The Euclidean norm of all entries together, in float64."""
     import torch
 
     norms = [torch.linalg.vector_norm(t, dtype=torch.float64) for t in tensors]
