@@ -122,7 +122,7 @@ def test_what_is_served_is_listed(client):
         ("v1/chat/completions", {"messages": [{}], "n": 2}, 400, "n: Input should be 1"),
         ("v1/completions", {"prompt": "a", "max_tokens": 17}, 400, "at most 16"),
         ("v1/completions", {"prompt": "a", "model": "mine:fruit"}, 404, "'mine:fruit'"),
-        ("v1/completions", {"prompt": "a" * 1020, "max_tokens": 9}, 400, "1024 positions"),
+        ("v1/completions", {"prompt": "a" * 1020, "max_tokens": 9}, 400, "at most 1024 in all"),
         ("nothing", {}, 404, "Not Found"),
     ],
 )
@@ -145,6 +145,17 @@ def test_turns_that_a_task_never_saw_and_other_hosts_are_refused(client):
     )
     assert plain.status_code == 400  # what a page of another site could send
     assert client.get("/predict").status_code == 405
+
+
+def test_a_full_queue_and_a_bug_are_errors_of_the_server(model):
+    served = Served(model, "mine", NoProgress())
+    served.work = lambda job, items: items[9]
+    app = application(served, Limits(waiting=2))
+    with TestClient(app, base_url=HERE, raise_server_exceptions=False) as client:
+        full = client.post("/predict", json={"texts": TEXTS, "task": "colour"})
+        bug = client.post("/predict", json={"text": "a", "task": "colour"})
+    assert (full.status_code, full.headers["retry-after"]) == (503, "1")
+    assert (bug.status_code, bug.json()["error"]["type"]) == (500, "server_error")
 
 
 def test_a_new_stage_is_taken_up_and_no_request_is_dropped(finished, tmp_path):

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from nlora.continual.answering import Answer
     from nlora.continual.model import ContinualModel
 
+LONGEST = 8192
+"""Tokens of a prompt that is not cut, with what is written after it; fewer if the model has."""
+
 
 @dataclass(frozen=True)
 class Predict:
@@ -68,12 +71,13 @@ class Complete:
         if self.task is not None:
             answering.check_asked(model.plan, model.directory, (), self.task)
         prompts = model.encoder.tokenize(list(texts))
-        longest = getattr(model.backbone.model.config, "max_position_embeddings", None)
+        positions = getattr(model.backbone.model.config, "max_position_embeddings", None)
+        most = min(LONGEST, positions or LONGEST)
         for ids in prompts:
-            if longest is not None and len(ids) + self.how.max_new_tokens > longest:
+            if len(ids) + self.how.max_new_tokens > most:
                 raise NloraError(
-                    f"the prompt has {len(ids)} tokens, and the model has {longest} positions for "
-                    f"prompt and {self.how.max_new_tokens} new tokens"
+                    f"the prompt has {len(ids)} tokens and {self.how.max_new_tokens} are to be "
+                    f"written; at most {most} in all"
                 )
         stage = None if self.task is None else model.own_stage(self.task)
         apart = model.method.routes_by_input or model.method.needs_task_id

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from nlora.errors import NloraError, first_line, unknown
+from nlora.errors import first_line, unknown
 
 if TYPE_CHECKING:
     from nlora.api.models import Model
@@ -55,7 +55,7 @@ class Served:
         """Take up what the directory holds now; in the model's thread, between two batches."""
         try:
             changed = self.model.reload()
-        except (NloraError, OSError) as error:
+        except Exception as error:  # whatever it is, what is in memory goes on being served
             if self.trouble is None:
                 self._progress.message(f"the new stages are not served: {error}")
             self.trouble = first_line(error)
