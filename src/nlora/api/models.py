@@ -125,7 +125,7 @@ class Model:
 
     def evaluate(
         self,
-        data: Task | Rows = None,
+        data: Task | Rows | None = None,
         task: str | None = None,
         *,
         after: int | str | None = None,

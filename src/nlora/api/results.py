@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 from nlora.api.result import Result, Shown, number, numbers
+from nlora.data.messages import conversation
 from nlora.report.averaged import fewer, in_words
 from nlora.report.table import Cell, Table, Value
 
@@ -202,6 +203,16 @@ class Answers(Shown, Sequence["Answer"]):
             for a in self._found
         ]
         return [Table("answers", "", ["text", "task", "answer", "probability"], rows)]
+
+
+def as_row(answer: Answer) -> dict[str, Any]:
+    """An answer as JSON; what was not asked for is left out."""
+    values = answer._asdict()
+    if (turns := conversation(answer.text)) is not None:
+        del values["text"]
+        values = {"messages": [turn for turn in turns if turn["content"]], **values}
+    optional = ("probabilities", "reason", "alike")
+    return {k: v for k, v in values.items() if v or k not in optional}
 
 
 def _sure(answer: Answer) -> Cell:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -20,7 +20,7 @@ from nlora.errors import NloraError, shown
 if TYPE_CHECKING:
     from nlora.evaluation.metrics import Own
 
-Rows: TypeAlias = Any
+Rows: TypeAlias = Iterable[Any] | Callable[[], Iterable[Any]] | str | Path
 """A list (or any iterable) of rows, a table of pandas, a `Dataset` of `datasets`, a function that
 returns one of these, or a file: its path or `hf://` name. A row is a mapping with text and label,
 (text, label), or a conversation."""
@@ -47,9 +47,9 @@ class Task:
     def __init__(
         self,
         name: str,
-        train: Rows = None,
-        test: Rows = None,
-        dev: Rows = None,
+        train: Rows | None = None,
+        test: Rows | None = None,
+        dev: Rows | None = None,
         *,
         instruction: str | None = None,
         labels: Sequence[str] | str | None = None,

@@ -34,6 +34,7 @@ from nlora.cli import (
     report,
     rollback,
     run,
+    serve,
     streams,
     study,
     table,
@@ -162,6 +163,7 @@ app.command("discard")(guarded.discard)
 app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
 app.command("export")(export.export)
+app.command("serve")(serve.serve)
 app.command("history")(history.history)
 app.command("copy")(copy.copy)
 app.command("verify")(verify.verify)

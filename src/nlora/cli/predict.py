@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from nlora.cli import options as o
 from nlora.cli.console import as_json, progress
-from nlora.data.messages import conversation
-
-if TYPE_CHECKING:
-    from nlora.continual.answering import Answer
 
 
 def predict(
@@ -59,6 +55,7 @@ def predict(
     finds the task, confidence says how sure it is, unknown whether the text is far from every task,
     and alike which other tasks have such texts, so that the task is a guess.
     """
+    from nlora.api.results import as_row
     from nlora.continual.answering import predict as answers
     from nlora.data.columns import parse_columns
     from nlora.data.files import read_texts
@@ -73,18 +70,8 @@ def predict(
         o.check_out(out)
     found = answers(model_dir, asked, task, watch, free, correct)
     plain = None if out is None else False
-    lines = "".join(as_json(_row(a), plain=plain) + "\n" for a in found)
+    lines = "".join(as_json(as_row(a), plain=plain) + "\n" for a in found)
     if out is None:
         sys.stdout.write(lines)
     else:
         write_text(out, lines)
-
-
-def _row(answer: Answer) -> dict[str, Any]:
-    """An answer as JSON; what was not asked for is left out."""
-    values = answer._asdict()
-    if (turns := conversation(answer.text)) is not None:
-        del values["text"]
-        values = {"messages": [turn for turn in turns if turn["content"]], **values}
-    optional = ("probabilities", "reason", "alike")
-    return {k: v for k, v in values.items() if v or k not in optional}

@@ -110,16 +110,16 @@ class ContinualModel:
 
     def restore(self, stage: int | None = None) -> None:
         """Bring the model to where a committed stage left it, the last by default; 0: the base."""
-        self.records = self.directory.stages()[:stage]
-        self.adapter.load(self.directory.update_paths(stage, self.records))
-        self._in_hand = len(self.records)
-        self.method.state = self.state_after(self.records)
+        records = self.directory.stages()[:stage]
+        paths, state = self.directory.update_paths(stage, records), self.state_after(records)
+        self.adapter.load(paths)
+        self.records, self._in_hand, self.method.state = records, len(records), state
 
     def refresh(self) -> None:
         """Be what the directory holds by now: other stages, perhaps of other tasks."""
-        self.stream = answerable_tasks(self.directory)
-        self.plan = self.plan.with_stream(self.stream)
+        stream = answerable_tasks(self.directory)
         self.restore()
+        self.stream, self.plan = stream, self.plan.with_stream(stream)
 
     def state_after(self, records: Sequence[StageRecord]) -> Any:
         """What the method remembered after these stages."""
@@ -266,7 +266,7 @@ class ContinualModel:
         with shown(self.progress, "evaluation", sum(len(data.test) for data in tasks)):
             for data in tasks:
                 stage = self.own_stage(data.name) if named else None
-                found = self._routed(data.test, data.name, stage, self.asked.tested)
+                found = self.routed(data.test, data.name, stage, self.asked.tested)
                 counts = punctuated(to_tell_apart(data.task, data.test))
                 answers[data.name] = [replace(p, punctuated=counts) for p in found]
         return answers
@@ -280,21 +280,21 @@ class ContinualModel:
         that each example is routed to, or with the one model. `stage` is the one that all are known
         to belong to, if there is more than one model.
         """
-        return self._routed(examples, task, stage, self.asked.answers)
+        return self.routed(examples, task, stage, self.asked.answers)
 
     def scores(
         self, examples: Sequence[Example], task: str, stage: int | None = None
     ) -> list[list[float]]:
         """ln p of each of the task's labels as the answer to each example; routed as `answer`."""
-        return self._routed(examples, task, stage, self.asked.scores)
+        return self.routed(examples, task, stage, self.asked.scores)
 
     def states(
         self, examples: Sequence[Example], task: str, stage: int | None = None
     ) -> list[Tensor]:
         """The hidden state (d,) from which the answer to each example is begun; as `answer`."""
-        return self._routed(examples, task, stage, self.asked.states)
+        return self.routed(examples, task, stage, self.asked.states)
 
-    def _routed(
+    def routed(
         self,
         examples: Sequence[Example],
         task: str,

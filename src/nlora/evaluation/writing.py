@@ -1,0 +1,77 @@
+"""Texts that a model writes after prompts: greedily, or drawn at random."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+
+from nlora.backbones.structure import base_model, end_tokens
+from nlora.data.batches import Collator, by_budget, on_device
+from nlora.data.encode import Encoder
+from nlora.evaluation.greedy import until
+from nlora.fast.prefix import has_cache
+
+
+@dataclass(frozen=True)
+class Writing:
+    """How texts are written."""
+
+    max_new_tokens: int
+    temperature: float = 0.0
+    """0: the most likely token each time."""
+    top_p: float = 1.0
+    seed: int | None = None
+    """Of what is drawn; None: another text each time."""
+
+
+class Written(NamedTuple):
+    """A text, and how many tokens it and its prompt have."""
+
+    text: str
+    prompt_tokens: int
+    new_tokens: int
+    ended: bool
+    """Whether the model ended it, before it was cut at `max_new_tokens`."""
+
+
+def write(
+    model: Any,
+    encoder: Encoder,
+    prompts: Sequence[list[int]],
+    how: Writing,
+    batch_tokens: int,
+    ends: Collection[int] = (),
+) -> list[Written]:
+    """The texts that follow the prompts (token ids), in their order.
+
+    A text ends at an end token of the model or its tokenizer, or one of `ends`. `batch_tokens`
+    bounds rows × longest row. The model is put into evaluation mode.
+    """
+    model.eval()
+    stops = list(dict.fromkeys([*end_tokens(model, encoder.tokenizer), *ends]))
+    collator = Collator(encoder.tokenizer.pad_token_id, encoder.encoder_decoder)
+    drawn = {"do_sample": True, "temperature": how.temperature, "top_p": how.top_p, "top_k": 0}
+    chosen: dict[str, Any] = drawn if how.temperature > 0 else {"do_sample": False}
+    if how.seed is not None:
+        torch.manual_seed(how.seed)
+    found: dict[int, Written] = {}
+    with torch.inference_mode():
+        for rows in by_budget([len(p) for p in prompts], batch_tokens):
+            inputs = on_device(collator.prompts([prompts[i] for i in rows]), model.device)
+            out = model.generate(
+                **inputs,
+                **chosen,
+                max_new_tokens=how.max_new_tokens,
+                num_beams=1,
+                use_cache=has_cache(base_model(model)),
+                eos_token_id=stops,
+                pad_token_id=encoder.tokenizer.pad_token_id,
+            )
+            start = 1 if encoder.encoder_decoder else inputs["input_ids"].shape[1]
+            for i, ids in zip(rows, out[:, start:].tolist(), strict=True):
+                new = until(ids, stops)
+                ended = len(new) < len(ids)
+                text = encoder.text(new)
+                found[i] = Written(text, len(prompts[i]), len(new) + ended, ended)
+    return [found[i] for i in range(len(prompts))]

@@ -1,0 +1,1 @@
+"""`nlora serve`: a model directory as an HTTP server."""

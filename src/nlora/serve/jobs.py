@@ -1,0 +1,116 @@
+"""What a request asks of the model, apart from its texts: requests of equal jobs share a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nlora.continual import answering
+from nlora.data.messages import conversation, plain
+from nlora.data.task import Example
+from nlora.errors import NloraError
+from nlora.evaluation.writing import Writing, Written
+
+if TYPE_CHECKING:
+    from nlora.continual.answering import Answer
+    from nlora.continual.model import ContinualModel
+
+LONGEST = 8192
+"""Tokens of a prompt that is not cut, with what is written after it; fewer if the model has."""
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Answers as `nlora predict` gives them."""
+
+    task: str | None
+    free: bool
+
+    def __call__(self, model: ContinualModel, texts: Sequence[str]) -> list[Answer]:
+        """An answer per text."""
+        answering.check_asked(model.plan, model.directory, texts, self.task)
+        return answering.answers(model, texts, self.task, self.free)
+
+
+@dataclass(frozen=True)
+class Chat:
+    """What the model writes when it is asked as the examples of a task were."""
+
+    task: str | None
+    how: Writing
+
+    def __call__(self, model: ContinualModel, texts: Sequence[str]) -> list[Written]:
+        """What is written per conversation, each a text as tasks of chats have it."""
+        answering.check_asked(model.plan, model.directory, (), self.task)
+        known = {data.name: data.task for data in model.stream}
+        found: dict[int, Written] = {}
+        groups: dict[tuple[str, int | None], list[int]] = {}
+        for i, asked in enumerate(_asked_as(model, texts, self.task)):
+            groups.setdefault(asked, []).append(i)
+        for (name, stage), rows in groups.items():
+            task = known[name]
+            examples = [Example(task, _text(texts[i], name, task.chat), "") for i in rows]
+            written = model.routed(
+                examples, name, stage, lambda some: model.asked.written(some, self.how)
+            )
+            found.update(zip(rows, written, strict=True))
+        return [found[i] for i in range(len(texts))]
+
+
+@dataclass(frozen=True)
+class Complete:
+    """What the model writes after texts as they are, without any task's question."""
+
+    task: str | None
+    how: Writing
+
+    def __call__(self, model: ContinualModel, texts: Sequence[str]) -> list[Written]:
+        """What is written after each text. Raises NloraError for texts that are too long."""
+        if self.task is not None:
+            answering.check_asked(model.plan, model.directory, (), self.task)
+        prompts = model.encoder.tokenize(list(texts))
+        positions = getattr(model.backbone.model.config, "max_position_embeddings", None)
+        most = min(LONGEST, positions or LONGEST)
+        for ids in prompts:
+            if len(ids) + self.how.max_new_tokens > most:
+                raise NloraError(
+                    f"the prompt has {len(ids)} tokens and {self.how.max_new_tokens} are to be "
+                    f"written; at most {most} in all"
+                )
+        stage = None if self.task is None else model.own_stage(self.task)
+        apart = model.method.routes_by_input or model.method.needs_task_id
+        own = apart and stage is not None
+        with model.method.at(model.context(), stage) if own else nullcontext():  # type: ignore[arg-type]
+            return model.asked.continued(prompts, self.how)
+
+
+def _asked_as(
+    model: ContinualModel, texts: Sequence[str], task: str | None
+) -> list[tuple[str, int | None]]:
+    """The task that each text is asked as, and the stage whose model answers where one is known."""
+    names = [data.name for data in model.stream]
+    if task is None and len(names) == 1:
+        [task] = names
+    if task is not None:
+        return [(task, model.own_stage(task))] * len(texts)
+    any_task = model.stream[0].task  # a router that is told no task reads the text alone
+    asked = [Example(any_task, plain(text), "") for text in texts]
+    routes = model.method.routes(model.context(), asked, named=False)
+    if routes is None:
+        raise NloraError(f"which task? name one of {', '.join(names)}")
+    named = [model.records[route.stage - 1].tasks[0]["name"] for route in routes]
+    return [(name, route.stage) for name, route in zip(named, routes, strict=True)]
+
+
+def _text(text: str, task: str, chat: bool) -> str:
+    """A conversation as the task takes it. Raises NloraError for turns that it never saw."""
+    if chat:
+        return text
+    turns = conversation(text)
+    if turns is None:
+        return text
+    if [turn["role"] for turn in turns] != ["user"]:
+        raise NloraError(f"'{task}' was learned from single texts; give one message, of the user")
+    return plain(text)

@@ -1,0 +1,67 @@
+"""The model that is served: what it is called, what it answers, and what it has become."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from nlora.errors import first_line, unknown
+
+if TYPE_CHECKING:
+    from nlora.api.models import Model
+    from nlora.progress import Progress
+
+
+class Served:
+    """A model in memory under a name. `NAME:TASK` names one of its tasks."""
+
+    def __init__(self, model: Model, name: str, progress: Progress) -> None:
+        self.model = model
+        self.name = name
+        self.since = int(time.time())
+        self._progress = progress
+        self.trouble: str | None = None
+        """Why the stages that the directory holds now are not served."""
+
+    def work(self, job: Any, items: list[Any]) -> list[Any]:
+        """The results of the items of a job; in the model's thread."""
+        return job(self.model.continual, items)
+
+    @property
+    def tasks(self) -> list[str]:
+        """The names of the learned tasks."""
+        return self.model.tasks
+
+    @property
+    def names(self) -> list[str]:
+        """What `model` of a request may be."""
+        return [self.name, *(f"{self.name}:{task}" for task in self.tasks)]
+
+    def task_of(self, model: str | None) -> str | None:
+        """The task that a request's `model` names. Raises NloraError for an unknown name."""
+        if model is None or model == self.name:
+            return None
+        if model not in self.names:
+            raise unknown("model", model, self.names)
+        return model.removeprefix(f"{self.name}:")
+
+    def check_task(self, task: str | None) -> None:
+        """Raise NloraError for a task that was not learned."""
+        if task is not None and task not in self.tasks:
+            raise unknown("task", task, self.tasks)
+
+    def reload(self) -> None:
+        """Take up what the directory holds now; in the model's thread, between two batches."""
+        try:
+            changed = self.model.reload()
+        except Exception as error:  # whatever it is, what is in memory goes on being served
+            if self.trouble is None:
+                self._progress.message(f"the new stages are not served: {error}")
+            self.trouble = first_line(error)
+            return
+        self.trouble = None
+        if changed:
+            records: Sequence[Any] = self.model.continual.records
+            last = records[-1].name if records else "the base model"
+            self._progress.message(f"serving stage {len(records)}, '{last}', from now on")

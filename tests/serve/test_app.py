@@ -1,0 +1,207 @@
+"""The server answers as the commands do, and says in one line what is wrong with a request."""
+
+import asyncio
+import shutil
+
+import httpx2
+import pytest
+from fastapi.testclient import TestClient
+
+import nlora
+from nlora.continual import answering
+from nlora.data.task import Example
+from nlora.evaluation.answers import answer
+from nlora.progress import NoProgress
+from nlora.serve.app import application
+from nlora.serve.limits import Limits
+from nlora.serve.served import Served
+
+HERE = "http://127.0.0.1"
+LIMITS = Limits(texts=8, body=2000, new_tokens=16)
+TEXTS = ["xxx 1", "yyy 2", "zzz 3"]
+
+
+def app_of(model, every=None):
+    served = Served(model, "mine", NoProgress())
+    return application(served, LIMITS, every, ["127.0.0.1"])
+
+
+@pytest.fixture(scope="module")
+def model(finished):
+    return nlora.load(finished("inc-lora").out)
+
+
+@pytest.fixture(scope="module")
+def client(model):
+    with TestClient(app_of(model), base_url=HERE) as found:
+        yield found
+
+
+def test_it_predicts_as_the_command(client, finished):
+    found = client.post("/predict", json={"texts": TEXTS, "task": "colour"})
+    assert found.status_code == 200
+    expected = answering.predict(finished("inc-lora").out, TEXTS, "colour")
+    for row, answered in zip(found.json()["answers"], expected, strict=True):
+        assert (row["text"], row["task"]) == (answered.text, "colour")
+        assert row["answer"] == answered.answer
+        assert row["probabilities"] == pytest.approx(answered.probabilities)
+    free = client.post("/predict", json={"text": TEXTS[0], "task": "animal", "free": True})
+    assert "probabilities" not in free.json()["answers"][0]
+
+
+def test_a_router_finds_the_task_where_none_is_named(finished):
+    out = finished("de-lora").out
+    with TestClient(app_of(nlora.load(out)), base_url=HERE) as client:
+        rows = client.post("/predict", json={"texts": TEXTS}).json()["answers"]
+        told = {"messages": [{"role": "user", "content": TEXTS[0]}]}
+        chat = client.post("/v1/chat/completions", json=told)
+    expected = answering.predict(out, TEXTS)
+    assert [row["task"] for row in rows] == [a.task for a in expected]
+    assert [row["confidence"] for row in rows] == pytest.approx([a.confidence for a in expected])
+    assert chat.status_code == 200
+
+
+def test_a_chat_is_what_the_model_writes_when_asked_as_the_task(client, model):
+    held = model.continual
+    [task] = [data.task for data in held.stream if data.name == "colour"]
+    example = Example(task, TEXTS[0], "")
+    model_, encoder = held.adapter.model, held.encoder
+    [expected] = answer(model_, encoder, [example], max_new_tokens=6, early_stop=False)
+    asked = {"model": "mine:colour", "max_tokens": 6}
+    asked["messages"] = [{"role": "user", "content": TEXTS[0]}]
+    found = client.post("/v1/chat/completions", json=asked).json()
+    [choice] = found["choices"]
+    assert choice["message"] == {"role": "assistant", "content": expected.text}
+    assert choice["finish_reason"] in ("stop", "length")
+    assert found["usage"]["prompt_tokens"] == len(encoder.prompts([example])[0][0])
+    streamed = client.post("/v1/chat/completions", json={**asked, "stream": True})
+    assert streamed.headers["content-type"].startswith("text/event-stream")
+    assert streamed.text.endswith("data: [DONE]\n\n")
+    drawn = {**asked, "temperature": 1.5, "seed": 3}
+    twice = [client.post("/v1/chat/completions", json=drawn).json()["choices"] for _ in "ab"]
+    assert twice[0] == twice[1]
+
+
+def test_a_completion_goes_on_from_the_text_as_it_is(client, model):
+    texts = ["Which colour?\nxxx 1\nAnswer:", "Which animal?\nyyy 2\nAnswer:"]
+    asked = {"prompt": texts, "max_tokens": 5}
+    found = client.post("/v1/completions", json=asked).json()
+    for text, choice in zip(texts, found["choices"], strict=True):
+        inputs = model.tokenizer(text, return_tensors="pt")
+        out = model.model.generate(**inputs, max_new_tokens=5, do_sample=False)
+        new = out[0, inputs["input_ids"].shape[1] :]
+        assert choice["text"] == model.tokenizer.decode(new, skip_special_tokens=True)
+    whole = max((choice["text"] for choice in found["choices"]), key=len)
+    stopped = client.post("/v1/completions", json={**asked, "stop": whole[-1]}).json()["choices"]
+    assert whole[: whole.index(whole[-1])] in [choice["text"] for choice in stopped]
+    assert {choice["finish_reason"] for choice in stopped} <= {"stop", "length"}
+
+
+def test_what_is_served_is_listed(client):
+    ids = [one["id"] for one in client.get("/v1/models").json()["data"]]
+    assert ids == ["mine", "mine:colour", "mine:animal"]
+    health = client.get("/health").json()
+    assert (health["status"], health["stages"], health["waiting"]) == ("ok", 2, 0)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "said"),
+    [
+        ("predict", {"text": "a", "task": "colr"}, 404, "did you mean 'colour'"),
+        ("predict", {"text": "a"}, 400, "which task? name one of colour, animal"),
+        ("predict", {}, 400, "give text or texts"),
+        ("predict", {"texts": [], "task": "colour"}, 400, "no texts"),
+        ("predict", {"texts": ["a", " "], "task": "colour"}, 400, "row 2: 'text' is empty"),
+        ("predict", {"texts": ["a"] * 9, "task": "colour"}, 413, "at most 8 at a time"),
+        ("predict", {"text": "a" * 2000, "task": "colour"}, 413, "2000 bytes"),
+        ("predict", {"text": 3}, 400, "text"),
+        ("predict", {"text": "a", "tsk": "colour"}, 400, "tsk: Extra inputs"),
+        ("v1/chat/completions", {"model": "gpt-4", "messages": [{}]}, 404, "known are: mine"),
+        ("v1/chat/completions", {"messages": []}, 400, "messages: "),
+        ("v1/chat/completions", {"messages": [{"role": "user"}]}, 400, "turn 1 (user) is empty"),
+        ("v1/chat/completions", {"messages": [{}], "n": 2}, 400, "n: Input should be 1"),
+        ("v1/completions", {"prompt": "a", "max_tokens": 17}, 400, "at most 16"),
+        ("v1/completions", {"prompt": "a", "model": "mine:fruit"}, 404, "'mine:fruit'"),
+        ("v1/completions", {"prompt": "a" * 1020, "max_tokens": 9}, 400, "at most 1024 in all"),
+        ("nothing", {}, 404, "Not Found"),
+    ],
+)
+def test_what_is_wrong_with_a_request_is_said_in_one_line(client, path, body, status, said):
+    found = client.post(f"/{path}", json=body)
+    error = found.json()["error"]
+    assert (found.status_code, error["code"]) == (status, status), error
+    assert said in error["message"]
+    assert "\n" not in error["message"]
+
+
+def test_turns_that_a_task_never_saw_and_other_hosts_are_refused(client):
+    turns = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "xxx"}]
+    asked = {"model": "mine:colour", "messages": turns}
+    said = client.post("/v1/chat/completions", json=asked).json()["error"]["message"]
+    assert "'colour' was learned from single texts" in said
+    assert client.get("/health", headers={"host": "elsewhere.example"}).status_code == 400
+    plain = client.post(
+        "/predict", content=b'{"text": "a"}', headers={"content-type": "text/plain"}
+    )
+    assert plain.status_code == 400  # what a page of another site could send
+    assert client.get("/predict").status_code == 405
+
+
+def test_a_full_queue_and_a_bug_are_errors_of_the_server(model):
+    served = Served(model, "mine", NoProgress())
+    served.work = lambda job, items: items[9]
+    app = application(served, Limits(waiting=2))
+    with TestClient(app, base_url=HERE, raise_server_exceptions=False) as client:
+        full = client.post("/predict", json={"texts": TEXTS, "task": "colour"})
+        bug = client.post("/predict", json={"text": "a", "task": "colour"})
+    assert (full.status_code, full.headers["retry-after"]) == (503, "1")
+    assert (bug.status_code, bug.json()["error"]["type"]) == (500, "server_error")
+
+
+def test_a_new_stage_is_taken_up_and_no_request_is_dropped(finished, tmp_path):
+    out = shutil.copytree(finished("inc-lora").out, tmp_path / "out")
+    rows = [("xxx 1", "b"), ("yyy 2", "a")] * 4
+    fruit = nlora.Task("fruit", train=rows, test=rows[:2], labels=["a", "b"])
+
+    async def whole():
+        app = app_of(nlora.load(out), every=0.02)
+        async with (
+            app.router.lifespan_context(app),
+            httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url=HERE) as client,
+        ):
+
+            async def ask(task, count=3):
+                body = {"texts": TEXTS[:count], "task": task}
+                return (await client.post("/predict", json=body)).status_code
+
+            learning = asyncio.create_task(
+                asyncio.to_thread(nlora.learn, out, fruit, max_forgetting=100)
+            )
+            seen = []
+            while not learning.done():
+                seen += await asyncio.gather(*(ask("colour", n) for n in (1, 2, 3)))
+            await learning
+            for _ in range(100):
+                if await ask("fruit") == 200:
+                    return seen, (await client.get("/health")).json()
+                await asyncio.sleep(0.02)
+        return seen, None
+
+    seen, health = asyncio.run(whole())
+    assert set(seen) == {200}
+    assert (health["stages"], health["tasks"]) == (3, ["colour", "animal", "fruit"])
+
+
+def test_stages_that_cannot_be_read_leave_the_old_ones_in_place(finished, tmp_path):
+    out = shutil.copytree(finished("inc-lora").out, tmp_path / "out")
+    served = Served(nlora.load(out), "mine", NoProgress())
+    before = list(served.model.predict(TEXTS, "animal"))
+    record = out / "stages" / "002-animal" / "stage.json"
+    whole = record.read_text()
+    record.write_text(whole[:-9])
+    served.reload()
+    assert "stage.json" in served.trouble
+    assert list(served.model.predict(TEXTS, "animal")) == before
+    record.write_text(whole)
+    served.reload()
+    assert served.trouble is None
