@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from random import Random
 
+from nlora.data.task import Example, Task, TaskData
+
 QUESTION = "Which team answers this ticket? Choose one from the option."
 TEAMS = ("billing", "technical", "delivery")
 WORDS = {
@@ -19,18 +21,18 @@ WORDS = {
 }
 PRODUCTS = ("lamp", "radio", "kettle", "scale", "clock", "fan")
 PHRASES = (
-    "there is a problem with the {} of my {}",
-    "please look at the {} for the {}",
-    "my {}, the one with the {}, why does nobody answer",
-    "since Monday the {} of the {} is wrong",
-    "hello, a question about the {} and my {}",
+    "there is a problem with the {topic} of my {thing}",
+    "please look at the {topic} for the {thing}",
+    "my {thing} and its {topic}: why does nobody answer",
+    "since Monday the {topic} of the {thing} is wrong",
+    "hello, a question about the {topic} and my {thing}",
 )
 
 
 def month(number: int, rows: int = 48, wrong: bool = False) -> list[dict[str, str]]:
     """The tickets of a month, as many of each team: rows with `text` and `label`, in any order.
 
-    Each month has other phrases, and the words of two topics a team. With `wrong` somebody has put
+    Each month has the words of two topics a team. With `wrong` somebody has put
     the labels into another column, so that each ticket has that of the next team.
     """
     random = Random(number)
@@ -38,12 +40,22 @@ def month(number: int, rows: int = 48, wrong: bool = False) -> list[dict[str, st
     for i in range(rows):
         team = TEAMS[i % len(TEAMS)]
         topics = [WORDS[team][(number + k) % len(WORDS[team])] for k in range(2)]
-        words = random.choice(topics), f"{random.choice(PRODUCTS)} {random.randrange(1000)}"
-        text = random.choice(PHRASES).format(*words)
+        thing = f"{random.choice(PRODUCTS)} {random.randrange(1000)}"
+        text = random.choice(PHRASES).format(topic=random.choice(topics), thing=thing)
         label = TEAMS[(i + 1) % len(TEAMS)] if wrong else team
         found.append({"text": text, "label": label})
     random.shuffle(found)
     return found
+
+
+def task(number: int, rows: int = 48) -> TaskData:
+    """The tickets of a month as a task: `rows` to train on, half as many to test."""
+    asked = Task("tickets", QUESTION, TEAMS)
+
+    def examples(number: int, rows: int) -> tuple[Example, ...]:
+        return tuple(Example(asked, row["text"], row["label"]) for row in month(number, rows))
+
+    return TaskData(asked, train=examples(number, rows), test=examples(number + 100, rows // 2))
 
 
 def chat(row: dict[str, str]) -> dict[str, list[dict[str, str]]]:
