@@ -9,14 +9,13 @@ the tests of the model directory OUT alike.
 import sys
 from pathlib import Path
 
-import tickets
-from datasets import load_dataset
+from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
 import nlora
+import tickets
 from nlora.backbones.catalog import find
-from nlora.data.files import task_from_files
 
 
 def main(out: Path, model_name: str, months: int = 2, rows: int = 48) -> None:
@@ -24,20 +23,15 @@ def main(out: Path, model_name: str, months: int = 2, rows: int = 48) -> None:
     for month in range(1, months + 1):
         model = AutoModelForCausalLM.from_pretrained(model_name)
         tokenizer = AutoTokenizer.from_pretrained(model_name)
-        files = [
-            tickets.write(out.parent / "tickets", f"{month:02d}-{split}", list(map(tickets.chat, found)))
-            for split, found in (
-                ("train", tickets.month(month, rows)),
-                ("test", tickets.month(month + 100, rows // 2)),
-            )
-        ]
+        chats = list(map(tickets.chat, tickets.month(month, rows)))
+        tests = list(map(tickets.chat, tickets.held_out(month, rows // 2)))
 
         lora = nlora.ContinualLora(model, [out] if out.exists() else [], orthogonal=0.1)
         trainer = SFTTrainer(
             model=lora.model,
             args=SFTConfig(
                 output_dir=str(out.with_name(f"{out.name}-trainer")),
-                num_train_epochs=2,
+                num_train_epochs=3,
                 per_device_train_batch_size=4,
                 gradient_accumulation_steps=2,
                 learning_rate=1e-3,
@@ -45,13 +39,13 @@ def main(out: Path, model_name: str, months: int = 2, rows: int = 48) -> None:
                 save_strategy="no",
                 report_to="none",
             ),
-            train_dataset=load_dataset("json", data_files=str(files[0]), split="train"),
+            train_dataset=Dataset.from_list(chats),
             processing_class=tokenizer,
             callbacks=[lora],
         )
         trainer.train()
 
-        results = lora.commit(out, task_from_files("tickets", *files), tokenizer=tokenizer)
+        results = lora.commit(out, nlora.Task("tickets", train=chats, test=tests))
         print(f"month {month}: {results['average_accuracy']:.0f} % of all tickets so far")
 
 

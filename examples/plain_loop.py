@@ -1,17 +1,17 @@
 """A loop of one's own in plain PyTorch, month after month.
 
-    python examples/plain_loop.py OUT [MODEL]
+python examples/plain_loop.py OUT [MODEL]
 """
 
 import sys
 from pathlib import Path
 
-import tickets
 import torch
 from torch.utils.data import DataLoader
 from transformers import AutoModelForCausalLM, AutoTokenizer, DataCollatorForSeq2Seq
 
 import nlora
+import tickets
 from nlora.backbones.catalog import find
 
 

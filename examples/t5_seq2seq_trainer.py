@@ -9,7 +9,6 @@ penalty and apart from them by O-LoRA's. Afterwards OUT is a model directory (`n
 import sys
 from pathlib import Path
 
-import tickets
 from transformers import (
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
@@ -19,6 +18,7 @@ from transformers import (
 )
 
 import nlora
+import tickets
 from nlora.backbones.catalog import find
 
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from random import Random
 
-from nlora.data.task import Example, Task, TaskData
+import nlora
 
 QUESTION = "Which team answers this ticket? Choose one from the option."
 TEAMS = ("billing", "technical", "delivery")
@@ -32,8 +32,8 @@ PHRASES = (
 def month(number: int, rows: int = 48, wrong: bool = False) -> list[dict[str, str]]:
     """The tickets of a month, as many of each team: rows with `text` and `label`, in any order.
 
-    Each month has the words of two topics a team. With `wrong` somebody has put
-    the labels into another column, so that each ticket has that of the next team.
+    Each month has the words of two topics a team. With `wrong` somebody has put the labels into
+    another column, so that each ticket has that of the next team.
     """
     random = Random(number)
     found = []
@@ -48,34 +48,36 @@ def month(number: int, rows: int = 48, wrong: bool = False) -> list[dict[str, st
     return found
 
 
-def task(number: int, rows: int = 48) -> TaskData:
-    """The tickets of a month as a task: `rows` to train on, half as many to test."""
-    asked = Task("tickets", QUESTION, TEAMS)
+def held_out(number: int, rows: int = 24) -> list[dict[str, str]]:
+    """Other tickets on the topics of a month."""
+    return month(number + 600, rows)
 
-    def examples(number: int, rows: int) -> tuple[Example, ...]:
-        return tuple(Example(asked, row["text"], row["label"]) for row in month(number, rows))
 
-    return TaskData(asked, train=examples(number, rows), test=examples(number + 100, rows // 2))
+def task(number: int, rows: int = 48) -> nlora.Task:
+    """The tickets of a month as a task, with half as many to test."""
+    train, test = month(number, rows), held_out(number, rows // 2)
+    return nlora.Task("tickets", train=train, test=test, instruction=QUESTION, labels=TEAMS)
 
 
 def chat(row: dict[str, str]) -> dict[str, list[dict[str, str]]]:
-    """A ticket as a conversation that a model of chats learns from."""
+    """A ticket as a conversation: what a user asks, and what the model is to answer."""
     asked = f"{QUESTION}\n{', '.join(TEAMS)}\n{row['text']}"
-    turns = (("user", asked), ("assistant", row["label"]))
-    return {"messages": [{"role": role, "content": content} for role, content in turns]}
+    return {
+        "prompt": [{"role": "user", "content": asked}],
+        "completion": [{"role": "assistant", "content": row["label"]}],
+    }
 
 
-def write(folder: Path, name: str, rows: list) -> Path:
+def write(folder: Path, name: str, rows: list[dict[str, str]]) -> None:
     """The rows as a JSONL file."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
+    lines = [json.dumps(row) + "\n" for row in rows]
+    (folder / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
 
 
 if __name__ == "__main__":
     place = Path(sys.argv[1])
     for number in range(1, 13):
         write(place, f"{number:02d}-train", month(number))
-        write(place, f"{number:02d}-test", month(number + 100, rows=24))
+        write(place, f"{number:02d}-test", held_out(number))
     write(place, "bad-train", month(13, wrong=True))
