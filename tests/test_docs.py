@@ -67,7 +67,9 @@ def test_the_stream_of_the_readme_is_one(tmp_path):
     assert [data.name for data in read_stream(tmp_path / "stream.yaml")] == ["tickets", "cities"]
 
 
-@pytest.mark.parametrize(("page", "printed"), [("README.md", 3), ("docs/python.md", 11)])
+@pytest.mark.parametrize(
+    ("page", "printed"), [("README.md", 3), ("docs/python.md", 11), ("docs/own-script.md", 3)]
+)
 def test_the_python_of_the_documentation_runs(page, printed, t5, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     lines = [f"i was charged {i} times,billing\nit crashes {i} times,technical\n" for i in range(9)]

@@ -22,6 +22,12 @@ from nlora.data.task import Example, Task, TaskData
 
 SHAPES = ("llama", "grouped-query", "multi-query", "gpt2", "neox", "t5", "t5-v1.1")
 ENCODER_DECODER = ("t5", "t5-v1.1")
+TEMPLATE = (
+    "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}"
+    "{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+"""Of chats, for tokenizers that have none."""
 
 
 def tokenizer(ends_with_eos: bool) -> PreTrainedTokenizerFast:

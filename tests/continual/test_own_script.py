@@ -29,15 +29,11 @@ from tests.continual.own_script import (
     rows,
     started,
 )
+from tests.tiny import TEMPLATE
 
 NORMS = ("step", "learning_rate", "gradient_norm", "penalty_gradient_norm", "l1")
 QUIET = {"report_to": "none", "use_cpu": True, "disable_tqdm": True, "save_strategy": "no"}
 STEPS = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 3, "num_train_epochs": 2}
-TEMPLATE = (
-    "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}"
-    "{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}<assistant>{% endif %}"
-)
 EXACT = {"optim": "sgd", "learning_rate": RATE, "max_grad_norm": CLIP, **STEPS, **QUIET}
 
 
