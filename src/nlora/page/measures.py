@@ -30,8 +30,8 @@ def mean_matrix(runs: Sequence[Run]) -> Matrix:
     """
     matrices = [run.row["accuracy_matrix"] for run in runs]
     return [
-        [None if None in cells else fmean(cells) for cells in zip(*rows, strict=True)]
-        for rows in zip(*matrices, strict=True)
+        [None if None in cells else fmean(cells) for cells in zip(*rows, strict=False)]
+        for rows in zip(*matrices, strict=False)
     ]
 
 
