@@ -11,13 +11,15 @@ export PYTHONDONTWRITEBYTECODE :=
 # Seconds of tests that `make check` runs, about.
 SHORT ?= 8
 
-.PHONY: help install demo check test lint types unit changed-types changed-tests quantized coverage budget \
+.PHONY: help install demo check test lint types unit docs package changed-types changed-tests quantized coverage budget \
 	mutation fuzz lock sbom clean
 
 help:
 	@echo "make demo      install, then learn four small tasks with two methods and compare them"
 	@echo "make check     lint, type check and quick tests of what changed since main (30 s)"
-	@echo "make test      install, then lint, type check and run all tests"
+	@echo "make test      install, then lint, type check, run all tests and build the documentation"
+	@echo "make docs      the documentation as a site (dist/site), strictly and without a network"
+	@echo "make package   the wheel, installed into an empty environment, where the demo is run"
 	@echo "make quantized the tests of quantised base models, which need bitsandbytes"
 	@echo "make coverage  all tests, and which branches none of them takes"
 	@echo "make lock      what a user installs with its hashes, requirements.lock"
@@ -39,7 +41,7 @@ demo: install
 check: install
 	@$(MAKE) --no-print-directory -j2 -O lint changed-types changed-tests
 
-test: lint types unit
+test: lint types unit docs
 
 lint: install
 	$(BIN)/ruff check .
@@ -51,6 +53,17 @@ types: install
 
 unit: install
 	$(PYTEST)
+
+docs: install
+	$(BIN)/mkdocs build --strict --quiet
+
+# What a user gets: nothing of the checkout is seen from the folder where the demo runs.
+package: install
+	rm -rf dist/wheel build
+	$(BIN)/python -m build --quiet --outdir dist/wheel
+	$(PYTHON) -m venv --clear dist/wheel/env
+	dist/wheel/env/bin/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt dist/wheel/*.whl
+	cd dist/wheel && PYTHONPATH= env/bin/nlora demo --out demo
 
 changed-types: install
 	@files=$$($(BIN)/python tools/changed.py modules) && \

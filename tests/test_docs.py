@@ -2,19 +2,52 @@
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 import torch
+import typer
 import yaml
+from typer.testing import CliRunner
 
+from nlora.cli.app import app
 from nlora.continual.learning import run
 from nlora.lowrank.factors import Factors
 from nlora.methods.context import Step
+from nlora.methods.registry import methods
+from nlora.plan.settings import RunSettings
 from tests.runs import config, read_jsonl, write_stream
 from tests.tiny import save
 
 ROOT = Path(__file__).parents[1]
+
+
+PAGES = [
+    p.relative_to(ROOT).as_posix()
+    for p in [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+]
+
+
+def commands(page: str) -> list[list[str]]:
+    """The words after `nlora` of each command that a page shows."""
+    found = []
+    for block in blocks(page, "console"):
+        for line in block.replace("\\\n", " ").splitlines():
+            if not line.startswith("$ "):
+                continue
+            words = shlex.split(line[2:], comments=True)
+            for sign in ("|", ">", ">>", "&&"):
+                words = words[: words.index(sign)] if sign in words else words
+            if "nlora" in words[:10]:
+                found.append(words[words.index("nlora") + 1 :])
+    return found
+
+
+def settings() -> set[str]:
+    """The name of every setting of every method."""
+    kinds = [entry.kind.Settings for entry in methods().values()]
+    return {*RunSettings.model_fields, *(n for kind in kinds for n in kind.model_fields)}
 
 
 def blocks(name: str, language: str) -> list[str]:
@@ -52,19 +85,28 @@ def test_the_term_of_the_documentation_has_the_gradient_that_it_says():
         torch.testing.assert_close(gradient, 3 * parameter.grad)
 
 
-def test_the_stream_of_the_readme_is_one(tmp_path):
+@pytest.mark.parametrize(
+    ("page", "names"),
+    [
+        ("README.md", ["tickets", "cities"]),
+        ("docs/how-to/data.md", ["reviews", "summaries", "general"]),
+    ],
+)
+def test_the_streams_of_the_documentation_are_some(page, names, tmp_path):
     from nlora.data.files import read_stream
 
-    (tmp_path / "stream.yaml").write_text(blocks("README.md", "yaml")[0])
-    for entry in yaml.safe_load(blocks("README.md", "yaml")[0]):
+    (tmp_path / "stream.yaml").write_text(blocks(page, "yaml")[0])
+    for entry in yaml.safe_load(blocks(page, "yaml")[0]):
         label = entry.get("labels", ["a sentence"])[0]
-        for split in ("train", "test"):
+        for split in {"train", "test"} & entry.keys():
             csv = entry[split].endswith(".csv")
-            rows = f"text,label\nhello,{label}\n"
+            rows = "text,label\n" + "".join(f"hello {i},{label}\n" for i in range(5))
             if not csv:
-                rows = json.dumps({"text": "hello", "label": label})
+                rows = "".join(
+                    json.dumps({"text": f"hi {i}", "label": label}) + "\n" for i in range(5)
+                )
             (tmp_path / entry[split]).write_text(rows)
-    assert [data.name for data in read_stream(tmp_path / "stream.yaml")] == ["tickets", "cities"]
+    assert [data.name for data in read_stream(tmp_path / "stream.yaml")] == names
 
 
 @pytest.mark.parametrize(
@@ -89,6 +131,98 @@ def test_the_comparison_of_the_documentation_is_one(monkeypatch):
     (grid,) = asked
     assert len(list(grid.pairs())) * len(grid.seeds) == 4
     assert list(grid.tasks) == ["demo"]
+
+
+def test_the_adapters_of_a_run_are_read_by_peft_as_shown(finished, llama, tmp_path, monkeypatch):
+    out = finished("inc-lora").out
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "mine").symlink_to(out)
+    (tmp_path / "my-model").symlink_to(llama)
+    monkeypatch.chdir(tmp_path)
+    shown = {}
+    exec(blocks("docs/how-to/from-peft.md", "python")[0], shown)
+    assert shown["model"].base_model.active_adapters == ["001-colour", "002-animal"]
+    ids = torch.arange(5).reshape(1, 5)
+    with shown["model"].disable_adapter():
+        before = shown["model"](ids).logits
+    assert not torch.equal(shown["model"](ids).logits, before)
+
+
+def test_adapters_are_analysed_from_python_as_shown(finished, tmp_path, monkeypatch):
+    (tmp_path / "adapters").mkdir()
+    for name, stage in (("news", "001-colour"), ("films", "002-animal")):
+        (tmp_path / "adapters" / name).symlink_to(
+            finished("inc-lora").out / "stages" / stage / "update"
+        )
+    monkeypatch.chdir(tmp_path)
+    shown = {}
+    exec(blocks("docs/analysis.md", "python")[0].replace("(256, 256)", "(4, 4)"), shown)
+    assert len(shown["curve"]) == 3
+
+
+def test_a_loop_of_avalanche_runs_as_shown(t5, tmp_path, monkeypatch):
+    stream = write_stream(tmp_path, "colour", "animal")
+    monkeypatch.chdir(tmp_path)
+    shown = []
+    code = blocks("docs/how-to/from-avalanche.md", "python")[0]
+    code = code.replace('"tiny-t5"', repr(str(t5))).replace('"demo"', repr(str(stream)))
+    exec(code, {"print": lambda *values: shown.append(values)})
+    assert [values[0] for values in shown[:2]] == ["colour", "animal"]
+    assert None not in shown[2]
+
+
+RUN = {
+    *("README.md", "docs/python.md", "docs/compare.md", "docs/methods.md", "docs/analysis.md"),
+    *("docs/how-to/from-peft.md", "docs/how-to/from-avalanche.md", "docs/own-script.md"),
+}
+"""Pages whose Python is run by a test, here or in tests of what they are about."""
+NOT_HERE = {"docs/serve.md"}
+"""Pages whose Python needs a package of others' (openai) and a network."""
+
+
+def test_all_python_of_the_documentation_is_run():
+    assert {page for page in PAGES if blocks(page, "python")} <= RUN | NOT_HERE
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_is_one(page):
+    """Its options are there, and what it sets is a setting."""
+    known = settings()
+    for words in commands(page):
+        command, rest = typer.main.get_command(app), list(words)
+        while isinstance(command, typer.core.TyperGroup) and rest and rest[0][0] not in "-…":
+            name = rest.pop(0)
+            command = command.commands.get(name)
+            assert command is not None, f"{page}: nlora {name}"
+        options = {o for p in command.params for o in (*p.opts, *p.secondary_opts)}
+        for i, word in enumerate(rest):
+            if word.startswith("-") and word != "-":
+                assert word.split("=")[0] in {*options, "--help"}, f"{page}: {' '.join(words)}"
+            if word == "--set" and "results" not in page:  # those stand as they were run
+                key = rest[i + 1].split("=")[0].rpartition(".")[2]
+                assert key in known, f"{page}: {' '.join(words)}"
+
+
+def test_commands_that_only_read_this_repository_run(tmp_path, monkeypatch):
+    monkeypatch.setattr("nlora.page.build._vega", lambda: "")
+    (tmp_path / "docs").symlink_to(ROOT / "docs")
+    monkeypatch.chdir(tmp_path)
+    found = [
+        words
+        for page in PAGES
+        for words in commands(page)
+        if words[:1] in (["methods"], ["streams"])
+        or (words[:1] in (["table"], ["report"]) and words[1].startswith("docs/results/"))
+    ]
+    for words in {tuple(words): words for words in found}.values():
+        if "NAME" not in words:
+            result = CliRunner().invoke(app, words, prog_name="nlora")
+            assert result.exit_code == 0, (words, result.output)
+    assert len(found) >= 3
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) < 120
 
 
 def test_every_file_that_the_documentation_links_to_exists():

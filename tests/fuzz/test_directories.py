@@ -2,12 +2,14 @@
 
 import json
 from contextlib import suppress
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nlora.errors import NloraError
+from nlora.page.build import page
 from nlora.plan.config import stored_config
 from nlora.plan.resolve import choose
 from nlora.report.formats import ENDINGS, render
@@ -137,3 +139,5 @@ def make(folder, data, form):
     with suppress(NloraError):
         for table in tables([path]):
             render([table], form)
+    with suppress(NloraError), patch("nlora.page.build._vega", lambda: ""):
+        page([path])

@@ -101,6 +101,7 @@ def test_a_failed_cell_is_shown_with_its_error(make):
 def test_a_method_without_a_stage_per_task_has_no_learning_accuracy(make):
     rows = [row(), row("mtl", stages=["mtl"], learning_accuracy=None, forgetting=None)]
     rows[1]["answers"]["stages"] = rows[1]["answers"]["stages"][-1:]
+    rows[1]["accuracy_matrix"] = rows[1]["accuracy_matrix"][-1:]
     assert cells(make(rows, "accuracy"), "mtl")["order-1: learning"] is None
     found = cells(make(rows, "differences"), "mtl")
     assert found["learning"] is None

@@ -183,7 +183,7 @@ def layers(section: Section) -> list[Chart]:
                 rates.append({"method": run.label, "matrix": matrix, "rate": _short(100 * rate)})
             density += [
                 {"method": run.label, "matrix": matrix, "task": task, "rate": _short(100 * value)}
-                for task, value in zip(found["adapters"], densities, strict=True)
+                for task, value in zip(found["adapters"], densities, strict=False)
             ]
     if not density:
         return []

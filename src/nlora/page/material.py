@@ -59,7 +59,8 @@ def gather(paths: Sequence[Path]) -> Material:
 def _alone(path: Path, found: Material) -> Iterable[Run]:
     """The run of a model directory, as far as it is."""
     directory = ModelDirectory(path)
-    if line := _unfinished(directory):
+    line = _unfinished(directory)
+    if line:
         found.unfinished.append(f"{path}: {line}")
     if not (path / "results.json").is_file():
         return
@@ -67,7 +68,8 @@ def _alone(path: Path, found: Material) -> Iterable[Run]:
     run = of_row(rounded(described(directory, None), 12), str(path))
     stream = document.get("stream")
     found.models[run.place] = path
-    yield replace(run, stream=stream_name(stream)) if stream else run
+    label = f"{run.label} (unfinished)" if line else run.label  # no seed of a finished one
+    yield replace(run, label=label, stream=stream_name(stream) if stream else run.stream)
 
 
 def _grid(path: Path, found: Material) -> Iterable[Run]:

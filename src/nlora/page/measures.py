@@ -24,11 +24,14 @@ def learned_at(run: Run) -> dict[str, int]:
 
 
 def mean_matrix(runs: Sequence[Run]) -> Matrix:
-    """The accuracy matrix, the mean over seeds; None where one of them has no number."""
+    """The accuracy matrix, the mean over seeds; None where one of them has no number.
+
+    All seeds must have the same stages, as those of a finished method have.
+    """
     matrices = [run.row["accuracy_matrix"] for run in runs]
     return [
-        [None if None in cells else fmean(cells) for cells in zip(*rows, strict=True)]
-        for rows in zip(*matrices, strict=True)
+        [None if None in cells else fmean(cells) for cells in zip(*rows, strict=False)]
+        for rows in zip(*matrices, strict=False)
     ]
 
 

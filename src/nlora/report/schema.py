@@ -93,9 +93,32 @@ class OneAdapter(Kind):
     gsr: Mean
 
 
-class Geometry(Kind):
-    """The geometry of a run's updates, of which tables read this."""
+class Layer(Kind):
+    """One matrix: how much the updates collide in it, and how dense each is."""
 
+    acr: Measured | None
+    density: list[Measured]
+
+
+class Density(Kind):
+    """Of one update, in all matrices of a kind."""
+
+    density: Mean
+
+
+class OfAKind(Kind):
+    """All matrices of a kind."""
+
+    acr: Measured | None
+    per_adapter: list[Density]
+
+
+class Geometry(Kind):
+    """The geometry of a run's updates, of which tables and pages read this."""
+
+    adapters: list[str] = Field(default_factory=list)
+    layers: dict[str, Layer] = Field(default_factory=dict)
+    kinds: dict[str, OfAKind] = Field(default_factory=dict)
     continues: dict[str, Any]
     collisions: Annotated[list[Rate], Field(min_length=2)]
     per_adapter: Annotated[list[OneAdapter], Field(min_length=1)]
@@ -120,6 +143,16 @@ class Seconds(Kind):
 
     training: Size
     evaluation: Size
+
+
+class Cost(Kind):
+    """What one stage took."""
+
+    examples: Count
+    steps: Count
+    training: Size
+    evaluation: Size
+    peak_memory_bytes: Size
 
 
 class Tuning(Kind):
@@ -166,7 +199,25 @@ class FinishedRow(Results, Row):
     answers: Answers | None = None
     tests: dict[str, str] = Field(default_factory=dict)
     geometry: dict[str, Any] | None = None
+    costs: dict[str, Cost] = Field(default_factory=dict)
+    versions: dict[str, str] = Field(default_factory=dict)
+    data: dict[str, str] = Field(default_factory=dict)
     notes: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _shapes(self) -> "FinishedRow":
+        """Matrices have a row for each stage and a column for each task."""
+        if len(self.accuracy_matrix) != len(self.stages):
+            raise ValueError("'accuracy_matrix' should have a row for each of 'stages'")
+        for name, matrix in (
+            ("accuracy_matrix", self.accuracy_matrix),
+            ("off_list.matrix", self.off_list.matrix),
+        ):
+            if any(len(row) != len(self.tasks) for row in matrix):
+                raise ValueError(f"'{name}' should have a column for each of 'tasks'")
+        if self.zero_shot is not None and len(self.zero_shot) != len(self.tasks):
+            raise ValueError("'zero_shot' should have a number for each of 'tasks'")
+        return self
 
     @model_validator(mode="after")
     def _answers_of_all(self) -> "FinishedRow":

@@ -43,6 +43,7 @@ class OffList(Kind):
     """Per cent of answers that are none of the labels."""
 
     zero_shot: list[Measured | None] | None = None
+    matrix: list[list[Measured | None]] = Field(default_factory=list)
     average: Measured | None = None
 
 
