@@ -86,10 +86,6 @@ def _predict(given: Given, folder: Path) -> list[Any]:
     return ["predict", folder / "run", given.texts, "--task", "colour", "--out", folder / "a.jsonl"]
 
 
-def _stages(folder: Path) -> int:
-    return len(list((folder / "run/stages").glob("00[1-9]-*")))
-
-
 def _table(given: Given, folder: Path) -> list[Any]:
     return ["table", folder / "grid" / "ledger.jsonl", "--out", folder / "tables"]
 
@@ -104,12 +100,8 @@ COMMANDS: dict[str, Command] = {
     "copy": Command(
         lambda g, f: ["copy", f / "run", f / "copy"], "run", lambda f: (f / "copy").exists()
     ),
-    "remove": Command(
-        lambda g, f: ["remove", f / "run", "colour"], "run", lambda f: _stages(f) == 3
-    ),
-    "rollback": Command(
-        lambda g, f: ["rollback", f / "run", "--to", "1"], "run", lambda f: _stages(f) == 1
-    ),
+    "remove": Command(lambda g, f: ["remove", f / "run", "colour"], "run"),
+    "rollback": Command(lambda g, f: ["rollback", f / "run", "--to", "1"], "run"),
     "prune": Command(lambda g, f: ["prune", f / "run"], "rollback"),
     "explain": Command(
         lambda g, f: ["explain", f / "run", "--texts", "3", "--kinds", "train", "--probe", "0"],

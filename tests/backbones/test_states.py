@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import Llama4ForCausalLM, Llama4TextConfig
 
-from nlora.backbones.states import a_third, mean_state
+from nlora.backbones.states import half_of_layers, mean_state
 from tests.tiny import model
 
 
@@ -34,7 +34,7 @@ def test_with_its_first_layers_alone_it_is_a_shallower_model_and_then_itself_aga
     net = model(shape).eval()
     ids, mask = torch.arange(3, 13)[None], torch.tensor([[True] * 6 + [False] * 4])
     whole = mean_state(net, ids, mask)
-    found = mean_state(net, ids, mask, layers=a_third(net))
+    found = mean_state(net, ids, mask, layers=half_of_layers(net))
     name = {"gpt2": "n_layer", "t5": "num_layers"}.get(shape, "num_hidden_layers")
     config = copy.deepcopy(net.config)
     assert getattr(config, name) == 2

@@ -63,8 +63,8 @@ def first_layers(reader: nn.Module, count: int | None) -> Iterator[None]:
         setattr(holder, name, whole)
 
 
-def a_third(model: Any) -> int | None:
-    """How many layers are a third of a model's (of its encoder's); None where it has no list."""
+def half_of_layers(model: Any) -> int | None:
+    """How many layers are half of a model's (of its encoder's); None where it has no list."""
     found = layers_of(_reader(model))
     return None if found is None else max(round(len(getattr(*found)) / 2), 1)
 

@@ -3,7 +3,7 @@
 De-LoRA keeps a LoRA adapter per task and chooses among them by linear discriminant analysis on what
 the frozen base model makes of the raw text, without prompt: e(x) is the mean of its last hidden
 states (`Context.states`; with `route_by=prompt` of the whole prompt). Ours reads with the first
-third of its layers, then the final norm: it is right as often and costs a third
+half of its layers, then the final norm: it is right as often and costs half
 (docs/results/routing.md). Of each task t the mean μ_t is kept and its scatter added to a pooled S;
 no text is. With n texts of T tasks and d dimensions
 
@@ -26,7 +26,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from nlora.backbones.states import a_third
+from nlora.backbones.states import half_of_layers
 from nlora.backbones.structure import base_model
 from nlora.data.messages import plain
 from nlora.data.task import Example, sample
@@ -95,7 +95,7 @@ class Router:
         examples = [e for data in stage.tasks for e in sample(data.train, TEXTS, stage.seed)]
         known = {ctx.stage_of(data.name) for data in stage.tasks} & {*self.state.stages}
         if not self.state.texts:
-            self.state.layers = a_third(base_model(ctx.model))
+            self.state.layers = half_of_layers(base_model(ctx.model))
         self.add(stage.index, self.features(ctx, examples), *known)
 
     def features(self, ctx: Context, examples: Sequence[Example]) -> Tensor:
