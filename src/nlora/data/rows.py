@@ -214,7 +214,8 @@ def read_delimited(path: Path, text: str, delimiter: str, report: Report = stop)
             elif cells and len(cells) != len(header):
                 report(
                     f"{path}, line {start}: the row has {len(cells)} cells, the header "
-                    f"{len(header)}; put double quotes around texts that hold line breaks or {NAMES[delimiter]}"
+                    f"{len(header)}; put double quotes around texts that hold line breaks or "
+                    f"{NAMES[delimiter]}"
                 )
             elif cells:
                 values.append(dict(zip(header, cells, strict=True)))
