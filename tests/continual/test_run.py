@@ -170,11 +170,19 @@ def test_a_tracker_gets_every_term_and_writes_below_logs(llama, tmp_path):
     run(config(llama, stream, {**FAST, "report_to": "tensorboard"}), tmp_path / "out")
     assert not [p for p in tree(tmp_path / "out") if "event" in p and not p.startswith("logs/001")]
     events = next((tmp_path / "out" / "logs").rglob("*tfevents*"))
-    reader = EventAccumulator(str(events))
+    reader = EventAccumulator(str(events.parent))
     reader.Reload()
     logged = [e.value for e in reader.Scalars("train/loss/task")]
     kept = read_jsonl(tmp_path / "out" / "stages" / "001-colour" / "losses.jsonl")
     assert logged == pytest.approx([row["task"] for row in kept])
+    norms = [e.value for e in reader.Scalars("train/gradient_norm")]
+    assert norms == pytest.approx([row["gradient_norm"] for row in kept])
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    for name, value in (
+        ("average_accuracy", found["average_accuracy"]),
+        ("accuracy/colour", found["accuracy_matrix"][0][0]),
+    ):
+        assert [e.value for e in reader.Scalars(f"eval/{name}")] == [pytest.approx(value)]
 
 
 def test_clipping_can_be_switched_off(llama, tmp_path):

@@ -235,3 +235,12 @@ def test_averages_over_stages_are_of_the_tasks_learned_so_far(tmp_path):
     values = over_stages(section)[0].spec["data"]["values"]
     assert [v["accuracy"] for v in values if v["method"] == "n-lora"] == [90, 70]
     assert all(a["stage"] <= b["stage"] for a, b in pairwise(values[:2]))
+
+
+def test_a_damaged_explanation_is_one_line(finished, tmp_path):
+    out = shutil.copytree(finished("inc-lora").out, tmp_path / "m")
+    (out / "explain").mkdir()
+    (out / "explain" / "explained.json").write_text('{"tasks": 1}')
+    result = call("report", out, "--out", tmp_path / "page.html")
+    assert result.exit_code == 2
+    assert "explained.json is damaged" in result.stderr

@@ -37,6 +37,19 @@ def write_results(directory: ModelDirectory, tasks: Sequence[str], method: str) 
     return found
 
 
+def told(directory: ModelDirectory, method: str) -> dict[str, float]:
+    """What trackers get after a stage: its metrics as `results.json` names them, `accuracy/TASK`,
+    and `off_list/TASK`."""
+    records, zero = directory.stages(), directory.zero_shot()
+    found = results(directory, columns(directory, records, zero), method)
+    names = ("average_accuracy", "learning_accuracy", "forgetting", "backward_transfer")
+    by_task = {"accuracy": records[-1].accuracy, "off_list": records[-1].off_list}
+    return {
+        **{name: found[name] for name in names if found[name] is not None},
+        **{f"{what}/{task}": v for what, values in by_task.items() for task, v in values.items()},
+    }
+
+
 def results_of(
     records: Sequence[StageRecord],
     zero: StageRecord | None,

@@ -14,6 +14,7 @@ from nlora.continual.commit import commit, record_of
 from nlora.continual.guard import Answers, Guard
 from nlora.continual.judging import Learned, judge
 from nlora.continual.movement import moved
+from nlora.continual.results import told
 from nlora.data.task import TaskData
 from nlora.methods.context import Stage
 from nlora.plan.budgets import budget
@@ -83,6 +84,8 @@ def learn_stage(
         learned = judge(model, guard, stage, learned, tested)
     commit(model, learned.record, learned.answers, stage.tasks, learned.losses)
     processes.on_main(model.directory.drop_checkpoints)
+    if model.plan.run.report_to != "none":
+        trained.tell(told(model.directory, model.plan.config.method))
     if not accepted:
         model.restore()
     return learned.record

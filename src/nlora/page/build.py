@@ -117,8 +117,9 @@ def _choices(wrong: Sequence[Wrong]) -> dict[str, list[str]]:
 
 
 def _importance(key: str) -> tuple[bool, int]:
-    """Which table stands first: accuracy, then the differences to the baseline."""
-    return key not in ("accuracy", "differences"), KEYS.index(key)
+    """Which table stands first: accuracy, differences to the baseline, what is left of tasks."""
+    first = ("accuracy", "differences", "explained-tasks")
+    return key not in first, KEYS.index(key)
 
 
 def _said(table: Table, column: int) -> bool:

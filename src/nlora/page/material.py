@@ -3,11 +3,13 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from nlora.errors import NloraError
 from nlora.report.ledger import rounded
 from nlora.report.runs import Run, Section, in_sections, of_row, runs_of
 from nlora.store.directory import ModelDirectory
+from nlora.store.reading import read_json
 from nlora.study.grid import folder, stream_name
 from nlora.study.output import LEDGER
 from nlora.study.rows import described
@@ -65,11 +67,29 @@ def _alone(path: Path, found: Material) -> Iterable[Run]:
     if not (path / "results.json").is_file():
         return
     document = directory.config()
-    run = of_row(rounded(described(directory, None), 12), str(path))
+    row = {**rounded(described(directory, None), 12), **_explained(path)}
+    run = of_row(row, str(path))
     stream = document.get("stream")
     found.models[run.place] = path
     label = f"{run.label} (unfinished)" if line else run.label  # no seed of a finished one
     yield replace(run, label=label, stream=stream_name(stream) if stream else run.stream)
+
+
+def _explained(path: Path) -> dict[str, Any]:
+    """What `nlora explain` has found of a run, as a ledger's row has it; nothing where it was not.
+
+    Raises NloraError where its file is damaged.
+    """
+    from nlora.explain.explain import FILE, FOLDER
+    from nlora.explain.summary import summary
+
+    file = path / FOLDER / FILE
+    if not file.is_file():
+        return {}
+    try:
+        return {"explained": summary(read_json(file))}
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise NloraError(f"{file} is damaged; `nlora explain {path}` writes it anew") from error
 
 
 def _grid(path: Path, found: Material) -> Iterable[Run]:

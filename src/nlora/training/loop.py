@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -37,6 +37,8 @@ class Trained:
     losses: list[dict[str, float]]
     """Every loss term, norms and learning rate of each optimiser step."""
     notes: dict[str, Any]
+    tell: Callable[[Mapping[str, float]], None]
+    """Gives the trackers numbers that are measured afterwards."""
 
 
 def train(
@@ -71,6 +73,7 @@ def train(
         trainable = sum(p.numel() for p in ctx.adapter.trainable())
         trainer = StageTrainer(method, ctx, run, gradients, autocast, logs, keeper)
         losses = trainer.losses_of_training()
+        tell = trainer.teller()
     ctx.adapter.consolidate()
     method.end(ctx)
     method.keep(ctx)
@@ -86,7 +89,7 @@ def train(
         **({"resumed_after_steps": resumed.at} if resumed.at else {}),
     }
     steps, seconds = len(losses), resumed.seconds
-    return Trained(len(ctx.examples), steps, seconds, trainable, losses, notes)
+    return Trained(len(ctx.examples), steps, seconds, trainable, losses, notes, tell)
 
 
 @contextmanager

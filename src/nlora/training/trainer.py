@@ -2,7 +2,7 @@
 
 import math
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +190,22 @@ class StageTrainer(Trainer):
             self.keeper.write(
                 self.state, self.optimizer, self.lr_scheduler, self.gradients, self.losses
             )
+
+    def teller(self) -> Callable[[Mapping[str, float]], None]:
+        """What gives the trackers numbers measured after the stage, as `eval/NAME`.
+
+        It holds nothing of the training, neither gradients nor the optimiser.
+        """
+        args, state, control = self.args, self.state, self.control
+        kinds = tuple(get_reporting_integration_callbacks(args.report_to))
+        trackers = [c for c in self.callback_handler.callbacks if isinstance(c, kinds)]
+
+        def tell(values: Mapping[str, float]) -> None:
+            named = {f"eval_{name}": value for name, value in values.items()}
+            for tracker in trackers:
+                tracker.on_log(args, state, control, logs=dict(named))
+
+        return tell
 
     def _summed_terms(self) -> dict[str, float]:
         """The step's terms over all processes, fetched from the device at once."""
