@@ -244,3 +244,9 @@ def test_a_damaged_explanation_is_one_line(finished, tmp_path):
     result = call("report", out, "--out", tmp_path / "page.html")
     assert result.exit_code == 2
     assert "explained.json is damaged" in result.stderr
+
+
+def test_a_task_that_was_taken_out_is_named(finished, tmp_path):
+    out = shutil.copytree(finished("inc-lora").out, tmp_path / "m")
+    assert call("remove", out, "colour").exit_code == 0
+    assert "Not in the model any more: colour." in page([out])

@@ -9,7 +9,7 @@ from nlora.page.material import Material
 from nlora.page.measures import averages, learned_at, mean_matrix
 from nlora.paper.style import BLUE, GREEN, ORANGE, PURPLE, RED, SKY
 from nlora.report.runs import Run, Section
-from nlora.store.records import StepRow, tracked
+from nlora.store.records import tracked
 
 COLOURS = [BLUE, RED, GREEN, ORANGE, PURPLE, SKY]
 """Those of the figures that can be seen on white and on black."""
@@ -134,7 +134,7 @@ def training(section: Section, material: Material) -> list[Chart]:
         records, first = directory.stages(), 0
         most = max(_STEPS // (len(firsts) * max(len(records), 1)), 20)
         for record in records:
-            found = list(directory.rows(record, "losses.jsonl", StepRow))
+            found = list(directory.steps(record))
             rows = [{"step": row["step"], **tracked(row)} for row in found]
             for row in rows[:: -(-len(rows) // most) if rows else 1]:
                 names |= dict.fromkeys(key for key in row if key != "step")

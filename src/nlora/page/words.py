@@ -62,6 +62,9 @@ def _of_one(run: Run) -> list[str]:
         )
     elif average is not None:
         said.append(f"It answers {average:.1f} % of their test examples right.")
+    gone = [n for n in learned if matrix[-1][tasks.index(n)] is None]
+    if gone:
+        said.append(f"Not in the model any more: {', '.join(gone)}.")
     return [*said, *_losses(run, learned)]
 
 

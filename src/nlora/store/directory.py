@@ -43,6 +43,7 @@ from nlora.store.records import (
     VALUES,
     AnswerRow,
     StageRecord,
+    StepRow,
     TestRow,
     check_manifests,
     fill,
@@ -258,6 +259,11 @@ class ModelDirectory:
             row = parsed(line, f"{path}, line {number}")
             check(kind, row, f"{path}, line {number}")
             yield row
+
+    def steps(self, record: StageRecord) -> Iterator[dict[str, Any]]:
+        """The numbers of each optimiser step of a stage; none where nothing was trained."""
+        if "losses.jsonl" in record.files:
+            yield from self.rows(record, "losses.jsonl", StepRow)
 
     def remembered(self, record: StageRecord) -> dict[str, Any]:
         """What the method remembered after a stage, without its tensors; none of earlier versions.

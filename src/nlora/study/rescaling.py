@@ -32,7 +32,6 @@ from nlora.plan.config import stored_config
 from nlora.plan.resolve import choose
 from nlora.report import ledger
 from nlora.store.directory import ModelDirectory
-from nlora.store.records import StepRow
 from nlora.study.grid import stream_name
 from nlora.study.rows import commit as source_commit
 from nlora.study.rows import row
@@ -90,7 +89,7 @@ def rescaled(run: Finished, scales: Sequence[float], out: Path) -> ModelDirector
                 changed = record.model_copy(
                     update={"files": {}, "notes": notes, "accuracy": accuracy}
                 )
-                steps = list(source.rows(record, "losses.jsonl", StepRow))
+                steps = list(source.steps(record))
                 commit(model, changed, answers, tasks[k - 1 : k], steps)
         config = source.config()
         directory.write_results(results(directory, config["tasks"], config["method"]))

@@ -15,7 +15,7 @@ from nlora.plan.budgets import value_at
 from nlora.plan.config import LATER, with_todays_names
 from nlora.report.ledger import pack, rounded
 from nlora.store.directory import ModelDirectory, StageRecord
-from nlora.store.records import AnswerRow, StepRow, taken_out
+from nlora.store.records import AnswerRow, taken_out
 
 THRESHOLDS = ("0.1rms", "1e-3")
 """Of collisions: relative to each matrix' own size, and absolute."""
@@ -170,8 +170,8 @@ def _cost(record: StageRecord) -> dict[str, float]:
 
 
 def _last(directory: ModelDirectory, record: StageRecord) -> dict[str, float]:
-    """Each loss term's mean over the last quarter of the stage."""
-    steps = list(directory.rows(record, "losses.jsonl", StepRow))
+    """Each loss term's mean over the last quarter of the stage; none where nothing was trained."""
+    steps = list(directory.steps(record))
     steps = steps[-max(len(steps) // 4, 1) :]
     names = [k for k in (steps[-1] if steps else ()) if k not in ("step", "epoch")]
     return {name: sum(step[name] for step in steps) / len(steps) for name in names}
