@@ -3,6 +3,7 @@
 import shutil
 
 import pytest
+from transformers import LlamaForCausalLM
 
 import nlora
 from nlora.continual import answering, evaluating
@@ -73,7 +74,7 @@ def test_a_task_of_rows_is_learned_kept_and_gone_on_from(llama, tmp_path):
     assert again.accuracy == dict(zip(results.tasks, results["accuracy_matrix"][1], strict=True))
     assert model.evaluate().to_json() == again.to_json()
     assert model.tokenizer("a").input_ids
-    assert model.model.config.model_type == "llama"
+    assert isinstance(model.model, LlamaForCausalLM)
 
 
 def test_what_another_process_has_learned_is_taken_up(finished, tmp_path):
@@ -133,6 +134,9 @@ def test_it_is_exported_with_its_answers(finished, tmp_path):
     model = nlora.load(finished("inc-lora").out)
     report = model.export(tmp_path / "plain")
     assert report["lost_per_cent"] < 0.01
+    assert "lost_per_cent" in str(report)
+    assert "q_proj" not in str(report)  # every matrix is in its records
+    assert any("q_proj" in row["what"] for row in report.records())
     assert (tmp_path / "plain" / "model.safetensors").is_file()
     model.export(tmp_path / "adapter", adapter=True, rank=2)
     assert (tmp_path / "adapter" / "adapter_config.json").is_file()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from nlora.api.configs import Place, method_name
 from nlora.api.exporting import export
 from nlora.api.learning import learn
-from nlora.api.results import Answers, Evaluation, History, Results
+from nlora.api.results import Answers, Evaluation, Exported, History, Results
 from nlora.api.tasks import AnyTask, Rows, Task, metric_name, reading_of, rows_of
 from nlora.api.watching import watched
 from nlora.continual import answering, evaluating, holding
@@ -80,7 +80,8 @@ class Model:
         It may be another object after `learn`, `accept` or `reload`. Where every task has a model
         of its own this is that of the last one; `predict` takes each text to the right one.
         """
-        return self.continual.adapter.model
+        inside = self.continual.adapter.model
+        return inside.get_base_model() if hasattr(inside, "peft_config") else inside
 
     @property
     def tokenizer(self) -> Any:
@@ -195,7 +196,7 @@ class Model:
         adapters: bool = False,
         rank: int | None = None,
         max_lost: float = 1.0,
-    ) -> dict[str, Any]:
+    ) -> Exported:
         """Write a plain Transformers model with all updates to the new folder `out`.
 
         With `adapter` one PEFT adapter that is equal to all updates, with `adapters` one per task;
