@@ -54,6 +54,8 @@ def test_rows_to_test_with_are_a_task_a_list_or_a_file(routed, finished):
         assert found.accuracy == kept.accuracy
     with pytest.raises(nlora.NloraError, match="unknown label 'b or so'"):
         routed.evaluate([("xxx 1", "b or so")], "colour")
+    with pytest.raises(nlora.NloraError, match="unknown label in tests of 'colour': 'grey'"):
+        routed.evaluate(nlora.Task("colour", test=[("xxx 1", "grey")]))
     with pytest.raises(nlora.NloraError, match="of which task is data"):
         routed.evaluate(rows)
 

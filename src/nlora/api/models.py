@@ -21,6 +21,8 @@ from nlora.store.directory import ModelDirectory
 
 if TYPE_CHECKING:
     from nlora.continual.model import ContinualModel
+    from nlora.data.formats import Source
+    from nlora.data.task import TaskData
     from nlora.evaluation.metrics import Own
     from nlora.methods.base import Method
 
@@ -139,13 +141,9 @@ class Model:
         Raises NloraError for rows that are not the task's.
         """
         model = self.continual
-        where = None
-        if isinstance(data, Task):
-            rows = [{"text": e.text, "label": e.label} for e in data.data.test]
-            where = rows_of(rows, f"tests of {data.name!r}")
-            task = task if task is not None or data.name not in self.tasks else data.name
-        elif data is not None:
-            where = rows_of(data, "data")
+        where = None if data is None else _tests(data)
+        if task is None and isinstance(data, Task) and data.name in self.tasks:
+            task = data.name
         asked = evaluating.wanted(
             model.directory,
             model.stream,
@@ -213,3 +211,8 @@ class Model:
             max_lost=max_lost,
             progress=self._progress,
         )
+
+
+def _tests(data: Task | Rows) -> TaskData | Source:
+    """Where the tests are."""
+    return data.data if isinstance(data, Task) else rows_of(data, "data")
