@@ -8,7 +8,7 @@ from transformers import LlamaForCausalLM
 import nlora
 from nlora.continual import answering, evaluating
 from nlora.methods.inc_lora import IncLora
-from tests.runs import LABELS, LEARNING, tree
+from tests.runs import LABELS, LEARNING, Listener, tree
 
 FAST = {**LEARNING, "epochs": 1}
 
@@ -77,6 +77,27 @@ def test_a_task_of_rows_is_learned_kept_and_gone_on_from(llama, tmp_path):
     assert model.evaluate().to_json() == again.to_json()
     assert model.tokenizer("a").input_ids
     assert isinstance(model.model, LlamaForCausalLM)
+
+
+class Stop(Listener):
+    """A progress that stops when the second task is trained."""
+
+    def start(self, title, total):
+        super().start(title, total)
+        if "animal" in title:
+            raise KeyboardInterrupt
+
+
+def test_a_run_over_rows_that_was_stopped_goes_on_with_the_same_rows(llama, tmp_path):
+    asked = {"model": llama, "method": "inc-lora", "settings": FAST}
+    with pytest.raises(KeyboardInterrupt):
+        nlora.run([task("colour"), task("animal")], out=tmp_path / "a", progress=Stop(), **asked)
+    assert nlora.load(tmp_path / "a").tasks == ["colour"]
+    found = nlora.run([task("colour"), task("animal")], out=tmp_path / "a", **asked)
+    whole = nlora.run([task("colour"), task("animal")], out=tmp_path / "b", **asked)
+    assert found["accuracy_matrix"] == whole["accuracy_matrix"]
+    updates = [sorted(tmp_path.glob(f"{out}/stages/*/update/*.safetensors")) for out in "ab"]
+    assert [p.read_bytes() for p in updates[0]] == [p.read_bytes() for p in updates[1]]
 
 
 def test_what_another_process_has_learned_is_taken_up(finished, tmp_path):
