@@ -13,6 +13,7 @@ from nlora.api.results import Answers, Evaluation, Exported, History, Results
 from nlora.api.tasks import AnyTask, Rows, Task, metric_name, reading_of, rows_of
 from nlora.api.watching import watched
 from nlora.continual import answering, evaluating, holding
+from nlora.continual.agreement import stored_plan
 from nlora.continual.history import history
 from nlora.data.files import read_texts
 from nlora.data.memory import InMemory
@@ -70,9 +71,11 @@ class Model:
     def continual(self) -> ContinualModel:
         """The model as the rest of the library has it (`nlora.continual.model`)."""
         if self._held is None:
-            from nlora.continual.model import ContinualModel
+            directory = ModelDirectory(self.path)
+            plan = stored_plan(directory)
+            from nlora.continual.model import ContinualModel  # slow, and not for what is refused
 
-            self._held = ContinualModel.open(self.path, self._progress)
+            self._held = ContinualModel.begin(plan, directory, self._progress)
         return self._held
 
     @property
