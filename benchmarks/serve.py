@@ -5,9 +5,10 @@
 A model directory with one small stage is made and exported as a plain model, so both servers have
 the same weights. Each is a process of its own; the same prompts are sent to POST /v1/completions,
 greedily, by so many clients at once. A row per server and number of clients: seconds, requests and
-new tokens per second, the median and 95th percentile of what a client waited, CPU seconds of the
-server, and the share of texts that are those of the first server. `nlora` also answers POST
-/predict. `transformers serve` needs the package openai: pip install 'transformers[serving]'.
+new tokens per second, the median and 95th percentile of what a client waited, CPU seconds and
+memory of the server, how long it took to start, and the share of texts that are those of the first
+server. `nlora` also answers POST /predict. `transformers serve` needs the package openai: pip
+install 'transformers[serving]'.
 """
 
 from __future__ import annotations
@@ -74,15 +75,15 @@ def servers(directory: Path, plain: Path, names: list[str]) -> Iterator[tuple[st
 
 
 @contextmanager
-def running(command: list[str], log: Path) -> Iterator[tuple[psutil.Process, str]]:
-    """A server that answers, and its address; ended afterwards."""
+def running(command: list[str], log: Path) -> Iterator[tuple[psutil.Process, str, float]]:
+    """A server that answers, its address, and how long it took to start; ended afterwards."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with log.open("w") as out:
         process = subprocess.Popen(
             [*command, "--port", str(port)], stdout=out, stderr=subprocess.STDOUT
         )
-    at, until = f"http://127.0.0.1:{port}", time.monotonic() + PATIENCE
+    at, started = f"http://127.0.0.1:{port}", time.monotonic()
     try:
         while True:
             try:
@@ -90,10 +91,10 @@ def running(command: list[str], log: Path) -> Iterator[tuple[psutil.Process, str
                     break
             except httpx2.TransportError:
                 pass
-            if process.poll() is not None or time.monotonic() > until:
+            if process.poll() is not None or time.monotonic() - started > PATIENCE:
                 raise SystemExit(f"{command[:3]} did not start: {log.read_text()[-2000:]}")
             time.sleep(0.2)
-        yield psutil.Process(process.pid), at
+        yield psutil.Process(process.pid), at, time.monotonic() - started
     finally:
         process.terminate()
         process.wait(PATIENCE)
@@ -159,7 +160,7 @@ def main() -> None:
         directory, plain = make(given.model, work)
         texts, first = prompts(given.requests), None
         for name, command, called in servers(directory, plain, given.servers.split(",")):
-            with running(command, work / f"{name}.log") as (process, at):
+            with running(command, work / f"{name}.log") as (process, at, start):
                 bodies: list[dict[str, Any]] = [
                     {"model": called, "prompt": text, "max_tokens": given.tokens, "temperature": 0}
                     for text in texts
@@ -170,6 +171,8 @@ def main() -> None:
                     said = [one["choices"][0]["text"] for one in found]
                     first = first or said
                     new = sum(one["usage"]["completion_tokens"] for one in found)
+                    row["start_seconds"] = round(start, 1)
+                    row["memory_mb"] = process.memory_info().rss // 1_000_000
                     row["new_tokens"] = new
                     row["new_tokens_per_second"] = round(new / row["seconds"], 1)
                     row["as_the_first"] = sum(map(str.__eq__, said, first)) / len(said)

@@ -87,6 +87,7 @@ def test_what_is_refused_is_refused_before_a_library_of_models_is_imported(tmp_p
         ("predict", tmp_path / "none", texts): "holds no model",
         ("predict", trained, texts, "--task", "nosuch"): "'nosuch'",
         ("export", tmp_path / "none", tmp_path / "out"): "holds no model",
+        ("serve", tmp_path / "none", "--port", 0): "holds no model",
         ("export", trained, texts): "is there already",
         ("run", *again, "--seed", "7"): "different configuration (seed 0, not 7)",
         ("compare", "--methods", "n-lora", *on_demo[:-1], trained): "not a comparison's folder",

@@ -3,11 +3,12 @@
 import shutil
 
 import pytest
+from transformers import LlamaForCausalLM
 
 import nlora
 from nlora.continual import answering, evaluating
 from nlora.methods.inc_lora import IncLora
-from tests.runs import LABELS, LEARNING, tree
+from tests.runs import LABELS, LEARNING, Listener, tree
 
 FAST = {**LEARNING, "epochs": 1}
 
@@ -53,6 +54,8 @@ def test_rows_to_test_with_are_a_task_a_list_or_a_file(routed, finished):
         assert found.accuracy == kept.accuracy
     with pytest.raises(nlora.NloraError, match="unknown label 'b or so'"):
         routed.evaluate([("xxx 1", "b or so")], "colour")
+    with pytest.raises(nlora.NloraError, match="unknown label in tests of 'colour': 'grey'"):
+        routed.evaluate(nlora.Task("colour", test=[("xxx 1", "grey")]))
     with pytest.raises(nlora.NloraError, match="of which task is data"):
         routed.evaluate(rows)
 
@@ -73,7 +76,28 @@ def test_a_task_of_rows_is_learned_kept_and_gone_on_from(llama, tmp_path):
     assert again.accuracy == dict(zip(results.tasks, results["accuracy_matrix"][1], strict=True))
     assert model.evaluate().to_json() == again.to_json()
     assert model.tokenizer("a").input_ids
-    assert model.model.config.model_type == "llama"
+    assert isinstance(model.model, LlamaForCausalLM)
+
+
+class Stop(Listener):
+    """A progress that stops when the second task is trained."""
+
+    def start(self, title, total):
+        super().start(title, total)
+        if "animal" in title:
+            raise KeyboardInterrupt
+
+
+def test_a_run_over_rows_that_was_stopped_goes_on_with_the_same_rows(llama, tmp_path):
+    asked = {"model": llama, "method": "inc-lora", "settings": FAST}
+    with pytest.raises(KeyboardInterrupt):
+        nlora.run([task("colour"), task("animal")], out=tmp_path / "a", progress=Stop(), **asked)
+    assert nlora.load(tmp_path / "a").tasks == ["colour"]
+    found = nlora.run([task("colour"), task("animal")], out=tmp_path / "a", **asked)
+    whole = nlora.run([task("colour"), task("animal")], out=tmp_path / "b", **asked)
+    assert found["accuracy_matrix"] == whole["accuracy_matrix"]
+    updates = [sorted(tmp_path.glob(f"{out}/stages/*/update/*.safetensors")) for out in "ab"]
+    assert [p.read_bytes() for p in updates[0]] == [p.read_bytes() for p in updates[1]]
 
 
 def test_what_another_process_has_learned_is_taken_up(finished, tmp_path):
@@ -133,6 +157,9 @@ def test_it_is_exported_with_its_answers(finished, tmp_path):
     model = nlora.load(finished("inc-lora").out)
     report = model.export(tmp_path / "plain")
     assert report["lost_per_cent"] < 0.01
+    assert "lost_per_cent" in str(report)
+    assert "q_proj" not in str(report)  # every matrix is in its records
+    assert any("q_proj" in row["what"] for row in report.records())
     assert (tmp_path / "plain" / "model.safetensors").is_file()
     model.export(tmp_path / "adapter", adapter=True, rank=2)
     assert (tmp_path / "adapter" / "adapter_config.json").is_file()

@@ -1,5 +1,9 @@
 """What the functions return prints as a table, also in a notebook, and makes one of pandas."""
 
+import sys
+
+import pytest
+
 import nlora
 from nlora.api.results import Answers, History
 from nlora.continual.answering import Answer
@@ -42,3 +46,11 @@ def test_what_comes_from_data_neither_moves_the_cursor_nor_is_markup():
     assert "&lt;b&gt;" in found._repr_html_()
     assert found[:1] == list(found)
     assert found.to_pandas()["answer"].tolist() == ["[bold]x"]
+
+
+def test_without_pandas_all_but_to_pandas_works(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    found = Answers([Answer("a", "t", "x")])
+    assert found.records()[0]["answer"] == "x"
+    with pytest.raises(nlora.NloraError, match="pip install pandas"):
+        found.to_pandas()

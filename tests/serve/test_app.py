@@ -145,6 +145,8 @@ def test_turns_that_a_task_never_saw_and_other_hosts_are_refused(client):
     )
     assert plain.status_code == 400  # what a page of another site could send
     assert client.get("/predict").status_code == 405
+    told_no_length = client.post("/predict", content=iter([b"a" * 1500] * 2))
+    assert told_no_length.status_code == 413
 
 
 def test_a_full_queue_and_a_bug_are_errors_of_the_server(model):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nlora.api.configs import Place
+from nlora.api.results import Exported
 from nlora.api.watching import watched
 from nlora.errors import NloraError
 from nlora.progress import spoken
@@ -28,7 +29,7 @@ def export(
     push: str | None = None,
     model: str | None = None,
     progress: Progress | bool | None = None,
-) -> dict[str, Any]:
+) -> Exported:
     """Write the model of a directory, or that of a PEFT adapter, to the new folder `out`.
 
     The arguments are the options of `nlora export`. What was measured is returned. Raises
@@ -60,4 +61,4 @@ def export(
         report = (export_adapter if adapter else export_adapters)(source, out, rank, told)
     if push is not None:
         upload(out, push, spoken(told))
-    return report
+    return Exported(report)

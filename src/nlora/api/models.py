@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from nlora.api.configs import Place, method_name
 from nlora.api.exporting import export
 from nlora.api.learning import learn
-from nlora.api.results import Answers, Evaluation, History, Results
+from nlora.api.results import Answers, Evaluation, Exported, History, Results
 from nlora.api.tasks import AnyTask, Rows, Task, metric_name, reading_of, rows_of
 from nlora.api.watching import watched
 from nlora.continual import answering, evaluating, holding
+from nlora.continual.agreement import stored_plan
 from nlora.continual.history import history
 from nlora.data.files import read_texts
 from nlora.data.memory import InMemory
@@ -21,6 +22,8 @@ from nlora.store.directory import ModelDirectory
 
 if TYPE_CHECKING:
     from nlora.continual.model import ContinualModel
+    from nlora.data.formats import Source
+    from nlora.data.task import TaskData
     from nlora.evaluation.metrics import Own
     from nlora.methods.base import Method
 
@@ -68,9 +71,11 @@ class Model:
     def continual(self) -> ContinualModel:
         """The model as the rest of the library has it (`nlora.continual.model`)."""
         if self._held is None:
-            from nlora.continual.model import ContinualModel
+            directory = ModelDirectory(self.path)
+            plan = stored_plan(directory)
+            from nlora.continual.model import ContinualModel  # slow, and not for what is refused
 
-            self._held = ContinualModel.open(self.path, self._progress)
+            self._held = ContinualModel.begin(plan, directory, self._progress)
         return self._held
 
     @property
@@ -80,7 +85,8 @@ class Model:
         It may be another object after `learn`, `accept` or `reload`. Where every task has a model
         of its own this is that of the last one; `predict` takes each text to the right one.
         """
-        return self.continual.adapter.model
+        inside = self.continual.adapter.model
+        return inside.get_base_model() if hasattr(inside, "peft_config") else inside
 
     @property
     def tokenizer(self) -> Any:
@@ -138,13 +144,9 @@ class Model:
         Raises NloraError for rows that are not the task's.
         """
         model = self.continual
-        where = None
-        if isinstance(data, Task):
-            rows = [{"text": e.text, "label": e.label} for e in data.data.test]
-            where = rows_of(rows, f"tests of {data.name!r}")
-            task = task if task is not None or data.name not in self.tasks else data.name
-        elif data is not None:
-            where = rows_of(data, "data")
+        where = None if data is None else _tests(data)
+        if task is None and isinstance(data, Task) and data.name in self.tasks:
+            task = data.name
         asked = evaluating.wanted(
             model.directory,
             model.stream,
@@ -195,7 +197,7 @@ class Model:
         adapters: bool = False,
         rank: int | None = None,
         max_lost: float = 1.0,
-    ) -> dict[str, Any]:
+    ) -> Exported:
         """Write a plain Transformers model with all updates to the new folder `out`.
 
         With `adapter` one PEFT adapter that is equal to all updates, with `adapters` one per task;
@@ -212,3 +214,8 @@ class Model:
             max_lost=max_lost,
             progress=self._progress,
         )
+
+
+def _tests(data: Task | Rows) -> TaskData | Source:
+    """Where the tests are."""
+    return data.data if isinstance(data, Task) else rows_of(data, "data")

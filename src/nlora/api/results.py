@@ -173,6 +173,23 @@ class History(Result):
         return made
 
 
+class Exported(Result):
+    """What was measured of an export: what it lost, by matrix too, and how it compares."""
+
+    def records(self) -> list[dict[str, Any]]:
+        """A row per number or text, named by its keys."""
+        return [{"what": what, "value": value} for what, value in _scalars(self.to_json())]
+
+    def tables(self) -> list[Table]:
+        """The same without the numbers of every matrix."""
+        whole = {key: value for key, value in self.items() if key != "by_matrix"}
+        rows: list[list[Cell]] = [
+            [what, value if isinstance(value, str | int) else number(value, ".3g")]
+            for what, value in _scalars(whole)
+        ]
+        return [Table("export", "", ["what", "value"], rows)]
+
+
 class Answers(Shown, Sequence["Answer"]):
     """Answers to texts, in their order."""
 
@@ -224,6 +241,15 @@ def _sure(answer: Answer) -> Cell:
 def _short(text: str, most: int = 60) -> str:
     line = " ".join(text.split())
     return line if len(line) <= most else f"{line[: most - 2]} …"
+
+
+def _scalars(value: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """The numbers and texts in a JSON value, each with its keys."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _scalars(inner, (*place, str(key)))
+    elif isinstance(value, str | int | float):
+        yield " ".join(place), value
 
 
 def _kept(kept: Mapping[str, Mapping[str, int]]) -> list[str]:

@@ -168,11 +168,7 @@ def _found(
     corrections: Mapping[str, Correction],
 ) -> list[Answer]:
     """The answers of the stage that each text is taken for, stage by stage."""
-    any_task = next(iter(known.values()))  # a router that is told no task reads the text alone
-    asked = [Example(any_task, text, "") for text in texts]
-    routes = processes.from_main(model.method.routes(model.context(), asked, named=False))
-    if routes is None:
-        raise NloraError(f"which task? name one of {', '.join(known)}")
+    routes = routes_of(model, texts)
     alike = {
         stage: tuple(model.records[other - 1].tasks[0]["name"] for other in sorted(others))
         for stage, others in model.method.alike(model.context()).items()
@@ -211,6 +207,17 @@ def _found(
             known_of = (route.confidence, route.unknown, also, reason)
             found[i] = Answer(texts[i], name, said, likely, *known_of)
     return [found[i] for i in range(len(texts))]
+
+
+def routes_of(model: ContinualModel, texts: Sequence[str]) -> list[Route]:
+    """Which stage each text is taken for. Raises NloraError where nothing finds that."""
+    any_task = model.stream[0].task  # a router that is told no task reads the text alone
+    asked = [Example(any_task, text, "") for text in texts]
+    routes = processes.from_main(model.method.routes(model.context(), asked, named=False))
+    if routes is None:
+        names = ", ".join(data.name for data in model.stream)
+        raise NloraError(f"which task? name one of {names}")
+    return routes
 
 
 def _why(route: Route) -> str:

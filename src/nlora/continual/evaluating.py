@@ -42,20 +42,26 @@ def wanted(
     directory: ModelDirectory,
     learned: Sequence[TaskData],
     task: str | None = None,
-    data: Source | None = None,
+    data: Source | TaskData | None = None,
     after: str | None = None,
     reading: Reading | None = None,
     progress: Progress | None = None,
 ) -> Wanted:
-    """What `evaluate` is asked for. Raises NloraError for what is not there, or a bad file."""
+    """What `evaluate` is asked for. Raises NloraError for what is not there, or a bad file.
+
+    `data` may be the tests of a task that is read already.
+    """
     stage = None if after is None else stage_number(directory.stages(), after)
     known = [*learned, *only_tested(directory)]
-    asked = [_chosen(known, task, data)] if task is not None or data is not None else known
+    title = f"tests of '{data.name}'" if isinstance(data, TaskData) else str(data)
+    asked = [_chosen(known, task, title)] if task is not None or data is not None else known
     if data is not None:
-        asked = [tests_in(data, asked[0], reading or Reading())]
+        if not isinstance(data, TaskData):
+            data = agreed(read_task(asked[0].task, None, data, None, reading or Reading()))
+        asked = [tests_in(data, asked[0], title)]
         for note in asked[0].notes:
             spoken(progress).message(note)
-    return Wanted(asked, known, stage, task, None if data is None else str(data))
+    return Wanted(asked, known, stage, task, None if data is None else title)
 
 
 @processes.together()
@@ -130,26 +136,32 @@ def measured(
     return found
 
 
-def tests_in(data: Source, known: TaskData, reading: Reading) -> TaskData:
-    """The rows of a file as tests of a task that was learned. Raises NloraError for a wrong one."""
-    read = agreed(read_task(known.task, None, data, None, reading))
+def tests_in(read: TaskData, known: TaskData, title: str) -> TaskData:
+    """The tests of what was read, as tests of a task that was learned.
+
+    Raises NloraError where they cannot be: chats and single texts, a label that it has not.
+    """
     if read.task.chat != known.task.chat:
         kinds = {True: "chats", False: "single texts"}
         raise NloraError(
-            f"{data} holds {kinds[read.task.chat]}, and '{known.name}' was trained on "
+            f"{title} holds {kinds[read.task.chat]}, and '{known.name}' was trained on "
             f"{kinds[known.task.chat]}"
         )
+    if known.task.labels is not None:
+        strange = [e.label for e in read.test if e.label not in known.task.labels]
+        if strange:
+            raise unknown(f"label in {title}:", strange[0], known.task.labels)
     test = tuple(Example(known.task, e.text, e.label, e.place) for e in read.test)
     return replace(known, test=test, notes=read.notes)
 
 
-def _chosen(known: Sequence[TaskData], task: str | None, data: Source | None) -> TaskData:
+def _chosen(known: Sequence[TaskData], task: str | None, title: str) -> TaskData:
     """The task that is named, or the only one. Raises NloraError if there is none or several."""
     if task is None and len(known) == 1:
         return known[0]
     if task is None:
         names = ", ".join(one.name for one in known)
-        raise NloraError(f"of which task is {data}? name one of {names} (--task)")
+        raise NloraError(f"of which task is {title}? name one of {names} (--task)")
     found = next((one for one in known if one.name == task), None)
     if found is None:
         raise unknown("task", task, [one.name for one in known])

@@ -95,11 +95,7 @@ def _asked_as(
         [task] = names
     if task is not None:
         return [(task, model.own_stage(task))] * len(texts)
-    any_task = model.stream[0].task  # a router that is told no task reads the text alone
-    asked = [Example(any_task, plain(text), "") for text in texts]
-    routes = model.method.routes(model.context(), asked, named=False)
-    if routes is None:
-        raise NloraError(f"which task? name one of {', '.join(names)}")
+    routes = answering.routes_of(model, texts)
     named = [model.records[route.stage - 1].tasks[0]["name"] for route in routes]
     return [(name, route.stage) for name, route in zip(named, routes, strict=True)]
 

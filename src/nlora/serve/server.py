@@ -9,9 +9,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from nlora import processes
+from nlora.continual.tasks import answerable_tasks
 from nlora.errors import NloraError
 from nlora.progress import Progress
 from nlora.serve.limits import Limits
+from nlora.store.directory import ModelDirectory
 
 EVERY = 2.0
 """Seconds between two looks for new stages."""
@@ -40,9 +42,10 @@ def serve(
         raise NloraError(f"`nlora serve` needs {' and '.join(missing)}: pip install 'nlora[serve]'")
     listening = _listen(host, port)
     with listening:
-        from nlora.api.models import load  # slow, and not for what is refused
-
+        answerable_tasks(ModelDirectory(path))  # or it is refused before anything is loaded
         progress.message(f"loading {path}")
+        from nlora.api.models import load
+
         model = load(path)  # its own progress would be told of every request
         import uvicorn
 
