@@ -84,7 +84,7 @@ def test_a_table_in_every_format(nlora, ledger):
     assert r"\begin{tabular}" in shown["latex"]
     assert "method,order-1" in shown["csv"]
     found = json.loads(nlora("table", ledger, "--format", "json").stdout)
-    assert [t["key"] for t in found] == ["accuracy", "metrics", "differences", "cost"]
+    assert [t["key"] for t in found] == ["accuracy", "metrics", "differences", "cost", "pareto"]
 
 
 def test_one_table_and_some_methods(nlora, ledger):
@@ -99,7 +99,7 @@ def test_a_file_per_table(nlora, ledger, tmp_path):
     result = nlora("table", ledger, "--format", "csv", "--out", out)
     assert result.exit_code == 0, result.stderr
     assert sorted(p.name for p in out.iterdir()) == [
-        *("accuracy.csv", "cost.csv", "differences.csv", "metrics.csv")
+        *("accuracy.csv", "cost.csv", "differences.csv", "metrics.csv", "pareto.csv")
     ]
     assert (out / "accuracy.csv").read_text().startswith("method,order-1,")
 

@@ -117,7 +117,7 @@ def test_a_row_holds_what_tables_need(done):
     assert found["seconds_by"]["training"] > 0
     assert found["needs"] == {
         **{"task_identity": False, "old_data": False, "storage": False},
-        "adapter": "lora",
+        **{"adapter": "lora", "passes": 0},
     }
     assert rows(out)[ROUTED]["needs"]["storage"]
     assert set(found["tests"]) == {"colour", "animal"}
