@@ -78,6 +78,6 @@ def write(folder: Path, name: str, rows: list[dict[str, str]]) -> None:
 if __name__ == "__main__":
     place = Path(sys.argv[1])
     for number in range(1, 13):
-        write(place, f"{number:02d}-train", month(number))
-        write(place, f"{number:02d}-test", held_out(number))
-    write(place, "bad-train", month(13, wrong=True))
+        write(place, f"{number:02d}-train", month(number, 24))
+        write(place, f"{number:02d}-test", held_out(number, 6))
+    write(place, "bad-train", month(13, 24, wrong=True))
