@@ -34,7 +34,11 @@ def tasks(tmp_path_factory):
 def routed(llama, tasks, tmp_path_factory):
     """A directory that a router chooses the adapter in."""
     out = tmp_path_factory.mktemp("routed") / "out"
-    run(config(llama, None, {**LEARNING, "routing": "input"}), out, stream=tasks[:1])
+    run(
+        config(llama, None, {**LEARNING, "routing": "input", "prompt": "released"}),
+        out,
+        stream=tasks[:1],
+    )
     return out
 
 
@@ -80,9 +84,22 @@ def test_month_after_month_in_one_script(llama, tasks, tmp_path):
         torch.testing.assert_close(logits(model.adapter.model), after_one, rtol=1e-4, atol=1e-4)
 
 
+def test_what_was_saved_is_committed_from_another_process(llama, adapters, tasks, tmp_path):
+    lora = started(llama, adapters)
+    lora.model.save_pretrained(tmp_path / "saved")
+    trained = logits(lora.model)
+    other = ContinualLora(AutoModelForCausalLM.from_pretrained(llama), adapters)
+    other.load(tmp_path / "saved")
+    torch.testing.assert_close(logits(other.model), trained, rtol=1e-4, atol=1e-4)
+    other.commit(tmp_path / "out", tasks[0])
+    model = ContinualModel.open(tmp_path / "out").adapter.model
+    torch.testing.assert_close(logits(model), trained, rtol=1e-4, atol=1e-4)
+
+
 def test_a_router_takes_the_task_up(llama, routed, tasks, tmp_path):
     out = shutil.copytree(routed, tmp_path / "out")
     lora = started(llama, out)
+    assert lora.choice.run.prompt == "released"  # `rows` are asked as the tests are
     with pytest.raises(NloraError, match="router learns from training texts"):
         lora.commit(out, name="unknown")
     lora.commit(out, tasks[1])
@@ -104,6 +121,7 @@ def test_the_guard_sets_it_aside(llama, tasks, tmp_path):
     with pytest.raises(SetAside):
         lora.commit(out, tasks[2], max_forgetting=2.0, repair="off")
     assert tree(out / "stages") == before
+    assert not any(factors.B.any() for factors in lora.adapter.factors().values())  # a fresh one
     accept(out)
     assert [row["name"] for row in history(ModelDirectory(out))["stages"]] == ["colour", "fruit"]
 

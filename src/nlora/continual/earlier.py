@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 LIKE = ("rank", "alpha", "target_modules")
 """The settings that all updates of a model have in common."""
+ALSO = ("dropout", "prompt", "chat", "max_length", "max_text_tokens")
+"""Those of a directory that hold unless another is given: how its tests are asked among them."""
 
 
 @dataclass
@@ -93,7 +95,8 @@ def _of_directory(found: Earlier, directory: ModelDirectory) -> Earlier:
     stored = with_todays_names(directory.config().get("settings", {}))
     found.directory, found.stages = directory, len(directory.stages())
     found.consolidation = stored.get("consolidation", "sum")
-    found.settings = {name: stored[name] for name in LIKE if stored.get(name) is not None}
+    known = (*LIKE, *ALSO)
+    found.settings = {name: stored[name] for name in known if stored.get(name) is not None}
     if "target_modules" not in found.settings and (chosen := stored_targets(directory)):
         found.settings["target_modules"] = chosen
     return found
@@ -115,7 +118,7 @@ def training_choice(
     settings: Mapping[str, Any],
 ) -> Choice:
     """The method and settings that a new update is trained with. Raises NloraError as `choose`."""
-    asked = dict(settings)
+    asked = {**{name: v for name, v in earlier.settings.items() if name in ALSO}, **settings}
     for name in LIKE:
         known = earlier.settings.get(name)
         if known is not None and asked.setdefault(name, known) != known and _fixed(earlier, name):

@@ -18,11 +18,12 @@ from torch.nn import Parameter
 from transformers import TrainerCallback
 
 from nlora import processes
+from nlora.adapters.given import given
 from nlora.adapters.lora import Lora
 from nlora.adapters.past import Beneath
 from nlora.continual.bringing import Brought, bring
 from nlora.continual.earlier import Earlier, earlier_updates, training_choice
-from nlora.continual.guard import Guard, RepairMode
+from nlora.continual.guard import Guard, RepairMode, SetAside
 from nlora.data.encode import Encoder
 from nlora.data.prompts import Prompter
 from nlora.data.task import TaskData
@@ -236,6 +237,13 @@ class ContinualLora(TrainerCallback):
 
     # What becomes of it.
 
+    def load(self, adapter: str | Path) -> None:
+        """Let the update be that of a saved adapter, such as the Trainer's output folder.
+
+        Raises NloraError where it is no plain LoRA of the same matrices, or of a larger rank.
+        """
+        self.adapter.put(given(str(adapter)).factors(self.adapter.factors()))
+
     @processes.together()
     def commit(
         self,
@@ -259,6 +267,11 @@ class ContinualLora(TrainerCallback):
 
         Raises NloraError if the directory holds something else, SetAside where the guard refuses.
         """
+        if sharded(self.adapter):
+            raise NloraError(
+                "the adapter is sharded over processes: save it (`trainer.save_model`), and commit "
+                "it from one process after `ContinualLora.load`"
+            )
         brought = Brought(
             self.base,
             self.adapter,
@@ -269,11 +282,19 @@ class ContinualLora(TrainerCallback):
         )
         data = None if task is None else _data(task)
         guard = None if max_forgetting is None else Guard(max_forgetting, repair)
-        found = bring(brought, Path(out), data, name, guard, tokenizer, progress)
+        try:
+            found = bring(brought, Path(out), data, name, guard, tokenizer, progress)
+        except SetAside:
+            self._begin_anew()
+            raise
         self.earlier = earlier_updates(self.base, out)
+        self._begin_anew()
+        return found
+
+    def _begin_anew(self) -> None:
+        """A fresh adapter, and no training."""
         self.adapter.begin()
         self._gradients = None
-        return found
 
     def _penalties(self) -> list[Penalty]:
         return [] if self._gradients is None else list(self._gradients.penalties)
