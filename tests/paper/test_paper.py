@@ -12,7 +12,7 @@ from nlora.paper.artefacts import ARTEFACTS, chosen
 from nlora.paper.bars import figure_1c, figure_6
 from nlora.paper.estimate import work
 from nlora.paper.explained import explained
-from nlora.paper.make import Scale, grid_of, write
+from nlora.paper.make import Scale, folder_of, grid_of, write
 from nlora.paper.material import material
 from nlora.paper.tables import table_1, table_3
 from nlora.report.table import Value
@@ -134,6 +134,26 @@ def test_each_cell_has_the_recipe_of_its_order(standard):
     assert grid.streams == published.ORDERS
     assert grid_of(ARTEFACTS["table-2"], Scale(model="m")).recipes == "llama-7b"
     assert grid_of(table, Scale(model="m", recipes=None)).recipes is None
+
+
+def test_forgetting_is_drawn_against_how_far_the_model_moved(measured, tmp_path):
+    artefact = ARTEFACTS["kl"]
+    assert grid_of(artefact, Scale(model="m")).settings == {"measure_kl": True}
+    assert folder_of(artefact, tmp_path) != folder_of(ARTEFACTS["curves"], tmp_path)
+    with pytest.raises(NloraError, match="kl: nothing that it shows was run"):
+        write(artefact, measured, tmp_path / "none")
+    ledger = tmp_path / "ledger.jsonl"
+    every = [json.loads(line) for line in LEDGER.read_text().splitlines()]
+    rows = [row for row in every if row["cell"]["method"] in ("seq-lora", "n-lora")][:3]
+    moved = [{**row, "kl": {"own": 1.5, "earlier": 0.25}} for row in rows]
+    ledger.write_text("".join(json.dumps(row) + "\n" for row in moved))
+    write(artefact, material([ledger]), tmp_path / "some")
+    found = list(csv.DictReader((tmp_path / "some/kl.csv").open()))
+    expected = {f"{row['forgetting']:.1f}" for row in rows}
+    assert {row["forgetting"] for row in found} == expected
+    assert {(row["KL, own task"], row["KL, earlier tasks"]) for row in found} == {
+        ("1.500", "0.250")
+    }
 
 
 def test_names():

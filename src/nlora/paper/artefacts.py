@@ -1,7 +1,7 @@
 """The paper's tables and figures by name, with the runs that each needs."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from nlora.errors import unknown
 from nlora.paper import bars, curves, scatter, tables, weights
@@ -28,6 +28,8 @@ class Artefact:
     """The paper's model for it, one of `recipes.MODELS`."""
     ours: bool = False
     """Whether the paper has no such figure."""
+    settings: Mapping[str, object] = field(default_factory=dict)
+    """What its runs must be set to; they are then apart from those of other artefacts."""
 
 
 _ALL = (
@@ -51,6 +53,15 @@ _ALL = (
         STANDARD[:1],
         scatter.strength,
         ours=True,
+    ),
+    Artefact(
+        "kl",
+        "how far the model moved, and forgetting",
+        ("seq-lora", "inc-lora", *BOTH),
+        STANDARD,
+        scatter.divergence,
+        ours=True,
+        settings={"measure_kl": True},
     ),
     Artefact(
         "curves",

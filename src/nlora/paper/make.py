@@ -50,13 +50,14 @@ def grid_of(artefact: Artefact, scale: Scale) -> Grid:
         max_train=scale.max_train,
         max_eval=scale.max_eval,
         recipes=recipes,
-        settings=dict(scale.settings or {}),
+        settings={**(scale.settings or {}), **artefact.settings},
     )
 
 
 def folder_of(artefact: Artefact, out: Path) -> Path:
-    """Where the runs of an artefact are: those of one paper's model together."""
-    return out / RUNS / artefact.model
+    """Where the runs of an artefact are: those of one paper's model and settings together."""
+    own = f"-{artefact.key}" if artefact.settings else ""
+    return out / RUNS / f"{artefact.model}{own}"
 
 
 def run(

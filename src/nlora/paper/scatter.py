@@ -1,4 +1,4 @@
-"""Figure 5 and two more: what goes with what, a point per run."""
+"""Figure 5 and two more: what goes with what, a point per run or setting."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -108,6 +108,45 @@ def strength(material: Material) -> Figure | None:
             axis.set(xlabel="λ", ylabel="accuracy (%)")
             axis.legend()
             yield figure, axis
+
+    return Figure(data, drawn)
+
+
+def divergence(material: Material) -> Figure | None:
+    """How far stages moved the model against what was forgotten, a point per order and seed.
+
+    KL(before ‖ after) on the new task's answers, which arXiv 2509.04259 takes for the best single
+    predictor, and on earlier tasks'.
+    """
+    rows: list[list[Cell]] = []
+    for method in material.section.methods:
+        for stream in material.section.streams:
+            for run in material.section.of(method, stream):
+                known = run.row.get("kl") or {}
+                numbers = (known.get("own"), known.get("earlier"), run.row["forgetting"])
+                if None not in numbers:
+                    forms = (".3f", ".3f", ".1f")
+                    cells = [Value(n, form=f) for n, f in zip(numbers, forms, strict=True)]
+                    rows.append([method, stream, run.seed, *cells])
+    if not rows:
+        return None
+    columns = ["method", "order", "seed", "KL, own task", "KL, earlier tasks", "forgetting"]
+    notes = ["KL(before ‖ after) of a stage in nats, the mean over answer tokens and stages"]
+    data = Table("kl", "How far the model moved, and forgetting", columns, rows, notes)
+
+    @contextmanager
+    def drawn() -> Iterator[tuple[Any, Any]]:
+        with style.panels(1, 2, width=style.WIDE, height=2.4, sharey=True) as (figure, axes):
+            for axis, column in zip(axes, (3, 4), strict=True):
+                for i, method in enumerate(dict.fromkeys(str(row[0]) for row in rows)):
+                    own = [row for row in rows if row[0] == method]
+                    points = np.array([[row[column].mean, row[5].mean] for row in own])  # type: ignore[union-attr]
+                    look = {"color": style.colour(method, i), "label": method}
+                    axis.plot(*points.T, style.MARKERS[i % len(style.MARKERS)], **look)
+                axis.set(xlabel=f"{columns[column]} (nats)")
+            axes[0].set(ylabel="forgetting (points)")
+            axes[1].legend()
+            yield figure, axes
 
     return Figure(data, drawn)
 
