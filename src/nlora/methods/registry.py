@@ -36,6 +36,7 @@ from nlora.methods.prog_prompt import ProgPrompt
 from nlora.methods.ps_lora import PsLora
 from nlora.methods.replay import Replay
 from nlora.methods.sd_lora import SdLora
+from nlora.methods.sdft import Sdft
 from nlora.methods.seq_ft import SeqFt
 from nlora.methods.seq_lora import SeqLora
 from nlora.methods.slao import Slao
@@ -63,6 +64,7 @@ BUILT_IN: tuple[type[Method], ...] = (
     Avr,
     Ewc,
     Lwf,
+    Sdft,
     Osf,
     ProgPrompt,
     L2p,
