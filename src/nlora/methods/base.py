@@ -12,12 +12,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel
 
 from nlora.errors import NloraError
-from nlora.methods.settings import LARGEST, ONE_PER_STAGE, PerStage, Settings, Weight
+from nlora.methods.returned import MixedIn, Penalty, Proximal, Route, Term, Until
+from nlora.methods.settings import (
+    LARGEST,
+    ONE_PER_STAGE,
+    PerStage,
+    Settings,
+    Weight,
+    per_stage,
+)
 from nlora.methods.state import State
 
 __all__ = ["LARGEST", "ONE_PER_STAGE", "Method", "MixedIn", "Penalty", "PerStage", "Proximal"]
@@ -31,88 +39,7 @@ if TYPE_CHECKING:
     from nlora.data.encode import Encoded
     from nlora.data.task import Example, Task, TaskData
     from nlora.evaluation.answers import Metric
-    from nlora.methods.context import Batch, Context, Stage, Step
-
-
-class Term(NamedTuple):
-    """A penalty's value and the gradients to add, weight included."""
-
-    value: float
-    gradients: Sequence[tuple[Parameter, Tensor]]
-
-
-class Penalty(Protocol):
-    """A loss term that depends on parameters only, added once per optimiser step.
-
-    Its gradient joins that of the task before clipping, as if the term stood in the loss. Names are
-    unique among the penalties and loss terms of a stage.
-
-    A penalty whose attributes change while a stage is trained (an average, a count) names them in
-    the class attribute `running`, so that a checkpoint keeps them: tensors, JSON values, and lists,
-    tuples, mappings and dataclasses of these. If others change, the stage keeps no checkpoints.
-    """
-
-    name: str
-
-    def __call__(self, step: Step) -> Term | None:
-        """The term at this step, or None while it has no weight."""
-        ...
-
-    def notes(self) -> dict[str, Any]:
-        """What the stage should record, such as a measured weight."""
-        ...
-
-
-@runtime_checkable
-class Proximal(Protocol):
-    """What a penalty also is if it acts on parameters after the optimiser's step."""
-
-    def after(self, step: Step) -> None:
-        """Take the proximal step that belongs to the optimiser's last step (`step.rates`)."""
-        ...
-
-
-class Until(Protocol):
-    """What ends a stage early."""
-
-    def reached(self) -> bool:
-        """Whether the stage ends here; called once after each optimiser step."""
-        ...
-
-    def notes(self) -> dict[str, Any]:
-        """What the stage should record of it."""
-        ...
-
-
-class Route(NamedTuple):
-    """The stage that an example is answered with, and what is known of the choice."""
-
-    stage: int
-    confidence: float | None = None
-    """The probability that the example belongs to the stage, if it belongs to any."""
-    distance: float | None = None
-    """Of the example from the stage's."""
-    limit: float | None = None
-    """The distance beyond which an example belongs to no stage; None where none is known."""
-
-    @property
-    def unknown(self) -> bool:
-        """Whether the example is far from every task."""
-        return None not in (self.distance, self.limit) and self.distance > self.limit  # type: ignore[operator]
-
-
-class MixedIn(NamedTuple):
-    """Examples that are trained on beside the stage's own: replayed or generated ones."""
-
-    examples: Sequence[Example] = ()
-    share: float | None = None
-    """Of all examples of an epoch, those that are mixed in: they are repeated or thinned out, by
-    the stage's seed, to make up so much. None: each once."""
-    instead: bool = False
-    """They take the place of examples, so that there are as many in all as without them; at most
-    half."""
-    what: str = "old examples"
-    """What they are, for the stage's record: which data a stage has seen."""
+    from nlora.methods.context import Batch, Context, Stage
 
 
 class Method:
@@ -406,19 +333,3 @@ class Method:
 def overrides(method: Method, hook: str) -> bool:
     """Whether a method has a hook of its own: what is not asked for need not be prepared."""
     return getattr(type(method), hook) is not getattr(Method, hook)
-
-
-def per_stage(value: float | Sequence[float] | str, stage: int, name: str) -> float:
-    """The value of a setting at stage 1, 2, …: one for all, or one per stage.
-
-    That of `auto` is 1: the weight is found then. Raises NloraError if a list is too short.
-    """
-    if isinstance(value, str):
-        return 1.0
-    if not isinstance(value, Sequence):
-        return value
-    if stage > len(value):
-        raise NloraError(
-            f"setting '{name}' lists {len(value)} values, stage {stage} needs one more"
-        )
-    return value[stage - 1]

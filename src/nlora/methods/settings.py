@@ -6,11 +6,13 @@ in `parts.answers`, `replay` and what belongs to it in `parts.rehearsal`, `froze
 """
 
 import os
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
 from nlora.adapters.settings import Count, Strict
+from nlora.errors import NloraError
 
 LARGEST = 1e30
 """Of a setting: far below what fp32 can hold, so that a product of two factors is a number, too."""
@@ -137,3 +139,19 @@ class Settings(Strict):
 
 FREE = tuple(Settings.model_fields)
 """The settings that every method has that trains on data."""
+
+
+def per_stage(value: float | Sequence[float] | str, stage: int, name: str) -> float:
+    """The value of a setting at stage 1, 2, …: one for all, or one per stage.
+
+    That of `auto` is 1: the weight is found then. Raises NloraError if a list is too short.
+    """
+    if isinstance(value, str):
+        return 1.0
+    if not isinstance(value, Sequence):
+        return value
+    if stage > len(value):
+        raise NloraError(
+            f"setting '{name}' lists {len(value)} values, stage {stage} needs one more"
+        )
+    return value[stage - 1]
