@@ -6,7 +6,7 @@ import pytest
 
 from nlora.errors import NloraError
 from nlora.store.directory import ModelDirectory, StageRecord
-from nlora.store.records import seal
+from nlora.store.records import read_record, seal
 
 RECORD = ("stages", "002-b", "stage.json")
 
@@ -39,6 +39,22 @@ def test_a_record_that_was_changed_is_not_believed(directory, values):
     change(directory, **values)
     with pytest.raises(NloraError, match=r"002-b.stage\.json was changed or damaged"):
         directory.stages()
+
+
+def test_a_record_is_read_once_and_again_when_its_file_has_changed(directory, monkeypatch):
+    read = []
+
+    def spy(path):
+        read.append(path.parent.name)
+        return read_record(path)
+
+    monkeypatch.setattr("nlora.store.directory.read_record", spy)
+    directory.stages()[-1].name = "changed by who asked"
+    assert [record.name for record in directory.stages()] == ["a", "b"]
+    assert sorted(read) == ["001-a", "002-b"]
+    change(directory, sealed=True, accuracy={"a": 99.0})
+    assert directory.stages()[-1].accuracy == {"a": 99.0}
+    assert len(read) == 3
 
 
 CANNOT_BE = {

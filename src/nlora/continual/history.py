@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ def history(directory: ModelDirectory) -> dict[str, Any]:
         "method": config.get("method"),
         "base": config.get("base", {}).get("title") or config.get("model"),
         "bytes": size(directory.path),
-        "stages": [_stage(directory, records, record) for record in records],
+        "stages": _stages(directory, records),
         "only_tested": [_only_tested(zero, records, t["name"]) for t in zero.tasks] if zero else [],
         "kept": kept(directory),
         "undone": [
@@ -66,25 +66,22 @@ def _examples(value: Any) -> Iterator[str]:
             yield from _examples(inner)
 
 
-def _stage(
-    directory: ModelDirectory, records: Sequence[StageRecord], record: StageRecord
-) -> dict[str, Any]:
-    folder = directory.stage_path(record)
-    rows = record.budget.get("rows", {})
+def _stages(directory: ModelDirectory, records: Sequence[StageRecord]) -> list[dict[str, Any]]:
+    out, best = taken_out(records), _best(records)
+    return [
+        _stage(directory.stage_path(record), record, _state(record, out))
+        | {"tasks": [_task(records, record, best, t["name"]) for t in record.tasks]}
+        for record in records
+    ]
+
+
+def _stage(folder: Path, record: StageRecord, state: str) -> dict[str, Any]:
     return {
         "stage": record.index,
         "name": record.name,
         "when": record.finished or _written(folder / "stage.json"),
-        "state": _state(records, record),
-        "tasks": [
-            {
-                "name": task["name"],
-                "data": record.fingerprints.get(task["name"]),
-                "rows": rows.get(task["name"]),
-                **_then_and_now(records, record, task["name"]),
-            }
-            for task in record.tasks
-        ],
+        "state": state,
+        "tasks": [],
         "examples": record.examples,
         "steps": record.steps,
         "seconds": sum(record.seconds.values()),
@@ -93,21 +90,44 @@ def _stage(
     }
 
 
-def _state(records: Sequence[StageRecord], record: StageRecord) -> str:
-    if record.folder in taken_out(records):
+def _state(record: StageRecord, out: Collection[str]) -> str:
+    if record.folder in out:
         return "taken out"
     return "not accepted" if "rejected" in record.notes else "in force"
 
 
-def _then_and_now(
-    records: Sequence[StageRecord], record: StageRecord, task: str
-) -> dict[str, float | None]:
-    """The accuracy on a task right after its stage and now, and what was lost since the best."""
+Best = dict[tuple[int, str], float]
+"""By stage and task, the best accuracy from the stage on, but for the last stage."""
+
+
+def _best(records: Sequence[StageRecord]) -> Best:
+    """Of each stage's own tasks, where it was measured. Each accuracy is looked at once."""
+    found: Best = {}
+    so_far: dict[str, float] = {}
+    for record in reversed(records[:-1]):
+        for task, value in record.accuracy.items():
+            so_far[task] = max(value, so_far.get(task, value))
+        names = (task["name"] for task in record.tasks)
+        found |= {(record.index, name): so_far[name] for name in names if name in so_far}
+    return found
+
+
+def _task(
+    records: Sequence[StageRecord], record: StageRecord, best: Best, task: str
+) -> dict[str, Any]:
+    """A task's data, its accuracy right after its stage and now, and what was lost since the
+    best."""
     then, now = record.accuracy.get(task), records[-1].accuracy.get(task)
-    before = [r.accuracy.get(task) for r in records[record.index - 1 : -1]]
-    best = max((value for value in before if value is not None), default=None)
-    lost = None if best is None or now is None else best - now
-    return {"then": then, "now": now, "forgotten": lost}
+    highest = best.get((record.index, task))
+    lost = None if highest is None or now is None else highest - now
+    return {
+        "name": task,
+        "data": record.fingerprints.get(task),
+        "rows": record.budget.get("rows", {}).get(task),
+        "then": then,
+        "now": now,
+        "forgotten": lost,
+    }
 
 
 def _only_tested(

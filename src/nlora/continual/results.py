@@ -68,7 +68,9 @@ def results_of(
     else:
         metrics = summary([], None)
     metrics["average_accuracy"] = average_accuracy([_row(r, learned) for r in of_a_task])
-    listed = [tasks.index(name) for name in learned or tasks if _listed(everything, name)]
+    places = {name: place for place, name in enumerate(tasks)}
+    with_labels = {name for record in everything for name in record.off_list}
+    listed = [places[name] for name in learned or tasks if name in with_labels]
     some = {} if len(listed) == len(learned or tasks) else {"averaged": [tasks[c] for c in listed]}
     untested = [*([zero] if zero else []), *watched]
     firsts = {t["name"]: r.accuracy.get(t["name"]) for r in untested for t in r.tasks}
@@ -113,11 +115,6 @@ def columns(
         return planned
     untrained = [*([zero] if zero else []), *directory.watched()]
     return [*learned, *(t["name"] for record in untrained for t in record.tasks)]
-
-
-def _listed(records: Sequence[StageRecord], task: str) -> bool:
-    """Whether a task has labels."""
-    return any(task in record.off_list for record in records)
 
 
 def _among_labels(

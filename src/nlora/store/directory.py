@@ -76,6 +76,8 @@ class ModelDirectory:
         """A stage that is not in force, if there is one."""
         self._verified: dict[Path, tuple[int, ...]] = {}
         """Files that were found whole, as they were then: they are read once."""
+        self._read: dict[Path, tuple[tuple[int, ...], StageRecord]] = {}
+        """Records with what their files were like: one that did not change is not read again."""
 
     def shelf(self, name: str) -> "ModelDirectory":
         """The same directory, whose stages are in another folder than `stages`."""
@@ -200,13 +202,20 @@ class ModelDirectory:
         hidden = self.undone.hidden() if self._stages == self.undone.stages else set()
         paths = (p for p in self._stages.glob("[0-9]*") if p.name not in hidden)
         folders = [p for p in paths if p.is_dir()]
-        records = [read_record(folder / "stage.json") for folder in folders]
+        records = [self._record(folder / "stage.json") for folder in folders]
         records.sort(key=lambda r: r.index)
         numbers = [r.index for r in records if r.index > 0]
         if numbers != list(range(1, len(numbers) + 1)):
             raise NloraError(f"{self._stages}: stages are missing, found {numbers}")
         check_manifests(self._stages, records)
         return records
+
+    def _record(self, path: Path) -> StageRecord:
+        """A record, for whoever asks to change as they like but for what is in its fields."""
+        seen = _like(path) if path.is_file() else ()
+        if path not in self._read or self._read[path][0] != seen:
+            self._read[path] = seen, read_record(path)
+        return self._read[path][1].model_copy()
 
     def stage_path(self, record: StageRecord) -> Path:
         """The folder of a committed stage."""
@@ -318,8 +327,7 @@ class ModelDirectory:
         path = folder / name
         if not path.is_file():
             raise NloraError(f"{path} is missing")
-        stat = path.stat()
-        seen = stat.st_mtime_ns, stat.st_size, stat.st_ino
+        seen = _like(path)
         if self._verified.get(path) == seen:
             return
         if sha256(path) != record.files.get(name):
@@ -364,6 +372,12 @@ class ModelDirectory:
     def results(self) -> dict[str, Any]:
         """`results.json`. Raises NloraError if it cannot be read."""
         return read_results(self.undone.results())
+
+
+def _like(path: Path) -> tuple[int, ...]:
+    """What tells a file that was written anew."""
+    stat = path.stat()
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino
 
 
 def _read_only(folder: Path) -> bool:
