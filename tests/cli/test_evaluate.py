@@ -25,5 +25,7 @@ def test_what_is_wrong_is_said_before_anything_is_loaded(refused, finished, tmp_
     out = finished("inc-lora").out
     assert "holds no model" in refused("evaluate", tmp_path)
     assert "is a folder" in refused("evaluate", out, "--out", tmp_path)
+    own = out / "results.json"
+    assert f"is a file of {out}" in refused("evaluate", out, "--out", own)
     assert "none.jsonl" in refused("evaluate", out, "--task", "animal", "--data", "none.jsonl")
     assert "--columns" in refused("evaluate", out, "--columns", "text=a")

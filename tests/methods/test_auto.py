@@ -1,19 +1,21 @@
 """Weights that are found while a stage is trained."""
 
 import json
+from dataclasses import replace
 from statistics import mean, stdev
 
 import pytest
 import torch
 
 from nlora.adapters.lora import Lora
+from nlora.continual.learning import run
 from nlora.errors import NloraError
 from nlora.methods.context import Step
 from nlora.methods.parts.auto import FIRST, compared, judged_by, without_held_out
 from nlora.methods.registry import method
 from nlora.plan.config import RunConfig
 from nlora.plan.resolve import choose
-from tests import tiny
+from tests import runs, tiny
 from tests.loop import context, stage
 from tests.methods.helpers import TASKS, learn, losses, stages
 
@@ -145,3 +147,13 @@ def test_what_cannot_be_found_is_one_line(name, settings, said):
     with pytest.raises(NloraError, match=said) as error:
         choose(RunConfig(model="any", method=name, settings=settings))
     assert "\n" not in str(error.value)
+
+
+def test_a_task_with_nothing_to_judge_by_is_refused_before_the_first_is_learned(llama, tmp_path):
+    with pytest.raises(NloraError, match="task 'size': a weight that is 'auto' needs dev"):
+        run(
+            runs.config(llama, None, {**runs.FAST, "l1": "auto"}, method="n-lora"),
+            tmp_path / "out",
+            stream=[tiny.task("colour"), replace(tiny.task("size", 1), dev=())],
+        )
+    assert not (tmp_path / "out").exists()

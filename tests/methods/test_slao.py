@@ -56,3 +56,11 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(llama, out, tmp_path):
     again = first_stages(out, 2, tmp_path / "again")
     learn(llama, again, "slao", **SETTINGS)
     assert same_bits(again, out)
+
+
+def test_a_rank_above_the_size_of_a_matrix_starts_with_as_many_directions_as_there_are(
+    llama, tmp_path
+):
+    learn(llama, tmp_path / "out", "slao", ("colour", "size"), rank=40, epochs=1)
+    A = next(t for name, t in update(tmp_path / "out", 2).items() if "lora_A" in name)
+    assert A.shape == (40, 32)

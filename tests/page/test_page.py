@@ -250,3 +250,16 @@ def test_a_task_that_was_taken_out_is_named(finished, tmp_path):
     out = shutil.copytree(finished("inc-lora").out, tmp_path / "m")
     assert call("remove", out, "colour").exit_code == 0
     assert "Not in the model any more: colour." in page([out])
+
+
+def test_nothing_but_a_page_is_written_over(tmp_path, finished):
+    ledger = tmp_path / "ledger.jsonl"
+    write(ledger, grid(["inc-lora"], ["order-1"]))
+    before = ledger.read_bytes()
+    for place in (ledger, finished("inc-lora").out / "model.json"):
+        done = call("report", ledger, "--out", place)
+        assert done.exit_code == 2
+        assert ("no page of `nlora report`" if place == ledger else "is a file of") in done.stderr
+    assert ledger.read_bytes() == before
+    for _ in range(2):
+        assert call("report", ledger, "--out", tmp_path / "page.html").exit_code == 0

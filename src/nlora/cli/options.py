@@ -111,11 +111,18 @@ def reading(columns: str | None, encoding: str | None, skip_bad_rows: bool) -> d
 
 
 def check_out(out: Path) -> None:
-    """Raise NloraError, before anything is loaded, if no file can be written there."""
+    """Raise NloraError, before anything is loaded, if no file can be written there.
+
+    A file of a model directory or a comparison is not written over.
+    """
     from nlora.store.atomic import check_place
 
     if out.is_dir():
         raise NloraError(f"{out} is a folder; --out takes a file")
+    if out.exists():
+        for folder in out.absolute().parents:
+            if any((folder / kind).is_file() for kind in ("model.json", "compare.json")):
+                raise NloraError(f"{out} is a file of {folder}; --out takes another place")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         check_place(out, size=0)

@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from nlora.cli.console import err, out
+from nlora.cli.options import check_out
+from nlora.errors import NloraError
 
 
 def report(
@@ -38,6 +40,9 @@ def report(
     from nlora.page.material import gather
     from nlora.store.atomic import parents, write_text
 
+    check_out(page)
+    if page.exists() and not page.read_bytes()[:20].lower().startswith(b"<!doctype html"):
+        raise NloraError(f"{page} is there and no page of `nlora report`; choose another --out")
     names = [str(place) for place in places]
     material = gather(places)
     with parents(page):

@@ -135,6 +135,17 @@ class Method:
 
         check(self.free)
 
+    def check_tasks(self, tasks: Sequence[TaskData]) -> None:
+        """Raise NloraError, before anything is loaded, for a task that cannot be learned so.
+
+        By default one by which no weight that is `auto` could be judged.
+        """
+        settings = self.settings
+        if any(getattr(settings, name) == "auto" for name in type(settings).model_fields):
+            from nlora.methods.parts.auto import check
+
+            check(tasks)
+
     def run_defaults(self) -> dict[str, Any]:
         """Run settings that the method's paper fixes, such as its optimiser's learning rate."""
         return {}

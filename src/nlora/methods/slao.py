@@ -56,7 +56,9 @@ class Slao(LoraMethod):
             return
         with torch.no_grad():
             for name, (A, B, _) in ctx.adapter_as(Lora).factors().items():
-                A.copy_(torch.linalg.qr(A.double().T).Q.T)
+                rows = torch.linalg.qr(A.double().T).Q.T  # fewer than r where A has fewer columns
+                A.zero_()
+                A[: len(rows)] = rows.to(A.dtype)
                 B.copy_(self.state.trained[name])
 
     def end(self, ctx: Context) -> None:

@@ -210,6 +210,7 @@ def resolve(
         chosen = precision or ("bf16" if bf16_is_faster() else "fp32")
         run = run.model_copy(update={"precision": chosen})
     tasks = tuple(sampled(data, config) for data in stream)
+    method.check_tasks([data for data in tasks if data.train])
     return Plan(choice.entry, method, run, config, base, tasks)
 
 

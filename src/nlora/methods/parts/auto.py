@@ -56,6 +56,16 @@ def automatic(settings: Settings) -> list[str]:
     return [name for name in type(settings).model_fields if getattr(settings, name) == AUTO]
 
 
+def check(tasks: Sequence[TaskData]) -> None:
+    """Raise NloraError for a task that has nothing to judge a weight by."""
+    for data in tasks:
+        if not judged_by(data, 0)[0]:
+            raise NloraError(
+                f"task '{data.name}': a weight that is 'auto' needs dev examples, or two training "
+                "examples at least"
+            )
+
+
 def judged_by(data: TaskData, seed: int) -> tuple[Sequence[Example], str]:
     """The dev examples of a task, and what they are taken of: `dev` or `training`."""
     tested = {example.text for example in data.test}
@@ -95,11 +105,6 @@ class Climbing:
         found = [judged_by(data, ctx.stage.seed) for data in ctx.stage.tasks]
         self.examples = [example for examples, _ in found for example in examples]
         self.of = ", ".join(dict.fromkeys(of for _, of in found))
-        if not self.examples:
-            raise NloraError(
-                f"stage '{ctx.stage.name}': a weight that is 'auto' needs dev examples, or two "
-                "training examples at least"
-            )
         self.parameters = ctx.adapter.trainable()
         self.half = ctx.stage.steps // 2
         self.length = max((ctx.stage.steps - self.half) // RUNGS, 1)
