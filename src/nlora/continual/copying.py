@@ -46,6 +46,8 @@ def copy(
         raise NloraError(f"{out} is there already; choose a new place")
     if source.is_file() and not is_archive(source):
         raise NloraError(f"{source} is no archive that `nlora copy` has written")
+    if not source.exists():
+        raise NloraError(f"{source} does not exist")
     if not source.is_file() and not ModelDirectory(source).exists():
         raise NloraError(f"{source} holds no model")
     draft = out.with_name(f".{out.name}.partial")

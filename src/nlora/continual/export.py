@@ -77,9 +77,15 @@ def _directory(
     directory = ModelDirectory(source)
     plan = stored_plan(directory, {"consolidation": consolidation} if consolidation else None)
     if not plan.method.mergeable:
+        name, routing = plan.config.method, getattr(plan.method.settings, "routing", "none")
+        if routing != "none":
+            raise NloraError(
+                f"{name} answers each task with a model of its own (routing={routing}): --adapters "
+                "writes an adapter for each"
+            )
         raise NloraError(
-            f"{plan.config.method} does not make one model that can be saved by itself: `nlora "
-            "methods` tells which methods are mergeable"
+            f"{name} does not make one model that can be saved by itself: `nlora methods` tells "
+            "which methods are mergeable"
         )
 
     def merge() -> Merged:

@@ -234,6 +234,11 @@ def _imported(name: str) -> Any:
     here = str(Path.cwd())
     if here not in sys.path:  # a console script looks where it is installed alone
         sys.path.append(here)
+    if module == "__main__" and not hasattr(sys.modules[module], function):
+        raise NloraError(
+            f"metric '{name}' was defined in the script that used it: put the function into a file "
+            f"beside, and name it as FILE:{function}, so that other commands find it"
+        )
     try:
         return getattr(importlib.import_module(module), function)
     except Exception as error:  # the module may raise whatever its author's code does

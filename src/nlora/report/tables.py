@@ -43,7 +43,10 @@ def tables(
         raise unknown("baseline", baseline, known)
     made = [t for section in found for t in of_section(section, keys or KEYS, baseline or BASELINE)]
     if not made:
-        raise NloraError(f"the ledger has nothing for: {', '.join(keys)}")
+        hint = ""
+        if "differences" in keys and (baseline or BASELINE) not in known:
+            hint = f" (no {baseline or BASELINE} to compare with: --baseline {min(known)})"
+        raise NloraError(f"the ledger has nothing for: {', '.join(keys)}{hint}")
     return made
 
 
