@@ -103,10 +103,13 @@ def test_the_router_takes_both_months_for_one_task_and_its_newest_model(february
     assert set(said[0].probabilities) == {"a", "b", "c", "d"}
 
 
-def test_each_month_is_known_again(february):
+def test_each_month_is_known_again(january, february):
     out, results, _, data = february
     before, listener = tree(out), Listener()
     assert learn(out, data, progress=listener) == results
+    assert "nothing to do" in listener.messages[-1]
+    first = [january.parent / f"colour-{split}.jsonl" for split in ("train", "test")]
+    assert learn(out, task_from_files("colour", *first), progress=listener) == results
     assert "nothing to do" in listener.messages[-1]
     assert tree(out) == before
 
