@@ -69,6 +69,9 @@ def test_a_stage_that_costs_too_much_is_not_in_force(refused):
     turned = found["turned"]["colour"]
     assert len(turned) == 3
     assert all(t["before"] == t["label"] != t["now"] for t in turned)
+    assert found["own"]["tests"] == 24
+    assert found["own"]["accuracy"] > 50
+    assert not any("new labels" in line for line in found["advice"])
     assert any("epochs=4" in line for line in found["advice"])
     assert any(line.startswith("routing") for line in found["advice"])
     assert "nlora accept" in str(refused.error)
