@@ -77,6 +77,23 @@ def what_is_new(known: TaskData, data: TaskData) -> list[str]:
     return said
 
 
+def perhaps_known(known: Sequence[TaskData], data: TaskData) -> str | None:
+    """What to ask where new data under a new name may be more of a learned task.
+
+    It may where at least half of its labels are a task's.
+    """
+    given = set(data.task.labels or (e.label.strip() for e in data.train))
+    for task in known:
+        shared = [label for label in task.task.labels or () if label in given]
+        if shared and 2 * len(shared) >= len(given):
+            return (
+                f"'{data.name}' becomes a task of its own, though '{task.name}' has labels of it "
+                f"({', '.join(shared[:5])}{', …' if len(shared) > 5 else ''}); if it is more of "
+                f"'{task.name}': --name {task.name}"
+            )
+    return None
+
+
 def learned_from(plan: Plan, task: TaskData, directory: ModelDirectory) -> StageRecord | None:
     """The stage that has learned a task from the same data and stands, if there is one.
 
