@@ -2,15 +2,18 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 
 from nlora.analysis.adapters import read_stages
+from nlora.continual.added import next_stage
 from nlora.continual.answering import predict
 from nlora.continual.learning import learn, run
 from nlora.continual.model import ContinualModel
 from nlora.data.files import read_stream, task_from_files
+from nlora.data.task import Task
 from nlora.evaluation.matrix import summary
 from nlora.methods.parts.routing import Router, RouterState
 from nlora.store.directory import ModelDirectory
@@ -103,12 +106,30 @@ def test_the_router_takes_both_months_for_one_task_and_its_newest_model(february
     assert set(said[0].probabilities) == {"a", "b", "c", "d"}
 
 
-def test_each_month_is_known_again(february):
+def test_each_month_is_known_again(january, february):
     out, results, _, data = february
     before, listener = tree(out), Listener()
     assert learn(out, data, progress=listener) == results
     assert "nothing to do" in listener.messages[-1]
+    first = [january.parent / f"colour-{split}.jsonl" for split in ("train", "test")]
+    assert learn(out, task_from_files("colour", *first), progress=listener) == results
+    assert "nothing to do" in listener.messages[-1]
     assert tree(out) == before
+
+
+def test_a_new_name_for_labels_that_are_known_is_asked_about(january, tmp_path):
+    def said(labels, **more):
+        listener = Listener()
+        data = replace(month(tmp_path, 2, labels=labels), **more)
+        assert next_stage(january, data, progress=listener) is not None
+        return [message for message in listener.messages if "a task of its own" in message]
+
+    february = Task("february", labels=("a", "b", "d"))
+    [asked] = said("abd", task=february)
+    assert "'colour' has labels of it (a, b); if it is more of 'colour': --name colour" in asked
+    assert len(said("abd", task=Task("february"))) == 1  # free text, of the same answers
+    assert said("agh", task=Task("february", labels=("a", "g", "h"))) == []
+    assert said("abd") == []
 
 
 def test_a_ledger_tells_the_stages_apart(february):

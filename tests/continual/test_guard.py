@@ -3,12 +3,19 @@
 import shutil
 
 import pytest
+from typer.testing import CliRunner
 
+from nlora.api.results import History
+from nlora.cli.app import app
+from nlora.continual.copying import copy
 from nlora.continual.forecast import forecast
 from nlora.continual.guard import Guard, SetAside, verdict
+from nlora.continual.history import history
 from nlora.continual.holding import accept, discard
 from nlora.continual.learning import learn
+from nlora.continual.taking_back import rollback
 from nlora.continual.tasks import learned_stages
+from nlora.continual.verifying import verify
 from nlora.data.task import Task, TaskData
 from nlora.errors import NloraError
 from nlora.evaluation.answers import Prediction
@@ -62,6 +69,9 @@ def test_a_stage_that_costs_too_much_is_not_in_force(refused):
     turned = found["turned"]["colour"]
     assert len(turned) == 3
     assert all(t["before"] == t["label"] != t["now"] for t in turned)
+    assert found["own"]["tests"] == 24
+    assert found["own"]["accuracy"] > 50
+    assert not any("new labels" in line for line in found["advice"])
     assert any("epochs=4" in line for line in found["advice"])
     assert any(line.startswith("routing") for line in found["advice"])
     assert "nlora accept" in str(refused.error)
@@ -114,6 +124,24 @@ def test_discarding_it_leaves_the_directory_as_it_was(refused, tmp_path):
     assert tree(out) == tree(refused.before)
     discard(out, listener)
     assert "nothing to do" in listener.messages[-1]
+
+
+def test_a_held_stage_is_named_wherever_the_model_is_looked_at(refused, tmp_path):
+    out = shutil.copytree(refused.out, tmp_path / "out")
+    line = f"held: 002-fruit, trained and not in force: `nlora accept {out}` or `nlora discard"
+    assert line in str(History(history(ModelDirectory(out))))
+    shown = CliRunner().invoke(app, ["verify", str(out), "--sample", "0"])
+    assert line in shown.stdout
+    assert verify(refused.before, sample=0)["held"] is None
+    listener = Listener()
+    assert copy(out, tmp_path / "copy", progress=listener)["held"] == "002-fruit"
+    assert any(message.startswith(line) for message in listener.messages)
+    weights = out / "pending/repaired/002-fruit/update/adapter_model.safetensors"
+    weights.write_bytes(b"x")
+    with pytest.raises(NloraError, match="changed or damaged"):
+        verify(out, sample=0)
+    rollback(out, progress=listener)
+    assert "002-fruit is held, and was trained on top of what is set aside" in listener.messages[-1]
 
 
 def test_what_no_longer_fits_is_not_accepted(refused, tmp_path):

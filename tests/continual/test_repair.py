@@ -1,10 +1,12 @@
 """A stage that costs too much is scaled back, without training."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
 
 from nlora.analysis.adapters import read_stages
+from nlora.cli.guarded import show_refusal
 from nlora.continual.guard import Fall, Guard, SetAside, Verdict
 from nlora.continual.holding import accept
 from nlora.continual.learning import learn, run
@@ -89,6 +91,26 @@ def test_what_cannot_be_scaled_is_said(llama, refused, tmp_path, method, setting
     assert error.value.found["repair"] == {"not": reason}
     with pytest.raises(NloraError, match="no scale was found"):
         accept(out, repaired=True)
+
+
+def test_a_task_that_its_own_new_adapter_spoils_is_told_so(llama, refused, tmp_path, capsys):
+    out, colour = tmp_path / "out", refused.colour
+    run(config(llama, None, {**LEARNING, "routing": "input"}), out, stream=[colour])
+    other = dict(zip("abc", "bca", strict=True))
+    spoilt = {
+        split: tuple(replace(e, label=other[e.label]) for e in getattr(colour, split))
+        for split in ("train", "test")
+    }
+    with pytest.raises(SetAside) as error:
+        learn(out, replace(colour, **spoilt), guard=Guard())
+    found = error.value.found
+    reason = "each task has an adapter of its own, and 'colour' would have the new one"
+    assert found["repair"] == {"not": reason}
+    assert found["advice"][0].startswith("a look at the new labels: ")
+    assert found["own"]["tests"] == 24  # not the 48 of both stages
+    show_refusal(out, "colour", found)
+    said = f"On the 24 tests of its own data it reaches {found['own']['accuracy']:.1f} %."
+    assert said in capsys.readouterr().out
 
 
 def falls(lost):

@@ -56,7 +56,12 @@ def test_figures_are_run_and_drawn_and_drawn_again_from_what_is_there(llama, sta
     assert "all runs are finished" in again.stderr
     assert (out / "figure-3.svg").read_bytes() == before
 
-    runs = out / "runs/t5-large"
+    other = call(*command, *more, "--max-train", "5", "--dry-run")
+    assert other.exit_code == 2
+    assert "disagrees with this one (max_train 6, not 5)" in other.stderr
+    assert "all runs are finished" not in other.stderr
+
+    runs = out / f"runs/{llama.name}-for-t5-large"
     drawn = call(
         *("paper", "spectra", "table-4", "--out", tmp_path / "more", "--models", runs),
         *("--from", runs / "ledger.jsonl"),

@@ -139,7 +139,7 @@ def test_each_cell_has_the_recipe_of_its_order(standard):
 def test_forgetting_is_drawn_against_how_far_the_model_moved(measured, tmp_path):
     artefact = ARTEFACTS["kl"]
     assert grid_of(artefact, Scale(model="m")).settings == {"measure_kl": True}
-    assert folder_of(artefact, tmp_path) != folder_of(ARTEFACTS["curves"], tmp_path)
+    assert folder_of(artefact, Scale(), tmp_path).name == "t5-large-kl"
     with pytest.raises(NloraError, match="kl: nothing that it shows was run"):
         write(artefact, measured, tmp_path / "none")
     ledger = tmp_path / "ledger.jsonl"
@@ -151,6 +151,18 @@ def test_forgetting_is_drawn_against_how_far_the_model_moved(measured, tmp_path)
     found = list(csv.DictReader((tmp_path / "some/kl.csv").open()))
     assert {float(row["forgetting"]) for row in found} == {row["forgetting"] for row in rows}
     assert {(row["KL, own task"], row["KL, earlier tasks"]) for row in found} == {("1.5", "0.25")}
+
+
+def test_each_model_has_a_folder_of_its_own(tmp_path):
+    names = {
+        (key, model): folder_of(ARTEFACTS[key], Scale(model=model), tmp_path).name
+        for key in ("table-1", "table-2")
+        for model in (None, "tiny-t5", "google-t5/t5-large", f"{tmp_path}/mine/")
+    }
+    assert names["table-1", None] == names["table-1", "google-t5/t5-large"] == "t5-large"
+    assert names["table-1", "tiny-t5"] == "tiny-t5-for-t5-large"
+    assert names["table-2", f"{tmp_path}/mine/"] == "mine-for-llama-7b"
+    assert len(set(names.values())) == 7
 
 
 def test_names():

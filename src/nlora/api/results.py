@@ -169,6 +169,10 @@ class History(Result):
         lost = [[one["name"], *numbers([one["before"], one["now"]])] for one in self["only_tested"]]
         if lost:
             made.append(Table("only-tested", "", ["only tested", "before training", "now"], lost))
+        if self["held"]:
+            from nlora.continual.holding import told  # slow, and seldom needed
+
+            made[-1].notes.append(told(self["path"], self["held"]))
         made[-1].notes += [*_kept(self["kept"]), *map(_undone, self["undone"])]
         return made
 

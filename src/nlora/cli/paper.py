@@ -106,12 +106,12 @@ def paper(
         err.print(told, markup=False, highlight=False)
         if dry_run:
             return
-        commits_in(*(ledger_of(artefact, out_dir).parent for artefact in wanted))
+        commits_in(*(ledger_of(artefact, scale, out_dir).parent for artefact in wanted))
         failed = run(wanted, scale, out_dir, workers, progress())
     written: dict[str, list[str]] = {}
     for artefact in wanted:
-        at = ledgers or [ledger_of(artefact, out_dir)]
-        folder = models if ledgers else ledger_of(artefact, out_dir).parent
+        at = ledgers or [ledger_of(artefact, scale, out_dir)]
+        folder = models if ledgers else ledger_of(artefact, scale, out_dir).parent
         try:
             files = write(artefact, material(at, folder), out_dir)
             written[artefact.key] = [str(path) for path in files]

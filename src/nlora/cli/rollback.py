@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from nlora.cli import options as o
-from nlora.cli.console import out, print_json
+from nlora.cli.console import out, print_json, progress
 from nlora.errors import NloraError
 
 
@@ -39,7 +39,7 @@ def rollback(
         raise NloraError("--undo brings stages back and --to takes them back; give one of them")
     if number is not None and not undo:
         raise NloraError("--number says what --undo brings back; give that too")
-    found = bring_back(model_dir, number) if undo else take_back(model_dir, to)
+    found = bring_back(model_dir, number) if undo else take_back(model_dir, to, progress())
     if json:
         print_json(found._asdict() | {"place": found.place and str(found.place)})
         return

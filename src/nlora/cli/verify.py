@@ -22,6 +22,7 @@ def verify(
 
     Nothing is written. What is wrong is listed, with exit status 2.
     """
+    from nlora.continual.holding import told
     from nlora.continual.verifying import verify as check
 
     found = check(model_dir, sample, progress())
@@ -38,3 +39,5 @@ def verify(
         markup=False,
         highlight=False,
     )
+    if found["held"]:
+        out.print(told(model_dir, found["held"]), markup=False, highlight=False)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from nlora.continual.again import again, learned_from, same_budget, what_is_new
+from nlora.continual.again import again, learned_from, perhaps_known, same_budget, what_is_new
 from nlora.continual.agreement import agreed, begun, check_plan
 from nlora.continual.tasks import as_tasks, learned_stages, only_tested
 from nlora.data.task import TaskData
@@ -91,6 +91,8 @@ def grown(plan: Plan, task: TaskData, directory: ModelDirectory, progress: Progr
         data = sampled(again(earlier[task.name].task, task), config)
         for line in what_is_new(earlier[task.name], data):
             progress.message(line)
+    elif asks := perhaps_known(list(earlier.values()), task):
+        progress.message(asks)
     knows = None if directory.stages() else config.knows
     known = [] if knows is None else [sampled(known_task(knows), config)]
     stream = [*known, *stages, data, *others]

@@ -11,6 +11,7 @@ from nlora.plan.budgets import LIMITS, check_same, in_words
 from nlora.plan.config import with_todays_names
 from nlora.plan.resolve import Plan, sampled
 from nlora.store.directory import ModelDirectory, StageRecord
+from nlora.store.records import taken_out
 
 
 def again(known: Task, data: TaskData) -> TaskData:
@@ -76,23 +77,43 @@ def what_is_new(known: TaskData, data: TaskData) -> list[str]:
     return said
 
 
+def perhaps_known(known: Sequence[TaskData], data: TaskData) -> str | None:
+    """What to ask where new data under a new name may be more of a learned task.
+
+    It may where at least half of its labels are a task's.
+    """
+    given = set(data.task.labels or (e.label.strip() for e in data.train))
+    for task in known:
+        shared = [label for label in task.task.labels or () if label in given]
+        if shared and 2 * len(shared) >= len(given):
+            return (
+                f"'{data.name}' becomes a task of its own, though '{task.name}' has labels of it "
+                f"({', '.join(shared[:5])}{', …' if len(shared) > 5 else ''}); if it is more of "
+                f"'{task.name}': --name {task.name}"
+            )
+    return None
+
+
 def learned_from(plan: Plan, task: TaskData, directory: ModelDirectory) -> StageRecord | None:
-    """The stage that has learned a task from the same data, if there is one."""
-    stored, known = directory.config(), None
-    for record in directory.stages():
+    """The stage that has learned a task from the same data and stands, if there is one.
+
+    What the data does not say, as its labels, is taken to be what each stage was asked.
+    """
+    stored, records = directory.config(), directory.stages()
+    out = taken_out(records)
+    for record in records:
         values = [value for value in record.tasks if value["name"] == task.name]
-        if not values:
+        if not values or record.folder in out:
             continue
         then = record.budget or {name: stored.get(name) for name in LIMITS}
         limits = {name: then.get(name) for name in LIMITS}
         try:
-            asked = task if known is None else again(known, task)
+            asked = again(Task.from_json(values[0]), task)
         except NloraError:  # it could not have been learned here
             continue
         used = sampled(asked, plan.config.model_copy(update=limits))
         if record.fingerprints.get(task.name) == used.fingerprint():
             return record
-        known = Task.from_json(values[0])
     return None
 
 

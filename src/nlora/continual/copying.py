@@ -11,6 +11,8 @@ from typing import Any
 
 from nlora.backbones.catalog import BUILT_IN, find
 from nlora.continual.history import kept, size
+from nlora.continual.holding import held as pending
+from nlora.continual.holding import told
 from nlora.continual.results import columns, results
 from nlora.errors import NloraError
 from nlora.progress import NoProgress, Progress
@@ -36,10 +38,10 @@ def copy(
 ) -> dict[str, Any]:
     """Copy a model directory, or the archive of one, to a new folder or archive.
 
-    What somebody else can go on from is there: configuration, stages, results; what was set aside,
-    checkpoints and logs are not. Paths of this machine are left out: a base model in a folder is
-    known by its name, and `model` says where it lies now, `plugin` where the method's file does.
-    Files are compared with their hashes on the way. Raises NloraError.
+    What somebody else can go on from is there: configuration, stages, results; what was set aside
+    or is held, checkpoints and logs are not. Paths of this machine are left out: a base model in a
+    folder is known by its name, and `model` says where it lies now, `plugin` where the method's
+    file does. Files are compared with their hashes on the way. Raises NloraError.
     """
     progress = progress or NoProgress()
     if out.exists() or out.is_symlink():
@@ -109,7 +111,9 @@ def _write(
     target.write_config(document)
     tasks = columns(target, records, zero)
     target.write_results(results(target, tasks, document["method"]))
-    return {"stages": len(records), "bytes": size(place), "kept": kept(target)}
+    if left := pending(source):
+        progress.message(f"{told(source.path, left)}; it is not copied")
+    return {"stages": len(records), "bytes": size(place), "kept": kept(target), "held": left}
 
 
 def _document(

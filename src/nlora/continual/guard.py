@@ -149,11 +149,14 @@ def _turned(
     return [Turned(now[i].source, now[i].label, before[i].text, now[i].text) for i in worst]
 
 
-def advice(plan: Plan, stage: int) -> list[str]:
-    """What could be tried in place of a stage that costs too much."""
+def advice(plan: Plan, stage: int, name: str, found: Verdict) -> list[str]:
+    """What could be tried in place of a stage of the task `name` that costs too much."""
     settings, method = plan.settings(), plan.method
     epochs, rate = (value_at(settings[name], stage) for name in ("epochs", "learning_rate"))
     lines = [
+        f"a look at the new labels: after them '{name}' itself answers its earlier tests otherwise"
+        if name in found.too_far
+        else "",
         f"fewer epochs: --set epochs={epochs // 2}" if epochs > 1 else "",
         f"a smaller learning rate: --set learning_rate={rate / 2:g}",
     ]

@@ -8,14 +8,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from nlora.continual.holding import held
 from nlora.errors import NloraError
 from nlora.store.directory import ModelDirectory, StageRecord
 from nlora.store.records import taken_out
 
 
 def history(directory: ModelDirectory) -> dict[str, Any]:
-    """The life of a model: `stages` in order, `only_tested` tasks, what is `kept` of data, and
-    rollbacks that can be `undone`.
+    """The life of a model: `stages` in order, `only_tested` tasks, what is `kept` of data,
+    rollbacks that can be `undone`, and the stage that is `held`: trained and not in force.
 
     Of each stage when it was committed, its data, the accuracy of its tasks then and now with what
     was forgotten (the best since then minus now), and its size. Neither model nor updates are read.
@@ -37,6 +38,7 @@ def history(directory: ModelDirectory) -> dict[str, Any]:
             {"number": int(one.path.name), "stages": list(one.stages), "when": one.when}
             for one in directory.undone.rollbacks()
         ],
+        "held": held(directory),
     }
 
 

@@ -48,6 +48,20 @@ def discard(out: Path, progress: Progress | None = None) -> None:
         progress.message(f"'{record.name}' is removed; {out} is as it was before")
 
 
+def held(directory: ModelDirectory) -> str | None:
+    """The folder name of the pending stage of a model directory; None where there is none."""
+    record = directory.pending.record()
+    return None if record is None else record.folder
+
+
+def told(place: object, folder: str) -> str:
+    """What to say of a pending stage wherever its model is shown."""
+    return (
+        f"held: {folder}, trained and not in force: `nlora accept {place}` or `nlora discard "
+        f"{place}`"
+    )
+
+
 def _opened(out: Path) -> ModelDirectory:
     directory = ModelDirectory(out)
     if not directory.exists():

@@ -37,18 +37,19 @@ def judge(
     Raises SetAside where it costs too much. It is then the directory's pending stage, and the model
     is as it was before.
     """
-    record = learned.record
+    record, name = learned.record, stage.tasks[0].name
     before = answers_before(model.directory, learned.answers)
     found = verdict(before, learned.answers, tested, guard.bound)
     record.notes["guard"] = found.to_json()
     if not found.too_far:
         return learned
-    found.advice = advice(model.plan, stage.index)
+    found.advice = advice(model.plan, stage.index, name, found)
     told: dict[str, Any] = found.to_json()
     record.notes["guard"] = told
     trained = filled(model, record, learned.answers, stage.tasks, learned.losses)
+    told["own"] = _own(record, name)
     versions = {TRAINED: Version(record, trained)}
-    reason = "it was not asked for" if guard.repair == "off" else why_not(model)
+    reason = "it was not asked for" if guard.repair == "off" else why_not(model, name, found)
     if reason is not None:
         told["repair"] = {"not": reason}
     else:
@@ -74,6 +75,14 @@ def judge(
     processes.on_main(model.directory.drop_checkpoints)
     model.restore()
     raise SetAside(model.directory.path, record.name, told)
+
+
+def _own(record: StageRecord, name: str) -> dict[str, float]:
+    """What a stage reaches on the tests that it brought, and how many these are."""
+    part = record.parts.get(name, {}).get(record.folder)
+    if part is not None:
+        return {"tests": part.rows, "accuracy": part.accuracy}
+    return {"tests": record.tested[name], "accuracy": record.accuracy[name]}
 
 
 def _mended(model: ContinualModel, learned: Learned, tried: Repair) -> Learned:

@@ -78,10 +78,12 @@ def thirds(names: Sequence[str]) -> dict[str, int]:
     }
 
 
-def why_not(model: ContinualModel) -> str | None:
-    """Why the update in hand cannot be scaled back; None where it can."""
+def why_not(model: ContinualModel, name: str, found: Verdict) -> str | None:
+    """Why the update of the task `name` cannot be scaled back, judged so; None where it can."""
     adapter, method = model.adapter, model.method
     if method.routes_by_input or method.needs_task_id:
+        if name in found.too_far:
+            return f"each task has an adapter of its own, and '{name}' would have the new one"
         return "each task has an adapter of its own; what it loses, it loses by the choice of them"
     if not isinstance(adapter, Lora):
         return "the update is no LoRA adapter"

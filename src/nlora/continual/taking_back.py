@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 
 from nlora.checksum import sha256
 from nlora.continual.history import size
+from nlora.continual.holding import held
 from nlora.continual.results import columns, results_of
 from nlora.continual.tasks import stage_number
 from nlora.errors import NloraError
+from nlora.progress import NoProgress, Progress
 from nlora.store.directory import ModelDirectory, StageRecord
 from nlora.store.records import now, read_record
 from nlora.store.undone import Rollback
@@ -27,9 +29,10 @@ class TakenBack(NamedTuple):
     """Of the last one; None for the base model."""
 
 
-def rollback(model_dir: Path, to: str | None = None) -> TakenBack:
+def rollback(model_dir: Path, to: str | None = None, progress: Progress | None = None) -> TakenBack:
     """Set the stages after `to` aside (a number or name; by default the last one alone).
 
+    Where a stage is held, `progress` is told that it no longer fits.
     Raises NloraError where there is no such stage.
     """
     directory = _there(model_dir)
@@ -46,6 +49,11 @@ def rollback(model_dir: Path, to: str | None = None) -> TakenBack:
         results = results_of(left, zero, directory.watched(), tasks, directory.config()["method"])
         names = [record.folder for record in gone]
         one = directory.undone.take_back(names, _built_on(directory, left), now(), results)
+        if folder := held(directory):
+            (progress or NoProgress()).message(
+                f"{folder} is held, and was trained on top of what is set aside now: it can be "
+                f"accepted only after `nlora rollback {model_dir} --undo`"
+            )
         return _told(gone, one.path, left)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from nlora import processes
 from nlora.continual.agreement import stored_plan
+from nlora.continual.holding import held
 from nlora.continual.results import results_of
 from nlora.continual.tasks import answerable_tasks, only_tested
 from nlora.data.comparing import punctuated, to_tell_apart
@@ -33,8 +34,9 @@ def verify(
 ) -> dict[str, Any]:
     """What was found in order: files by hash, stages that load, and answers that are as recorded.
 
-    Files are compared with their hashes, those that were set aside too; each stage is loaded; after
-    the last one `sample` tests of each task are asked again (0: none, and no model is loaded).
+    Files are compared with their hashes, those that were set aside or are held too; each stage in
+    force is loaded; after the last one `sample` tests of each task are asked again (0: none, and no
+    model is loaded).
     Nothing is written. Raises NloraError with all that is wrong.
     """
     directory, progress = ModelDirectory(model_dir), spoken(progress)
@@ -43,6 +45,7 @@ def verify(
     records = directory.stages()
     files = _check_files(directory, records, faults)
     found: dict[str, Any] = {"path": str(model_dir), "files": files, "stages": len(records)}
+    found["held"] = held(directory) if not faults.found else None
     if faults.found or not sample:  # what is damaged is not worth loading
         faults.check()
         return found | {"tasks": []}
@@ -79,6 +82,7 @@ def _check_files(directory: ModelDirectory, records: Sequence[StageRecord], faul
             path = one.path / name
             record = faults.attempt(lambda path=path: read_record(path / "stage.json"))
             places += [(path, record)] if record is not None else []
+    places += faults.attempt(directory.pending.stages) or []
     for path, record in places:
         for name in record.files:
             faults.attempt(lambda p=path, r=record, n=name: directory.check_file(p, r, n))

@@ -14,7 +14,7 @@ from nlora.plan.resolve import Plan
 from nlora.progress import Progress
 from nlora.report import ledger
 from nlora.study.grid import Cell, Grid
-from nlora.study.output import LEDGER
+from nlora.study.output import LEDGER, check_grid
 from nlora.study.runner import Runner
 from nlora.study.worker import Job
 
@@ -49,13 +49,18 @@ def estimate(
     """In words, how many runs are left and how long they take, by a short run of `inc-lora`.
 
     What methods do beside is not counted (EWC's Fisher information, LFPT5's pseudo-samples), nor
-    what runs share. Raises NloraError for all that is wrong with the runs.
+    what runs share. Raises NloraError for all that is wrong with the runs, and
+    where a folder holds runs of another model or budget.
     """
     seconds, left = 0.0, 0
-    for model in dict.fromkeys(a.model for a in artefacts):
-        those = [a for a in artefacts if a.model == model]
-        grids = [grid_of(a, scale) for a in those]
-        done = _done(folder_of(those[0], out) / LEDGER)
+    by_folder: dict[Path, list[Grid]] = {}
+    for artefact in artefacts:
+        grid = grid_of(artefact, scale)
+        by_folder.setdefault(folder_of(artefact, scale, out), []).append(grid)
+    for place, grids in by_folder.items():
+        for grid in grids:
+            check_grid(place, grid)
+        done = _done(place / LEDGER)
         cells = {c.name: c for c in _cells(grids) if tuple(c.key.values()) not in done}
         if not cells:
             continue

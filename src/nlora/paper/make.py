@@ -1,5 +1,6 @@
 """An artefact from its runs: those it needs, run by `compare`, and written in the paper's form."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from nlora.recipes import MODELS
 from nlora.report.formats import comma_separated, latex, markdown
 from nlora.report.table import Table
 from nlora.study.compare import compare
-from nlora.study.grid import Grid
+from nlora.study.grid import Grid, folder
 from nlora.study.output import LEDGER
 
 RUNS = "runs"
@@ -54,10 +55,16 @@ def grid_of(artefact: Artefact, scale: Scale) -> Grid:
     )
 
 
-def folder_of(artefact: Artefact, out: Path) -> Path:
-    """Where the runs of an artefact are: those of one paper's model and settings together."""
+def folder_of(artefact: Artefact, scale: Scale, out: Path) -> Path:
+    """Where the runs of an artefact are: those of one model and settings together.
+
+    The folder has the name of the model that runs, and that of the paper's beside where it is
+    another: their recipes differ.
+    """
+    model = os.path.basename(os.path.abspath(scale.model or MODELS[artefact.model]))
+    instead = "" if model == artefact.model else f"-for-{artefact.model}"
     own = f"-{artefact.key}" if artefact.settings else ""
-    return out / RUNS / f"{artefact.model}{own}"
+    return out / RUNS / folder(f"{model}{instead}{own}")
 
 
 def run(
@@ -74,7 +81,7 @@ def run(
     progress = progress or NoProgress()
     failed: dict[str, None] = {}
     for artefact in artefacts:
-        place = folder_of(artefact, out)
+        place = folder_of(artefact, scale, out)
         place.parent.mkdir(parents=True, exist_ok=True)
         progress.message(
             f"{artefact.key}: {len(artefact.methods)} methods, {len(artefact.streams)} orders"
@@ -86,9 +93,9 @@ def run(
     return list(failed)
 
 
-def ledger_of(artefact: Artefact, out: Path) -> Path:
+def ledger_of(artefact: Artefact, scale: Scale, out: Path) -> Path:
     """The ledger of an artefact's runs."""
-    return folder_of(artefact, out) / LEDGER
+    return folder_of(artefact, scale, out) / LEDGER
 
 
 def write(artefact: Artefact, material: Material, out: Path) -> list[Path]:

@@ -49,6 +49,11 @@ class Pending:
             return None
         return read_record(folders[0] / "stage.json")
 
+    def stages(self) -> list[tuple[Path, StageRecord]]:
+        """The folder and record of each version of the stage that is there."""
+        there = {version: self.record(version) for version in (TRAINED, REPAIRED)}
+        return [(self.path / v / r.folder, r) for v, r in there.items() if r is not None]
+
     def keep(self, versions: Mapping[str, Version]) -> None:
         """Write the versions of a stage, all at once."""
         for record, _ in versions.values():

@@ -69,6 +69,11 @@ def claimed(out: Path, grid: Grid) -> Iterator[None]:
         raise NloraError(f"{out} is in use by another process") from error
 
 
+def check_grid(out: Path, grid: Grid) -> None:
+    """Raise NloraError if the folder holds something else, or a grid that disagrees."""
+    _check_agreement(out, _read(out), _described(grid))
+
+
 def check_place(out: Path) -> None:
     """Raise NloraError if the folder holds something else than a comparison."""
     _read(out)
