@@ -68,10 +68,11 @@ def bring(
 
     progress = spoken(progress)
     directory = ModelDirectory(out)
-    _check_place(brought.earlier, directory)
-    plan = _plan(brought, directory, task, progress)
     extract_model_from_parallel(brought.adapter.model, keep_fp32_wrapper=False)  # no autocast
     with processes.main_holds(directory.locked):
+        _check_place(brought.earlier, directory)
+        directory.pending.check_none()
+        plan = _plan(brought, directory, task, progress)
         directory.check_writable()
         if not begun(directory):
             processes.on_main(lambda: directory.write_config(document(plan)))
@@ -94,7 +95,7 @@ def _check_place(earlier: Earlier, directory: ModelDirectory) -> None:
         told = [record.notes.get("from_adapter", {}).get("sha256") for record in done]
         same = told == [sha256(found.adapter.path) for found in earlier.adapters][: len(told)]
     elif directory.path.resolve() == earlier.directory.path.resolve():
-        same = len(done) == earlier.stages
+        same = _contents(done) == _contents(earlier.records)
     else:
         raise NloraError(
             f"the update was trained on top of {earlier.directory.path}: commit it there (`nlora "
@@ -105,6 +106,11 @@ def _check_place(earlier: Earlier, directory: ModelDirectory) -> None:
             f"{directory.path} holds other stages than the update was trained on top of; begin "
             "with it as previous"
         )
+
+
+def _contents(records: Sequence[StageRecord]) -> list[tuple[str, dict[str, str]]]:
+    """The stages with the hashes of their files."""
+    return [(record.folder, record.files) for record in records]
 
 
 def _plan(

@@ -15,7 +15,7 @@ from nlora.errors import NloraError, unknown
 from nlora.methods.n_lora import NLoraSettings
 from nlora.plan.config import RunConfig, stored_config, with_todays_names
 from nlora.plan.resolve import Choice, choose
-from nlora.store.directory import ModelDirectory
+from nlora.store.directory import ModelDirectory, StageRecord
 
 if TYPE_CHECKING:
     from nlora.adapters.lora import Lora
@@ -34,8 +34,8 @@ class Earlier:
     """The base model, as it was loaded."""
     precision: str
     directory: ModelDirectory | None = None
-    stages: int = 0
-    """How many the directory had."""
+    records: list[StageRecord] = field(default_factory=list)
+    """The stages that the directory had."""
     adapters: list[Given] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
     """Folders or Hub names of the adapters."""
@@ -43,12 +43,12 @@ class Earlier:
     consolidation: str = "sum"
 
     def __len__(self) -> int:
-        return self.stages if self.directory is not None else len(self.adapters)
+        return len(self.adapters if self.directory is None else self.records)
 
     def put_into(self, adapter: Lora) -> None:
         """Let them be active in a fresh adapter, one after another."""
         if self.directory is not None:
-            adapter.load(self.directory.update_paths())
+            adapter.load(self.directory.update_paths(known=self.records))
         for found in self.adapters:
             adapter.begin()
             adapter.put(found.factors(adapter.factors()))
@@ -93,7 +93,7 @@ def _of_directory(found: Earlier, directory: ModelDirectory) -> Earlier:
             f"{directory.path} is in {precision}; load the model with dtype=torch.{dtype}"
         )
     stored = with_todays_names(directory.config().get("settings", {}))
-    found.directory, found.stages = directory, len(directory.stages())
+    found.directory, found.records = directory, directory.stages()
     found.consolidation = stored.get("consolidation", "sum")
     known = (*LIKE, *ALSO)
     found.settings = {name: stored[name] for name in known if stored.get(name) is not None}
