@@ -134,7 +134,19 @@ def test_the_guard_sets_it_aside(llama, tasks, tmp_path):
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
 
 
+def test_updates_are_tested_as_they_are_consolidated(llama, adapters, tasks, tmp_path):
+    lora = started(llama, adapters, consolidation="largest")
+    lora.commit(tmp_path / "out", tasks[0])
+    found = ContinualModel.open(tmp_path / "out").adapter
+    torch.testing.assert_close(logits(lora.model), logits(found.model), rtol=1e-4, atol=1e-4)
+    assert found.consolidation.name == "largest"
+
+
 REFUSED = {
+    "consolidation": (
+        lambda routed, **given: {"previous": routed, "consolidation": "largest"},
+        "'consolidation' is 'largest', and that of",
+    ),
     "weight": (lambda **given: {"weight": "relativ"}, "did you mean 'relative'"),
     "list": (lambda routed, **given: {"previous": [routed, routed]}, "gone on from alone"),
     "rank": (lambda routed, **given: {"previous": routed, "rank": 3}, "'rank' is 3, and that of"),

@@ -20,7 +20,7 @@ from nlora.store.directory import ModelDirectory, StageRecord
 if TYPE_CHECKING:
     from nlora.adapters.lora import Lora
 
-LIKE = ("rank", "alpha", "target_modules")
+LIKE = ("rank", "alpha", "target_modules", "consolidation")
 """The settings that all updates of a model have in common."""
 ALSO = ("dropout", "prompt", "chat", "max_length", "max_text_tokens")
 """Those of a directory that hold unless another is given: how its tests are asked among them."""
@@ -40,7 +40,6 @@ class Earlier:
     sources: list[str] = field(default_factory=list)
     """Folders or Hub names of the adapters."""
     settings: dict[str, Any] = field(default_factory=dict)
-    consolidation: str = "sum"
 
     def __len__(self) -> int:
         return len(self.adapters if self.directory is None else self.records)
@@ -94,7 +93,7 @@ def _of_directory(found: Earlier, directory: ModelDirectory) -> Earlier:
         )
     stored = with_todays_names(directory.config().get("settings", {}))
     found.directory, found.records = directory, directory.stages()
-    found.consolidation = stored.get("consolidation", "sum")
+    stored = {"consolidation": "sum", **stored}
     known = (*LIKE, *ALSO)
     found.settings = {name: stored[name] for name in known if stored.get(name) is not None}
     if "target_modules" not in found.settings and (chosen := stored_targets(directory)):

@@ -78,9 +78,9 @@ class ContinualLora(Penalised):
             run.dropout,
             run.target_modules,
             history_rank=run.history_rank,
-            consolidation=self.earlier.consolidation,
             start=run.start,
             past=Beneath,  # the weights stay what they are, whoever saves them
+            **self.choice.method.adapter_options(),
         )
         self.earlier.put_into(adapter)
         adapter.begin()
