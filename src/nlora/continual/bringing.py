@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from nlora import processes
 from nlora.adapters.given import given_name
+from nlora.backbones.stored import changed
 from nlora.checksum import sha256
 from nlora.continual.added import asked, grown
 from nlora.continual.agreement import agreed, begun, check_base, document, names
@@ -73,6 +74,7 @@ def bring(
         _check_place(brought.earlier, directory)
         directory.pending.check_none()
         plan = _plan(brought, directory, task, progress)
+        _check_weights(brought, plan)
         directory.check_writable()
         if not begun(directory):
             processes.on_main(lambda: directory.write_config(document(plan)))
@@ -133,6 +135,16 @@ def _plan(
     if added.learned:
         raise NloraError(f"{directory.path} has learned '{task.name}' from this data already")
     return agreed(added.plan, directory, extend=True)
+
+
+def _check_weights(brought: Brought, plan: Plan) -> None:
+    """Raise NloraError for base weights that nobody who loads the directory would get."""
+    if (name := changed(brought.base, plan.base)) is not None:
+        raise NloraError(
+            f"the model is not what is stored in {plan.base.target} ({name} differs), and "
+            "everything else loads that: save the model with its tokenizer to a folder, and train "
+            "on what is loaded from there"
+        )
 
 
 def _model(

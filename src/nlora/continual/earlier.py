@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nlora.adapters.given import Given, given
+from nlora.adapters.given import Given, check_matrices, given
+from nlora.adapters.peft_files import read_adapter
 from nlora.backbones.catalog import name_of
 from nlora.continual.building import stored_targets
 from nlora.errors import NloraError, unknown
@@ -45,9 +46,15 @@ class Earlier:
         return len(self.adapters if self.directory is None else self.records)
 
     def put_into(self, adapter: Lora) -> None:
-        """Let them be active in a fresh adapter, one after another."""
+        """Let them be active in a fresh adapter, one after another.
+
+        Raises NloraError where they adapt other matrices.
+        """
         if self.directory is not None:
-            adapter.load(self.directory.update_paths(known=self.records))
+            paths = self.directory.update_paths(known=self.records)
+            for path in paths[-1:]:  # all of a directory are alike
+                check_matrices(read_adapter(path), adapter.factors())
+            adapter.load(paths)
         for found in self.adapters:
             adapter.begin()
             adapter.put(found.factors(adapter.factors()))
