@@ -215,6 +215,15 @@ def test_weights_that_are_not_those_of_the_base_model_are_refused(llama, tasks, 
     assert not (tmp_path / "out").exists()
 
 
+def test_an_update_that_diverged_is_refused(llama, tmp_path):
+    lora = started(llama)
+    with torch.no_grad():
+        lora.parameters()[-1][-1] = torch.nan
+    with pytest.raises(NloraError, match="holds NaN"):
+        lora.commit(tmp_path / "out", name="diverged")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_model_of_another_size_is_refused(routed):
     other = tiny.model("multi-query")
     with pytest.raises(NloraError, match="its base model is another one"):

@@ -65,10 +65,13 @@ def bring(
 
     Raises NloraError where it was trained on top of something else, SetAside as `judge` does.
     """
+    import torch
     from accelerate.utils import extract_model_from_parallel
 
     progress = spoken(progress)
     directory = ModelDirectory(out)
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in brought.adapter.update().values()):
+        raise NloraError("the update holds NaN or infinite numbers: its training has diverged")
     extract_model_from_parallel(brought.adapter.model, keep_fp32_wrapper=False)  # no autocast
     with processes.main_holds(directory.locked):
         _check_place(brought.earlier, directory)
