@@ -10,16 +10,17 @@ from transformers import AutoModelForCausalLM
 from nlora.continual.answering import predict
 from nlora.continual.guard import SetAside
 from nlora.continual.history import history
-from nlora.continual.holding import accept
+from nlora.continual.holding import discard
 from nlora.continual.learning import learn, run
 from nlora.continual.model import ContinualModel
 from nlora.continual.own_script import ContinualLora
+from nlora.continual.taking_back import rollback
 from nlora.continual.verifying import verify
 from nlora.data.files import read_stream
 from nlora.errors import NloraError
 from nlora.store.directory import ModelDirectory
 from tests import tiny
-from tests.continual.own_script import started
+from tests.continual.own_script import learned, started
 from tests.runs import LEARNING, config, tree, write_stream
 
 IDS = torch.arange(3, 60)[None]
@@ -117,16 +118,35 @@ def test_the_guard_sets_it_aside(llama, tasks, tmp_path):
     with torch.no_grad():
         for factors in lora.adapter.factors().values():
             factors.B.normal_()  # it forgets everything
-    before = tree(out / "stages")
+    before, trained = tree(out / "stages"), learned(lora)
+    expected = logits(lora.model)
     with pytest.raises(SetAside):
         lora.commit(out, tasks[2], max_forgetting=2.0, repair="off")
+    with pytest.raises(NloraError, match="'fruit', which is trained and not in force"):
+        lora.commit(out, tasks[2])
     assert tree(out / "stages") == before
-    assert not any(factors.B.any() for factors in lora.adapter.factors().values())  # a fresh one
-    accept(out)
+    assert torch.equal(learned(lora), trained)  # still in hand
+    torch.testing.assert_close(logits(lora.model), expected, rtol=1e-3, atol=1e-3)
+    discard(out)
+    lora.commit(out, tasks[2], max_forgetting=100.0)
     assert [row["name"] for row in history(ModelDirectory(out))["stages"]] == ["colour", "fruit"]
+    found = logits(ContinualModel.open(out).adapter.model)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_updates_are_tested_as_they_are_consolidated(llama, adapters, tasks, tmp_path):
+    lora = started(llama, adapters, consolidation="largest")
+    lora.commit(tmp_path / "out", tasks[0])
+    found = ContinualModel.open(tmp_path / "out").adapter
+    torch.testing.assert_close(logits(lora.model), logits(found.model), rtol=1e-4, atol=1e-4)
+    assert found.consolidation.name == "largest"
 
 
 REFUSED = {
+    "consolidation": (
+        lambda routed, **given: {"previous": routed, "consolidation": "largest"},
+        "'consolidation' is 'largest', and that of",
+    ),
     "weight": (lambda **given: {"weight": "relativ"}, "did you mean 'relative'"),
     "list": (lambda routed, **given: {"previous": [routed, routed]}, "gone on from alone"),
     "rank": (lambda routed, **given: {"previous": routed, "rank": 3}, "'rank' is 3, and that of"),
@@ -165,11 +185,49 @@ def test_it_is_committed_only_where_it_was_trained(llama, adapters, routed, task
         lora.commit(out, tasks[2])
 
 
+def test_as_many_other_stages_are_not_those_that_it_was_trained_on(llama, tmp_path):
+    out = tmp_path / "out"
+    started(llama).commit(out, name="one")
+    lora = started(llama, out)
+    rollback(out)
+    other = started(llama)
+    with torch.no_grad():
+        next(iter(other.adapter.factors().values())).B.zero_()
+    other.commit(out, name="one")
+    with pytest.raises(NloraError, match="holds other stages"):
+        lora.commit(out, name="two")
+
+
 def test_a_base_model_that_nlora_could_not_load_is_refused(tasks, tmp_path):
     lora = ContinualLora(tiny.model("llama"))
     with pytest.raises(NloraError, match="model"):
         lora.commit(tmp_path / "out", tasks[0], tokenizer=tiny.tokenizer(ends_with_eos=False))
     assert not (tmp_path / "out").exists()
+
+
+def test_weights_that_are_not_those_of_the_base_model_are_refused(llama, tasks, tmp_path):
+    model = AutoModelForCausalLM.from_pretrained(llama)
+    with torch.no_grad():
+        model.model.layers[1].mlp.down_proj.weight.add_(0.01)
+    lora = ContinualLora(model, rank=4)
+    with pytest.raises(NloraError, match=r"layers\.1\.mlp\.down_proj\.weight differs"):
+        lora.commit(tmp_path / "out", tasks[0])
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_update_that_diverged_is_refused(llama, tmp_path):
+    lora = started(llama)
+    with torch.no_grad():
+        lora.parameters()[-1][-1] = torch.nan
+    with pytest.raises(NloraError, match="holds NaN"):
+        lora.commit(tmp_path / "out", name="diverged")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_of_another_size_is_refused(routed):
+    other = tiny.model("multi-query")
+    with pytest.raises(NloraError, match="its base model is another one"):
+        ContinualLora(other, routed)
 
 
 def test_a_loop_without_a_beginning_is_told(llama):

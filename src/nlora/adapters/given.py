@@ -59,14 +59,7 @@ class Given:
         """
         from torch.nn.functional import pad
 
-        here, there = self.adapter.shapes, {n: (len(f.B), f.A.shape[1]) for n, f in own.items()}
-        for name in [*here, *there]:
-            if here.get(name) != there.get(name):
-                raise NloraError(
-                    f"{self.adapter.path}: {printable(name)} is {_shape(here, name)} in the "
-                    f"adapter and {_shape(there, name)} among the matrices that LoRA adapts in "
-                    "this model: its base model is another one, or target_modules is set otherwise"
-                )
+        check_matrices(self.adapter, own)
         found = {}
         for name, fresh in own.items():
             A, B, scaling = self.adapter.factors(name)
@@ -79,6 +72,18 @@ class Given:
             A, B = A.to(fresh.A), B.to(fresh.B) * (scaling / fresh.scaling)
             found[name] = fresh._replace(A=pad(A, (0, 0, 0, missing)), B=pad(B, (0, missing)))
         return found
+
+
+def check_matrices(adapter: PeftAdapter, own: "Mapping[str, Factors]") -> None:
+    """Raise NloraError unless an adapter is of the matrices that a fresh update, `own`, adapts."""
+    here, there = adapter.shapes, {n: (len(f.B), f.A.shape[1]) for n, f in own.items()}
+    for name in [*here, *there]:
+        if here.get(name) != there.get(name):
+            raise NloraError(
+                f"{adapter.path}: {printable(name)} is {_shape(here, name)} in the adapter and "
+                f"{_shape(there, name)} among the matrices that LoRA adapts in this model: its "
+                "base model is another one, or target_modules is set otherwise"
+            )
 
 
 def given(source: str) -> Given:

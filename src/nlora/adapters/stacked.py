@@ -115,6 +115,19 @@ class Stacked(Adapter, Generic[U]):
             self.put(in_hand)
             self._activate(joined)
 
+    @contextmanager
+    def kept_on_failure(self) -> Iterator[None]:
+        """Be what it was before, with the update in hand, where what is done meanwhile fails."""
+        past, extra, trained = [*self.past], self.extra, self._trained
+        in_hand, joined = self.copy(), self.consolidated
+        try:
+            yield
+        except BaseException:
+            self.past, self.extra, self._trained = past, extra, trained
+            self.put(in_hand)
+            self._activate(joined)
+            raise
+
     def save_state(self, folder: Path) -> None:
         """Write `state()` beside the update, if there is any."""
         if self.extra:

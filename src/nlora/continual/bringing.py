@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from nlora import processes
 from nlora.adapters.given import given_name
+from nlora.backbones.stored import changed
 from nlora.checksum import sha256
 from nlora.continual.added import asked, grown
 from nlora.continual.agreement import agreed, begun, check_base, document, names
@@ -64,14 +65,19 @@ def bring(
 
     Raises NloraError where it was trained on top of something else, SetAside as `judge` does.
     """
+    import torch
     from accelerate.utils import extract_model_from_parallel
 
     progress = spoken(progress)
     directory = ModelDirectory(out)
-    _check_place(brought.earlier, directory)
-    plan = _plan(brought, directory, task, progress)
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in brought.adapter.update().values()):
+        raise NloraError("the update holds NaN or infinite numbers: its training has diverged")
     extract_model_from_parallel(brought.adapter.model, keep_fp32_wrapper=False)  # no autocast
     with processes.main_holds(directory.locked):
+        _check_place(brought.earlier, directory)
+        directory.pending.check_none()
+        plan = _plan(brought, directory, task, progress)
+        _check_weights(brought, plan)
         directory.check_writable()
         if not begun(directory):
             processes.on_main(lambda: directory.write_config(document(plan)))
@@ -94,7 +100,7 @@ def _check_place(earlier: Earlier, directory: ModelDirectory) -> None:
         told = [record.notes.get("from_adapter", {}).get("sha256") for record in done]
         same = told == [sha256(found.adapter.path) for found in earlier.adapters][: len(told)]
     elif directory.path.resolve() == earlier.directory.path.resolve():
-        same = len(done) == earlier.stages
+        same = _contents(done) == _contents(earlier.records)
     else:
         raise NloraError(
             f"the update was trained on top of {earlier.directory.path}: commit it there (`nlora "
@@ -105,6 +111,11 @@ def _check_place(earlier: Earlier, directory: ModelDirectory) -> None:
             f"{directory.path} holds other stages than the update was trained on top of; begin "
             "with it as previous"
         )
+
+
+def _contents(records: Sequence[StageRecord]) -> list[tuple[str, dict[str, str]]]:
+    """The stages with the hashes of their files."""
+    return [(record.folder, record.files) for record in records]
 
 
 def _plan(
@@ -127,6 +138,16 @@ def _plan(
     if added.learned:
         raise NloraError(f"{directory.path} has learned '{task.name}' from this data already")
     return agreed(added.plan, directory, extend=True)
+
+
+def _check_weights(brought: Brought, plan: Plan) -> None:
+    """Raise NloraError for base weights that nobody who loads the directory would get."""
+    if (name := changed(brought.base, plan.base)) is not None:
+        raise NloraError(
+            f"the model is not what is stored in {plan.base.target} ({name} differs), and "
+            "everything else loads that: save the model with its tokenizer to a folder, and train "
+            "on what is loaded from there"
+        )
 
 
 def _model(

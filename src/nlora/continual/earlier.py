@@ -8,19 +8,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nlora.adapters.given import Given, given
+from nlora.adapters.given import Given, check_matrices, given
+from nlora.adapters.peft_files import read_adapter
 from nlora.backbones.catalog import name_of
 from nlora.continual.building import stored_targets
 from nlora.errors import NloraError, unknown
 from nlora.methods.n_lora import NLoraSettings
 from nlora.plan.config import RunConfig, stored_config, with_todays_names
 from nlora.plan.resolve import Choice, choose
-from nlora.store.directory import ModelDirectory
+from nlora.store.directory import ModelDirectory, StageRecord
 
 if TYPE_CHECKING:
     from nlora.adapters.lora import Lora
 
-LIKE = ("rank", "alpha", "target_modules")
+LIKE = ("rank", "alpha", "target_modules", "consolidation")
 """The settings that all updates of a model have in common."""
 ALSO = ("dropout", "prompt", "chat", "max_length", "max_text_tokens")
 """Those of a directory that hold unless another is given: how its tests are asked among them."""
@@ -34,21 +35,26 @@ class Earlier:
     """The base model, as it was loaded."""
     precision: str
     directory: ModelDirectory | None = None
-    stages: int = 0
-    """How many the directory had."""
+    records: list[StageRecord] = field(default_factory=list)
+    """The stages that the directory had."""
     adapters: list[Given] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
     """Folders or Hub names of the adapters."""
     settings: dict[str, Any] = field(default_factory=dict)
-    consolidation: str = "sum"
 
     def __len__(self) -> int:
-        return self.stages if self.directory is not None else len(self.adapters)
+        return len(self.adapters if self.directory is None else self.records)
 
     def put_into(self, adapter: Lora) -> None:
-        """Let them be active in a fresh adapter, one after another."""
+        """Let them be active in a fresh adapter, one after another.
+
+        Raises NloraError where they adapt other matrices.
+        """
         if self.directory is not None:
-            adapter.load(self.directory.update_paths())
+            paths = self.directory.update_paths(known=self.records)
+            for path in paths[-1:]:  # all of a directory are alike
+                check_matrices(read_adapter(path), adapter.factors())
+            adapter.load(paths)
         for found in self.adapters:
             adapter.begin()
             adapter.put(found.factors(adapter.factors()))
@@ -93,8 +99,8 @@ def _of_directory(found: Earlier, directory: ModelDirectory) -> Earlier:
             f"{directory.path} is in {precision}; load the model with dtype=torch.{dtype}"
         )
     stored = with_todays_names(directory.config().get("settings", {}))
-    found.directory, found.stages = directory, len(directory.stages())
-    found.consolidation = stored.get("consolidation", "sum")
+    found.directory, found.records = directory, directory.stages()
+    stored = {"consolidation": "sum", **stored}
     known = (*LIKE, *ALSO)
     found.settings = {name: stored[name] for name in known if stored.get(name) is not None}
     if "target_modules" not in found.settings and (chosen := stored_targets(directory)):

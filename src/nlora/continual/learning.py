@@ -14,7 +14,6 @@ from nlora.continual.results import write_results
 from nlora.continual.tasks import aligned, as_tasks
 from nlora.data.comparing import told
 from nlora.data.task import TaskData
-from nlora.errors import NloraError
 from nlora.methods.parts.terms import never_acting
 from nlora.plan.budgets import budget
 from nlora.plan.config import RunConfig
@@ -114,10 +113,7 @@ def _check_pending(plan: Plan, directory: ModelDirectory, stage: Stage) -> None:
     prints = {data.name: data.fingerprint() for data in stage.tasks}
     if (record.fingerprints, record.budget) == (prints, budget(plan, stage)):
         raise SetAside(directory.path, record.name, record.notes["guard"])
-    raise NloraError(
-        f"{directory.path} holds '{record.name}', which is trained and not in force; `nlora accept "
-        f"{directory.path}` or `nlora discard {directory.path}` first"
-    )
+    directory.pending.check_none()
 
 
 def _train(

@@ -18,7 +18,7 @@ from nlora.adapters.lora import Lora
 from nlora.adapters.past import Beneath
 from nlora.continual.bringing import Brought, bring
 from nlora.continual.earlier import Earlier, earlier_updates, training_choice
-from nlora.continual.guard import Guard, RepairMode, SetAside
+from nlora.continual.guard import Guard, RepairMode
 from nlora.data.encode import Encoder
 from nlora.data.prompts import Prompter
 from nlora.data.task import TaskData
@@ -78,9 +78,9 @@ class ContinualLora(Penalised):
             run.dropout,
             run.target_modules,
             history_rank=run.history_rank,
-            consolidation=self.earlier.consolidation,
             start=run.start,
             past=Beneath,  # the weights stay what they are, whoever saves them
+            **self.choice.method.adapter_options(),
         )
         self.earlier.put_into(adapter)
         adapter.begin()
@@ -126,9 +126,11 @@ class ContinualLora(Penalised):
         looks at them (a router); without one the stage is called `name` and counts in no metric.
         The base model must be what `model.name_or_path` says, since `nlora` loads it from there.
         With `max_forgetting` the stage stands only if no earlier task loses more points, as with
-        `nlora learn`. Afterwards a fresh adapter is on top of it.
+        `nlora learn`. Afterwards a fresh adapter is on top of it; where this raises, what was
+        trained is still in hand.
 
-        Raises NloraError if the directory holds something else, SetAside where the guard refuses.
+        Raises NloraError if the directory holds something else or a stage that was set aside,
+        SetAside where the guard refuses.
         """
         if sharded(self.adapter):
             raise NloraError(
@@ -145,20 +147,13 @@ class ContinualLora(Penalised):
         )
         data = None if task is None else _data(task)
         guard = None if max_forgetting is None else Guard(max_forgetting, repair)
-        try:
+        with self.adapter.kept_on_failure():
             found = bring(brought, Path(out), data, name, guard, tokenizer, progress)
-        except SetAside:
-            self._begin_anew()
-            raise
         self.earlier = earlier_updates(self.base, out)
         self.number = len(self.earlier) + 1
-        self._begin_anew()
-        return found
-
-    def _begin_anew(self) -> None:
-        """A fresh adapter, and no training."""
         self.adapter.begin()
         self._gradients = None
+        return found
 
 
 def _data(task: TaskData | HasData) -> TaskData:

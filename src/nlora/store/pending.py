@@ -54,6 +54,16 @@ class Pending:
         there = {version: self.record(version) for version in (TRAINED, REPAIRED)}
         return [(self.path / v / r.folder, r) for v, r in there.items() if r is not None]
 
+    def check_none(self) -> None:
+        """Raise NloraError if there is one: nothing is learned on top of what may yet be."""
+        record = self.record()
+        if record is not None:
+            raise NloraError(
+                f"{self.directory.path} holds '{record.name}', which is trained and not in force; "
+                f"`nlora accept {self.directory.path}` or `nlora discard {self.directory.path}` "
+                "first"
+            )
+
     def keep(self, versions: Mapping[str, Version]) -> None:
         """Write the versions of a stage, all at once."""
         for record, _ in versions.values():
