@@ -194,6 +194,19 @@ def test_a_new_stage_is_taken_up_and_no_request_is_dropped(finished, tmp_path):
     assert (health["stages"], health["tasks"]) == (3, ["colour", "animal", "fruit"])
 
 
+def test_updates_that_were_taken_back_are_no_fault_of_the_request(finished, tmp_path):
+    out = shutil.copytree(finished("de-lora").out, tmp_path / "out")
+    with TestClient(app_of(nlora.load(out)), base_url=HERE) as client:
+        (out / "stages").rename(tmp_path / "taken-back")
+        found = client.post("/predict", json={"text": TEXTS[0], "task": "colour"})
+        assert (found.status_code, found.headers["retry-after"]) == (503, "1")
+        assert "the directory holds other stages now" in found.json()["error"]["message"]
+        assert client.post("/predict", json={"text": " ", "task": "colour"}).status_code == 400
+        (tmp_path / "taken-back").rename(out / "stages")
+        again = client.post("/predict", json={"text": TEXTS[0], "task": "colour"})
+        assert again.status_code == 200
+
+
 def test_stages_that_cannot_be_read_leave_the_old_ones_in_place(finished, tmp_path):
     out = shutil.copytree(finished("inc-lora").out, tmp_path / "out")
     served = Served(nlora.load(out), "mine", NoProgress())

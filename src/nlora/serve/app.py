@@ -30,7 +30,7 @@ from nlora.serve.forms import ChatForm, CompletionForm, PredictForm
 from nlora.serve.jobs import Chat, Complete, Predict
 from nlora.serve.limits import BodyLimit, Limits, error_body
 from nlora.serve.openai import chat_body, completion_body, listed
-from nlora.serve.served import Served
+from nlora.serve.served import Gone, Served
 
 
 def application(
@@ -153,6 +153,10 @@ def _errors(app: FastAPI) -> None:
     @app.exception_handler(Busy)
     async def busy(request: Request, error: Busy) -> JSONResponse:
         return answer(503, "too many texts wait already; try again")
+
+    @app.exception_handler(Gone)
+    async def gone(request: Request, error: Gone) -> JSONResponse:
+        return answer(503, str(error))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
