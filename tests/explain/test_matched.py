@@ -22,8 +22,9 @@ def out(finished, tmp_path_factory):
     return shutil.copytree(finished("seq-lora").out, tmp_path_factory.mktemp("matched") / "out")
 
 
-def call(*arguments):
-    return CliRunner().invoke(app, [str(a) for a in arguments], prog_name="nlora")
+def call(*arguments, stdin=None):
+    asked = [str(a) for a in arguments]
+    return CliRunner().invoke(app, asked, input=stdin, prog_name="nlora")
 
 
 def test_answers_are_those_that_explain_has_measured(out):
@@ -43,6 +44,13 @@ def test_without_training_texts_answers_are_as_they_were(llama, tmp_path):
     alone = matched(ContinualModel.open(tmp_path / "out"), ["colour"])["colour"]
     assert np.allclose(alone.offsets, 0, atol=1e-2)  # nothing was learned since
     assert alone.scale == pytest.approx(1, abs=1e-2)
+
+
+def test_a_base_model_that_writes_nothing_is_said_in_one_line(out, monkeypatch):
+    monkeypatch.setattr("nlora.explain.matched.self_written", lambda *asked: [])
+    refused = call("predict", out, "-", "--task", "colour", "--answers", "matched", stdin="xxx")
+    assert refused.exit_code == 2
+    assert "the base model writes no texts" in refused.output
 
 
 def test_the_commands_take_it_and_refuse_what_is_none(out, tmp_path):

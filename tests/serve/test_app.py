@@ -1,6 +1,8 @@
 """The server answers as the commands do, and says in one line what is wrong with a request."""
 
 import asyncio
+import functools
+import json
 import shutil
 
 import httpx2
@@ -18,6 +20,7 @@ from nlora.serve.served import Served
 
 HERE = "http://127.0.0.1"
 LIMITS = Limits(texts=8, body=2000, new_tokens=16)
+DEEP = functools.reduce(lambda inner, _: [inner], range(900), "a")
 TEXTS = ["xxx 1", "yyy 2", "zzz 3"]
 
 
@@ -80,6 +83,10 @@ def test_a_chat_is_what_the_model_writes_when_asked_as_the_task(client, model):
     drawn = {**asked, "temperature": 1.5, "seed": 3}
     twice = [client.post("/v1/chat/completions", json=drawn).json()["choices"] for _ in "ab"]
     assert twice[0] == twice[1]
+    cold = client.post("/v1/chat/completions", json={**asked, "temperature": 1e-300, "seed": 1})
+    assert cold.json()["choices"] == [choice]
+    unset = {**asked, "temperature": None, "n": None, "stop": None, "tools": []}
+    assert client.post("/v1/chat/completions", json=unset).json()["choices"] == [choice]
 
 
 def test_a_completion_goes_on_from_the_text_as_it_is(client, model):
@@ -102,6 +109,7 @@ def test_what_is_served_is_listed(client):
     assert ids == ["mine", "mine:colour", "mine:animal"]
     health = client.get("/health").json()
     assert (health["status"], health["stages"], health["waiting"]) == ("ok", 2, 0)
+    assert "POST /predict" in client.get("/").json()["addresses"]
 
 
 @pytest.mark.parametrize(
@@ -115,7 +123,7 @@ def test_what_is_served_is_listed(client):
         ("predict", {"texts": ["a"] * 9, "task": "colour"}, 413, "at most 8 at a time"),
         ("predict", {"text": "a" * 2000, "task": "colour"}, 413, "2000 bytes"),
         ("predict", {"text": 3}, 400, "text"),
-        ("predict", {"text": "a", "tsk": "colour"}, 400, "tsk: Extra inputs"),
+        ("predict", {"text": "a", "tsk": "colour"}, 400, "unknown key 'tsk'; did you mean 'task'"),
         ("v1/chat/completions", {"model": "gpt-4", "messages": [{}]}, 404, "known are: mine"),
         ("v1/chat/completions", {"messages": []}, 400, "messages: "),
         ("v1/chat/completions", {"messages": [{"role": "user"}]}, 400, "turn 1 (user) is empty"),
@@ -123,11 +131,16 @@ def test_what_is_served_is_listed(client):
         ("v1/completions", {"prompt": "a", "max_tokens": 17}, 400, "at most 16"),
         ("v1/completions", {"prompt": "a", "model": "mine:fruit"}, 404, "'mine:fruit'"),
         ("v1/completions", {"prompt": "a" * 1020, "max_tokens": 9}, 400, "at most 1024 in all"),
+        ("v1/chat/completions", {"messages": [{}], "tools": [{}]}, 400, "tools: "),
+        ("predict", {"text": "a", "task": "\ud800"}, 404, r"unknown task '\ud800'"),
+        ("predict", {"text": [{"content": DEEP}], "task": "colour"}, 400, "nested too deeply"),
+        ("predict", ["a"], 400, "send a JSON object"),
         ("nothing", {}, 404, "Not Found"),
     ],
 )
 def test_what_is_wrong_with_a_request_is_said_in_one_line(client, path, body, status, said):
-    found = client.post(f"/{path}", json=body)
+    told = {"content-type": "application/json"}
+    found = client.post(f"/{path}", content=json.dumps(body), headers=told)
     error = found.json()["error"]
     assert (found.status_code, error["code"]) == (status, status), error
     assert said in error["message"]
@@ -144,6 +157,7 @@ def test_turns_that_a_task_never_saw_and_other_hosts_are_refused(client):
         "/predict", content=b'{"text": "a"}', headers={"content-type": "text/plain"}
     )
     assert plain.status_code == 400  # what a page of another site could send
+    assert "Content-Type: application/json" in plain.json()["error"]["message"]
     assert client.get("/predict").status_code == 405
     told_no_length = client.post("/predict", content=iter([b"a" * 1500] * 2))
     assert told_no_length.status_code == 413
@@ -192,6 +206,19 @@ def test_a_new_stage_is_taken_up_and_no_request_is_dropped(finished, tmp_path):
     seen, health = asyncio.run(whole())
     assert set(seen) == {200}
     assert (health["stages"], health["tasks"]) == (3, ["colour", "animal", "fruit"])
+
+
+def test_updates_that_were_taken_back_are_no_fault_of_the_request(finished, tmp_path):
+    out = shutil.copytree(finished("de-lora").out, tmp_path / "out")
+    with TestClient(app_of(nlora.load(out)), base_url=HERE) as client:
+        (out / "stages").rename(tmp_path / "taken-back")
+        found = client.post("/predict", json={"text": TEXTS[0], "task": "colour"})
+        assert (found.status_code, found.headers["retry-after"]) == (503, "1")
+        assert "the directory holds other stages now" in found.json()["error"]["message"]
+        assert client.post("/predict", json={"text": " ", "task": "colour"}).status_code == 400
+        (tmp_path / "taken-back").rename(out / "stages")
+        again = client.post("/predict", json={"text": TEXTS[0], "task": "colour"})
+        assert again.status_code == 200
 
 
 def test_stages_that_cannot_be_read_leave_the_old_ones_in_place(finished, tmp_path):

@@ -1,6 +1,9 @@
 """Where the server listens, and what keeps it from it."""
 
+import asyncio
+import logging
 import socket
+import traceback
 
 import pytest
 import uvicorn
@@ -10,12 +13,18 @@ from nlora.serve import server
 from tests.runs import Listener
 
 
-def test_it_listens_on_this_machine_alone_until_ctrl_c(finished, monkeypatch):
+def test_it_listens_on_this_machine_alone_until_ctrl_c(finished, monkeypatch, capfd):
     seen = {}
 
     def run(self, sockets):
         seen["address"], seen["protocol"] = sockets[0].getsockname(), sockets[0].proto
         seen["hosts"] = [m.kwargs.get("allowed_hosts") for m in self.config.app.user_middleware]
+        try:
+            raise asyncio.CancelledError
+        except asyncio.CancelledError:
+            logging.getLogger("uvicorn.error").exception("given up")
+            logging.getLogger("uvicorn.error").error(f"given up: {traceback.format_exc()}")
+        seen["patience"] = self.config.timeout_graceful_shutdown
         raise KeyboardInterrupt
 
     monkeypatch.setattr(uvicorn.Server, "run", run)
@@ -23,6 +32,8 @@ def test_it_listens_on_this_machine_alone_until_ctrl_c(finished, monkeypatch):
     server.serve(finished("inc-lora").out, listener, port=0, reload=True)
     host, port = seen["address"]
     assert (host, seen["protocol"]) == ("127.0.0.1", socket.IPPROTO_TCP)  # else slow
+    assert seen["patience"] == server.PATIENCE  # a client that never ends does not keep it
+    assert "given up" not in capfd.readouterr().err
     assert ["127.0.0.1", "::1", "localhost", "[::1]"] in seen["hosts"]
     assert listener.messages[-1] == f"serving 'out' at http://127.0.0.1:{port}; Ctrl-C ends it"
 

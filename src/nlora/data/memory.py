@@ -15,6 +15,9 @@ from nlora.errors import NloraError
 _MISSING = ("NAType", "NaTType")
 """What pandas has in place of a value that is not there."""
 
+_DEEPEST = 100
+"""So deep lists and mappings may lie in each other; what is read later is then not too deep."""
+
 
 @dataclass(frozen=True, eq=False)
 class InMemory:
@@ -71,27 +74,29 @@ def _row(row: Any, place: str) -> object:
     if hasattr(row, "_asdict"):
         row = row._asdict()
     if isinstance(row, Mapping | str):
-        return _written(row)
+        return _written(row, place)
     parts = list(row) if isinstance(row, list | tuple) else []
     if parts and all(isinstance(part, Mapping) for part in parts):
-        return {"messages": _written(parts)}
+        return {"messages": _written(parts, place)}
     if len(parts) != 2:
         raise NloraError(f"{place}: a row is a mapping with text and label, or (text, label)")
-    return {"text": _written(parts[0]), "label": _written(parts[1])}
+    return {"text": _written(parts[0], place), "label": _written(parts[1], place)}
 
 
-def _written(value: Any) -> Any:
+def _written(value: Any, place: str, depth: int = 0) -> Any:
     """The value as files have it: numbers are the text that one would write, NaN is missing."""
     if value is None or isinstance(value, str | bool):
         return value
+    if depth > _DEEPEST:
+        raise NloraError(f"{place}: nested too deeply")
     if isinstance(value, Mapping):
-        return {str(key): _written(inner) for key, inner in value.items()}
+        return {str(key): _written(inner, place, depth + 1) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_written(inner) for inner in value]
+        return [_written(inner, place, depth + 1) for inner in value]
     if type(value).__name__ in _MISSING:
         return None
     if hasattr(value, "tolist"):  # NumPy's numbers and arrays
-        return _written(value.tolist())
+        return _written(value.tolist(), place, depth)
     if isinstance(value, float):
         return None if math.isnan(value) else repr(value)
     return str(value) if isinstance(value, int | Decimal | date | time) else value

@@ -12,6 +12,9 @@ from nlora.data.encode import Encoder
 from nlora.evaluation.greedy import until
 from nlora.fast.prefix import has_cache
 
+COLDEST = 1e-4
+"""Below this temperature a draw is the most likely token, and what is divided by it overflows."""
+
 
 @dataclass(frozen=True)
 class Writing:
@@ -19,7 +22,7 @@ class Writing:
 
     max_new_tokens: int
     temperature: float = 0.0
-    """0: the most likely token each time."""
+    """0, or less than `COLDEST`: the most likely token each time."""
     top_p: float = 1.0
     seed: int | None = None
     """Of what is drawn; None: another text each time."""
@@ -52,7 +55,7 @@ def write(
     stops = list(dict.fromkeys([*end_tokens(model, encoder.tokenizer), *ends]))
     collator = Collator(encoder.tokenizer.pad_token_id, encoder.encoder_decoder)
     drawn = {"do_sample": True, "temperature": how.temperature, "top_p": how.top_p, "top_k": 0}
-    chosen: dict[str, Any] = drawn if how.temperature > 0 else {"do_sample": False}
+    chosen: dict[str, Any] = drawn if how.temperature >= COLDEST else {"do_sample": False}
     if how.seed is not None:
         torch.manual_seed(how.seed)
     found: dict[int, Written] = {}

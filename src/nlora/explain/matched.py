@@ -8,6 +8,7 @@ make it answer so today. All of it is kept in the model's folder (`looks`).
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
+from nlora.errors import NloraError
 from nlora.evaluation.matching import Correction
 from nlora.explain.asked import Learned, Options, Questions, learned
 from nlora.explain.explain import FOLDER, examples_of
@@ -29,7 +30,10 @@ RULE = (
 
 
 def matched(model: "ContinualModel", names: Collection[str]) -> dict[str, Correction]:
-    """The correction of the model's scores for each of these tasks that has labels, by name."""
+    """The correction of the model's scores for each of these tasks that has labels, by name.
+
+    Raises NloraError if the base model writes no texts.
+    """
     options = Options(kinds=("train", KIND), probe=0)
     folder = model.directory.path / FOLDER
     stream = examples_of(model.directory, None, None, model.progress)
@@ -41,6 +45,10 @@ def matched(model: "ContinualModel", names: Collection[str]) -> dict[str, Correc
     if not tasks:
         return {}
     written = self_written(model, options.texts, folder / "self-written.json")
+    if not written:
+        raise NloraError(
+            "answers cannot be matched: the base model writes no texts of its own to match them by"
+        )
     questions, looks = Questions(options, (), written, {}), Looks(model, folder)
     last = len(model.records)
     for task in tasks:

@@ -1,5 +1,6 @@
 """The addresses of the server, and what is wrong with a request in one line.
 
+GET  /                      these addresses
 GET  /health                what is served, and how much waits
 GET  /v1/models             the names that `model` may have
 POST /predict               answers with the probabilities of labels
@@ -17,20 +18,21 @@ from typing import Any
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from nlora.api.results import as_row
 from nlora.data.files import read_texts
 from nlora.data.memory import InMemory
-from nlora.errors import NloraError
+from nlora.errors import NloraError, unknown
 from nlora.evaluation.writing import Writing
 from nlora.serve.batching import Batcher, Busy
 from nlora.serve.forms import ChatForm, CompletionForm, PredictForm
 from nlora.serve.jobs import Chat, Complete, Predict
 from nlora.serve.limits import BodyLimit, Limits, error_body
 from nlora.serve.openai import chat_body, completion_body, listed
-from nlora.serve.served import Served
+from nlora.serve.served import Gone, Served
 
 
 def application(
@@ -66,6 +68,11 @@ def application(
 
     async def ask(job: Any, texts: Sequence[str]) -> list[Any]:
         return await app.state.batcher.ask(job, texts)
+
+    @app.get("/")
+    async def addresses() -> dict[str, Any]:
+        found = [route for route in app.routes if isinstance(route, APIRoute)]
+        return {"addresses": [f"{way} {one.path}" for one in found for way in sorted(one.methods)]}
 
     @app.get("/health")
     async def health() -> JSONResponse:
@@ -154,11 +161,19 @@ def _errors(app: FastAPI) -> None:
     async def busy(request: Request, error: Busy) -> JSONResponse:
         return answer(503, "too many texts wait already; try again")
 
+    @app.exception_handler(Gone)
+    async def gone(request: Request, error: Gone) -> JSONResponse:
+        return answer(503, str(error))
+
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"][1:])
-        said = first["msg"].removeprefix("Value error, ")
+        *_, last = loc = [str(part) for part in first["loc"]]
+        place, said = ".".join(loc[1:]), first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            place, said = "", str(unknown("key", last, PredictForm.model_fields))
+        elif loc == ["body"] and not isinstance(error.body, dict):
+            said = "send a JSON object, and the header Content-Type: application/json"
         return answer(400, f"{place}: {said}" if place else said)
 
     @app.exception_handler(AnyHTTPException)

@@ -43,6 +43,14 @@ class _Form(BaseModel):
     stream: bool = False
     n: Literal[1] = 1
 
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_left_out(cls, given: Any) -> Any:
+        """Clients send null for what they do not set."""
+        if isinstance(given, dict):
+            return {key: value for key, value in given.items() if value is not None}
+        return given
+
     def stops(self) -> list[str]:
         """The texts before which an answer is cut."""
         return [self.stop] if isinstance(self.stop, str) else self.stop or []
@@ -53,8 +61,8 @@ class ChatForm(_Form):
 
     messages: list[dict[str, Any]] = Field(min_length=1)
     max_completion_tokens: int | None = Field(None, ge=1)
-    tools: None = None
-    logprobs: Literal[False] | None = None
+    tools: list[Any] = Field([], max_length=0)
+    logprobs: Literal[False] = False
 
 
 class CompletionForm(_Form):

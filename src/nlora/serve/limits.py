@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from nlora.visible import visible
+
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -68,6 +70,6 @@ class BodyLimit:
 
 
 def error_body(status: int, said: str) -> dict[str, object]:
-    """An error in OpenAI's form."""
+    """An error in OpenAI's form; half a character, which no answer can hold, is written out."""
     kind = "invalid_request_error" if status < 500 else "server_error"
-    return {"error": {"message": said, "type": kind, "param": None, "code": status}}
+    return {"error": {"message": visible(said), "type": kind, "param": None, "code": status}}

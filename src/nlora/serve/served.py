@@ -6,11 +6,15 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from nlora.errors import first_line, unknown
+from nlora.errors import NloraError, first_line, unknown
 
 if TYPE_CHECKING:
     from nlora.api.models import Model
     from nlora.progress import Progress
+
+
+class Gone(Exception):
+    """The directory holds the stages that are served no longer, so not all of them can answer."""
 
 
 class Served:
@@ -25,8 +29,20 @@ class Served:
         """Why the stages that the directory holds now are not served."""
 
     def work(self, job: Any, items: list[Any]) -> list[Any]:
-        """The results of the items of a job; in the model's thread."""
-        return job(self.model.continual, items)
+        """The results of the items of a job; in the model's thread.
+
+        Raises Gone where an update that a method reads for it was taken away meanwhile.
+        """
+        model = self.model.continual
+        try:
+            return job(model, items)
+        except NloraError:
+            try:
+                for record in model.records:
+                    model.directory.verify(record)
+            except NloraError as error:
+                raise Gone(f"the directory holds other stages now: {error}") from None
+            raise
 
     @property
     def tasks(self) -> list[str]:

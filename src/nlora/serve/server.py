@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 import socket
 from contextlib import suppress
@@ -17,6 +19,8 @@ from nlora.store.directory import ModelDirectory
 
 EVERY = 2.0
 """Seconds between two looks for new stages."""
+PATIENCE = 5
+"""Seconds that the end waits for requests which are not whole or not answered."""
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -57,7 +61,12 @@ def serve(
         app = application(
             served, limits, EVERY if reload else None, [*LOOPBACK, "[::1]"] if local else ()
         )
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
+        server = uvicorn.Server(
+            uvicorn.Config(
+                app, log_level="warning", access_log=False, timeout_graceful_shutdown=PATIENCE
+            )
+        )
+        logging.getLogger("uvicorn.error").addFilter(not_cancelled)
         place = f"[{host}]" if ":" in host else host
         at = f"http://{place}:{listening.getsockname()[1]}"
         with suppress(KeyboardInterrupt):  # uvicorn has answered what it had taken by then
@@ -65,6 +74,14 @@ def serve(
             if not local:
                 progress.message(f"{host} can be reached from elsewhere; nobody is asked who it is")
             server.run(sockets=[listening])
+
+
+def not_cancelled(record: logging.LogRecord) -> bool:
+    """Whether a line of the log is anything else than the traceback of what was given up."""
+    error = record.exc_info[1] if record.exc_info else None
+    # At a second Ctrl-C the application itself is; Starlette sends that traceback as a text.
+    given_up = isinstance(error, asyncio.CancelledError)
+    return not given_up and "asyncio.exceptions.CancelledError" not in record.getMessage()
 
 
 def _listen(host: str, port: int) -> socket.socket:
