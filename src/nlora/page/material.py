@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from nlora.continual.history import history
 from nlora.errors import NloraError
 from nlora.report.ledger import rounded
 from nlora.report.runs import Run, Section, in_sections, of_row, runs_of
@@ -68,6 +69,7 @@ def _alone(path: Path, found: Material) -> Iterable[Run]:
         return
     document = directory.config()
     row = {**rounded(described(directory, None), 12), **_explained(path)}
+    row["history"] = history(directory)["stages"]
     run = of_row(row, str(path))
     stream = document.get("stream")
     found.models[run.place] = path
