@@ -13,6 +13,7 @@ from nlora.cli.app import app
 from nlora.continual.learning import learn
 from nlora.continual.results import write_results
 from nlora.data.files import task_from_files
+from nlora.explain.explain import committed
 from nlora.page import build
 from nlora.page.answers import LOST, NEVER, OFF, wrong_answers
 from nlora.page.build import page
@@ -282,6 +283,24 @@ def test_a_damaged_explanation_is_one_line(finished, tmp_path):
     result = call("report", out, "--out", tmp_path / "page.html")
     assert result.exit_code == 2
     assert "explained.json is damaged" in result.stderr
+
+
+def test_an_explanation_of_other_stages_is_left_out_and_that_is_told(finished, tmp_path):
+    out = shutil.copytree(finished("inc-lora").out, tmp_path / "m")
+    directory = ModelDirectory(out)
+    found = {"stages": ["colour", "animal"], "committed": committed(directory.stages())}
+    found |= {"tasks": {}, "over_tasks": None, "all_tasks": {}, "free_text": {}}
+    (out / "explain").mkdir()
+    file = out / "explain" / "explained.json"
+    file.write_text(json.dumps(found))
+    of_today = gather([out])
+    assert "explained" in of_today.sections[0].runs[0].row
+    assert of_today.outdated == []
+    before = {"stages": ["colour"], "committed": {"001-colour": "2020-01-01T00:00:00+00:00"}}
+    for old in (before, {"stages": ["colour"]}):
+        file.write_text(json.dumps({**{k: found[k] for k in found if k != "committed"}, **old}))
+        assert "explained" not in gather([out]).sections[0].runs[0].row
+    assert "is of other stages (colour); `nlora explain" in unescape(page([out]))
 
 
 def test_a_task_that_was_taken_out_is_named(finished, tmp_path):
