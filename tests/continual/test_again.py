@@ -10,6 +10,8 @@ import torch
 from nlora.analysis.adapters import read_stages
 from nlora.continual.added import next_stage
 from nlora.continual.answering import predict
+from nlora.continual.cards import _table
+from nlora.continual.history import history
 from nlora.continual.learning import learn, run
 from nlora.continual.model import ContinualModel
 from nlora.data.files import read_stream, task_from_files
@@ -94,6 +96,24 @@ def test_the_tests_of_both_months_count_as_one_task_and_are_told_apart(february)
     learned = (6 * then + 9 * parts["003-colour"].accuracy) / 15
     assert results["learning_accuracy"] == pytest.approx((learned + animal[0]) / 2)
     assert results["average_accuracy"] == pytest.approx(sum(results["accuracy_matrix"][2]) / 2)
+
+
+def test_history_and_card_compare_answers_to_the_same_tests(february):
+    out, results, _, _ = february
+    first, second, last = ModelDirectory(out).stages()
+    before = max(first.accuracy["colour"], second.accuracy["colour"])
+    parts = last.parts["colour"]
+    told = history(ModelDirectory(out))
+    rows = [stage["tasks"][0] for stage in told["stages"]]
+    assert (rows[0]["then"], rows[0]["now"]) == (
+        first.accuracy["colour"],
+        parts[first.folder].accuracy,
+    )
+    assert rows[0]["forgotten"] == before - rows[0]["now"]
+    assert (rows[2]["then"], rows[2]["forgotten"]) == (parts[last.folder].accuracy, None)
+    lost = [row["forgotten"] for row in rows[:2]]
+    assert results["forgetting"] == pytest.approx(sum(lost) / 2)
+    assert f"| 6 | {rows[0]['then']:.1f} | {rows[0]['now']:.1f} |" in _table(told)
 
 
 def test_the_router_takes_both_months_for_one_task_and_its_newest_model(february):

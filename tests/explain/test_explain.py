@@ -45,6 +45,7 @@ def when(task, moment):
 def test_readings_are_the_run_s_own_figures(explained):
     out, _, found, _ = explained
     first, last = ModelDirectory(out).stages()
+    assert found["committed"] == {r.folder: r.finished for r in (first, last)}
     colour = found["tasks"]["colour"]
     for record, moment in ((first, "right after it"), (last, "later")):
         reading = when(colour, moment)

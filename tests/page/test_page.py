@@ -10,21 +10,26 @@ import pytest
 from typer.testing import CliRunner
 
 from nlora.cli.app import app
+from nlora.continual.learning import learn
 from nlora.continual.results import write_results
+from nlora.data.files import task_from_files
+from nlora.explain.explain import committed
 from nlora.page import build
 from nlora.page.answers import LOST, NEVER, OFF, wrong_answers
 from nlora.page.build import page
 from nlora.page.charts import layers, over_stages, training
 from nlora.page.heat import heats
 from nlora.page.material import gather
-from nlora.page.measures import costs, tasks_of
+from nlora.page.measures import costs, falls, tasks_of
 from nlora.page.words import told
 from nlora.store.directory import ModelDirectory
 from tests.page.conftest import CODE
 from tests.report.rows import failed, geometry, grid, row, write
-from tests.runs import LABELS
+from tests.runs import LABELS, write_task
 
 pytest.importorskip("vl_convert")
+
+SPLITS = ("train", "test")
 
 
 @pytest.fixture(autouse=True)
@@ -79,6 +84,40 @@ def test_several_methods_are_ranked_and_little_learned_is_no_merit(tmp_path):
     assert "inc-lora most (30.0: red fell from 90.0 to 60.0 %)" in said
     assert "But n-lora had learned less" in said
     assert "With one seed" in said
+
+
+def test_a_gain_is_not_called_a_fall(tmp_path):
+    gained = row_of([[40.0, None], [50.0, 70.0]])
+    (section,) = gather([write(tmp_path / "ledger.jsonl", [gained])]).sections
+    said = " ".join(told(section))
+    assert "Forgetting is -10.0 points, below zero: the earlier tasks are above" in said
+    assert "did the earlier tasks fall" not in said
+
+
+def test_a_task_that_came_again_has_a_row_a_line_and_a_loss_of_its_own(finished, tmp_path):
+    out = shutil.copytree(finished("inc-lora").out, tmp_path / "m")
+    write_task(tmp_path, "colour", train=3, start=50)
+    learn(out, task_from_files("colour", *(tmp_path / f"colour-{s}.jsonl" for s in SPLITS)))
+    first, second, last = ModelDirectory(out).stages()
+    material = gather([out])
+    (section,) = material.sections
+    best = max(first.accuracy["colour"], second.accuracy["colour"])
+    now = last.parts["colour"][first.folder].accuracy
+    assert falls(section.runs[0])["colour"] == pytest.approx((best, now))
+    shown = [[getattr(cell, "mean", cell) for cell in r] for r in tasks_of(section.runs[0]).rows]
+    assert [line[0] for line in shown] == ["colour", "colour (2)", "animal"]
+    assert shown[0][3:5] == pytest.approx([now, best - now])
+    assert shown[1][4] is None  # nothing came after it
+    spec = over_stages(section)[0].spec
+    line = [v["stage"] for v in spec["data"]["values"] if v["task"] == "colour"]
+    assert line == spec["encoding"]["x"]["axis"]["values"] == [1, 2, 3]
+    assert [[cell.own for cell in cells] for _, cells in heats(section)[0].rows[-3:]] == [
+        [True, False],
+        [False, True],
+        [True, False],
+    ]
+    (steps,) = training(section, material)
+    assert {v["stage"] for v in steps.spec["data"]["values"]} == {"colour", "animal", "colour (2)"}
 
 
 def test_wrong_answers_are_those_of_the_run_the_lost_ones_first(finished):
@@ -244,6 +283,24 @@ def test_a_damaged_explanation_is_one_line(finished, tmp_path):
     result = call("report", out, "--out", tmp_path / "page.html")
     assert result.exit_code == 2
     assert "explained.json is damaged" in result.stderr
+
+
+def test_an_explanation_of_other_stages_is_left_out_and_that_is_told(finished, tmp_path):
+    out = shutil.copytree(finished("inc-lora").out, tmp_path / "m")
+    directory = ModelDirectory(out)
+    found = {"stages": ["colour", "animal"], "committed": committed(directory.stages())}
+    found |= {"tasks": {}, "over_tasks": None, "all_tasks": {}, "free_text": {}}
+    (out / "explain").mkdir()
+    file = out / "explain" / "explained.json"
+    file.write_text(json.dumps(found))
+    of_today = gather([out])
+    assert "explained" in of_today.sections[0].runs[0].row
+    assert of_today.outdated == []
+    before = {"stages": ["colour"], "committed": {"001-colour": "2020-01-01T00:00:00+00:00"}}
+    for old in (before, {"stages": ["colour"]}):
+        file.write_text(json.dumps({**{k: found[k] for k in found if k != "committed"}, **old}))
+        assert "explained" not in gather([out]).sections[0].runs[0].row
+    assert "is of other stages (colour); `nlora explain" in unescape(page([out]))
 
 
 def test_a_task_that_was_taken_out_is_named(finished, tmp_path):

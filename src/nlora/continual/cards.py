@@ -53,7 +53,8 @@ def _table(found: Mapping[str, Any]) -> str:
             state = "" if stage["state"] == "in force" else f" ({stage['state']})"
             rows.append(f"| {name}{state} | {stage['when'][:10]} | {' | '.join(shown)} |")
     return "\n".join(rows) + (
-        "\n\nThen: right after the task was learned. Forgotten: the best since then minus now."
+        "\n\nEach row is about its own tests. Then: right after the task was learned. "
+        "Forgotten: the best since then minus now."
     )
 
 

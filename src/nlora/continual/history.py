@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from nlora.continual.holding import held
+from nlora.continual.results import by_tests
 from nlora.errors import NloraError
 from nlora.store.directory import ModelDirectory, StageRecord
 from nlora.store.records import taken_out
@@ -19,7 +21,8 @@ def history(directory: ModelDirectory) -> dict[str, Any]:
     rollbacks that can be `undone`, and the stage that is `held`: trained and not in force.
 
     Of each stage when it was committed, its data, the accuracy of its tasks then and now with what
-    was forgotten (the best since then minus now), and its size. Neither model nor updates are read.
+    was forgotten (the best since then minus now), all three over the tests that this stage brought,
+    and its size. Neither model nor updates are read.
     Raises NloraError where there is no model.
     """
     if not directory.exists():
@@ -69,10 +72,10 @@ def _examples(value: Any) -> Iterator[str]:
 
 
 def _stages(directory: ModelDirectory, records: Sequence[StageRecord]) -> list[dict[str, Any]]:
-    out, best = taken_out(records), _best(records)
+    out, scores = taken_out(records), _scores(records)
     return [
         _stage(directory.stage_path(record), record, _state(record, out))
-        | {"tasks": [_task(records, record, best, t["name"]) for t in record.tasks]}
+        | {"tasks": [_task(record, t["name"], scores) for t in record.tasks]}
         for record in records
     ]
 
@@ -98,37 +101,51 @@ def _state(record: StageRecord, out: Collection[str]) -> str:
     return "not accepted" if "rejected" in record.notes else "in force"
 
 
-Best = dict[tuple[int, str], float]
-"""By stage and task, the best accuracy from the stage on, but for the last stage."""
+@dataclass
+class Scores:
+    """By task and the folder of the stage that brought the tests, accuracies on these tests."""
+
+    then: dict[tuple[str, str], float | None] = field(default_factory=dict)
+    """Right after that stage."""
+    best: dict[tuple[str, str], float] = field(default_factory=dict)
+    """The best from then on, but for the last stage."""
+    now: dict[tuple[str, str], float | None] = field(default_factory=dict)
 
 
-def _best(records: Sequence[StageRecord]) -> Best:
-    """Of each stage's own tasks, where it was measured. Each accuracy is looked at once."""
-    found: Best = {}
-    so_far: dict[str, float] = {}
-    for record in reversed(records[:-1]):
-        for task, value in record.accuracy.items():
-            so_far[task] = max(value, so_far.get(task, value))
-        names = (task["name"] for task in record.tasks)
-        found |= {(record.index, name): so_far[name] for name in names if name in so_far}
+def _scores(records: Sequence[StageRecord]) -> Scores:
+    """Each accuracy is looked at once."""
+    found = Scores()
+    first: dict[str, str] = {}
+    for record in records:
+        gone = taken_out([record])
+        if gone:
+            first = {task: folder for task, folder in first.items() if folder not in gone}
+        for task in record.tasks:
+            first.setdefault(task["name"], record.folder)
+        found.now = by_tests(record, first, "accuracy")
+        for task in record.tasks:
+            own = task["name"], record.folder
+            found.then[own] = found.now.get(own)
+        if record is records[-1]:
+            break
+        for key, value in found.now.items():
+            if value is not None:
+                found.best[key] = max(value, found.best.get(key, value))
     return found
 
 
-def _task(
-    records: Sequence[StageRecord], record: StageRecord, best: Best, task: str
-) -> dict[str, Any]:
+def _task(record: StageRecord, task: str, scores: Scores) -> dict[str, Any]:
     """A task's data, its accuracy right after its stage and now, and what was lost since the
     best."""
-    then, now = record.accuracy.get(task), records[-1].accuracy.get(task)
-    highest = best.get((record.index, task))
-    lost = None if highest is None or now is None else highest - now
+    own = task, record.folder
+    now, highest = scores.now.get(own), scores.best.get(own)
     return {
         "name": task,
         "data": record.fingerprints.get(task),
         "rows": record.budget.get("rows", {}).get(task),
-        "then": then,
+        "then": scores.then[own],
         "now": now,
-        "forgotten": lost,
+        "forgotten": None if highest is None or now is None else highest - now,
     }
 
 

@@ -1,14 +1,14 @@
 """`results.json`: what the committed stages say together."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 from nlora import processes
 from nlora.continual.tasks import titles
 from nlora.evaluation.matrix import Row, average_accuracy, summary
 from nlora.store.directory import ModelDirectory, StageRecord
-from nlora.store.records import Part, taken_out
+from nlora.store.records import taken_out
 
 
 def results(directory: ModelDirectory, tasks: Sequence[str], method: str) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def results_of(
     learned = list(dict.fromkeys(t["name"] for record in standing for t in record.tasks))
     of_a_task = [record for record in standing if record.tasks or _takes_out(record)]
     if all(len(record.tasks) <= 1 for record in records):
-        metrics = _over_stages(of_a_task, zero, _accuracy)
+        metrics = _over_stages(of_a_task, zero, "accuracy")
     else:
         metrics = summary([], None)
     metrics["average_accuracy"] = average_accuracy([_row(r, learned) for r in of_a_task])
@@ -132,26 +132,34 @@ def _among_labels(
     zero_shot = [zero.among_labels.get(task) for task in tasks] if zero else None
     standing = in_force(records)
     one_each = all_listed and all(len(r.tasks) == 1 or _takes_out(r) for r in standing)
-    metrics = _over_stages(standing, zero, _likely) if one_each else summary([], None)
+    metrics = _over_stages(standing, zero, "among_labels") if one_each else summary([], None)
     rows = [[r.among_labels.get(tasks[c]) for c in listed] for r in standing]
     metrics["average_accuracy"] = average_accuracy(rows)
     return {"among_labels": {"zero_shot": zero_shot, "accuracy_matrix": matrix, **metrics, **some}}
 
 
-Measured = Callable[[StageRecord, str, Part | None], float | None]
-"""What a record says of a task, or of a part of its tests."""
+def by_tests(
+    record: StageRecord, first: Mapping[str, str], what: Literal["accuracy", "among_labels"]
+) -> dict[tuple[str, str], float | None]:
+    """What a record says of each task, by task and the folder of the stage that brought the tests.
 
-
-def _accuracy(record: StageRecord, task: str, part: Part | None) -> float | None:
-    return record.accuracy.get(task) if part is None else part.accuracy
-
-
-def _likely(record: StageRecord, task: str, part: Part | None) -> float | None:
-    return record.among_labels.get(task) if part is None else part.among_labels
+    `first` has the folder of each task's first stage, which brought all the tests of a task with
+    one stage. Only figures under one key are answers to the same tests.
+    """
+    found: dict[tuple[str, str], float | None] = {}
+    for task, value in getattr(record, what).items():
+        if task in record.parts:
+            parts = record.parts[task].items()
+            found |= {(task, folder): getattr(part, what) for folder, part in parts}
+        elif task in first:
+            found[task, first[task]] = value
+    return found
 
 
 def _over_stages(
-    records: Sequence[StageRecord], zero: StageRecord | None, measured: Measured
+    records: Sequence[StageRecord],
+    zero: StageRecord | None,
+    what: Literal["accuracy", "among_labels"],
 ) -> dict[str, float | None]:
     """The metrics of stages with a task each, by the tests that each stage brought.
 
@@ -161,18 +169,16 @@ def _over_stages(
     columns = [(record.tasks[0]["name"], record.folder) for record in records if record.tasks]
     first = dict(reversed(columns))
 
-    def value(record: StageRecord, task: str, folder: str) -> float | None:
-        if task in record.parts:
-            part = record.parts[task].get(folder)
-            return None if part is None else measured(record, task, part)
-        return measured(record, task, None) if first[task] == folder else None
+    def row(record: StageRecord) -> Row:
+        found = by_tests(record, first, what)
+        return [found.get(column) for column in columns]
 
-    matrix = [[value(record, *column) for column in columns] for record in records]
-    before = [value(zero, *column) for column in columns] if zero else None
     parts = records[-1].parts if records else {}
     sizes = [parts[t][f].rows if f in parts.get(t, {}) else 1 for t, f in columns]
     return summary(
-        matrix, before, [(task, size) for (task, _), size in zip(columns, sizes, strict=True)]
+        [row(record) for record in records],
+        row(zero) if zero else None,
+        [(task, size) for (task, _), size in zip(columns, sizes, strict=True)],
     )
 
 

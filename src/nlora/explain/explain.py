@@ -1,6 +1,6 @@
 """`nlora explain`: what a model has lost of its tasks after later ones, and why."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from nlora.plan.config import absolute, stored_config
 from nlora.plan.resolve import sampled
 from nlora.progress import NoProgress, Progress
 from nlora.store.atomic import write_json
-from nlora.store.directory import ModelDirectory
+from nlora.store.directory import ModelDirectory, StageRecord
 
 FORMAT = 1
 FOLDER, FILE, FILE_ON_DEV = "explain", "explained.json", "explained-on-dev.json"
@@ -74,6 +74,7 @@ def explain(
         "format": FORMAT,
         "method": plan.config.method,
         "stages": [record.name for record in model.records],
+        "committed": committed(model.records),
         "on": "dev" if options.on_dev else "test",
         "texts": options.texts,
         "kinds": list(options.kinds),
@@ -89,6 +90,22 @@ def explain(
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / (FILE_ON_DEV if options.on_dev else FILE), found)
     return found
+
+
+def committed(records: Sequence[StageRecord]) -> dict[str, str]:
+    """When each stage was committed, by folder: another model has others, or other times."""
+    return {record.folder: record.finished for record in records}
+
+
+def is_of_today(found: Mapping[str, Any], directory: ModelDirectory) -> bool:
+    """Whether what `explain` has found is of a folder's stages as they are now.
+
+    Files of earlier versions say no times; there the names of the stages must be the same.
+    """
+    records = directory.stages()
+    if "committed" in found:
+        return found["committed"] == committed(records)
+    return found["stages"] == [record.name for record in records]
 
 
 def examples_of(

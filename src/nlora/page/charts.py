@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from nlora.continual.tasks import titles
 from nlora.page.material import Material
-from nlora.page.measures import averages, learned_at, mean_matrix
+from nlora.page.measures import averages, first_learned_at, mean_matrix
 from nlora.paper.style import BLUE, GREEN, ORANGE, PURPLE, RED, SKY
 from nlora.report.runs import Run, Section
 from nlora.store.records import tracked
@@ -18,6 +19,9 @@ DASHES = [[1, 0], [6, 2], [2, 2], [8, 2, 2, 2]]
 
 _STEPS = 6000
 """Points of training that a page shows, of all runs together."""
+
+_TICKS = 20
+"""Stages that are numbered below a chart, at most."""
 
 Json = dict[str, Any]
 
@@ -61,7 +65,7 @@ def over_stages(section: Section) -> list[Chart]:
             for label, runs in known.items()
             for stage, row in enumerate(mean_matrix(runs))
             for i, name in enumerate(runs[0].row["tasks"])
-            if row[i] is not None and stage >= learned_at(runs[0]).get(name, 0)
+            if row[i] is not None and stage >= first_learned_at(runs[0]).get(name, 0)
         ]
         charts.append(
             Chart(
@@ -133,12 +137,12 @@ def training(section: Section, material: Material) -> list[Chart]:
         assert directory is not None
         records, first = directory.stages(), 0
         most = max(_STEPS // (len(firsts) * max(len(records), 1)), 20)
-        for record in records:
+        for record, title in zip(records, titles(records), strict=True):
             found = list(directory.steps(record))
             rows = [{"step": row["step"], **tracked(row)} for row in found]
             for row in rows[:: -(-len(rows) // most) if rows else 1]:
                 names |= dict.fromkeys(key for key in row if key != "step")
-                at = {"method": label, "stage": record.name, "step": first + int(row["step"])}
+                at = {"method": label, "stage": title, "step": first + int(row["step"])}
                 steps.append(at | {k: _short(v, 4) for k, v in row.items() if k != "step"})
             first += len(rows)
     if not steps:
@@ -222,6 +226,8 @@ def _by_matrix(found: Json) -> list[tuple[str, float | None, list[float]]]:
 def _lines(values: list[Json], by: str, names: Sequence[str], choose: Sequence[str] = ()) -> Json:
     """Accuracy over stages, a line for each; with `choose`, those of a method that is chosen."""
     several = len(choose) > 1
+    stages = [value["stage"] for value in values] or [1]
+    step = -(-(max(stages) - min(stages) + 1) // _TICKS)
     return {
         "data": {"values": values},
         "params": [_legend(by), *([_choice("method", choose)] if several else [])],
@@ -233,7 +239,7 @@ def _lines(values: list[Json], by: str, names: Sequence[str], choose: Sequence[s
                 "field": "stage",
                 "type": "quantitative",
                 "title": "stage",
-                "axis": {"tickMinStep": 1, "format": "d"},
+                "axis": {"values": list(range(min(stages), max(stages) + 1, step)), "format": "d"},
                 "scale": {"nice": False},
             },
             "y": _number("accuracy", "accuracy (%)"),

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from nlora.page.measures import learned_at, mean_matrix
+from nlora.page.measures import mean_matrix, stages_of
 from nlora.report.runs import Section
 
 
@@ -29,7 +29,7 @@ def heats(section: Section) -> list[Heat]:
     """The accuracy matrix of each method on each stream, the mean over seeds."""
     found = []
     for (label, stream), runs in section.cells.items():
-        row, at = runs[0].row, learned_at(runs[0])
+        row, own = runs[0].row, set(stages_of(runs[0]))
         tasks = row["tasks"]
         if not row["accuracy_matrix"]:
             continue
@@ -38,8 +38,7 @@ def heats(section: Section) -> list[Heat]:
             rows.append(("before any training", [Cell(value) for value in row["zero_shot"]]))
         for stage, values in enumerate(mean_matrix(runs)):
             cells = [
-                Cell(value, at.get(name) == stage)
-                for name, value in zip(tasks, values, strict=True)
+                Cell(value, (name, stage) in own) for name, value in zip(tasks, values, strict=True)
             ]
             rows.append((f"after {row['stages'][stage]}", cells))
         found.append(Heat(label, stream, len(runs), tasks, rows))

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from nlora.continual.history import history
 from nlora.errors import NloraError
 from nlora.report.ledger import rounded
 from nlora.report.runs import Run, Section, in_sections, of_row, runs_of
@@ -24,6 +25,8 @@ class Material:
     """The model directory of a run by its `place`, where it is there."""
     failed: list[str] = field(default_factory=list)
     unfinished: list[str] = field(default_factory=list)
+    outdated: list[str] = field(default_factory=list)
+    """What was measured of a model as it was before."""
     growing: bool = False
     """Whether there may be more later: a run is not finished, or more may be added to a grid."""
 
@@ -67,7 +70,8 @@ def _alone(path: Path, found: Material) -> Iterable[Run]:
     if not (path / "results.json").is_file():
         return
     document = directory.config()
-    row = {**rounded(described(directory, None), 12), **_explained(path)}
+    row = {**rounded(described(directory, None), 12), **_explained(directory, found)}
+    row["history"] = history(directory)["stages"]
     run = of_row(row, str(path))
     stream = document.get("stream")
     found.models[run.place] = path
@@ -75,19 +79,28 @@ def _alone(path: Path, found: Material) -> Iterable[Run]:
     yield replace(run, label=label, stream=stream_name(stream) if stream else run.stream)
 
 
-def _explained(path: Path) -> dict[str, Any]:
-    """What `nlora explain` has found of a run, as a ledger's row has it; nothing where it was not.
+def _explained(directory: ModelDirectory, found: Material) -> dict[str, Any]:
+    """What `nlora explain` has found of a run, as a ledger's row has it; nothing where it was not,
+    or was asked of other stages than there are now, which is told.
 
     Raises NloraError where its file is damaged.
     """
-    from nlora.explain.explain import FILE, FOLDER
+    from nlora.explain.explain import FILE, FOLDER, is_of_today
     from nlora.explain.summary import summary
 
+    path = directory.path
     file = path / FOLDER / FILE
     if not file.is_file():
         return {}
     try:
-        return {"explained": summary(read_json(file))}
+        read = read_json(file)
+        if is_of_today(read, directory):
+            return {"explained": summary(read)}
+        found.outdated.append(
+            f"{path}: what `nlora explain` found is left out, since it is of other stages "
+            f"({', '.join(read['stages'])}); `nlora explain {path}` asks again"
+        )
+        return {}
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise NloraError(f"{file} is damaged; `nlora explain {path}` writes it anew") from error
 

@@ -1,7 +1,9 @@
 """Numbers of a page that no table of `report` has: of tasks, over stages, as means over seeds."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import fmean
 
 from nlora.report.runs import Run, Section
@@ -10,17 +12,91 @@ from nlora.report.table import Cell, Table, Value
 Matrix = list[list[float | None]]
 
 
-def learned_at(run: Run) -> dict[str, int]:
-    """By task, the row of the accuracy matrix right after it was learned last.
+def stages_of(run: Run) -> list[tuple[str, int]]:
+    """The tasks as they were learned, each with the row of the accuracy matrix right after it.
 
-    A method that learns all tasks at once has one row, and its stage no task's name.
+    A task that came again is there once for each stage. A method that learns all tasks at once has
+    one row, and its stage no task's name.
     """
-    tasks, found = run.row["tasks"], {}
+    tasks, found = run.row["tasks"], []
     for place, title in enumerate(run.row["stages"]):
         name = title if title in tasks else re.sub(r" \(\d+\)$", "", title)
         if name in tasks:
-            found[name] = place
+            found.append((name, place))
     return found
+
+
+def learned_at(run: Run) -> dict[str, int]:
+    """By task, the row of the accuracy matrix right after it was learned last."""
+    return dict(stages_of(run))
+
+
+def first_learned_at(run: Run) -> dict[str, int]:
+    """By task, the row of the accuracy matrix right after it was learned first."""
+    return dict(reversed(stages_of(run)))
+
+
+@dataclass(frozen=True)
+class Learned:
+    """How the tests that one stage of a task brought were answered, per cent."""
+
+    task: str
+    title: str
+    """The stage's, where the task has several."""
+    tests: int
+    then: float | None
+    """Right after the stage."""
+    best: float | None
+    """The best from then on, but for the last stage."""
+    now: float | None
+
+
+def learned(run: Run) -> list[Learned]:
+    """Each stage of each task by its own tests, as the run's folder tells; without one, by the
+    accuracy matrix, which has no tests of single stages."""
+    row, places = run.row, {name: i for i, name in enumerate(run.row["tasks"])}
+    if "history" not in row:
+        return [
+            _from_matrix([line[places[name]] for line in row["accuracy_matrix"][at:]], name)
+            for name, at in learned_at(run).items()
+        ]
+    counts = Counter(task["name"] for stage in row["history"] for task in stage["tasks"])
+    return [
+        Learned(
+            task["name"],
+            title if counts[task["name"]] > 1 else task["name"],
+            task["rows"]["test"][0] if task["rows"] else 1,
+            task["then"],
+            None if task["forgotten"] is None else task["now"] + task["forgotten"],
+            task["now"],
+        )
+        for title, stage in zip(row["stages"], row["history"], strict=True)
+        for task in stage["tasks"]
+    ]
+
+
+def _from_matrix(values: list[float | None], name: str) -> Learned:
+    """Of a task's accuracies since it was learned."""
+    best = max((value for value in values[:-1] if value is not None), default=None)
+    return Learned(name, name, 1, values[0], best, values[-1])
+
+
+def falls(run: Run) -> dict[str, tuple[float, float]]:
+    """By task that was learned before the last stage, its best and what it is now.
+
+    Both are over the same tests: those that its stages before the last one brought.
+    """
+    found: dict[str, list[Learned]] = {}
+    for one in learned(run):
+        if one.best is not None and one.now is not None:
+            found.setdefault(one.task, []).append(one)
+    return {
+        name: (
+            fmean([one.best or 0.0 for one in some], [one.tests for one in some]),
+            fmean([one.now or 0.0 for one in some], [one.tests for one in some]),
+        )
+        for name, some in found.items()
+    }
 
 
 def mean_matrix(runs: Sequence[Run]) -> Matrix:
@@ -37,7 +113,7 @@ def mean_matrix(runs: Sequence[Run]) -> Matrix:
 
 def averages(run: Run) -> list[float]:
     """After each stage the mean accuracy of the tasks learned so far."""
-    at, tasks = learned_at(run), run.row["tasks"]
+    at, tasks = first_learned_at(run), run.row["tasks"]
     found = []
     for stage, row in enumerate(run.row["accuracy_matrix"]):
         known = [a for name, a in zip(tasks, row, strict=True) if at.get(name, 0) <= stage]
@@ -47,22 +123,29 @@ def averages(run: Run) -> list[float]:
 
 
 def tasks_of(run: Run) -> Table:
-    """Each task of a run: before any training, right after it was learned, now."""
-    row, at = run.row, learned_at(run)
+    """Each task of a run, stage by stage: before any training, right after it was learned, now."""
+    row, matrix = run.row, run.row["accuracy_matrix"]
     zero = row["zero_shot"] or [None] * len(row["tasks"])
     off = ((row.get("off_list") or {}).get("matrix") or [[]])[-1]
-    matrix = row["accuracy_matrix"]
+    by_task: dict[str, list[Learned]] = {}
+    for one in learned(run):
+        by_task.setdefault(one.task, []).append(one)
     rows: list[list[Cell]] = []
     for i, name in enumerate(row["tasks"]):
-        then = matrix[at[name]][i] if name in at else None
-        now = matrix[-1][i] if matrix else None
-        lost = None if then is None or now is None else then - now
-        cells = [zero[i], then, now, lost, off[i] if off else None]
-        rows.append([name, *(None if cell is None else Value(cell) for cell in cells)])
+        untrained = Learned(name, name, 1, None, None, matrix[-1][i] if matrix else None)
+        stages = by_task.get(name, [untrained])
+        for one in stages:
+            lost = None if one.best is None or one.now is None else one.best - one.now
+            before = zero[i] if one is stages[0] else None
+            unlisted = off[i] if off and one is stages[-1] else None
+            cells = [before, one.then, one.now, lost, unlisted]
+            rows.append([one.title, *(None if cell is None else Value(cell) for cell in cells)])
     columns = ["task", "before any training", "right after it", "now", "lost", "off the list now"]
     notes = [
-        "right answers in per cent of test examples; lost: points between right after the task and "
-        "now; off the list: per cent of answers that are none of the task's labels"
+        "right answers in per cent of test examples; lost: points from the best since the task was "
+        "learned, the last stage left out, to now; off the list: per cent of answers that are none "
+        "of the task's labels; of a task with several stages each has a row, by the tests that it "
+        "brought"
     ]
     used = [i for i in range(len(columns)) if i == 0 or any(r[i] is not None for r in rows)]
     return Table(

@@ -1,8 +1,9 @@
 """What a page says at its top, in plain words: what was learned and forgotten, by how much."""
 
+from collections import Counter
 from statistics import fmean
 
-from nlora.page.measures import learned_at, mean_matrix
+from nlora.page.measures import falls, learned_at, mean_matrix, stages_of
 from nlora.report.accuracy import over_seeds
 from nlora.report.differences import differences
 from nlora.report.footnotes import MEANINGS, needs
@@ -68,35 +69,31 @@ def _of_one(run: Run) -> list[str]:
     return [*said, *_losses(run, learned)]
 
 
-def _losses(run: Run, learned: list[str]) -> list[str]:
+def _losses(run: Run, names: list[str]) -> list[str]:
     """What of the earlier tasks was forgotten, and which answers are no answers any more."""
-    row, at = run.row, learned_at(run)
-    places = {name: i for i, name in enumerate(row["tasks"])}
-    matrix = row["accuracy_matrix"]
-    falls = {}
-    for name in learned:
-        then, now = matrix[at[name]][places[name]], matrix[-1][places[name]]
-        if at[name] + 1 < len(matrix) and then is not None and now is not None:
-            falls[name] = (then - now, then, now)
-    if not falls:
+    row, found = run.row, {n: pair for n, pair in falls(run).items() if n in names}
+    if not found:
         return []
-    lost = sorted((n for n in falls if falls[n][0] >= POINT), key=lambda name: -falls[name][0])
-    said = []
-    if row["forgetting"] is not None:
-        said.append(
-            f"Forgetting is {row['forgetting']:.1f} points: so far did the earlier tasks fall from "
-            "their best, on average."
-        )
+    drops = {name: best - now for name, (best, now) in found.items()}
+    came_again = {
+        name for name, count in Counter(n for n, _ in stages_of(run)).items() if count > 1
+    }
+    lost = sorted((n for n in drops if drops[n] >= POINT), key=lambda name: -drops[name])
+    said = [] if row["forgetting"] is None else [_forgetting(row["forgetting"])]
     if lost:
-        shown = [f"{n} fell from {falls[n][1]:.1f} to {falls[n][2]:.1f} %" for n in lost[:_LISTED]]
+        shown = [
+            f"{n} fell from {found[n][0]:.1f} to {found[n][1]:.1f} %"
+            + (" (tests of its earlier stages)" if n in came_again else "")
+            for n in lost[:_LISTED]
+        ]
         more = f", and {len(lost) - _LISTED} more fell" if len(lost) > _LISTED else ""
         said.append(f"{'; '.join(shown)}{more}.")
-    kept = [name for name in falls if name not in lost]
+    kept = [name for name in found if name not in lost]
     if kept:
-        said.append(f"Within a point of what was learned, or above: {', '.join(kept)}.")
+        said.append(f"Within a point of the best, or above: {', '.join(kept)}.")
     off = (row.get("off_list") or {}).get("matrix") or []
     for name in lost[:_LISTED]:
-        share = off[-1][places[name]] if off else None
+        share = off[-1][row["tasks"].index(name)] if off else None
         if share is not None and share >= FEW:
             said.append(
                 f"{share:.0f} % of the answers to {name} are none of its labels now: there the "
@@ -104,6 +101,19 @@ def _losses(run: Run, learned: list[str]) -> list[str]:
                 "explain tells them apart)."
             )
     return said
+
+
+def _forgetting(points: float) -> str:
+    """Forgetting in words: a fall from the best before, or a rise above it."""
+    if points < 0:
+        return (
+            f"Forgetting is {points:.1f} points, below zero: the earlier tasks are above their "
+            f"earlier best now, by {-points:.1f} points on average."
+        )
+    return (
+        f"Forgetting is {points:.1f} points: so far did the earlier tasks fall from their best, on "
+        "average."
+    )
 
 
 def _of_stream(section: Section, stream: str) -> list[str]:
