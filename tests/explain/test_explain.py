@@ -16,6 +16,9 @@ from nlora.explain.asked import Options
 from nlora.explain.explain import explain
 from nlora.explain.parts import PARTS
 from nlora.explain.sources import NEUTRAL
+from nlora.explain.tables import tables
+from nlora.page.material import gather
+from nlora.report.explained import explained_tasks
 from nlora.store.directory import ModelDirectory
 from tests.runs import Listener, read_jsonl, tree, write_stream
 
@@ -151,6 +154,12 @@ def test_without_its_training_examples_parts_are_matched_on_the_test_texts(finis
     assert lost["matched_by"] == "test"
     assert lost["parts"]["inaccessible"] is None
     assert any("no training examples" in line for line in watch.messages)
+    ways = next(table for table in tables(found) if table.key == "ways")
+    assert ways.notes[0].startswith("matched on the task's test texts, an upper bound")
+    (section,) = gather([out]).sections
+    left = explained_tasks(section)
+    assert "last stage, matched on the task's test texts" in left.notes[0]
+    assert None not in left.rows[0]  # matched alike, they are there, too
     other = write_stream(tmp_path, "colour", "animal", train=6)
     found = explain(out, FEW, watch, stream=str(other))
     assert found["tasks"]["colour"]["lost"][0]["matched_by"] == "test"

@@ -12,6 +12,7 @@ import numpy as np
 from nlora.explain.asked import Learned
 from nlora.explain.parts import Reading, Way, accuracies, by_example, kept, length, parts
 from nlora.explain.sources import TRANSDUCTIVE, no_old_text
+from nlora.report.explained import matched_by
 
 Json = dict[str, Any]
 ZEROS = BASE, BEFORE = "base", "before"
@@ -32,7 +33,7 @@ class Found:
         self.read = read
         self.names = names
         self.then = read[known.stage]
-        self.by = matched_by(self.then)
+        self.by = matched_by(self.then.matched)
         right = {
             (stage, source): answers
             for stage, reading in read.items()
@@ -91,14 +92,6 @@ class Found:
                 for zero in ZEROS
             },
         }
-
-
-def matched_by(reading: Reading) -> str:
-    """The source of offsets by which parts are counted: the own training texts, if there are any.
-
-    Else the test texts themselves, an upper bound.
-    """
-    return "train" if "train" in reading.matched else TRANSDUCTIVE
 
 
 def over_tasks(tasks: Sequence[Found], last: int) -> Json | None:

@@ -6,6 +6,7 @@ from typing import Any
 from nlora.evaluation.statistics import COVERAGE
 from nlora.explain.explained import BASE, BEFORE, source_marks
 from nlora.explain.parts import PARTS
+from nlora.report.explained import matched_by, matched_on
 from nlora.report.table import Cell, Table, Value
 
 Json = Mapping[str, Any]
@@ -55,7 +56,7 @@ def _readings(found: Json) -> Table:
             by = lost["matched_by"]
             rows.append([name, lost["after"], *_pairs(then, read[lost["stage"]], by)])
     if (over := found.get("over_tasks")) and len(over["tasks"]) > 1:
-        by = "train" if "train" in over["now"]["matched"] else "test"
+        by = matched_by(over["now"]["matched"])
         rows.append(["mean", found["stages"][-1], *_pairs(over["then"], over["now"], by)])
     columns = ["task", "after"]
     columns += [f"{reading} {moment}" for reading in READINGS for moment in ("then", "now")]
@@ -78,9 +79,11 @@ def _pairs(then: Json, now: Json, by: str) -> list[Cell]:
 def _ways(found: Json) -> Table:
     """How long the way from never learned to right after learning is, and what is left of it."""
     rows: list[list[Cell]] = []
+    used: set[str] = set()
     for name, task in found["tasks"].items():
         read = {reading["when"]: reading for reading in task["readings"]}
-        by = "train" if "train" in read["never learned"]["matched"] else "test"
+        by = matched_by(read["never learned"]["matched"])
+        used.add(by)
         points = [
             _number(read[when]["matched"][by]) if when in read else None
             for when in ("never learned", "before it", "right after it")
@@ -90,16 +93,16 @@ def _ways(found: Json) -> Table:
         left = [_estimate(last["kept"][z][by], ".0f") if last else None for z in (BASE, BEFORE)]
         rows.append([name, *points, now, _estimate(task["way"][BASE], ".1f"), *left])
     if over := found.get("over_tasks"):
-        by = "train" if "train" in over["now"]["matched"] else "test"
+        by = matched_by(over["now"]["matched"])
         moments = [_number(over[m]["matched"].get(by)) for m in ("never", "then", "now")]
         kept = [_estimate(over["kept"][z].get(by, {}), ".0f") for z in (BASE, BEFORE)]
         rows.append(["all earlier ones", moments[0], None, *moments[1:], None, *kept])
     columns = ["task", "never learned", "before it", "right after it", "now", "way"]
     columns += ["kept (%)", "kept, from before it (%)"]
     notes = [
-        "matched on the task's own training texts; never learned: the base model; before it: the "
-        "model that the task came to; way: right after it − never learned; kept: what is left of "
-        "that, and of the way from before it; "
+        f"{matched_on(used)}; never learned: the base model; before it: the model that the task "
+        "came to; way: right after it − never learned; kept: what is left of that, and of the way "
+        "from before it; "
         f"in brackets {COVERAGE:.0%} bootstrap intervals over test examples (and tasks), "
         "left out where the way is too short to tell",
     ]

@@ -1,6 +1,6 @@
 """Tables of what `nlora compare --explain` found: what was lost, why, and how much is left."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from nlora.evaluation.statistics import COVERAGE
@@ -12,8 +12,28 @@ from nlora.report.table import Cell, Table, Value
 Read = Callable[[Run], Any]
 
 _ZEROS, _KEPT = ("base", "before"), ("kept", "kept, from before")
-_OWN = "train"
-"""The source of offsets by which parts and ways are counted."""
+_OWN, _TESTS = "train", "test"
+"""The sources of offsets by which parts and ways are counted: the second where the first is not."""
+
+
+def matched_by(matched: Collection[str]) -> str:
+    """By which of the sources that there are parts and ways are counted."""
+    return _OWN if _OWN in matched else _TESTS
+
+
+def matched_on(used: Collection[str]) -> str:
+    """For a caption: what the tasks' ways are matched on, of the sources that were used."""
+    if _TESTS not in used:
+        return "matched on the task's own training texts"
+    if _OWN not in used:
+        return (
+            "matched on the task's test texts, an upper bound, since its training texts were not "
+            "there"
+        )
+    return (
+        "matched on the task's own training texts or, where they were not there, on its test texts "
+        "(an upper bound)"
+    )
 
 
 def explained(section: Section) -> Table | None:
@@ -50,8 +70,7 @@ def explained(section: Section) -> Table | None:
         "those texts (test: an upper bound)",
         "lost and its parts: of the tasks before the last, in points since each was learned; kept: "
         "of the way from the base model, or the one that each task came to (before), to the one "
-        f"right after it, matched on own training texts (%; {COVERAGE:.0%} interval, or ± over "
-        "seeds)",
+        f"right after it, {matched_on(_used(runs))} (%; {COVERAGE:.0%} interval, or ± over seeds)",
         *legend(section, section.methods),
     ]
     columns = ["stream", "method", *reads, *losses, *_KEPT, "seeds"]
@@ -71,8 +90,8 @@ def explained_tasks(section: Section) -> Table | None:
         return None
     notes = [
         "never, then, now: right answers (%) of the base model, right after the task and after the "
-        "last stage, matched on the task's own training texts; way: then − never; kept: what of it "
-        "is left; free and among: by the protocol and among the labels, now",
+        f"last stage, {matched_on(_used(section.runs))}; way: then − never; kept: what of it is "
+        "left; free and among: by the protocol and among the labels, now",
     ]
     columns = ["stream", "method", "task", "free", "among", "never", "then", "now", "way", *_KEPT]
     title = f"How much of each task is left. {section.title}"
@@ -85,7 +104,9 @@ def _task_cells(runs: list[Run], name: str) -> list[Cell]:
         return task.get(moment) or (task["then"] if moment == "now" else {})
 
     def matched(moment: str) -> Cell:
-        return over_seeds(runs, lambda run: of(run, moment).get("matched", {}).get(_OWN))
+        return over_seeds(
+            runs, lambda run: of(run, moment).get("matched", {}).get(_by(_tasks(run)[name]))
+        )
 
     return [
         over_seeds(runs, lambda run: of(run, "now")["free"]),
@@ -98,7 +119,17 @@ def _task_cells(runs: list[Run], name: str) -> list[Cell]:
 
 def _left(found: Mapping[str, Any], zero: str) -> Mapping[str, Any] | None:
     """What of the way from one of the zeros is left."""
-    return found.get("kept", {}).get(zero, {}).get(_OWN)
+    kept = found.get("kept", {}).get(zero, {})
+    return kept.get(matched_by(kept))
+
+
+def _by(task: Mapping[str, Any]) -> str:
+    return matched_by(task["then"]["matched"])
+
+
+def _used(runs: Iterable[Run]) -> set[str]:
+    """The sources by which the tasks of some runs are counted."""
+    return {_by(task) for run in runs if _has(run) for task in _tasks(run).values()}
 
 
 def _kept(runs: list[Run], read: Callable[[Run], Any], form: str = ".0f") -> Cell:
