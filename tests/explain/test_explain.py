@@ -13,7 +13,7 @@ from nlora.cli.app import app
 from nlora.continual.model import ContinualModel
 from nlora.errors import NloraError
 from nlora.explain.asked import Options
-from nlora.explain.explain import explain
+from nlora.explain.explain import examples_of, explain
 from nlora.explain.parts import PARTS
 from nlora.explain.sources import NEUTRAL
 from nlora.explain.tables import tables
@@ -149,21 +149,38 @@ def test_a_model_per_task_has_lost_nothing(finished, tmp_path):
 def test_without_its_training_examples_parts_are_matched_on_the_test_texts(finished, tmp_path):
     out = shutil.copytree(finished("seq-lora").out, tmp_path / "out")
     watch = Listener()
-    found = explain(out, FEW, watch, stream=str(tmp_path / "gone.yaml"))
+    other = write_stream(tmp_path, "colour", "animal", train=6)
+    found = explain(out, FEW, watch, stream=str(other))
+    assert any("not the examples that it was learned from" in line for line in watch.messages)
     [lost] = found["tasks"]["colour"]["lost"]
     assert lost["matched_by"] == "test"
     assert lost["parts"]["inaccessible"] is None
-    assert any("no training examples" in line for line in watch.messages)
     ways = next(table for table in tables(found) if table.key == "ways")
     assert ways.notes[0].startswith("matched on the task's test texts, an upper bound")
     (section,) = gather([out]).sections
     left = explained_tasks(section)
     assert "last stage, matched on the task's test texts" in left.notes[0]
     assert None not in left.rows[0]  # matched alike, they are there, too
-    other = write_stream(tmp_path, "colour", "animal", train=6)
-    found = explain(out, FEW, watch, stream=str(other))
-    assert found["tasks"]["colour"]["lost"][0]["matched_by"] == "test"
-    assert any("not the examples that it was learned from" in line for line in watch.messages)
+
+
+def test_a_stream_that_was_asked_for_and_is_wrong_is_refused(finished, tmp_path):
+    out = finished("seq-lora").out
+    gone = call("explain", out, "--stream", tmp_path / "gone.yaml")
+    assert gone.exit_code == 2
+    assert "gone.yaml" in gone.output
+    other = call("explain", out, "--stream", write_stream(tmp_path, "fruit"))
+    assert other.exit_code == 2
+    assert "none of the tasks that were learned here: colour, animal; it has fruit" in other.output
+
+
+def test_a_folder_s_own_stream_that_is_gone_is_told(finished, monkeypatch):
+    def gone(*_):
+        raise NloraError("no such file")
+
+    monkeypatch.setattr("nlora.explain.explain.load_stream", gone)
+    watch = Listener()
+    assert examples_of(ModelDirectory(finished("seq-lora").out), None, None, watch) == []
+    assert watch.messages == ["no training examples, so no probe and fewer sources: no such file"]
 
 
 def test_the_command_prints_tables_writes_files_and_refuses_in_one_line(explained, tmp_path):

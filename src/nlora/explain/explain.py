@@ -116,11 +116,11 @@ def examples_of(
 ) -> list[TaskData]:
     """The tasks with the training examples that they were learned from, where they can be found.
 
-    What cannot is told, and done without.
+    What cannot is told, and done without. Raises NloraError for a `stream` that was asked for and
+    is none, or has none of the tasks.
     """
     config = stored_config(directory)
-    if stream is None:
-        stream = config.stream
+    given, stream = stream, config.stream if stream is None else stream
     if stream is None:
         progress.message(
             "the folder does not say where its training examples are (--stream NAME or FILE.yaml "
@@ -132,11 +132,20 @@ def examples_of(
         try:
             stream = load_stream(stream, place)
         except NloraError as error:
+            if given is not None:
+                raise
             progress.message(f"no training examples, so no probe and fewer sources: {error}")
             return []
     there = {known.name: known for known in stream}
+    records = directory.stages()
+    trained = list(dict.fromkeys(name for record in records for name in record.fingerprints))
+    if given is not None and trained and there.keys().isdisjoint(trained):
+        raise NloraError(
+            f"the stream has none of the tasks that were learned here: {', '.join(trained)}; it "
+            f"has {', '.join(there)}"
+        )
     found = []
-    for record in directory.stages():
+    for record in records:
         limits = {name: (record.budget or config.model_dump()).get(name) for name in LIMITS}
         for name, fingerprint in record.fingerprints.items():
             if name not in there:
