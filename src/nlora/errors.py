@@ -63,7 +63,9 @@ def shown(value: object, most: int = 80) -> str:
     return text if len(text) <= most else f"{text[:half]}…{text[-(most - 1 - half) :]}"
 
 
-def unknown(kind: str, name: str, known: Iterable[str], otherwise: str | None = None) -> NloraError:
+def unknown(
+    kind: str, name: object, known: Iterable[str], otherwise: str | None = None
+) -> NloraError:
     """The error for a name that does not exist, with the nearest ones that do.
 
     Where none is near, all are listed, or `otherwise` is said.
@@ -73,7 +75,7 @@ def unknown(kind: str, name: str, known: Iterable[str], otherwise: str | None = 
     >>> print(unknown("stream", "x", ["order-1", "demo"]))
     unknown stream 'x'; known are: demo, order-1
     """
-    names = sorted(known)
+    names, name = sorted(known), name if isinstance(name, str) else repr(name)
     folded = {n.lower(): n for n in names}
     near = [folded[n] for n in difflib.get_close_matches(name.lower(), folded, n=3, cutoff=0.6)]
     if near:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nlora.api.arguments import check, plain
 from nlora.errors import NloraError
 
 if TYPE_CHECKING:
@@ -26,8 +27,9 @@ def configuration(
     """The values of a `RunConfig`: the recipe's, the file's over them, then those given.
 
     A class of one's own as `method` is registered under its name. Raises NloraError for a recipe
-    or file that is none.
+    or file that is none, and for settings that are no mapping.
     """
+    check(settings=settings, recipe=recipe, config=config)
     from nlora.plan.config import DERIVED, with_todays_names
 
     values: dict[str, Any] = {}
@@ -51,7 +53,7 @@ def configuration(
         for name, value in given.items()
         if value is not None
     }
-    asked = with_todays_names(found_settings) | with_todays_names(settings or {})
+    asked = with_todays_names(found_settings) | with_todays_names(plain(settings or {}))
     return {**values, "settings": asked | rehearsal(replay, neutral)}
 
 

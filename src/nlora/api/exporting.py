@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nlora.api.arguments import place
 from nlora.api.configs import Place
 from nlora.api.results import Exported
 from nlora.api.watching import watched
@@ -42,7 +42,7 @@ def export(
     from nlora.explain.answers import offsets_by
 
     told = watched(progress)
-    source, out = Path(source).expanduser(), Path(out).expanduser()
+    source, out = place(source=source), place(out=out)
     if adapter and adapters:
         raise NloraError("--adapter is one for all and --adapters one per task; give one")
     if push is not None:

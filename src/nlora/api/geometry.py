@@ -154,6 +154,8 @@ def _factors(model: Any, adapter: str) -> list[Factors]:
     from nlora.lowrank.factors import Factors
 
     if isinstance(model, Sequence):
+        if not all(isinstance(one, Sequence) and len(one) == 3 for one in model):
+            raise NloraError("factors are a list of (A, B, scaling), one per matrix")
         return [Factors(*one) for one in model]
     from nlora.adapters.layers import layers
 

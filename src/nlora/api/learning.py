@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nlora.api.arguments import check
+from nlora.api.arguments import place as place_of
 from nlora.api.configs import Place, configuration, method_name, rehearsal
 from nlora.api.results import Results
-from nlora.api.tasks import AnyTask, task_of, watched_task
+from nlora.api.tasks import AnyTask, several, task_of, watched_task
 from nlora.api.watching import watched
 from nlora.errors import Faults, unknown
 from nlora.progress import spoken
@@ -39,8 +41,8 @@ def learn(
     plugin: Place | None = None,
     from_adapter: Place | None = None,
     knows: str | None = None,
-    watch: Sequence[AnyTask] = (),
-    max_forgetting: float = 2.0,
+    watch: AnyTask | Sequence[AnyTask] = (),
+    max_forgetting: float | None = 2.0,
     repair: str = "offer",
     progress: Progress | bool | None = None,
 ) -> Results:
@@ -49,9 +51,9 @@ def learn(
     The arguments are the options of `nlora learn`. `task` is a `Task`, a file of rows, a YAML file
     of one task, or a data set of the benchmark; those of `watch` are only tested. Without `method`
     a new directory keeps an adapter per task, which is found by the text. The stage stands only if
-    no earlier or watched task loses more than `max_forgetting` points; else `SetAside` is raised,
-    and the stage is kept (`Model.accept`, `Model.discard`). Raises NloraError for all that is
-    wrong, before a model is loaded where that is possible.
+    no earlier or watched task loses more than `max_forgetting` points (None: whatever it costs);
+    else `SetAside` is raised, and the stage is kept (`Model.accept`, `Model.discard`). Raises
+    NloraError for all that is wrong, before a model is loaded where that is possible.
 
     >>> import nlora
     >>> from tempfile import mkdtemp
@@ -114,8 +116,8 @@ def requested(
     replay: str | float | None = None,
     neutral: Place | None = None,
     method: str | type[Method] | None = None,
-    watch: Sequence[AnyTask] = (),
-    max_forgetting: float = 2.0,
+    watch: AnyTask | Sequence[AnyTask] = (),
+    max_forgetting: float | None = 2.0,
     repair: str = "offer",
     progress: Progress | None = None,
     **given: Any,
@@ -128,7 +130,7 @@ def requested(
     from nlora.plan.resolve import choose
     from nlora.store.directory import ModelDirectory
 
-    faults, place = Faults(), Path(out).expanduser()
+    faults, place = Faults(), place_of(out=out)
     directory = ModelDirectory(place)
     new, inherited, unsaid = None, False, False
     exists = directory.exists()
@@ -151,7 +153,9 @@ def requested(
         source = str(config or "a new model directory")
         new = faults.attempt(lambda: parse_config(values, source))
     found = faults.attempt(lambda: task_of(task, data))
-    others = [faults.attempt(lambda one=one: watched_task(one, data)) for one in watch]
+    others = [
+        faults.attempt(lambda one=one: watched_task(one, data)) for one in several(watch, "'watch'")
+    ]
     if new is not None:
         faults.attempt(lambda: choose(new))
     guard = faults.attempt(lambda: guard_of(max_forgetting, repair))
@@ -163,10 +167,12 @@ def requested(
     return Request(place, found, new, [one for one in others if one is not None], guard)
 
 
-def guard_of(max_forgetting: float, repair: str) -> Guard:
+def guard_of(max_forgetting: float | None, repair: str) -> Guard:
     """The guard that is asked for. Raises NloraError for what cannot be."""
+    check(max_forgetting=max_forgetting, repair=repair)
     from nlora.continual.guard import REPAIRS, Guard
 
     if repair not in REPAIRS:
         raise unknown("--repair", repair, REPAIRS)
-    return Guard(max_forgetting, repair)  # type: ignore[arg-type]
+    bound = 100.0 if max_forgetting is None else float(max_forgetting)
+    return Guard(bound, repair)  # type: ignore[arg-type]

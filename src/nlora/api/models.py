@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nlora.api.arguments import check, place
 from nlora.api.configs import Place, method_name
 from nlora.api.exporting import export
 from nlora.api.learning import learn
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 def load(
     path: Place,
     *,
-    own: Sequence[type[Method] | Own] = (),
+    own: type[Method] | Own | Sequence[type[Method] | Own] = (),
     progress: Progress | bool | None = None,
 ) -> Model:
     """The model of a directory that `run` or `learn` has written, as its last stage left it.
@@ -50,12 +51,12 @@ def load(
     >>> model.tasks, [answer.task for answer in model.predict(["why two charges?"])]
     (['mail'], ['mail'])
     """
-    for one in own:
+    for one in own if isinstance(own, Sequence) else [own]:
         if isinstance(one, type):
             method_name(one)
         else:
             metric_name(one)
-    return Model(Path(path).expanduser(), watched(progress) or NoProgress())
+    return Model(place(path=path), watched(progress) or NoProgress())
 
 
 class Model:
@@ -121,6 +122,7 @@ class Model:
         """
         from nlora.explain.answers import correct_by
 
+        check(task=task)
         correct, model = correct_by(answers, free), self.continual
         given = [texts] if isinstance(texts, str) else texts
         where = given if isinstance(given, Path) else InMemory(given, "texts")
@@ -143,6 +145,7 @@ class Model:
         stage, by number or name: the model as it was then; 0 is the base model. Nothing is written.
         Raises NloraError for rows that are not the task's.
         """
+        check(task=task)
         model = self.continual
         where = None if data is None else _tests(data)
         if task is None and isinstance(data, Task) and data.name in self.tasks:

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nlora.api.arguments import place
 from nlora.api.configs import Place, configuration
 from nlora.api.results import Results
-from nlora.api.tasks import AnyTask, task_of
+from nlora.api.tasks import AnyTask, several, task_of
 from nlora.api.watching import watched
 from nlora.errors import NloraError
 
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
     from nlora.plan.config import RunConfig
     from nlora.progress import Progress
 
-Stream = str | Path | Sequence[AnyTask]
-"""A stream's name, data sets separated by commas, a YAML file, or the tasks themselves."""
+Stream = str | Path | AnyTask | Sequence[AnyTask]
+"""A stream's name, data sets separated by commas, a YAML file, or the tasks themselves: several
+or one."""
 
 
 def run(
@@ -61,6 +63,7 @@ def run(
     >>> found.tasks, found.records()[0]["stage"]
     (['mail'], 'mail')
     """
+    folder = place(out=out)
     parsed, tasks = configured(
         stream,
         settings=settings,
@@ -81,7 +84,7 @@ def run(
     )
     from nlora.continual.learning import run as run_stream
 
-    return Results(run_stream(parsed, Path(out).expanduser(), watched(progress), tasks))
+    return Results(run_stream(parsed, folder, watched(progress), tasks))
 
 
 def configured(
@@ -96,7 +99,7 @@ def configured(
     if stream is None or isinstance(stream, str | Path):
         values, tasks = configuration(config=config, stream=stream, **given), None
     else:
-        tasks = [task_of(one, given.get("data")) for one in stream]
+        tasks = [task_of(one, given.get("data")) for one in several(stream, "a stream")]
         values = {**configuration(config=config, **given), "stream": None}
         names = [data.name for data in tasks]
         if twice := [name for i, name in enumerate(names) if name in names[:i]]:

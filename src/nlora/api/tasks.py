@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from nlora.api.arguments import check, plain
 from nlora.data.columns import check_columns, parse_columns
 from nlora.data.files import read_entry, task_from_files
 from nlora.data.formats import YAML, Source, is_rows, is_source, source, title
@@ -61,6 +62,9 @@ class Task:
         hold_out: float = 0.2,
         hold_out_seed: int = 0,
     ) -> None:
+        labels, label_names = plain(labels), plain(label_names)
+        check(name=name, instruction=instruction, labels=labels, label_names=label_names)
+        check(encoding=encoding, hold_out=hold_out, hold_out_seed=hold_out_seed)
         if train is None and test is None:
             raise NloraError(f"task {name!r} has neither train nor test")
         reading = reading_of(
@@ -116,17 +120,26 @@ def rows_of(given: Rows, place: str) -> Source:
 
 def reading_of(columns: Mapping[str, str] | str | None, **more: Any) -> Reading:
     """How rows are read. Raises NloraError for columns that cannot be."""
+    check(columns=columns)
     parsed = parse_columns(columns) if isinstance(columns, str) else check_columns(columns or {})
     return Reading(columns=parsed, **more)
 
 
 def metric_name(metric: str | Own | None) -> str | None:
-    """The name of a metric; a function is registered under its own."""
-    if metric is None or isinstance(metric, str):
-        return metric
+    """The name of a metric; a function is registered under its own.
+
+    Raises NloraError for an unknown name.
+    """
+    if metric is None:
+        return None
+    from nlora.evaluation.metrics import metric as known
     from nlora.evaluation.metrics import register
 
-    return register(metric)
+    if not isinstance(metric, str):
+        return register(metric)
+    if ":" not in metric:  # a function may be handed over later
+        known(metric)
+    return metric
 
 
 def task_of(given: AnyTask, data: str | Path | None = None) -> TaskData:
@@ -143,6 +156,18 @@ def task_of(given: AnyTask, data: str | Path | None = None) -> TaskData:
     if not isinstance(given, str | Path):
         raise NloraError(f"a task is a nlora.Task, a file or a name, not {type(given).__name__}")
     return named_task(str(given), folder(data))
+
+
+def several(given: Any, what: str) -> Sequence[Any]:
+    """What stands for tasks, one alone as a list of one. Raises NloraError for what is none."""
+    if isinstance(given, Task | TaskData | str | Path) or callable(given):
+        return [given]
+    if isinstance(given, bytes | Mapping) or not isinstance(given, Iterable):
+        raise NloraError(
+            f"{what} is a list of tasks, each a nlora.Task, a file or a name, not "
+            f"{type(given).__name__}"
+        )
+    return list(given)
 
 
 def named_task(

@@ -48,7 +48,7 @@ def check_columns(columns: Mapping[str, str]) -> dict[str, str]:
     for target, column in columns.items():
         if target not in TARGETS:
             raise unknown("key of columns", target, TARGETS)
-        if not column.strip():
+        if not isinstance(column, str) or not column.strip():
             raise NloraError(f"columns: '{target}' names no column")
     return dict(columns)
 

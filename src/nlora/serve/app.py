@@ -72,7 +72,9 @@ def application(
     @app.get("/")
     async def addresses() -> dict[str, Any]:
         found = [route for route in app.routes if isinstance(route, APIRoute)]
-        return {"addresses": [f"{way} {one.path}" for one in found for way in sorted(one.methods)]}
+        return {
+            "addresses": [f"{way} {one.path}" for one in found for way in sorted(one.methods or ())]
+        }
 
     @app.get("/health")
     async def health() -> JSONResponse:

@@ -1,0 +1,78 @@
+"""What a script's arguments may be: one of another type is refused in one line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+from nlora.errors import NloraError, shown
+
+_TEXT = (str,), "a text"
+_PLACE = (str, os.PathLike), "a path"
+_NUMBER = (Real,), "a number"
+_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "path": _PLACE,
+    "out": _PLACE,
+    "source": _PLACE,
+    "data": _PLACE,
+    "config": _PLACE,
+    "name": _TEXT,
+    "task": _TEXT,
+    "instruction": _TEXT,
+    "encoding": _TEXT,
+    "recipe": _TEXT,
+    "repair": _TEXT,
+    "kind": _TEXT,
+    "adapter": _TEXT,
+    "hold_out": _NUMBER,
+    "hold_out_seed": _NUMBER,
+    "max_forgetting": _NUMBER,
+    "labels": ((str, Iterable), "a list of texts"),
+    "label_names": ((str, Iterable), "a list of texts"),
+    "columns": ((str, Mapping), "a mapping such as {'text': 'title', 'label': 'team'}"),
+    "settings": ((Mapping,), "a mapping of names to values"),
+}
+"""By name, the same wherever it is an argument."""
+_NEEDED = ("path", "out", "source", "name", "kind", "adapter", "hold_out", "hold_out_seed")
+"""Those that cannot be None."""
+
+
+def check(**given: Any) -> None:
+    """Raise NloraError for an argument of another type than one of its name has.
+
+    >>> check(instruction=5)
+    Traceback (most recent call last):
+    nlora.errors.NloraError: 'instruction' is a text, not int
+    """
+    for name, value in given.items():
+        kinds, what = _KINDS[name]
+        if value is None and name not in _NEEDED:
+            continue
+        if not isinstance(value, kinds) or isinstance(value, bytes):
+            raise NloraError(f"'{name}' is {what}, not {type(value).__name__}")
+        if (kinds, what) == _PLACE and "\0" in str(value):
+            raise NloraError(f"'{name}' cannot name a file: {shown(str(value))} holds a NUL")
+
+
+def place(**given: Any) -> Path:
+    """The path of one argument, `~` expanded. Raises NloraError as `check` does."""
+    check(**given)
+    [value] = given.values()
+    return Path(value).expanduser()
+
+
+def plain(value: Any) -> Any:
+    """The value with NumPy's numbers and arrays, and pandas' columns, as Python's.
+
+    >>> import numpy as np
+    >>> plain({"rank": np.int64(2), "betas": (np.float64(0.5), 1)})
+    {'rank': 2, 'betas': [0.5, 1]}
+    """
+    if isinstance(value, Mapping):
+        return {key: plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    return value.tolist() if hasattr(value, "tolist") else value
