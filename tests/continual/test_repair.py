@@ -113,6 +113,25 @@ def test_a_task_that_its_own_new_adapter_spoils_is_told_so(llama, refused, tmp_p
     assert said in capsys.readouterr().out
 
 
+def test_a_loss_beyond_the_bound_that_may_be_chance_is_explained(refused, capsys):
+    def shown(lost, low):
+        fall = {**refused.error.found["falls"][0], "lost": 50.0, "low": 20.0, "too_far": True}
+        one = {"scales": [0.5] * 3, "new": 60.0, "lost": {"colour": [lost, low, 30.0]}}
+        curve = [{**one, "passes": True}]
+        tried = {"without": 40.0, "curve": curve, "best": curve[0], "kept": 0.5}
+        show_refusal(
+            refused.out, "fruit", {**refused.error.found, "falls": [fall], "repair": tried}
+        )
+        return capsys.readouterr().out
+
+    note = "A fall counts only where its 95 % interval lies beyond the bound, and"
+    chance = shown(12.5, 0.0)
+    assert "12.5" in chance
+    assert "0.0 to 30.0" in chance
+    assert note in chance
+    assert note not in shown(1.5, 0.0)
+
+
 def falls(lost):
     return Verdict(2.0, [Fall("a", 9, 90.0, 90.0 - lost, lost, lost, lost, lost > 2)])
 

@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 
+from nlora.continual.added import next_stage
 from nlora.continual.answering import predict
 from nlora.continual.evaluating import evaluate
 from nlora.continual.history import history
@@ -13,6 +14,7 @@ from nlora.continual.learning import learn, run
 from nlora.continual.model import ContinualModel
 from nlora.continual.taking_back import rollback
 from nlora.continual.taking_out import take_out
+from nlora.data.files import read_stream
 from nlora.errors import NloraError
 from nlora.store.directory import ModelDirectory
 from tests.continual.test_taking_back import fruit
@@ -83,7 +85,7 @@ def test_what_is_out_is_asked_and_counted_no_more_and_can_be_put_back(copied):
     assert tree(out) == before
 
 
-def test_learning_goes_on_without_it_and_the_task_may_be_learned_anew(copied, tmp_path):
+def test_learning_goes_on_without_it_and_the_task_may_be_learned_anew(copied, finished, tmp_path):
     out = copied("inc-lora")
     take_out(out, "colour")
     learn(out, fruit(tmp_path))
@@ -96,6 +98,9 @@ def test_learning_goes_on_without_it_and_the_task_may_be_learned_anew(copied, tm
     assert results["tasks"] == ["animal", "fruit", "colour"]
     assert results["average_accuracy"] == pytest.approx(sum(last(out).accuracy.values()) / 3)
     assert [row["accuracy"] for row in evaluate(out)["tasks"]] == list(last(out).accuracy.values())
+    [first, *_] = read_stream(finished("inc-lora").stream)
+    assert first.name == "colour"
+    assert next_stage(out, first) is not None  # what was taken out is not learned already
 
 
 def test_a_run_does_not_go_on_as_if_nothing_had_happened(copied, finished):

@@ -48,6 +48,10 @@ def test_figures_are_run_and_drawn_and_drawn_again_from_what_is_there(llama, sta
     assert all(float(row["nuclear norm"]) > 0 for row in rows)
     shares = list(csv.DictReader((out / "figure-2.csv").open()))
     assert {row["threshold"] for row in shares} == {"1e-3", "0.1rms"}
+    page = (out / "figure-2.md").read_text()
+    assert "(% of the entries), order-1" in page
+    assert "task 1 is dbpedia, task 2 is amazon" in page
+    assert "of the first task, dbpedia, where" in (out / "figure-3.md").read_text()
     assert (out / "figure-2.pdf").read_bytes().startswith(b"%PDF")
     before = (out / "figure-3.svg").read_bytes()
 

@@ -46,7 +46,9 @@ def show_refusal(model_dir: Path, name: str, found: dict[str, Any]) -> None:
         ]
         for f in found["falls"]
     ]
-    show(f"What '{name}' would cost, in points (at most {found['bound']:g})", columns, rows)
+    bound = found["bound"]
+    show(f"What '{name}' would cost, in points (at most {bound:g})", columns, rows)
+    _say_of_chance(any(f["lost"] > bound and not f["too_far"] for f in found["falls"]))
     if own := found.get("own"):
         _say(f"On the {own['tests']} tests of its own data it reaches {own['accuracy']:.1f} %.\n")
     for task, answers in found["turned"].items():
@@ -58,7 +60,7 @@ def show_refusal(model_dir: Path, name: str, found: dict[str, Any]) -> None:
                 f"{_short(a['now'])}"
             )
         _say("")
-    _show_repair(name, found.get("repair", {}))
+    _show_repair(name, found.get("repair", {}), bound)
     _say("What could be tried, after `nlora discard`:")
     for line in found["advice"]:
         _say(f"  {line}")
@@ -71,7 +73,18 @@ def show_refusal(model_dir: Path, name: str, found: dict[str, Any]) -> None:
     _say(f"  nlora discard {model_dir}   removes it")
 
 
-def _show_repair(name: str, tried: dict[str, Any]) -> None:
+def _say_of_chance(beyond: bool) -> None:
+    """Say why a loss beyond the bound may stand, where one does."""
+    if beyond:
+        from nlora.continual.guard import FEWEST
+
+        _say(
+            "A fall counts only where its 95 % interval lies beyond the bound, and at least "
+            f"{FEWEST} answers became worse.\n"
+        )
+
+
+def _show_repair(name: str, tried: dict[str, Any], bound: float) -> None:
     if "not" in tried:
         _say(f"Its update was not scaled back: {tried['not']}.\n")
     if "curve" not in tried:
@@ -79,14 +92,17 @@ def _show_repair(name: str, tried: dict[str, Any]) -> None:
     from nlora.continual.repair import in_words
 
     without = tried["without"]
-    rows: list[list[Any]] = [["0 (without it)", without, 0.0, None, "yes"]]
+    rows: list[list[Any]] = [["0 (without it)", without, 0.0, None, None, "yes"]]
+    beyond = False
     for one in sorted(tried["curve"], key=lambda one: (sum(one["scales"]), one["scales"])):
-        worst, lost = max(one["lost"].items(), key=lambda pair: pair[1][0])
-        passes = "yes" if one["passes"] else ""
-        rows.append([in_words(one["scales"]), one["new"], lost[0], worst, passes])
-    columns = ["scale", name, "largest loss", "of", "within the bound"]
+        worst, (lost, low, high) = max(one["lost"].items(), key=lambda pair: pair[1][0])
+        interval, passes = f"{low:.1f} to {high:.1f}", "yes" if one["passes"] else ""
+        rows.append([in_words(one["scales"]), one["new"], lost, interval, worst, passes])
+        beyond |= one["passes"] and lost > bound
+    columns = ["scale", name, "largest loss", "95 % interval", "of", "within the bound"]
     title = "Its update scaled back (a | b | c: the first, middle and last third of the layers)"
     show(title, columns, rows)
+    _say_of_chance(beyond)
     if best := tried["best"]:
         _say(f"Best: {in_words(best['scales'])}; '{name}' keeps {tried['kept']:.0%} of its gain.\n")
     else:

@@ -29,7 +29,7 @@ def figure_2(material: Material) -> Figure | None:
     found = _adapters(material)
     if not found:
         return None
-    stream = found[0][1]
+    stream, names = found[0][1], [adapter.name for adapter in found[0][2][:2]]
     rows: list[list[Cell]] = []
     pictures: dict[tuple[str, str], np.ndarray] = {}
     for method, _, adapters in found:
@@ -48,9 +48,14 @@ def figure_2(material: Material) -> Figure | None:
         f"{_text(material, m, stream, 'OO')} (paper: {FIGURE_2[m]['average']}, {FIGURE_2[m]['OO']})"
         for m, _, _ in found
     ]
-    notes = [*said, "the paper gives no threshold: an absolute one and one relative to the update"]
+    tasks = ", ".join(f"task {n} is {name}" for n, name in enumerate(names, start=1))
+    notes = [
+        tasks,
+        *said,
+        "the paper gives no threshold: an absolute one and one relative to the update",
+    ]
     columns = ["method", "threshold", "matrix", "task 1 alone", "task 2 alone", "both"]
-    title = f"Parameters of two tasks and their collisions, {stream}"
+    title = f"Parameters of two tasks and their collisions (% of the entries), {stream}"
     data = Table("figure-2", title, columns, rows, notes)
 
     @contextmanager
@@ -74,8 +79,8 @@ def figure_2(material: Material) -> Figure | None:
                     rasterized=True,
                 )
                 axis.set(title=f"{method}, {name}", xticks=[], yticks=[])
-            names = ("task 1", "task 2", "both")
-            handles = [Patch(color=c, label=n) for c, n in zip(colours[1:], names, strict=True)]
+            labels = (*names, "both")
+            handles = [Patch(color=c, label=n) for c, n in zip(colours[1:], labels, strict=True)]
             figure.legend(handles=handles, loc="outside lower center", ncols=3)
             yield figure, axes
 
@@ -84,19 +89,23 @@ def figure_2(material: Material) -> Figure | None:
 
 def figure_3(material: Material) -> Figure | None:
     """The nuclear norm of the first task's update in every matrix, and their mean."""
+    found = _adapters(material)
+    if not found:
+        return None
     norms = {
         method: [float(_singular(adapters[0], module).sum()) for module in adapters[0].shapes]
-        for method, _, adapters in _adapters(material)
+        for method, _, adapters in found
     }
-    if not norms:
-        return None
+    first = found[0][2][0].name
     rows: list[list[Cell]] = [
         [method, number, Value(norm, form=".3g")]
         for method, values in norms.items()
         for number, norm in enumerate(values)
     ]
     notes = [f"{m}: mean {fmean(v):.2f} (paper: {FIGURE_3[m]:.2f})" for m, v in norms.items()]
-    notes.append("of the first task, where O-LoRA has no earlier task to be orthogonal to")
+    notes.append(
+        f"of the first task, {first}, where O-LoRA has no earlier task to be orthogonal to"
+    )
     columns = ["method", "matrix", "nuclear norm"]
     data = Table("figure-3", "Nuclear norm by matrix, first task", columns, rows, notes)
 
