@@ -6,7 +6,7 @@ The tickets are conversations, which the model reads through its chat template i
 the tests of the model directory OUT alike.
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 from datasets import Dataset
@@ -18,15 +18,16 @@ import tickets
 from nlora.backbones.catalog import find
 
 
-def main(out: Path, model_name: str, months: int = 2, rows: int = 48) -> None:
-    """Learn some months of so many tickets."""
+def main(out: Path, model: str, months: int = 2, rows: int = 48) -> None:
+    """Learn some months of so many tickets, with a built-in model, a folder or a Hub name."""
+    place = find(model).target
     for month in range(1, months + 1):
-        model = AutoModelForCausalLM.from_pretrained(model_name)
-        tokenizer = AutoTokenizer.from_pretrained(model_name)
+        base = AutoModelForCausalLM.from_pretrained(place)
+        tokenizer = AutoTokenizer.from_pretrained(place)
         chats = list(map(tickets.chat, tickets.month(month, rows)))
         tests = list(map(tickets.chat, tickets.held_out(month, rows // 2)))
 
-        lora = nlora.ContinualLora(model, [out] if out.exists() else [], orthogonal=0.1)
+        lora = nlora.ContinualLora(base, [out] if out.exists() else [], orthogonal=0.1)
         trainer = SFTTrainer(
             model=lora.model,
             args=SFTConfig(
@@ -50,4 +51,7 @@ def main(out: Path, model_name: str, months: int = 2, rows: int = 48) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else find("smollm2-135m").target)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("out", type=Path)
+    parser.add_argument("model", nargs="?", default="smollm2-135m")
+    main(**vars(parser.parse_args()))

@@ -3,7 +3,7 @@
 python examples/plain_loop.py OUT [MODEL]
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 import torch
@@ -15,11 +15,12 @@ import tickets
 from nlora.backbones.catalog import find
 
 
-def main(out: Path, model_name: str, months: int = 2, rows: int = 48, epochs: int = 2) -> None:
-    """Learn some months of so many tickets."""
-    model = AutoModelForCausalLM.from_pretrained(model_name)
-    tokenizer = AutoTokenizer.from_pretrained(model_name)
-    lora = nlora.ContinualLora(model, penalty="l1", weight="relative", orthogonal=0.1)
+def main(out: Path, model: str, months: int = 2, rows: int = 48, epochs: int = 2) -> None:
+    """Learn some months of so many tickets, with a built-in model, a folder or a Hub name."""
+    place = find(model).target
+    base = AutoModelForCausalLM.from_pretrained(place)
+    tokenizer = AutoTokenizer.from_pretrained(place)
+    lora = nlora.ContinualLora(base, penalty="l1", weight="relative", orthogonal=0.1)
     for month in range(1, months + 1):
         task = tickets.task(month, rows)
         loader = DataLoader(
@@ -34,7 +35,7 @@ def main(out: Path, model_name: str, months: int = 2, rows: int = 48, epochs: in
         for _ in range(epochs):
             for batch in loader:
                 optimizer.zero_grad()
-                lora.model(**batch.to(model.device)).loss.backward()
+                lora.model(**batch.to(base.device)).loss.backward()
                 lora.step(optimizer, max_grad_norm=1.0)  # penalties, clipping, the step
 
         results = lora.commit(out, task)  # and a fresh adapter is on top, for the next month
@@ -42,4 +43,7 @@ def main(out: Path, model_name: str, months: int = 2, rows: int = 48, epochs: in
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else find("smollm2-135m").target)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("out", type=Path)
+    parser.add_argument("model", nargs="?", default="smollm2-135m")
+    main(**vars(parser.parse_args()))

@@ -5,13 +5,16 @@
 It takes the tokenizer of smollm2-135m. Nothing was ever trained, so accuracies say nothing.
 """
 
-import sys
+import argparse
 
 import torch
 from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
 
 from nlora.backbones.catalog import find
 
+parser = argparse.ArgumentParser()
+parser.add_argument("folder")
+folder = parser.parse_args().folder
 tokenizer = AutoTokenizer.from_pretrained(find("smollm2-135m").target)
 torch.manual_seed(0)
 config = T5Config(
@@ -29,6 +32,6 @@ config = T5Config(
 model = T5ForConditionalGeneration(config)
 with torch.no_grad():
     model.shared.weight.mul_(config.d_model**-0.5)  # the head is tied to it: logits of size 1
-model.save_pretrained(sys.argv[1])
-tokenizer.save_pretrained(sys.argv[1])
-print(f"a random T5 is in {sys.argv[1]}")
+model.save_pretrained(folder)
+tokenizer.save_pretrained(folder)
+print(f"a random T5 is in {folder}")

@@ -6,7 +6,7 @@ Each month's tickets are an update of their own on top of the earlier ones, kept
 penalty and apart from them by O-LoRA's. Afterwards OUT is a model directory (`nlora history OUT`).
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 from transformers import (
@@ -22,14 +22,15 @@ import tickets
 from nlora.backbones.catalog import find
 
 
-def main(out: Path, model_name: str, months: int = 2, rows: int = 48) -> None:
-    """Learn some months of so many tickets."""
+def main(out: Path, model: str, months: int = 2, rows: int = 48) -> None:
+    """Learn some months of so many tickets, with a built-in model, a folder or a Hub name."""
+    place = find(model).target
     for month in range(1, months + 1):
-        model = AutoModelForSeq2SeqLM.from_pretrained(model_name)
-        tokenizer = AutoTokenizer.from_pretrained(model_name)
+        base = AutoModelForSeq2SeqLM.from_pretrained(place)
+        tokenizer = AutoTokenizer.from_pretrained(place)
         task = tickets.task(month, rows)
 
-        lora = nlora.ContinualLora(model, [out] if out.exists() else [], orthogonal=0.1)
+        lora = nlora.ContinualLora(base, [out] if out.exists() else [], orthogonal=0.1)
         trainer = Seq2SeqTrainer(
             model=lora.model,
             args=Seq2SeqTrainingArguments(
@@ -42,7 +43,7 @@ def main(out: Path, model_name: str, months: int = 2, rows: int = 48) -> None:
                 report_to="none",
             ),
             train_dataset=lora.rows(task, tokenizer),
-            data_collator=DataCollatorForSeq2Seq(tokenizer, model),
+            data_collator=DataCollatorForSeq2Seq(tokenizer, base),
             callbacks=[lora],
         )
         trainer.train()
@@ -52,4 +53,7 @@ def main(out: Path, model_name: str, months: int = 2, rows: int = 48) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else find("tiny-t5").target)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("out", type=Path)
+    parser.add_argument("model", nargs="?", default="tiny-t5")
+    main(**vars(parser.parse_args()))

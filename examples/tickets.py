@@ -5,8 +5,8 @@
 writes the tickets of twelve months, `01-train.jsonl`, `01-test.jsonl`, …, and `bad-train.jsonl`.
 """
 
+import argparse
 import json
-import sys
 from pathlib import Path
 from random import Random
 
@@ -76,7 +76,9 @@ def write(folder: Path, name: str, rows: list[dict[str, str]]) -> None:
 
 
 if __name__ == "__main__":
-    place = Path(sys.argv[1])
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    place = parser.parse_args().folder
     for number in range(1, 13):
         write(place, f"{number:02d}-train", month(number, 24))
         write(place, f"{number:02d}-test", held_out(number, 6))

@@ -112,7 +112,7 @@ def test_the_streams_of_the_documentation_are_some(page, names, tmp_path):
 @pytest.mark.parametrize(
     ("page", "printed"), [("README.md", 3), ("docs/python.md", 12), ("docs/own-script.md", 3)]
 )
-def test_the_python_of_the_documentation_runs(page, printed, t5, tmp_path, monkeypatch):
+def test_the_python_of_the_documentation_runs(page, printed, t5, tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)
     lines = [f"i was charged {i} times,billing\nit crashes {i} times,technical\n" for i in range(9)]
     (tmp_path / "tickets.csv").write_text("text,label\n" + "".join(lines))
@@ -120,6 +120,7 @@ def test_the_python_of_the_documentation_runs(page, printed, t5, tmp_path, monke
     code = "".join(blocks(page, "python")).replace('"tiny-t5"', repr(str(t5)))
     exec(code, {"__name__": "__main__", "print": lambda *values: shown.append(values)})
     assert len(shown) == printed
+    assert "the weight of penalty" not in caplog.text  # each training is long enough to measure it
 
 
 def test_the_comparison_of_the_documentation_is_one(monkeypatch):

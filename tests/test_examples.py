@@ -2,12 +2,14 @@
 
 import importlib
 import json
+import runpy
 import sys
 from pathlib import Path
 
 import pytest
 from transformers import AutoTokenizer
 
+from nlora.errors import NloraError
 from nlora.store.directory import ModelDirectory
 from tests.tiny import TEMPLATE
 
@@ -27,6 +29,22 @@ def example(monkeypatch):
 
 def learned(out):
     return [record.name for record in ModelDirectory(out).stages()]
+
+
+@pytest.mark.parametrize(
+    "name", ["chats_sft_trainer", "plain_loop", "random_t5", "t5_seq2seq_trainer", "tickets"]
+)
+def test_without_arguments_it_says_how_it_is_used(name, example, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [f"{name}.py"])
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+    assert f"usage: {name}.py [-h]" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["chats_sft_trainer", "plain_loop", "t5_seq2seq_trainer"])
+def test_a_model_goes_by_its_built_in_name(name, example, tmp_path):
+    with pytest.raises(NloraError, match="did you mean 'tiny-t5'"):
+        example(name).main(tmp_path / "out", "tinyt5")
 
 
 def test_t5_with_the_seq2seq_trainer(example, t5, tmp_path):
