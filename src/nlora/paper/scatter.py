@@ -123,8 +123,9 @@ def divergence(material: Material) -> Figure | None:
         for stream in material.section.streams:
             for run in material.section.of(method, stream):
                 known = run.row.get("kl") or {}
-                numbers = (known.get("own"), known.get("earlier"), run.row["forgetting"])
-                if None not in numbers:
+                measured = (known.get("own"), known.get("earlier"), run.row["forgetting"])
+                numbers = [float(n) for n in measured if n is not None]
+                if len(numbers) == len(measured):
                     forms = (".3f", ".3f", ".1f")
                     cells = [Value(n, form=f) for n, f in zip(numbers, forms, strict=True)]
                     rows.append([method, stream, run.seed, *cells])
