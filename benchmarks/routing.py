@@ -2,6 +2,7 @@
 
     python benchmarks/routing.py cost [--stages 15] [--texts 1000] [--pairs 3]
     python benchmarks/routing.py right --data DIR [--model tiny-t5] [--train 200] [--test 100]
+        [--share 0.33]
 
 `cost`: CPU seconds of `predict` of texts without a named task by a model that routes among so many
 stages, against the same texts by a model that learned one task, as the median ratio of interleaved
@@ -9,7 +10,8 @@ pairs, on a small random Llama with the tokenizer of smollm2-135m; and how many 
 included, the model reads in how many passes and layers, which no other load of the machine changes
 (`--pairs 0`: that alone). `right`: the share of test texts that are taken for their own task after
 the last stage, by text and by prompt, on order-1 and order-4, and the pairs of tasks that the
-router says it cannot tell apart. Nothing is trained: a router needs the base model alone.
+router says it cannot tell apart; features are of the first half of the base's layers, as in a run,
+or of another share (0 to 1). Nothing is trained: a router needs the base model alone.
 """
 
 import argparse
@@ -29,6 +31,8 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from nlora.backbones.catalog import find
+from nlora.backbones.states import half_of_layers
+from nlora.backbones.structure import base_model
 from nlora.continual.answering import predict
 from nlora.continual.learning import run
 from nlora.continual.model import ContinualModel
@@ -144,14 +148,18 @@ def cost(stages: int, texts: int, pairs: int) -> None:
         print(f"{len(asked)} texts over {stages} stages against one: {ratio:.2f} times as much")
 
 
-def right(data: str, model: str, train: int, test: int) -> None:
+def right(data: str, model: str, train: int, test: int, share: float | None) -> None:
     for name in ("order-1", "order-4"):
         stream = load_stream(name, Path(data))
         plan = resolve(RunConfig(model=model, method="inc-lora"), stream)
         with tempfile.TemporaryDirectory() as folder:
             ctx = ContinualModel.begin(plan, ModelDirectory(Path(folder) / "none")).context()
+            base = base_model(ctx.model)
+            layers = half_of_layers(base)
+            if share is not None:
+                layers = round(share * base.config.num_hidden_layers)
             for by in ("text", "prompt"):
-                router = Router(RouterState(), by)
+                router = Router(RouterState(layers=layers), by)
                 for stage, task in enumerate(stream, start=1):
                     router.add(stage, router.features(ctx, sample(task.train, train, 0)))
                 shares, far = [], []
@@ -179,6 +187,7 @@ def main() -> None:
     other.add_argument("--model", default="tiny-t5")
     for name, value in (("train", 200), ("test", 100)):
         other.add_argument(f"--{name}", type=int, default=value)
+    other.add_argument("--share", type=float)
     given = vars(parser.parse_args())
     {"cost": cost, "right": right}[given.pop("which")](**given)
 
