@@ -28,8 +28,9 @@ from nlora.data.examples import check_labels, to_texts
 from nlora.data.formats import Source, read_rows, source
 from nlora.data.messages import agreed
 from nlora.data.reading import Reading, check_reading, read_task
-from nlora.data.rows import read_text, stop
+from nlora.data.rows import stop
 from nlora.data.task import Task, TaskData
+from nlora.data.yaml_nodes import compose
 from nlora.errors import Faults, NloraError, shown, unknown
 
 _KEYS = (
@@ -76,7 +77,7 @@ def read_tasks(path: Path, faults: Faults) -> list[TaskData]:
 
     Raises NloraError when it is no list.
     """
-    root = _compose(path)
+    root = compose(path)
     if not isinstance(root, yaml.SequenceNode) or not root.value:
         raise NloraError(f"{path}: a stream is a YAML list of tasks, each with name, train, test")
     places: dict[str, str] = {}
@@ -104,7 +105,7 @@ def read_entry(
     `reading` holds fields of `Reading` that win over the entry's. An `untrained` task is one whose
     training file may be its test, since only that is used. Raises NloraError like `read_stream`.
     """
-    root = _compose(path)
+    root = compose(path)
     if isinstance(root, yaml.SequenceNode):
         if len(root.value) != 1:
             raise NloraError(f"{path}: must hold one task, but is a list of {len(root.value)}")
@@ -178,21 +179,6 @@ def _task(place: str, name: str, instruction: str | None, labels: Sequence[str] 
         labels=None if labels is None else check_labels(labels, place),
         dataset=name,
     )
-
-
-def _compose(path: Path) -> yaml.Node | None:
-    """The YAML file as nodes: they know their lines, and keep `no` and `1` as written."""
-    text = read_text(path)
-    try:
-        return yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise NloraError(f"{path}{line}: malformed YAML: {error.problem}") from None
-    except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        raise NloraError(f"{path}, line {line}: malformed YAML: {error.reason}") from None
-    except RecursionError:
-        raise NloraError(f"{path}: malformed YAML: nested too deeply") from None
 
 
 def _read_entry(path: Path, node: yaml.Node) -> _Entry:
