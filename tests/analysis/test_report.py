@@ -6,6 +6,7 @@ import torch
 
 from nlora.analysis.adapters import read_adapters
 from nlora.analysis.report import analyse, layer_kinds
+from nlora.analysis.steps import steps
 from nlora.lowrank.supports import Threshold
 
 from .made import MODULES, tensors, write
@@ -37,6 +38,7 @@ def expected(x, y, A, B):
         "awom_output_spectral": float(torch.linalg.matrix_norm(x.T @ y, 2)),
         "inner_product": inner,
         "cosine": inner / float(x.norm() * y.norm()),
+        "entry_overlap": float((x * y).square().sum()),
     }
 
 
@@ -69,12 +71,27 @@ def test_the_report_holds_sums_and_means_over_matrices(adapters):
             "effective_rank": sum(effective_rank(x) for x in each),
             "l1": sum(float(x.abs().sum()) for x in each),
             "frobenius": sum(float(x.norm()) for x in each),
+            "spectral_norm": sum(float(torch.linalg.svdvals(x)[0]) for x in each),
         }
         for key, value in total.items():
             assert row[key]["sum"] == pytest.approx(value, rel=1e-5), key
             assert row[key]["mean"] == pytest.approx(value / 4, rel=1e-5), key
     rates = [p["collision_rate"]["mean"] for p in report["pairs"]]
     assert report["acr"] == pytest.approx(sum(rates) / 3)
+
+
+def test_the_step_of_an_update_that_goes_on_is_the_difference(adapters):
+    a, b, c = adapters
+    b.continues = "a"
+    one, step, other = steps(adapters)
+    assert (one, other, step.name, step.shapes) == (a, c, "b", b.shapes)
+    for module in MODULES:
+        change = step.factors(module).delta().double()
+        torch.testing.assert_close(
+            change, dense(b, module) - dense(a, module), rtol=1e-5, atol=1e-6
+        )
+    sizes = analyse([one, step], THRESHOLDS)["per_adapter"]
+    assert sizes[1]["frobenius"]["sum"] == pytest.approx(2 * sizes[0]["frobenius"]["sum"])
 
 
 def above(x, share):

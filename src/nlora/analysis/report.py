@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nlora.lowrank.factors import Factors
-from nlora.lowrank.metrics import entry_norm, geometry, gsr_of_norms
+from nlora.lowrank.metrics import entry_norm, entry_overlap, geometry, gsr_of_norms
 from nlora.lowrank.supports import Threshold, average_over_pairs, collisions
 
 PAIR_SUMS = (
@@ -22,9 +22,10 @@ PAIR_SUMS = (
     "awom_output_spectral",
     "inner_product",
     "cosine",
+    "entry_overlap",
 )
 PAIR_RATES = ("input_overlap", "output_overlap")
-ADAPTER_SUMS = ("gsr", "nuclear_norm", "effective_rank", "l1", "frobenius")
+ADAPTER_SUMS = ("gsr", "nuclear_norm", "effective_rank", "l1", "frobenius", "spectral_norm")
 SHOWN_MATRICES = 5
 
 Json = dict[str, Any]
@@ -69,10 +70,12 @@ def measure(updates: Sequence[Factors], thresholds: Sequence[Threshold]) -> dict
     norms = zip(l1, found.frobenius.tolist(), strict=True)
     met = collisions(updates, thresholds)
     return {
-        **{name: getattr(found, name).cpu() for name in PAIR_SUMS + PAIR_RATES},
+        **{name: getattr(found, name).cpu() for name in (*PAIR_SUMS[:-1], *PAIR_RATES)},
+        "entry_overlap": entry_overlap(updates),
         "nuclear_norm": found.nuclear_norm.cpu(),
         "effective_rank": found.effective_rank.cpu(),
         "frobenius": found.frobenius.cpu(),
+        "spectral_norm": torch.stack([spectrum[0] for spectrum in found.spectra]).cpu(),
         "l1": torch.tensor(l1, dtype=torch.float64),
         "gsr": torch.tensor([gsr_of_norms(a, b, size) for a, b in norms], dtype=torch.float64),
         "collision_rate": torch.stack([c.rate for c in met]),

@@ -19,7 +19,9 @@ def table(
             "--table",
             help="accuracy (Tables 1, 2 and 4 of the paper), metrics, differences, explained and "
             "explained-tasks (of `nlora compare --explain`), orthogonality (Table 3), collisions, "
-            "ratios (Figure 1c), kl, cost, pareto; repeat for more.  [default: all]",
+            "ratios (Figure 1c), kl, cost, pareto; only where asked for predictors and "
+            "predictors-among (what goes with the fall of an earlier task); repeat for more.  "
+            "[default: all]",
         ),
     ] = None,
     pareto: Annotated[

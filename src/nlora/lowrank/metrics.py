@@ -7,7 +7,7 @@ Layout: ΔW = s·B·A is (out, in), the transpose of the paper's. So the paper's
 What is a function of the factors never forms ΔW (`geometry`): it is read from r×r products. What
 needs single entries goes tile by tile (`entry_norm`).
 
-Of these numbers `oo`, `awom_*`, `inner_product`, `nuclear_norm` and ‖ΔW‖₁ fall when an update
+Of these numbers `oo`, `awom_*`, `inner_product`, `entry_overlap` and all norms fall when an update
 merely shrinks. `cosine`, `input_overlap`, `output_overlap`, `gsr` and `effective_rank` do not.
 """
 
@@ -144,6 +144,21 @@ def entry_norm(update: Factors, p: float = 1.0) -> float:
         return 0.0
     total = sum(float((tile.values.abs_() / unit).pow_(p).sum()) for tile in tiles([update]))
     return unit * total ** (1 / p)
+
+
+@torch.no_grad()
+def entry_overlap(updates: Sequence[Factors]) -> Tensor:
+    """ELLA's overlap ‖ΔW_i ⊙ ΔW_j‖²_F of every two updates of one matrix, (T, T), float64.
+
+    Large where both are large at the same positions. Memory as `entry_norm`. Raises NloraError for
+    bad factors, and for updates that are not of one matrix.
+    """
+    check_same_matrix(updates)
+    total = torch.zeros(len(updates), len(updates), dtype=torch.float64)
+    for tile in tiles(updates):
+        squares = tile.values.square_().reshape(len(updates), -1)  # (T, n)
+        total += (squares @ squares.T).cpu()
+    return total
 
 
 def gsr(update: Factors, q: float = 1.0, p: float = 2.0) -> float:

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, model_validator
 
+from nlora.report.schema_geometry import Geometry, Sparse
 from nlora.store.documents import Base, Results
 from nlora.store.reading import Count, Kind, Measured, Size, check
 
@@ -61,83 +62,6 @@ class Machine(Kind):
     threads: int | None = None
 
 
-class Mean(Kind):
-    """A measure of the updates: its mean over matrices."""
-
-    mean: Measured | None
-
-
-class Sum(Kind):
-    """Likewise, the sum."""
-
-    sum: Measured | None
-
-
-class Rate(Kind):
-    """Collisions at one threshold."""
-
-    acr: Measured | None
-
-
-class Last(Kind):
-    """The newest update against all before it."""
-
-    oo: Sum
-    awom_input_fro: Sum
-
-
-class OneAdapter(Kind):
-    """One update by itself."""
-
-    frobenius: Mean
-    gsr: Mean
-
-
-class Layer(Kind):
-    """One matrix: how much the updates collide in it, and how dense each is."""
-
-    acr: Measured | None
-    density: list[Measured]
-
-
-class Density(Kind):
-    """Of one update, in all matrices of a kind."""
-
-    density: Mean
-
-
-class OfAKind(Kind):
-    """All matrices of a kind."""
-
-    acr: Measured | None
-    per_adapter: list[Density]
-
-
-class Geometry(Kind):
-    """The geometry of a run's updates, of which tables and pages read this."""
-
-    adapters: list[str] = Field(default_factory=list)
-    layers: dict[str, Layer] = Field(default_factory=dict)
-    kinds: dict[str, OfAKind] = Field(default_factory=dict)
-    continues: dict[str, Any]
-    collisions: Annotated[list[Rate], Field(min_length=2)]
-    per_adapter: Annotated[list[OneAdapter], Field(min_length=1)]
-    last: Last | None
-
-
-class Matrix(Kind):
-    """One matrix of a sparse update."""
-
-    frobenius: Measured
-
-
-class Sparse(Kind):
-    """What a stage of sparse updates at chosen positions notes."""
-
-    matrices: dict[str, Matrix]
-    collision_rates: list[Measured]
-
-
 class Seconds(Kind):
     """How long was trained, and how long was answered."""
 
@@ -159,6 +83,21 @@ class Tuning(Kind):
     """What was tried."""
 
     trials: list[Any]
+
+
+class Alike(Kind):
+    """How alike two tasks are."""
+
+    a: str
+    b: str
+    texts: Measured
+    labels: Measured
+
+
+class Moved(Kind):
+    """KL(before ‖ after) of each stage, by task."""
+
+    matrix: list[list[Measured | None]] = Field(default_factory=list)
 
 
 class Needs(Kind):
@@ -198,6 +137,8 @@ class FinishedRow(Results, Row):
     trainable_parameters: list[Count] = Field(default_factory=list)
     answers: Answers | None = None
     tests: dict[str, str] = Field(default_factory=dict)
+    alike: list[Alike] = Field(default_factory=list)
+    kl: Moved = Field(default_factory=Moved)
     geometry: dict[str, Any] | None = None
     costs: dict[str, Cost] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
@@ -212,6 +153,7 @@ class FinishedRow(Results, Row):
         for name, matrix in (
             ("accuracy_matrix", self.accuracy_matrix),
             ("off_list.matrix", self.off_list.matrix),
+            ("kl.matrix", self.kl.matrix),
         ):
             if any(len(row) != len(self.tasks) for row in matrix):
                 raise ValueError(f"'{name}' should have a column for each of 'tasks'")

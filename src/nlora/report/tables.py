@@ -11,6 +11,7 @@ from nlora.report.explained import explained, explained_tasks
 from nlora.report.movement import movement
 from nlora.report.overlap import collisions, overlaps, ratios
 from nlora.report.pareto import pareto
+from nlora.report.predictors import predictors
 from nlora.report.runs import Section, sections
 from nlora.report.table import Table
 
@@ -18,6 +19,9 @@ KEYS = (
     *("accuracy", "metrics", "differences", "explained", "explained-tasks"),
     *("orthogonality", "collisions", "ratios", "kl", "cost", "pareto"),
 )
+
+ON_REQUEST = ("predictors", "predictors-among")
+"""Made only where they are named, since their intervals take seconds."""
 
 BASELINE = "inc-lora"
 
@@ -28,15 +32,15 @@ def tables(
     methods: Sequence[str] = (),
     baseline: str | None = None,
 ) -> list[Table]:
-    """The tables of some ledgers: those named by `keys`, of the methods named, else all.
+    """The tables of some ledgers: those named by `keys`, of the methods named, else all of `KEYS`.
 
     A set of tables for each model and budget. Without `baseline` differences are to inc-lora, where
     it is there. Raises NloraError for an unknown table, method or baseline, and for what is no
     ledger.
     """
     for key in keys:
-        if key not in KEYS:
-            raise unknown("table", key, KEYS)
+        if key not in (*KEYS, *ON_REQUEST):
+            raise unknown("table", key, (*KEYS, *ON_REQUEST))
     found = sections(ledgers, [*methods, *([baseline] if methods and baseline else [])])
     known = {label for section in found for label in section.methods}
     if baseline is not None and baseline not in known:
@@ -64,5 +68,7 @@ def of_section(section: Section, keys: Sequence[str], baseline: str = BASELINE) 
         "kl": lambda: movement(section),
         "cost": lambda: cost(section),
         "pareto": lambda: pareto(section),
+        "predictors": lambda: predictors(section),
+        "predictors-among": lambda: predictors(section, among=True),
     }
     return [table for key in keys if (table := make[key]()) is not None]

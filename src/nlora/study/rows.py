@@ -16,12 +16,16 @@ from nlora.plan.config import LATER, with_todays_names
 from nlora.report.ledger import pack, rounded
 from nlora.store.directory import ModelDirectory, StageRecord
 from nlora.store.records import AnswerRow, taken_out
+from nlora.study.alike import alike
 
 THRESHOLDS = ("0.1rms", "1e-3")
 """Of collisions: relative to each matrix' own size, and absolute."""
 
 _BESIDE = {"among_labels", "checkpoint_every", "measure_kl"}
 """Settings that decide nothing of the results, only what is measured or kept beside them."""
+
+_OF_STEPS = ("pairs", "per_adapter", "collisions")
+"""What is kept of the changes of single stages, where one update is continued."""
 
 _FILES = ("replay", "neutral")
 """Settings that may name a file."""
@@ -86,6 +90,7 @@ def described(directory: ModelDirectory, made_by: str | None) -> dict[str, Any]:
             "stages": [_answers(directory, r) for r in records],
         },
         "tests": _tests(directory),
+        "alike": rounded(alike(learned_tasks(directory))),
         "commit": made_by,
         "geometry": _geometry(directory, wanted),
     }
@@ -182,6 +187,7 @@ def _geometry(directory: ModelDirectory, needs: dict[str, Any]) -> dict[str, Any
         return None
     from nlora.analysis.adapters import read_stages
     from nlora.analysis.report import analyse
+    from nlora.analysis.steps import steps
     from nlora.lowrank.supports import Threshold
 
     try:
@@ -189,6 +195,9 @@ def _geometry(directory: ModelDirectory, needs: dict[str, Any]) -> dict[str, Any
         thresholds = [Threshold.parse(text) for text in THRESHOLDS]
         found = analyse(adapters, thresholds, every_matrix=True)
         layers = {name: _layer(matrix) for name, matrix in found.pop("by_matrix").items()}
+        if found["continues"]:
+            each = analyse(steps(adapters), thresholds)
+            found["steps"] = {name: each[name] for name in _OF_STEPS}
         return {**rounded(found), "layers": rounded(layers, 3)}
     except NloraError as error:  # a method may keep other updates than adapters
         return {"error": str(error).replace(f"{directory.path}/", "")}

@@ -1,0 +1,68 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from nlora.evaluation.ranks import correlation, correlation_within, held_out, interval, ranks
+
+VALUES = st.floats(-100, 100, width=16)
+VECTORS = arrays(np.float64, st.integers(4, 12), elements=VALUES)
+
+
+def counted(values):
+    """Ranks by counting what is smaller and what is equal."""
+    return [sum(v < x for v in values) + (sum(v == x for v in values) + 1) / 2 for x in values]
+
+
+@given(VECTORS)
+def test_equal_values_share_their_mean_rank(values):
+    np.testing.assert_array_equal(ranks(values), counted(values))
+
+
+@given(arrays(np.float64, (2, 9), elements=VALUES))
+def test_a_correlation_is_spearmans(values):
+    x, y = values
+    found = correlation(x, y)
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        assert np.isnan(found)
+    else:
+        assert found == pytest.approx(np.corrcoef(counted(x), counted(y))[0, 1], abs=1e-12)
+
+
+def test_a_partial_correlation_is_the_formula_of_three_correlations():
+    x, y, z = np.random.default_rng(0).normal(size=(3, 50))
+    x, y = x + z, y - z
+    xy, xz, yz = correlation(x, y), correlation(x, z), correlation(y, z)
+    formula = (xy - xz * yz) / np.sqrt((1 - xz**2) * (1 - yz**2))
+    assert correlation(x, y, z) == pytest.approx(formula)
+    assert abs(correlation(x, y, z)) < 0.2 < abs(xy)  # z was all that joined them
+
+
+def test_what_sets_kinds_apart_counts_for_nothing_within_them():
+    kinds = np.repeat([0, 1, 2], 6)
+    x = 10.0 * kinds + np.tile(np.arange(6), 3)
+    y = 10.0 * kinds - np.tile(np.arange(6), 3)
+    assert correlation(x, y) > 0.7
+    assert correlation_within(x, y, kinds) == pytest.approx(-1)
+
+
+def test_the_interval_is_over_whole_groups():
+    rng = np.random.default_rng(1)
+    groups = np.repeat(np.arange(8), 40)
+    x = np.repeat(rng.normal(size=8), 40)
+    y = np.repeat(rng.normal(size=8), 40) + 0.01 * rng.normal(size=320)
+    low, high = interval(lambda i: correlation(x[i], y[i]), groups)
+    assert high - low > 0.8  # eight things are known, not 320
+    assert interval(lambda i: correlation(x[i], y[i]), np.zeros(320, int)) is None
+
+
+def test_what_holds_for_other_kinds_too_is_predicted_and_else_not():
+    rng = np.random.default_rng(2)
+    kinds = np.repeat(np.arange(4), 25)
+    x = rng.normal(size=100)
+    assert held_out(x, ranks(x), kinds) > 0.95
+    turned = np.where(kinds == 0, -x, x)  # of one kind it is the other way about
+    assert held_out(x, ranks(x), kinds) > held_out(x, ranks(turned), kinds)
+    assert held_out(x, rng.normal(size=100), kinds) < 0.1
+    assert held_out(x, ranks(x), np.zeros(100, int)) is None
