@@ -63,6 +63,30 @@ def rescale(
         _say(f"{found['cell']['method']}: {found['average_accuracy']:.1f}")
 
 
+@app.command("permute")
+def permute(
+    run: Annotated[
+        Path,
+        typer.Argument(
+            metavar="MODEL_DIR", help="A finished run that makes one model of LoRA adapters."
+        ),
+    ],
+    ledger: Ledger,
+    seed: Annotated[int, typer.Option(help="Decides the permutations.")] = 0,
+) -> None:
+    """Is it where an update writes? Evaluate a run with later updates permuted in each matrix.
+
+    Nothing is trained. A row is added to the ledger, where `nlora table` finds it.
+    """
+    from nlora.store.directory import ModelDirectory
+
+    ModelDirectory(run).config()  # before PyTorch is imported
+    from nlora.study.permuting import permute as permuted
+
+    found = permuted(run, seed, ledger)
+    _say(f"{found['cell']['method']}: {found['average_accuracy']:.1f}")
+
+
 @app.command("exhaustion")
 def exhaustion(
     out_dir: Annotated[

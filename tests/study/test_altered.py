@@ -1,4 +1,4 @@
-"""A finished run with its updates shrunk: the same model, scaled and nothing else."""
+"""A finished run with its updates shrunk, or permuted: the same model, and nothing else."""
 
 import pytest
 import torch
@@ -10,7 +10,10 @@ from nlora.continual.learning import run
 from nlora.report.ledger import read, write
 from nlora.report.tables import tables
 from nlora.store.directory import ModelDirectory
-from nlora.study.rescaling import Finished, rescaled, rescaled_row
+from nlora.store.records import AnswerRow
+from nlora.study.altered import Finished
+from nlora.study.permuting import permuted
+from nlora.study.rescaling import rescaled, rescaled_row
 from nlora.study.rows import row
 from tests.runs import LEARNING, config, tree, write_stream
 
@@ -28,8 +31,8 @@ def learned(llama, tmp_path_factory):
     return folder
 
 
-def call(*arguments):
-    return CliRunner().invoke(app, ["study", "rescale", *map(str, arguments)])
+def call(*arguments, command="rescale"):
+    return CliRunner().invoke(app, ["study", command, *map(str, arguments)])
 
 
 def deltas(updates):
@@ -45,6 +48,12 @@ def deltas(updates):
             }
         )
     return found
+
+
+def answers(directory, task):
+    """The texts of all answers to a task after the last stage."""
+    rows = directory.rows(directory.stages()[-1], "predictions.jsonl", AnswerRow)
+    return [row["text"] for row in rows if row["task"] == task]
 
 
 def norm(delta):
@@ -131,3 +140,32 @@ def test_what_has_no_one_model_of_adapters_is_refused_in_one_line(llama, learned
         (line,) = refused.stderr.splitlines()
         assert said in line
     assert not (tmp_path / "rows.jsonl").exists()
+
+
+def test_permuted_updates_are_as_large_and_write_elsewhere(learned, tmp_path):
+    finished = Finished.at(learned / "inc-lora")
+    made = permuted(finished, 1, tmp_path / "out")
+    first, last = (answers(d, "colour") for d in (finished.directory, made))
+    assert first != last
+    assert answers(finished.directory, "animal") == answers(made, "animal")
+    before, after = deltas(finished.updates), deltas(made.update_paths())
+    for old, new in zip(before, after, strict=True):
+        for name, delta in old.items():
+            spectra = [torch.linalg.svdvals(d) for d in (delta, new[name])]
+            torch.testing.assert_close(*spectra)
+            entries = [d.flatten().sort().values for d in (delta, new[name])]
+            torch.testing.assert_close(*entries)
+            assert not torch.allclose(delta, new[name])
+
+
+def test_a_task_is_answered_by_its_own_model_under_later_permuted_updates(learned, tmp_path):
+    run_itself = ModelDirectory(learned / "inc-lora").results()["accuracy_matrix"]
+    out = tmp_path / "rows.jsonl"
+    told = call(learned / "inc-lora", "--seed", 3, "--out", out, command="permute")
+    assert told.exit_code == 0, told.stderr
+    assert told.stdout.startswith("inc-lora:permuted=3: ")
+    (found,) = read(out)
+    matrix = found["accuracy_matrix"]
+    assert [matrix[k][k] for k in range(2)] == [run_itself[k][k] for k in range(2)]
+    assert found["configuration"]["settings"]["permuted"] == 3
+    assert [stage["permuted"] for stage in found["notes"].values()] == [3, 3]

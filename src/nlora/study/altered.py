@@ -1,0 +1,136 @@
+"""A finished run with its updates changed afterwards, as a row of a ledger beside its own.
+
+Nothing is trained. The run is of a method that makes one model of LoRA adapters.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import copytree
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from nlora.adapters.peft_files import WEIGHTS, read_adapter
+from nlora.continual.commit import commit
+from nlora.continual.model import Answers, ContinualModel
+from nlora.continual.results import results
+from nlora.data.task import digest
+from nlora.errors import NloraError
+from nlora.lowrank.factors import svd
+from nlora.plan.config import stored_config
+from nlora.plan.resolve import choose
+from nlora.store.directory import ModelDirectory
+from nlora.study.grid import stream_name
+from nlora.study.rows import commit as source_commit
+from nlora.study.rows import row
+
+Tensors = dict[str, Tensor]
+Change = Callable[[int, Tensors], Tensors]
+"""From the number of an update, from 0, and its saved tensors to the changed ones."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished run of a method that makes one model of LoRA adapters."""
+
+    directory: ModelDirectory
+    updates: list[Path]
+
+    @classmethod
+    def at(cls, path: Path) -> "Finished":
+        """The run in this folder. Raises NloraError for one of another kind."""
+        directory = ModelDirectory(path)
+        config = stored_config(directory)
+        built = choose(config).method
+        if built.adapter != "lora" or built.storage_grows:
+            raise NloraError(f"{path}: {config.method} does not make one model of LoRA adapters")
+        updates = directory.update_paths()
+        if len(updates) < len(directory.stages()) or not updates:
+            raise NloraError(f"{path} has not learned an update per task")
+        return cls(directory, updates)
+
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks, in the order in which they were learned."""
+        return [record.name for record in self.directory.stages()]
+
+    def sizes(self) -> list[float]:
+        """‖ΔW‖_F of each update, over all matrices."""
+        found = []
+        for adapter in map(read_adapter, self.updates):
+            each = [svd(adapter.factors(module)).S.norm() for module in adapter.shapes]
+            found.append(float(torch.stack(each).norm()))
+        return found
+
+
+Asked = Callable[[ContinualModel, Sequence[Path], int], Answers]
+"""The answers after stage k, from 1: of the model, in which the changed updates are in force."""
+
+
+def all_so_far(model: ContinualModel, updates: Sequence[Path], k: int) -> Answers:
+    """To the tests of the first k tasks."""
+    return model.evaluate(model.stream[:k])
+
+
+def altered(
+    run: Finished,
+    change: Change,
+    notes: Sequence[dict[str, Any]],
+    out: Path,
+    asked: Asked = all_so_far,
+) -> ModelDirectory:
+    """A model directory at `out` like the run's, each update changed.
+
+    Its stages have the `notes`, one each, beside the run's own, and the answers that `asked` gives.
+    """
+    directory, source = ModelDirectory(out), run.directory
+    model = ContinualModel.open(source.path)
+    with directory.locked(), TemporaryDirectory() as scratch:
+        directory.write_config(source.config())
+        if zero := source.zero_shot():
+            directory.adopt(source, zero)
+        model.directory, tasks = directory, model.stream
+        updates = _copies(run.updates, change, Path(scratch))
+        for k, record in enumerate(source.stages(), start=1):
+            with model.adapter.after(updates[:k]):
+                answers = asked(model, updates, k)
+                changed = record.model_copy(
+                    update={
+                        "files": {},
+                        "notes": {**record.notes, **notes[k - 1]},
+                        "accuracy": model.measured(answers),
+                    }
+                )
+                steps = list(source.steps(record))
+                commit(model, changed, answers, tasks[k - 1 : k], steps)
+        config = source.config()
+        directory.write_results(results(directory, config["tasks"], config["method"]))
+    return directory
+
+
+def altered_row(
+    run: Finished, setting: str, value: float | str, make: Callable[[Path], ModelDirectory]
+) -> dict[str, Any]:
+    """The ledger's row of the run as `make` has changed it, as one more setting of its method."""
+    with TemporaryDirectory() as folder:
+        found = row(make(Path(folder) / "model"), source_commit())
+    configuration = found["configuration"]
+    configuration["settings"][setting] = value
+    config = stored_config(run.directory)
+    stream = stream_name(config.stream) if config.stream else ",".join(run.tasks)
+    method = f"{config.method}:{setting}={value}"
+    cell = {"stream": stream, "method": method, "seed": config.seed}
+    return {"cell": cell, **found, "hash": digest(configuration), "tuning": None}
+
+
+def _copies(updates: Sequence[Path], change: Change, folder: Path) -> list[Path]:
+    """Copies of saved adapters below `folder`, the tensors of each changed."""
+    copies = []
+    for number, update in enumerate(updates):
+        copies.append(copytree(update, folder / str(number)))
+        save_file(change(number, load_file(update / WEIGHTS)), copies[-1] / WEIGHTS)
+    return copies
