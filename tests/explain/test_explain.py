@@ -15,6 +15,7 @@ from nlora.errors import NloraError
 from nlora.explain.asked import Options
 from nlora.explain.explain import examples_of, explain
 from nlora.explain.parts import PARTS
+from nlora.explain.shift import cosine
 from nlora.explain.sources import NEUTRAL
 from nlora.explain.tables import tables
 from nlora.page.material import gather
@@ -73,6 +74,22 @@ def test_parts_add_up_to_the_loss_by_the_protocol(explained):
     assert 100 * (each["lost"] - each["won"]) / 6 == pytest.approx(loss)
     assert sum(each[part] for part in PARTS) == each["lost"]
     assert found["over_tasks"]["parts"] == pytest.approx(lost["parts"])
+
+
+def test_how_far_a_later_stage_moved_the_states_of_old_texts(explained):
+    out, asked, found, _ = explained
+    [moved] = found["tasks"]["colour"]["moved"]
+    assert (moved["after"], moved["stage"]) == ("animal", 2)
+    model = ContinualModel.open(out)
+    tests = next(data.test for data in model.stream if data.name == "colour")
+    assert len(tests) <= asked.shift
+    states = []
+    for stage in (1, 2):
+        with model.standing(stage):
+            states.append(np.stack([s.numpy() for s in model.states(tests, "colour")]))
+    assert moved["cosine"] == pytest.approx(cosine(*states), abs=1e-5)
+    assert 0 < moved["cka"] < 1
+    assert found["tasks"]["animal"]["moved"] == []
 
 
 def test_every_source_that_was_asked_for_is_there(explained):

@@ -40,6 +40,13 @@ def explain(
             "(scikit-learn); 0 for no probe."
         ),
     ] = 200,
+    shift: Annotated[
+        int,
+        typer.Option(
+            help="Test texts whose hidden states are compared before and after each later stage; "
+            "0 for none."
+        ),
+    ] = 60,
     relearn: Annotated[
         int,
         typer.Option(help="Learn so many examples of each earlier task again, on a copy (10)."),
@@ -84,6 +91,7 @@ def explain(
         every_stage=every_stage,
         probe=probe,
         relearn=relearn,
+        shift=shift,
         on_dev=dev,
         **given,
     ).checked()

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from nlora.continual.model import ContinualModel
 
 
+SHIFT = "shift"
+"""The kind of text of which hidden states are compared."""
+
+
 @dataclass(frozen=True)
 class Options:
     """What `nlora explain` is asked for."""
@@ -31,6 +35,8 @@ class Options:
     """Training examples that a probe learns from, at most, every label's share; 0 for no probe."""
     relearn: int = 0
     """Learn so many examples of each earlier task again, on a copy."""
+    shift: int = 60
+    """Test texts whose hidden states are compared before and after each stage; 0 for none."""
     on_dev: bool = False
     """Ask dev examples in place of the test's, so that something can be chosen by them."""
 
@@ -41,8 +47,8 @@ class Options:
                 raise unknown("kind of text", kind, KINDS)
         if "neutral" in self.kinds and self.neutral is None:
             raise NloraError("neutral texts come from a file: give --neutral FILE")
-        if self.texts < 1 or self.relearn < 0 or self.probe < 0:
-            raise NloraError("--texts must be at least 1, --probe and --relearn at least 0")
+        if self.texts < 1 or min(self.relearn, self.probe, self.shift) < 0:
+            raise NloraError("--texts must be at least 1, --probe, --relearn, --shift at least 0")
         kinds = dict.fromkeys((*self.kinds, *(["neutral"] if self.neutral else [])))
         return replace(self, kinds=tuple(kind for kind in KINDS if kind in kinds))
 
@@ -55,6 +61,8 @@ class Learned:
     stage: int
     later: tuple[int, ...]
     """The later stages that are looked at."""
+    last: int
+    """The last stage of all."""
 
     @property
     def stages(self) -> list[int]:
@@ -115,6 +123,9 @@ class Questions:
                 if kind in self.options.kinds and self.texts[kind]:
                     asked = [Example(known.data.task, text, "") for text in self.texts[kind]]
                     found[Look(stage, name, kind)] = asked
+        shifted = sample(known.data.test, self.options.shift, SEED)
+        for stage in range(known.stage, known.last + 1) if shifted and known.later else ():
+            found[Look(stage, name, SHIFT, "states")] = shifted
         for later in (known.later or (known.stage,)) if "newest" in self.options.kinds else ():
             if newest := self._newest(known, later):
                 for stage in (known.stage, later):
@@ -165,5 +176,5 @@ def learned(model: "ContinualModel", stream: Sequence[TaskData], options: Option
             model.progress.message(f"'{data.name}' has no dev examples and is left out")
             continue
         whole = TaskData(data.task, train=known.train, test=test, dev=known.dev)
-        found.append(Learned(whole, stage, chosen))
+        found.append(Learned(whole, stage, chosen, last))
     return found

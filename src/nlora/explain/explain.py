@@ -14,7 +14,7 @@ from nlora.explain.asked import Learned, Options, Questions, learned
 from nlora.explain.explained import Found, all_tasks, over_tasks
 from nlora.explain.free_text import free_text
 from nlora.explain.looks import Looks
-from nlora.explain.readings import Kept, kept_answers, readings
+from nlora.explain.readings import Kept, kept_answers, moved, readings
 from nlora.explain.texts import neutral_texts, self_written
 from nlora.plan.budgets import LIMITS
 from nlora.plan.config import absolute, stored_config
@@ -67,7 +67,13 @@ def explain(
     kept = {} if options.on_dev else kept_answers(directory)
     names = {0: "the base model", **{record.index: record.name for record in model.records}}
     explained = [
-        Found(task, readings(task, questions, looks.found, kept), names) for task in listed
+        Found(
+            task,
+            readings(task, questions, looks.found, kept),
+            names,
+            moved(task, looks.found),
+        )
+        for task in listed
     ]
     last = len(model.records)
     found = {

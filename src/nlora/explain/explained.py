@@ -23,15 +23,20 @@ the first one is the base model, too."""
 class Found:
     """A task with labels: its readings by stage, and the matched accuracies that ways are made of.
 
-    `names` are the stages'.
+    `names` are the stages', `moved` says how far each later one moved the task's hidden states.
     """
 
     def __init__(
-        self, known: Learned, read: Mapping[int, Reading], names: Mapping[int, str]
+        self,
+        known: Learned,
+        read: Mapping[int, Reading],
+        names: Mapping[int, str],
+        moved: Mapping[int, Mapping[str, float]],
     ) -> None:
         self.known = known
         self.read = read
         self.names = names
+        self.moved = moved
         self.then = read[known.stage]
         self.by = matched_by(self.then.matched)
         right = {
@@ -72,6 +77,10 @@ class Found:
             ],
             "way": {zero: estimate.to_json() for zero, estimate in ways.items()},
             "lost": [self._lost(stage) for stage in known.later],
+            "moved": [
+                {"after": self.names[stage], "stage": stage, **how}
+                for stage, how in self.moved.items()
+            ],
         }
 
     def _lost(self, stage: int) -> Json:

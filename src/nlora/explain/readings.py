@@ -7,10 +7,11 @@ import numpy as np
 from numpy import ndarray
 
 from nlora.data.comparing import comparison
-from nlora.explain.asked import Learned, Questions, newest_kind
+from nlora.explain.asked import SHIFT, Learned, Questions, newest_kind
 from nlora.explain.looks import Look
 from nlora.explain.parts import Reading
 from nlora.explain.probe import probed
+from nlora.explain.shift import cka, cosine
 from nlora.explain.sources import Known, Scores, corrections
 
 if TYPE_CHECKING:
@@ -64,6 +65,21 @@ def _reading(
     return Reading(
         free, test.argmax(1) == right, matched, _probe(known, questions, looks, stage), listed
     )
+
+
+def moved(known: Learned, looks: Mapping[Look, ndarray]) -> dict[int, dict[str, float]]:
+    """By later stage, how far it moved the states that the task's answers begin from."""
+    name = known.data.name
+    states = {look.stage: found for look, found in looks.items() if _of_shift(look, name)}
+    return {
+        stage: {"cosine": cosine(states[stage - 1], after), "cka": cka(states[stage - 1], after)}
+        for stage, after in sorted(states.items())
+        if stage - 1 in states
+    }
+
+
+def _of_shift(look: Look, name: str) -> bool:
+    return (look.task, look.kind) == (name, SHIFT)
 
 
 def _scores(looks: Mapping[Look, ndarray], known: Learned, stage: int, later: int) -> Scores:

@@ -24,7 +24,8 @@ class Wanted:
     def described(self) -> dict[str, Any]:
         """What decides the figures, as a row says it; a file of neutral texts has no path there."""
         asked = self.options.checked()
-        return {"texts": asked.texts, "probe": asked.probe, "kinds": list(asked.kinds)}
+        counts = {"texts": asked.texts, "probe": asked.probe, "shift": asked.shift}
+        return {**counts, "kinds": list(asked.kinds)}
 
     def of(self, path: Path, progress: Progress) -> dict[str, Any]:
         """The figures of the run in a folder."""
@@ -57,5 +58,6 @@ def _task(task: Mapping[str, Any]) -> dict[str, Any]:
             if when in read
         },
         "way": task["way"],
+        "moved": task["moved"],
         **{name: last[name] for name in ("matched_by", "parts", "by_example", "kept") if last},
     }

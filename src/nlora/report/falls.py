@@ -128,6 +128,18 @@ def _kl(of_old: bool) -> Measure:
     return measure
 
 
+def _moved(name: str) -> Measure:
+    """How far the hidden states of the old task's texts moved: 1 less a likeness."""
+
+    def measure(seen: _Seen) -> float | None:
+        tasks = seen.row.get("explained", {}).get("tasks", {})
+        stages = tasks.get(seen.old, {}).get("moved", ())
+        found = next((m[name] for m in stages if m["stage"] == seen.stage + 1), None)
+        return None if found is None else 1 - found
+
+    return measure
+
+
 def _similarity(name: str) -> Measure:
     def measure(seen: _Seen) -> float | None:
         tests = seen.row.get("tests", {})
@@ -157,6 +169,8 @@ MEASURES: dict[str, Measure] = {
     "density (GSR)": _own("gsr"),
     "KL on the new task": _kl(of_old=False),
     "KL on the old task": _kl(of_old=True),
+    "states of old texts, 1 − cosine": _moved("cosine"),
+    "states of old texts, 1 − CKA": _moved("cka"),
     "texts alike": _similarity("texts"),
     "labels shared": _similarity("labels"),
     "accuracy before": lambda seen: seen.before,
