@@ -35,14 +35,32 @@ def pytest_collection_modifyitems(session, items):
 
 
 def pytest_collection_finish(session):
-    """No bars where nobody looks, and no garbage collection among what is imported.
-
-    Each stage that is trained collects all there is, which took half of a short test's time.
-    """
+    """No bars where nobody looks."""
     if transformers := sys.modules.get("transformers"):
         transformers.utils.logging.disable_progress_bar()
-    gc.collect()
-    gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def frozen():
+    """Of how many modules garbage collection takes no notice."""
+    return {"modules": 0}
+
+
+@pytest.fixture(autouse=True)
+def modules_are_no_garbage(frozen):
+    """Each stage that is trained collects all garbage, and most of its time is for modules."""
+    if len(sys.modules) > frozen["modules"] + 20:
+        gc.collect()
+        gc.freeze()
+        frozen["modules"] = len(sys.modules)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_waits_for_the_disk():
+    """What is written is read again by processes, which need no `fsync`; only a power cut does."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        yield
 
 
 @pytest.fixture(scope="session")
