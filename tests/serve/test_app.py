@@ -10,7 +10,10 @@ import pytest
 from fastapi.testclient import TestClient
 
 import nlora
+from nlora.adapters.base import Adapter
+from nlora.adapters.lora import Lora
 from nlora.continual import answering
+from nlora.continual.taking_back import rollback
 from nlora.data.task import Example
 from nlora.evaluation.answers import answer
 from nlora.progress import NoProgress
@@ -208,8 +211,25 @@ def test_a_new_stage_is_taken_up_and_no_request_is_dropped(finished, tmp_path):
     assert (health["stages"], health["tasks"]) == (3, ["colour", "animal", "fruit"])
 
 
-def test_updates_that_were_taken_back_are_no_fault_of_the_request(finished, tmp_path):
+def test_every_task_is_answered_until_the_stages_after_a_rollback_are_taken_up(finished, tmp_path):
     out = shutil.copytree(finished("de-lora").out, tmp_path / "out")
+    served = Served(nlora.load(out), "mine", NoProgress())
+
+    def predicted():
+        return [list(served.model.predict(TEXTS, task)) for task in (None, "colour", "animal")]
+
+    before = predicted()
+    rollback(out, "1")
+    shutil.rmtree(out / "undone")
+    assert predicted() == before
+    served.reload()
+    assert (served.trouble, served.tasks) == (None, ["colour"])
+    assert [answer.task for answer in served.model.predict(TEXTS)] == ["colour"] * 3
+
+
+def test_what_is_not_held_and_gone_is_no_fault_of_the_request(finished, tmp_path, monkeypatch):
+    out = shutil.copytree(finished("de-lora").out, tmp_path / "out")
+    monkeypatch.setattr(Lora, "hold", Adapter.hold)  # as adapters do that train whole models
     with TestClient(app_of(nlora.load(out)), base_url=HERE) as client:
         (out / "stages").rename(tmp_path / "taken-back")
         found = client.post("/predict", json={"text": TEXTS[0], "task": "colour"})
