@@ -15,7 +15,7 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -52,7 +52,7 @@ def main() -> None:
             log.flush()
             print(found, flush=True)
     rows = [json.loads(line) for line in options.log.read_text().splitlines()]
-    put(options.out, "Random kills", PAGE + table(rows, COMMANDS))
+    put(options.out, "Random kills", PAGE + _table(rows))
 
 
 def _kills(root: Path, seed: int, done: int, count: int) -> Iterator[dict[str, Any]]:
@@ -125,10 +125,9 @@ def _killed(
     }
 
 
-def table(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
-    """What the kills of these commands did, a row for each."""
+def _table(rows: list[dict[str, Any]]) -> str:
     lines = []
-    for name in (*names, "all"):
+    for name in (*COMMANDS, "all"):
         mine = [row for row in rows if name in ("all", row["command"])]
         cells = [
             len(mine),

@@ -2,36 +2,36 @@
 
     python -m benchmarks.process_kills [--count 20] [--out docs/results/crashes.md]
 
-Of commands whose work is short beside the time in which Python starts: each is killed at a moment
-that is drawn between the one at which it has taken the directory's lock and the one at which it
-ends undisturbed; `--seed` decides the draws. Linux only, from a checkout.
+Of commands whose work is short beside the time in which Python starts: every other one is killed at
+a moment that is drawn between its start and its end, the rest between the moment at which it has
+taken the directory's lock and its end. One that had ended by then is begun anew with another draw.
+`--seed` decides the draws. Linux only, from a checkout.
 """
 
 import argparse
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks.kills import table
 from benchmarks.pages import put
-from tests.commands import COMMANDS, Given, given, prepare, same
+from tests.commands import COMMANDS, Given, do, given, prepare, same
 from tests.faults import attempt, leftovers
 
 NAMES = ("accept", "remove", "rollback")
 PAGE = """\
-Written by `python -m benchmarks.process_kills`. `python -m nlora …` is killed at a random moment
-after it has taken the directory's lock, and the same command is begun once more. Between two steps
-is a stage (or its absence) without its `results.json`, which the next command brings up to date.
+Written by `python -m benchmarks.process_kills`. `python -m nlora …` is killed at a random moment of
+its life, every other time after it has taken the directory's lock, and the same command is done
+once more. Between two steps is a stage (or its absence) without its `results.json`, which the next
+command brings up to date.
 
-| command | kills | while it worked | between two steps | same in the end | leftovers |
-| --- | --- | --- | --- | --- | --- |
 """
 
 
@@ -47,7 +47,7 @@ def main() -> None:
         for found in _kills(Path(folder), options.seed, options.count):
             print(found, flush=True)
             rows.append(found)
-    put(options.out, "Random kills of processes", PAGE + table(rows, NAMES))
+    put(options.out, "Random kills of processes", PAGE + _table(rows))
 
 
 def _kills(root: Path, seed: int, count: int) -> Iterator[dict[str, Any]]:
@@ -63,41 +63,64 @@ def _kills(root: Path, seed: int, count: int) -> Iterator[dict[str, Any]]:
         (before / "run" / ".lock").unlink()
         first = same(before)
         shutil.copytree(before, place)
-        process = _begun(name, read, place)
         began = time.perf_counter()
+        process = _begun(name, read, place, locked=True)
+        locked = time.perf_counter()
         assert process.wait() == 0, name
-        seconds, last = time.perf_counter() - began, same(place)
+        ended = time.perf_counter()
+        seconds, last = (ended - began, ended - locked), same(place)
+        moments = random.Random(f"{seed} {name}")
         for number in range(count):
-            moment = random.Random(f"{seed} {name} {number}").random()
-            shutil.rmtree(place)
-            shutil.copytree(before, place)
-            process = _begun(name, read, place)
-            time.sleep(moment * seconds)
-            process.kill()
-            status, left = process.wait(), same(place)
-            again = _started(name, read, place).wait()
+            locked, killed = number % 2 == 1, False
+            while not killed:
+                shutil.rmtree(place)
+                shutil.copytree(before, place)
+                process = _begun(name, read, place, locked)
+                time.sleep(moments.random() * seconds[locked])
+                process.kill()
+                killed = process.wait() == -signal.SIGKILL
+            left = same(place)
+            again = attempt(partial(do, name, read, place), place, forked=True)
             yield {
                 "command": name,
-                "moment": round(moment * seconds, 4),
-                "working": status == -9,
                 "left": "before" if left == first else "after" if left == last else "between",
-                "error": None if again == 0 else f"status {again}",
+                "error": again.error,
                 "same": same(place) == last,
                 "leftovers": leftovers(place),
             }
 
 
-def _begun(name: str, read: Given, place: Path) -> subprocess.Popen[bytes]:
-    """The command as a process, once it has the lock."""
-    process = _started(name, read, place)
-    while not (place / "run" / ".lock").exists() and process.poll() is None:
+def _begun(name: str, read: Given, place: Path, locked: bool) -> subprocess.Popen[bytes]:
+    """The command as a process of its own; once it has the lock, if `locked`."""
+    line = [sys.executable, "-m", "nlora", *map(str, COMMANDS[name].line(read, place))]
+    process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while locked and not (place / "run" / ".lock").exists() and process.poll() is None:
         time.sleep(0.0005)
     return process
 
 
-def _started(name: str, read: Given, place: Path) -> subprocess.Popen[bytes]:
-    line = [sys.executable, "-m", "nlora", *map(str, COMMANDS[name].line(read, place))]
-    return subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def _table(rows: Sequence[Mapping[str, Any]]) -> str:
+    head = (
+        "command",
+        "kills",
+        "before",
+        "between two steps",
+        "after",
+        "same in the end",
+        "leftovers",
+    )
+    lines = [f"| {' | '.join(head)} |", "| --- " * len(head) + "|"]
+    for name in (*NAMES, "all"):
+        mine = [row for row in rows if name in ("all", row["command"])]
+        cells = [
+            len(mine),
+            *(sum(row["left"] == left for row in mine) for left in ("before", "between", "after")),
+            sum(row["same"] and row["error"] is None for row in mine),
+            sum(bool(row["leftovers"]) for row in mine),
+        ]
+        shown = f"`nlora {name}`" if name != "all" else "all"
+        lines.append(f"| {shown} | {' | '.join(map(str, cells))} |")
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
