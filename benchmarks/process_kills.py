@@ -100,21 +100,14 @@ def _begun(name: str, read: Given, place: Path, locked: bool) -> subprocess.Pope
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
-    head = (
-        "command",
-        "kills",
-        "before",
-        "between two steps",
-        "after",
-        "same in the end",
-        "leftovers",
-    )
+    ways = {"before": "before", "between": "between two steps", "after": "after"}
+    head = ("command", "kills", *ways.values(), "same in the end", "leftovers")
     lines = [f"| {' | '.join(head)} |", "| --- " * len(head) + "|"]
     for name in (*NAMES, "all"):
         mine = [row for row in rows if name in ("all", row["command"])]
         cells = [
             len(mine),
-            *(sum(row["left"] == left for row in mine) for left in ("before", "between", "after")),
+            *(sum(row["left"] == state for row in mine) for state in ways),
             sum(row["same"] and row["error"] is None for row in mine),
             sum(bool(row["leftovers"]) for row in mine),
         ]

@@ -101,6 +101,17 @@ class ContinualModel:
         model.restore()
         return model
 
+    def planned(self, plan: Plan, progress: Progress) -> "ContinualModel":
+        """The model of another plan of the directory as its last stage left it.
+
+        It has the base model and the adapter of this one, which is of no use then. Raises
+        NloraError if a stage cannot be read.
+        """
+        model = ContinualModel(plan, self.directory, self.backbone, progress, self.adapter)
+        model._holds = self._holds
+        model.restore()
+        return model
+
     @classmethod
     def open(cls, path: Path, progress: Progress | None = None) -> "ContinualModel":
         """The model of a directory, as its last stage left it; its stream is what it has learned.
