@@ -21,7 +21,7 @@ from unittest.mock import patch
 from nlora.errors import NloraError
 from nlora.store.records import SEAL
 from tests.faults import visible
-from tests.runs import write_stream, write_task
+from tests.runs import LEARNING, write_stream, write_task
 
 SETTINGS = {"precision": "fp32", "batch_size": 4, "max_new_tokens": 2, "epochs": 1}
 _VOLATILE = {
@@ -38,6 +38,10 @@ class Given(NamedTuple):
     stream: Path
     task: Path
     texts: Path
+    llama: Path
+    """Another model, which learns `colour`, and forgets it where it learns `answers` after it."""
+    colour: Path
+    answers: Path
 
 
 class Command(NamedTuple):
@@ -56,14 +60,20 @@ def given(folder: Path) -> Given:
     """Make the model and the data."""
     from tests.tiny import save
 
-    found = Given(
-        folder / "t5", folder / "stream.yaml", folder / "fruit.yaml", folder / "texts.txt"
-    )
+    names = ("t5", "stream.yaml", "fruit.yaml", "texts.txt", "llama", "colour.yaml", "other.yaml")
+    found = Given(*(folder / name for name in names))
     save("t5", found.model)
+    save("llama", found.llama)
     write_stream(folder, "colour", "animal", train=6, test=3)
     entry = write_task(folder, "fruit", train=6, test=3)
     found.task.write_text(json.dumps([entry]))
     found.texts.write_text("xxx 1\nyyy 2\n")
+    apart = folder / "forgotten"
+    apart.mkdir()
+    for place, name in ((found.colour, "colour"), (found.answers, "fruit")):
+        entry = write_task(apart, name, train=24, test=24)
+        files = {split: f"forgotten/{entry[split]}" for split in ("train", "test")}
+        place.write_text(json.dumps([entry | files]))
     return found
 
 
@@ -90,9 +100,20 @@ def _table(given: Given, folder: Path) -> list[Any]:
     return ["table", folder / "grid" / "ledger.jsonl", "--out", folder / "tables"]
 
 
+def _learn_first(given: Given, folder: Path) -> list[Any]:
+    settings = [part for k, v in LEARNING.items() for part in ("--set", f"{k}={v}")]
+    trained = ("--model", given.llama, "--method", "inc-lora", *settings)
+    return ["learn", folder / "run", "--task", given.colour, *trained]
+
+
 COMMANDS: dict[str, Command] = {
     "run": Command(_run),
     "learn": Command(lambda g, f: ["learn", f / "run", "--task", g.task], "run"),
+    "learn, a first task": Command(_learn_first),
+    "learn, refused": Command(
+        lambda g, f: ["learn", f / "run", "--task", g.answers], "learn, a first task"
+    ),
+    "accept": Command(lambda g, f: ["accept", f / "run"], "learn, refused"),
     "compare": Command(_compare, others_go_on=True),
     "export": Command(
         lambda g, f: ["export", f / "run", f / "plain"], "run", lambda f: (f / "plain").exists()
@@ -115,11 +136,14 @@ COMMANDS: dict[str, Command] = {
 
 
 class Failed(Exception):
-    """A command ended with another status than 0 and 2: what it printed."""
+    """A command ended in no way that is meant to be: what it printed."""
 
 
 def done(line: list[Any], log: Path) -> None:
-    """Do a command in this process. Raises NloraError with the line that it printed."""
+    """Do a command in this process, which may end with a stage that is kept aside (status 3).
+
+    Raises NloraError with the line that it printed.
+    """
     from nlora.cli.app import main
 
     kept = sys.argv, sys.stdout, sys.stderr
@@ -132,7 +156,7 @@ def done(line: list[Any], log: Path) -> None:
             status = stopped.code or 0
         finally:
             sys.argv, sys.stdout, sys.stderr = kept
-    if status:
+    if status not in (0, 3):
         said = log.read_text(encoding="utf-8")
         errors = [one for one in said.splitlines() if "error: " in one or " failed: " in one]
         raise NloraError(errors[-1]) if status in (1, 2) and errors else Failed(said)

@@ -7,6 +7,7 @@ from transformers import LlamaForCausalLM
 
 import nlora
 from nlora.continual import answering, evaluating
+from nlora.continual.model import ContinualModel
 from nlora.methods.inc_lora import IncLora
 from tests.runs import LABELS, LEARNING, Listener, tree
 
@@ -60,21 +61,28 @@ def test_rows_to_test_with_are_a_task_a_list_or_a_file(routed, finished):
         routed.evaluate(rows)
 
 
-def test_a_task_of_rows_is_learned_kept_and_gone_on_from(llama, tmp_path):
+def test_a_task_of_rows_is_learned_kept_and_gone_on_from(llama, tmp_path, monkeypatch):
     out = tmp_path / "out"
     asked = {"model": llama, "method": "inc-lora", "settings": FAST}
     first = nlora.run([task("colour")], out=str(out), **asked)
     assert nlora.run([task("colour")], out=out, **asked) == first  # goes on: all is there
     with pytest.raises(nlora.NloraError, match="not what its stage was trained on"):
         nlora.run([task("colour", count=21)], out=out, **asked)
+    other = shutil.copytree(out, tmp_path / "other")
     model = nlora.load(out)
-    results = model.learn(task("animal"), watch=[task("fruit")], max_forgetting=100)
+    model.predict("xxx 1", "colour")
+    with monkeypatch.context() as patched:
+        patched.setattr(ContinualModel, "begin", None)  # the base model is not loaded again
+        results = model.learn(task("animal"), watch=[task("fruit")], max_forgetting=100)
     assert results.tasks == ["colour", "animal", "fruit"]
     assert model.tasks == ["colour", "animal"]
     assert [row["task"] for row in model.history.records()] == ["colour", "animal"]
     again = nlora.load(out).evaluate()  # without the script's rows
     assert again.accuracy == dict(zip(results.tasks, results["accuracy_matrix"][1], strict=True))
     assert model.evaluate().to_json() == again.to_json()
+    nlora.learn(other, task("animal"), watch=[task("fruit")], max_forgetting=100)
+    for file in sorted((out / "stages" / "002-animal").rglob("*.safetensors")):
+        assert file.read_bytes() == (other / file.relative_to(out)).read_bytes()
     assert model.tokenizer("a").input_ids
     assert isinstance(model.model, LlamaForCausalLM)
 
@@ -120,8 +128,14 @@ def test_a_stage_that_costs_too_much_is_kept_aside(finished, tmp_path):
     with pytest.raises(nlora.SetAside, match="'harm' is not in force"):
         model.learn(harm, watch=[task("fruit")], max_forgetting=0, **options)
     assert model.tasks == ["colour", "animal"]
+    answers = list(model.predict(["xxx 1"], "colour"))
+    assert answers == list(nlora.load(out).predict(["xxx 1"], "colour"))
+    kept = shutil.copytree(out, tmp_path / "kept")
     model.discard()
     assert model.results.average_accuracy == before.average_accuracy
+    accepting = nlora.load(kept)
+    accepting.accept()
+    assert accepting.tasks == ["colour", "animal", "harm"]
 
 
 class Mine(IncLora):

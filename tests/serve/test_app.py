@@ -10,7 +10,10 @@ import pytest
 from fastapi.testclient import TestClient
 
 import nlora
+from nlora.adapters.base import Adapter
+from nlora.adapters.lora import Lora
 from nlora.continual import answering
+from nlora.continual.taking_back import rollback
 from nlora.data.task import Example
 from nlora.evaluation.answers import answer
 from nlora.progress import NoProgress
@@ -77,9 +80,6 @@ def test_a_chat_is_what_the_model_writes_when_asked_as_the_task(client, model):
     assert choice["message"] == {"role": "assistant", "content": expected.text}
     assert choice["finish_reason"] in ("stop", "length")
     assert found["usage"]["prompt_tokens"] == len(encoder.prompts([example])[0][0])
-    streamed = client.post("/v1/chat/completions", json={**asked, "stream": True})
-    assert streamed.headers["content-type"].startswith("text/event-stream")
-    assert streamed.text.endswith("data: [DONE]\n\n")
     drawn = {**asked, "temperature": 1.5, "seed": 3}
     twice = [client.post("/v1/chat/completions", json=drawn).json()["choices"] for _ in "ab"]
     assert twice[0] == twice[1]
@@ -102,6 +102,53 @@ def test_a_completion_goes_on_from_the_text_as_it_is(client, model):
     stopped = client.post("/v1/completions", json={**asked, "stop": whole[-1]}).json()["choices"]
     assert whole[: whole.index(whole[-1])] in [choice["text"] for choice in stopped]
     assert {choice["finish_reason"] for choice in stopped} <= {"stop", "length"}
+
+
+def events(found):
+    """What a stream of events holds, without its end."""
+    assert found.headers["content-type"].startswith("text/event-stream")
+    *lines, end, nothing = found.text.split("\n\n")
+    assert (end, nothing) == ("data: [DONE]", "")
+    return [json.loads(line.removeprefix("data: ")) for line in lines]
+
+
+def test_a_chat_is_streamed_in_the_form_of_openai(client):
+    messages = [{"role": "user", "content": TEXTS[0]}]
+    asked = {"model": "mine:colour", "messages": messages, "max_tokens": 8}
+    [whole] = client.post("/v1/chat/completions", json=asked).json()["choices"]
+    more = {"stream": True, "stream_options": {"include_usage": True}}
+    found = events(client.post("/v1/chat/completions", json=asked | more))
+    assert {one["object"] for one in found} == {"chat.completion.chunk"}
+    assert len({one["id"] for one in found}) == 1
+    *choices, used = [one["choices"] for one in found]
+    first, *pieces, end = [choice["delta"] for [choice] in choices]
+    assert first == {"role": "assistant", "content": ""}
+    assert "".join(piece["content"] for piece in pieces) == whole["message"]["content"]
+    assert (end, used) == ({}, [])
+    assert [choice["finish_reason"] for [choice] in choices[-2:]] == [None, whole["finish_reason"]]
+    assert found[-1]["usage"]["completion_tokens"] > 0
+
+
+@pytest.mark.parametrize("stops", [0, 2])
+def test_several_texts_are_streamed_in_pieces_beside_each_other(client, stops):
+    prompts = ["Which colour?\nxxx 1\nAnswer:", "Which animal?\nyyy 2\nAnswer:"]
+    asked = {"prompt": prompts, "max_tokens": 8, "temperature": 2, "seed": 1}
+    whole = client.post("/v1/completions", json=asked).json()["choices"]
+    longest = max((choice["text"] for choice in whole), key=len)
+    asked |= {"stop": longest[-stops:]} if stops else {}
+    whole = client.post("/v1/completions", json=asked).json()["choices"]
+    found = events(client.post("/v1/completions", json={**asked, "stream": True}))
+    sent = [one["choices"][0] for one in found]
+    for choice in whole:
+        *pieces, end = [one for one in sent if one["index"] == choice["index"]]
+        assert "".join(piece["text"] for piece in pieces) == choice["text"]
+        assert end["finish_reason"] == choice["finish_reason"]
+    assert stops or len(sent) > 2 * len(whole)  # more than a piece of each
+
+
+def test_what_is_wrong_with_a_stream_is_said_before_it_begins(client):
+    refused = {"prompt": "a" * 1020, "max_tokens": 9, "stream": True}
+    assert client.post("/v1/completions", json=refused).status_code == 400
 
 
 def test_what_is_served_is_listed(client):
@@ -208,8 +255,25 @@ def test_a_new_stage_is_taken_up_and_no_request_is_dropped(finished, tmp_path):
     assert (health["stages"], health["tasks"]) == (3, ["colour", "animal", "fruit"])
 
 
-def test_updates_that_were_taken_back_are_no_fault_of_the_request(finished, tmp_path):
+def test_every_task_is_answered_until_the_stages_after_a_rollback_are_taken_up(finished, tmp_path):
     out = shutil.copytree(finished("de-lora").out, tmp_path / "out")
+    served = Served(nlora.load(out), "mine", NoProgress())
+
+    def predicted():
+        return [list(served.model.predict(TEXTS, task)) for task in (None, "colour", "animal")]
+
+    before = predicted()
+    rollback(out, "1")
+    shutil.rmtree(out / "undone")
+    assert predicted() == before
+    served.reload()
+    assert (served.trouble, served.tasks) == (None, ["colour"])
+    assert [answer.task for answer in served.model.predict(TEXTS)] == ["colour"] * 3
+
+
+def test_what_is_not_held_and_gone_is_no_fault_of_the_request(finished, tmp_path, monkeypatch):
+    out = shutil.copytree(finished("de-lora").out, tmp_path / "out")
+    monkeypatch.setattr(Lora, "hold", Adapter.hold)  # as adapters do that train whole models
     with TestClient(app_of(nlora.load(out)), base_url=HERE) as client:
         (out / "stages").rename(tmp_path / "taken-back")
         found = client.post("/predict", json={"text": TEXTS[0], "task": "colour"})

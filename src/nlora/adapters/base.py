@@ -167,6 +167,11 @@ class Adapter(ABC):
         What was in use before is dropped; no folders give the base model.
         """
 
+    def hold(self, folders: Collection[Path]) -> bool:
+        """Keep these saved updates in memory, and no others: whether it does, and so needs their
+        files no more. Default: it does not."""
+        return False
+
     @abstractmethod
     def after(self, folders: Sequence[Path]) -> AbstractContextManager[None]:
         """The model that these saved updates make, instead of the one in hand; not in training.

@@ -5,7 +5,7 @@ method may set; the default is all, the newest first. Which of their vectors sta
 `Layout` (`adapters.layouts`), which the method gives.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -19,6 +19,8 @@ from nlora.adapters.layouts import Layout, Text
 from nlora.adapters.settings import AdapterSettings
 from nlora.backbones.structure import accepts, positions
 from nlora.errors import NloraError
+
+FILE = "prompt.safetensors"
 
 
 class PromptedModel(nn.Module):
@@ -118,6 +120,8 @@ class Prompt(Adapter):
     def __init__(self, model: Any, layout: Layout) -> None:
         self.model = PromptedModel(model, layout)
         self._start: list[Tensor] = []
+        self._held: dict[Path, dict[str, Tensor]] = {}
+        """Saved prompts that are read without their files."""
 
     @classmethod
     def build(cls, model: Any, settings: AdapterSettings, *, layout: Layout) -> Self:
@@ -170,6 +174,11 @@ class Prompt(Adapter):
     def consolidate(self) -> None:
         """Nothing: prompts stand side by side."""
 
+    def hold(self, folders: Collection[Path]) -> bool:
+        """One that cannot be read leaves those that were held."""
+        self._held = {folder: load_file(folder / FILE) for folder in folders}
+        return True
+
     @contextmanager
     def after(self, folders: Sequence[Path]) -> Iterator[None]:
         """The model that reads these saved prompts, the last first."""
@@ -190,7 +199,7 @@ class Prompt(Adapter):
         """The newest update, in `prompt.safetensors`."""
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {name: p.detach().contiguous() for name, p in self.update().items()}
-        save_file(tensors, folder / "prompt.safetensors")
+        save_file(tensors, folder / FILE)
 
     def load(self, folders: Sequence[Path]) -> None:
         """Activate saved prompts, oldest first."""
@@ -202,8 +211,8 @@ class Prompt(Adapter):
         self.model.updates, self.model.reading = nn.ModuleList(), []
         device = self._vocabulary().device
         for folder in folders:
-            tensors = load_file(folder / "prompt.safetensors")
-            self._add({name: tensor.to(device) for name, tensor in tensors.items()})
+            tensors = self._held.get(folder) or load_file(folder / FILE)
+            self._add({name: tensor.to(device, copy=True) for name, tensor in tensors.items()})
 
     def merged(self) -> Any:
         """Raises NloraError: a prompt is not part of the model's weights."""

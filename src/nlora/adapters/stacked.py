@@ -1,11 +1,12 @@
 """What adapters share that keep an update per stage, each active beside those after it."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import Parameter
@@ -16,6 +17,14 @@ STATE = "scales.safetensors"
 
 U = TypeVar("U")
 """One matrix' update."""
+
+
+class _Saved(NamedTuple, Generic[U]):
+    """What a folder has of an update."""
+
+    update: dict[str, U]
+    extra: dict[str, Tensor]
+    """What is stored of the stack beside it."""
 
 
 class Stacked(Adapter, Generic[U]):
@@ -34,8 +43,10 @@ class Stacked(Adapter, Generic[U]):
         """Whether the update in hand has joined the earlier ones."""
         self._trained = False
         self._start: list[Tensor] = []
-        self._read_before: dict[Path, tuple[Any, dict[str, U]]] = {}
+        self._read_before: dict[Path, tuple[Any, _Saved[U]]] = {}
         """Saved updates by folder, with what their files were like."""
+        self._held: dict[Path, _Saved[U]] = {}
+        """Those that are in force again without their files."""
 
     @abstractmethod
     def draw(self, asked: Beginning) -> None:
@@ -103,6 +114,11 @@ class Stacked(Adapter, Generic[U]):
         self.replaces = False
         self._start = []
 
+    def hold(self, folders: Collection[Path]) -> bool:
+        """Each is read once; one that cannot be read leaves those that were held."""
+        self._held = {folder: self._read_once(folder) for folder in folders}
+        return True
+
     @contextmanager
     def after(self, folders: Sequence[Path]) -> Iterator[None]:
         """The model that these saved updates make, W₀ if none, instead of the one in hand."""
@@ -135,11 +151,11 @@ class Stacked(Adapter, Generic[U]):
 
     def _read(self, folders: Sequence[Path]) -> None:
         # All files first: one that cannot be read leaves the model as it is.
-        updates = [self._known(folder) for folder in folders]
-        state = folders[-1] / STATE if folders else None
-        extra = load_file(state) if state is not None and state.is_file() else {}
+        saved = [self._held.get(folder) or self._read_once(folder) for folder in folders]
+        updates = [one.update for one in saved]
+        extra = saved[-1].extra if saved else {}
         device = next(self.model.parameters()).device
-        self.extra = {n: Parameter(t.to(device), requires_grad=False) for n, t in extra.items()}
+        self.extra = {n: _frozen(t, device) for n, t in extra.items()}
         self.past = updates[:-1]
         if updates:
             self.put(updates[-1])
@@ -147,12 +163,14 @@ class Stacked(Adapter, Generic[U]):
             self.clear()
         self._activate(consolidated=bool(updates))
 
-    def _known(self, folder: Path) -> dict[str, U]:
-        """A saved update, read once: switching between stages reads no file again."""
+    def _read_once(self, folder: Path) -> _Saved[U]:
+        """A saved update: switching between stages reads no file again that did not change."""
         stats = [path.stat() for path in sorted(folder.iterdir())]
         seen = tuple((stat.st_mtime_ns, stat.st_size, stat.st_ino) for stat in stats)
         if self._read_before.get(folder, ((), None))[0] != seen:
-            self._read_before[folder] = seen, self.read(folder)
+            state = folder / STATE
+            extra = load_file(state) if state.is_file() else {}
+            self._read_before[folder] = seen, _Saved(self.read(folder), extra)
         return self._read_before[folder][1]
 
     def _activate(self, consolidated: bool) -> None:
@@ -161,3 +179,7 @@ class Stacked(Adapter, Generic[U]):
 
     def _tensors(self) -> list[Any]:
         return [*self.update().values(), *self.state().values()]
+
+
+def _frozen(values: Tensor, device: torch.device) -> Parameter:
+    return Parameter(values.to(device, copy=True), requires_grad=False)

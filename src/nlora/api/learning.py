@@ -18,6 +18,7 @@ from nlora.progress import spoken
 
 if TYPE_CHECKING:
     from nlora.continual.guard import Guard
+    from nlora.continual.learning import Begin
     from nlora.data.task import TaskData
     from nlora.methods.base import Method
     from nlora.plan.config import RunConfig
@@ -98,11 +99,11 @@ class Request:
     watched: list[TaskData]
     guard: Guard
 
-    def done(self, progress: Progress | None = None) -> Results:
-        """Learn it. Raises SetAside where the stage costs too much."""
+    def done(self, progress: Progress | None = None, begin: Begin | None = None) -> Results:
+        """Learn it, with a model that `begin` gives. Raises SetAside where it costs too much."""
         from nlora.continual.learning import learn as learn_task
 
-        more = self.watched, self.guard
+        more = self.watched, self.guard, begin
         return Results(learn_task(self.out, self.task, self.config, progress, *more))
 
 

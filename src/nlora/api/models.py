@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nlora.api.arguments import check, place
 from nlora.api.configs import Place, method_name
 from nlora.api.exporting import export
-from nlora.api.learning import learn
+from nlora.api.learning import requested
 from nlora.api.results import Answers, Evaluation, Exported, History, Results
 from nlora.api.tasks import AnyTask, Rows, Task, metric_name, reading_of, rows_of
 from nlora.api.watching import watched
 from nlora.continual import answering, evaluating, holding
 from nlora.continual.agreement import stored_plan
+from nlora.continual.guard import SetAside
 from nlora.continual.history import history
 from nlora.data.files import read_texts
 from nlora.data.memory import InMemory
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from nlora.data.task import TaskData
     from nlora.evaluation.metrics import Own
     from nlora.methods.base import Method
+    from nlora.plan.resolve import Plan
 
 
 def load(
@@ -164,16 +167,32 @@ class Model:
     def learn(self, task: AnyTask, **options: Any) -> Results:
         """Add a task, with the options of `nlora.learn`; the model in memory is then the new one.
 
-        While it is trained the model in memory is let go, so that there is one at a time. Raises
-        `SetAside` where it costs too much: the model stays as it was.
+        The base model is not loaded again. Raises `SetAside` where the task costs too much: the
+        model stays as it was.
         """
-        self._held = None
-        return learn(self.path, task, **{"progress": self._progress, **options})
+        told = watched(options.pop("progress", self._progress))
+        asked = requested(self.path, task, progress=told, **options)
+        learning = _Learning(self._held)
+        try:
+            return asked.done(told, learning.begin)
+        except SetAside:
+            raise
+        except BaseException:
+            learning.model = None  # left in the middle: it is loaded anew when it is asked again
+            raise
+        finally:
+            self._held = learning.model and self._as_stored(learning.model)
+
+    def _as_stored(self, model: ContinualModel) -> ContinualModel | None:
+        """The model over all that its directory holds now, as it is loaded."""
+        directory = ModelDirectory(self.path)
+        return model.planned(stored_plan(directory), self._progress) if model.records else None
 
     def accept(self, repaired: bool = False) -> Results:
         """Let the stage stand that `learn` has kept aside, or the one that is scaled back."""
-        self._held = None
-        return Results(holding.accept(self.path, repaired, self._progress))
+        results = Results(holding.accept(self.path, repaired, self._progress))
+        self.reload()
+        return results
 
     def discard(self) -> None:
         """Remove the stage that `learn` has kept aside."""
@@ -217,6 +236,23 @@ class Model:
             max_lost=max_lost,
             progress=self._progress,
         )
+
+
+@dataclass
+class _Learning:
+    """The model in memory, which learns if it is asked to begin."""
+
+    model: ContinualModel | None
+
+    def begin(self, plan: Plan, directory: ModelDirectory, progress: Progress) -> ContinualModel:
+        """The model of a plan, over the base model in memory if the directory is still of that."""
+        if self.model is None or not directory.begun():
+            from nlora.continual.model import ContinualModel
+
+            self.model = ContinualModel.begin(plan, directory, progress)
+        else:
+            self.model = self.model.planned(plan, progress)
+        return self.model
 
 
 def _tests(data: Task | Rows) -> TaskData | Source:

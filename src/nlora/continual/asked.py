@@ -15,7 +15,7 @@ from nlora.evaluation.among import answers_and_log_likelihoods, log_likelihoods,
 from nlora.evaluation.answers import Prediction, answer
 from nlora.evaluation.metrics import OF_LABELS
 from nlora.evaluation.states import answer_states
-from nlora.evaluation.writing import Writing, Written, write
+from nlora.evaluation.writing import Tell, Writing, Written, write
 from nlora.fast.logits import answer_logits
 from nlora.plan.settings import RunSettings
 from nlora.progress import Progress
@@ -47,18 +47,28 @@ class Asked:
         found = self._decoded(answers_and_log_likelihoods, examples)
         return [replace(said, likely=labels[likely.index(max(likely))]) for said, likely in found]
 
-    def written(self, examples: Sequence[Example], how: Writing) -> list[Written]:
+    def written(
+        self, examples: Sequence[Example], how: Writing, tells: Sequence[Tell] = ()
+    ) -> list[Written]:
         """What the model writes in answer to each example; of labels nothing is known here."""
         prompts = [ids for ids, _ in self.encoder.prompts(examples)]
         ends = {self.encoder.end(chat) for chat in {e.task.chat for e in examples}}
-        return self.continued(prompts, how, ends)
+        return self.continued(prompts, how, ends, tells)
 
     def continued(
-        self, prompts: Sequence[list[int]], how: Writing, ends: Collection[int] = ()
+        self,
+        prompts: Sequence[list[int]],
+        how: Writing,
+        ends: Collection[int] = (),
+        tells: Sequence[Tell] = (),
     ) -> list[Written]:
-        """What the model writes after prompts of token ids, which may also end at one of `ends`."""
+        """What the model writes after prompts of token ids, which may also end at one of `ends`.
+
+        `tells` may have a listener per prompt.
+        """
+        asked = self.adapter.model, self.encoder, prompts, how
         with self._autocast():
-            return write(self.adapter.model, self.encoder, prompts, how, self.run.eval_tokens, ends)
+            return write(*asked, self.run.eval_tokens, ends, tells)
 
     def scores(self, examples: Sequence[Example]) -> list[list[float]]:
         """ln p of each of the task's labels as the answer to each example."""

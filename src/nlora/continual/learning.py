@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from nlora import processes
 from nlora.continual.added import asked, grown
@@ -22,7 +22,16 @@ from nlora.progress import Progress, spoken
 from nlora.store.directory import ModelDirectory
 
 if TYPE_CHECKING:
+    from nlora.continual.model import ContinualModel
     from nlora.methods.context import Stage
+
+
+class Begin(Protocol):
+    """Brings the model of a plan to where the last committed stage left it."""
+
+    def __call__(
+        self, plan: Plan, directory: ModelDirectory, progress: Progress
+    ) -> ContinualModel: ...
 
 
 @processes.together()
@@ -58,6 +67,7 @@ def learn(
     progress: Progress | None = None,
     watch: Sequence[TaskData] = (),
     guard: Guard | None = None,
+    begin: Begin | None = None,
 ) -> dict[str, Any]:
     """Add one task to a model directory; the results.
 
@@ -67,7 +77,8 @@ def learn(
     learned already gets one more stage (`continual.again`); from the same data it is not learned
     again. The tasks of `watch` are tested before and after this and every later stage, and kept
     with the model. With a guard the stage stands only if no earlier or watched task falls too far.
-    Raises SetAside where one does: the stage is kept, and `holding.accept` lets it stand.
+    Raises SetAside where one does: the stage is kept, and `holding.accept` lets it stand. `begin`
+    is for a caller that has the base model in memory; by default it is loaded.
     """
     progress = spoken(progress)
     directory = ModelDirectory(out)
@@ -75,10 +86,10 @@ def learn(
     with processes.main_holds(directory.locked):
         added = grown(plan, task, directory, progress)
         if not added.learned:
-            more = added.watched, guard
+            more = added.watched, guard, begin
             return _learn_all(added.plan, directory, progress, *more, extend=True)
         if added.watched:
-            return _train(added.plan, directory, progress, added.watched)
+            return _train(added.plan, directory, progress, added.watched, begin=begin)
         return write_results(directory, names(added.plan), plan.config.method)
 
 
@@ -88,6 +99,7 @@ def _learn_all(
     progress: Progress,
     watch: Sequence[TaskData] = (),
     guard: Guard | None = None,
+    begin: Begin | None = None,
     extend: bool = False,
 ) -> dict[str, Any]:
     """Train the stages that are not committed yet, under the directory's lock."""
@@ -102,7 +114,7 @@ def _learn_all(
         return write_results(directory, tasks, plan.config.method)
     if len(done) < len(stages):  # a method may train nothing
         _check_pending(plan, directory, stages[len(done)])
-    return _train(plan, directory, progress, watch, guard, zero_shot=not extend)
+    return _train(plan, directory, progress, watch, guard, begin, zero_shot=not extend)
 
 
 def _check_pending(plan: Plan, directory: ModelDirectory, stage: Stage) -> None:
@@ -122,6 +134,7 @@ def _train(
     progress: Progress,
     watch: Sequence[TaskData] = (),
     guard: Guard | None = None,
+    begin: Begin | None = None,
     zero_shot: bool = False,
 ) -> dict[str, Any]:
     """Load the model, begin the directory if it is new, and learn what is left."""
@@ -142,7 +155,7 @@ def _train(
     tasks = names(plan)
     method, evaluate = plan.config.method, plan.config.evaluate
     with deterministic(plan.run.deterministic):
-        model = ContinualModel.begin(plan, directory, progress)
+        model = (begin or ContinualModel.begin)(plan, directory, progress)
         stages, done = aligned(plan.stages(), model.records), len(model.records)
         coming = [*(data for stage in stages[done:] for data in stage.tasks), *watch]
         check_tasks(plan, model.backbone, model.encoder, coming, progress.message)

@@ -74,6 +74,8 @@ class ContinualModel:
         self.records = directory.stages()
         self._in_hand = 0
         """The stage that the adapter stands after, or trains on top of."""
+        self._holds = self._held = False
+        """Whether updates are to be held in memory, and whether they are."""
         self._known_states: dict[int | None, dict[Any, Tensor]] = {}
         self.asked = Asked(plan.run, self.adapter, self.encoder, self.mixed, self.progress)
         self._routes_taken: dict[str, list[Route]] = {}
@@ -99,6 +101,17 @@ class ContinualModel:
         model.restore()
         return model
 
+    def planned(self, plan: Plan, progress: Progress) -> "ContinualModel":
+        """The model of another plan of the directory as its last stage left it.
+
+        It has the base model and the adapter of this one, which is of no use then. Raises
+        NloraError if a stage cannot be read.
+        """
+        model = ContinualModel(plan, self.directory, self.backbone, progress, self.adapter)
+        model._holds = self._holds
+        model.restore()
+        return model
+
     @classmethod
     def open(cls, path: Path, progress: Progress | None = None) -> "ContinualModel":
         """The model of a directory, as its last stage left it; its stream is what it has learned.
@@ -112,8 +125,27 @@ class ContinualModel:
         """Bring the model to where a committed stage left it, the last by default; 0: the base."""
         records = self.directory.stages()[:stage]
         paths, state = self.directory.update_paths(stage, records), self.state_after(records)
+        if self._holds:
+            self._hold(records)
         self.adapter.load(paths)
         self.records, self._in_hand, self.method.state = records, len(records), state
+
+    def hold(self) -> None:
+        """Hold in memory what any stage is answered by, until `restore` reads what is there then.
+
+        Whatever becomes of the directory meanwhile, the model answers. An adapter that trains whole
+        models holds none of them.
+        """
+        self._holds = True
+        self._hold(self.records)
+
+    def _hold(self, records: Sequence[StageRecord]) -> None:
+        if not (self.method.needs_task_id or self.method.routes_by_input):
+            return
+        for record in records:
+            self.directory.verify(record)
+        names = {name for record in records for name in record.updates}
+        self._held = self.adapter.hold([self.directory.update_path(name) for name in sorted(names)])
 
     def refresh(self) -> None:
         """Be what the directory holds by now: other stages, perhaps of other tasks."""
@@ -192,7 +224,8 @@ class ContinualModel:
             yield
             return
         held = self._in_hand
-        with self.adapter.after(self.directory.update_paths(stage, self.records)):
+        paths = self.directory.update_paths(stage, self.records, verified=not self._held)
+        with self.adapter.after(paths):
             self._in_hand = stage
             try:
                 yield

@@ -1,10 +1,12 @@
 """Texts that a model writes after prompts: greedily, or drawn at random."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
+from transformers.generation.streamers import BaseStreamer
 
 from nlora.backbones.structure import base_model, end_tokens
 from nlora.data.batches import Collator, by_budget, on_device
@@ -14,6 +16,10 @@ from nlora.fast.prefix import has_cache
 
 COLDEST = 1e-4
 """Below this temperature a draw is the most likely token, and what is divided by it overflows."""
+
+
+Tell = Callable[[str], object] | None
+"""Is told a text after each of its tokens, as far as it is written."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +51,13 @@ def write(
     how: Writing,
     batch_tokens: int,
     ends: Collection[int] = (),
+    tells: Sequence[Tell] = (),
 ) -> list[Written]:
     """The texts that follow the prompts (token ids), in their order.
 
     A text ends at an end token of the model or its tokenizer, or one of `ends`. `batch_tokens`
-    bounds rows × longest row. The model is put into evaluation mode.
+    bounds rows × longest row; `tells` may have a listener per prompt. The model is put into
+    evaluation mode.
     """
     model.eval()
     stops = list(dict.fromkeys([*end_tokens(model, encoder.tokenizer), *ends]))
@@ -62,9 +70,11 @@ def write(
     with torch.inference_mode():
         for rows in by_budget([len(p) for p in prompts], batch_tokens):
             inputs = on_device(collator.prompts([prompts[i] for i in rows]), model.device)
+            told = [tells[i] for i in rows] if tells else []
             out = model.generate(
                 **inputs,
                 **chosen,
+                streamer=_Telling(encoder, stops, told) if any(told) else None,
                 max_new_tokens=how.max_new_tokens,
                 num_beams=1,
                 use_cache=has_cache(base_model(model)),
@@ -78,3 +88,28 @@ def write(
                 text = encoder.text(new)
                 found[i] = Written(text, len(prompts[i]), len(new) + ended, ended)
     return [found[i] for i in range(len(prompts))]
+
+
+class _Telling(BaseStreamer):
+    """Tells the rows of a batch as their tokens come."""
+
+    def __init__(self, encoder: Encoder, stops: Sequence[int], tells: Sequence[Tell]) -> None:
+        self._encoder = encoder
+        self._stops = stops
+        self._rows: list[tuple[Tell, list[int]]] | None = None
+        self._tells = tells
+
+    def put(self, value: Tensor) -> None:
+        """The next token of each row; first of all the prompts."""
+        if self._rows is None:
+            self._rows = [(tell, []) for tell in self._tells]
+            return
+        for (tell, ids), token in zip(self._rows, value.tolist(), strict=True):
+            if tell is None or (ids and ids[-1] in self._stops):
+                continue
+            ids.append(token)
+            if token not in self._stops:
+                tell(self._encoder.text(ids))
+
+    def end(self) -> None:
+        """Nothing: the whole texts are returned."""

@@ -29,10 +29,11 @@ from nlora.errors import NloraError, unknown
 from nlora.evaluation.writing import Writing
 from nlora.serve.batching import Batcher, Busy
 from nlora.serve.forms import ChatForm, CompletionForm, PredictForm
-from nlora.serve.jobs import Chat, Complete, Predict
+from nlora.serve.jobs import Asked, Chat, Complete, Predict
 from nlora.serve.limits import BodyLimit, Limits, error_body
-from nlora.serve.openai import chat_body, completion_body, listed
+from nlora.serve.openai import ChatReply, Reply, listed
 from nlora.serve.served import Gone, Served
+from nlora.serve.streaming import streamed
 
 
 def application(
@@ -66,8 +67,16 @@ def application(
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
     _errors(app)
 
-    async def ask(job: Any, texts: Sequence[str]) -> list[Any]:
-        return await app.state.batcher.ask(job, texts)
+    async def ask(job: Any, items: Sequence[Any]) -> list[Any]:
+        return await app.state.batcher.ask(job, items)
+
+    async def written(
+        job: Any, texts: Sequence[str], reply: Reply, form: ChatForm | CompletionForm
+    ) -> Response:
+        if form.stream:
+            usage = form.stream_options.include_usage
+            return await streamed(lambda asked: ask(job, asked), texts, reply, usage)
+        return JSONResponse(reply.whole(await ask(job, [Asked(text) for text in texts])))
 
     @app.get("/")
     async def addresses() -> dict[str, Any]:
@@ -103,16 +112,16 @@ def application(
         task = _known(lambda: served.task_of(form.model))
         how = _writing(form, form.max_completion_tokens or form.max_tokens, served, limits)
         texts = _texts([form.messages], limits)
-        [written] = await ask(Chat(task, how), texts)
-        return chat_body(form.model or served.name, written, form)
+        reply = ChatReply(form.model or served.name, form.stops())
+        return await written(Chat(task, how), texts, reply, form)
 
     @app.post("/v1/completions")
     async def completions(form: CompletionForm) -> Response:
         task = _known(lambda: served.task_of(form.model))
         how = _writing(form, form.max_tokens, served, limits)
         texts = _texts(form.prompts(), limits)
-        written = await ask(Complete(task, how), texts)
-        return completion_body(form.model or served.name, written, form)
+        reply = Reply(form.model or served.name, form.stops())
+        return await written(Complete(task, how), texts, reply, form)
 
     return app
 

@@ -31,6 +31,12 @@ class PredictForm(BaseModel):
         return [self.text] if self.text is not None else self.texts or []
 
 
+class StreamOptions(BaseModel):
+    """What a stream ends with."""
+
+    include_usage: bool = False
+
+
 class _Form(BaseModel):
     """What both of OpenAI's forms have. Other keys are theirs, and change nothing here."""
 
@@ -41,6 +47,7 @@ class _Form(BaseModel):
     seed: int | None = Field(None, ge=0, lt=2**63)
     stop: str | list[str] | None = None
     stream: bool = False
+    stream_options: StreamOptions = StreamOptions()
     n: Literal[1] = 1
 
     @model_validator(mode="before")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from nlora.continual import answering
 from nlora.data.messages import conversation, plain
 from nlora.data.task import Example
 from nlora.errors import NloraError
-from nlora.evaluation.writing import Writing, Written
+from nlora.evaluation.writing import Tell, Writing, Written
 
 if TYPE_CHECKING:
     from nlora.continual.answering import Answer
@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 
 LONGEST = 8192
 """Tokens of a prompt that is not cut, with what is written after it; fewer if the model has."""
+
+
+class Asked(NamedTuple):
+    """A text that something is written after, and who is told of it token by token."""
+
+    text: str
+    tell: Tell = None
 
 
 @dataclass(frozen=True)
@@ -41,21 +48,24 @@ class Chat:
     task: str | None
     how: Writing
 
-    def __call__(self, model: ContinualModel, texts: Sequence[str]) -> list[Written]:
+    def __call__(self, model: ContinualModel, asked: Sequence[Asked]) -> list[Written]:
         """What is written per conversation, each a text as tasks of chats have it."""
+        texts = [one.text for one in asked]
         answering.check_asked(model.plan, model.directory, (), self.task)
         known = {data.name: data.task for data in model.stream}
         found: dict[int, Written] = {}
         groups: dict[tuple[str, int | None], list[int]] = {}
-        for i, asked in enumerate(_asked_as(model, texts, self.task)):
-            groups.setdefault(asked, []).append(i)
+        for i, known_as in enumerate(_asked_as(model, texts, self.task)):
+            groups.setdefault(known_as, []).append(i)
         for (name, stage), rows in groups.items():
             task = known[name]
             examples = [Example(task, _text(texts[i], name, task.chat), "") for i in rows]
-            written = model.routed(
-                examples, name, stage, lambda some: model.asked.written(some, self.how)
-            )
-            found.update(zip(rows, written, strict=True))
+            tells = {id(e): asked[i].tell for e, i in zip(examples, rows, strict=True)}
+
+            def write(some: Sequence[Example], tells: Mapping[int, Tell] = tells) -> list[Written]:
+                return model.asked.written(some, self.how, [tells[id(e)] for e in some])
+
+            found.update(zip(rows, model.routed(examples, name, stage, write), strict=True))
         return [found[i] for i in range(len(texts))]
 
 
@@ -66,11 +76,11 @@ class Complete:
     task: str | None
     how: Writing
 
-    def __call__(self, model: ContinualModel, texts: Sequence[str]) -> list[Written]:
+    def __call__(self, model: ContinualModel, asked: Sequence[Asked]) -> list[Written]:
         """What is written after each text. Raises NloraError for texts that are too long."""
         if self.task is not None:
             answering.check_asked(model.plan, model.directory, (), self.task)
-        prompts = model.encoder.tokenize(list(texts))
+        prompts = model.encoder.tokenize([one.text for one in asked])
         positions = getattr(model.backbone.model.config, "max_position_embeddings", None)
         most = min(LONGEST, positions or LONGEST)
         for ids in prompts:
@@ -83,7 +93,7 @@ class Complete:
         apart = model.method.routes_by_input or model.method.needs_task_id
         own = apart and stage is not None
         with model.method.at(model.context(), stage) if own else nullcontext():  # type: ignore[arg-type]
-            return model.asked.continued(prompts, self.how)
+            return model.asked.continued(prompts, self.how, tells=[one.tell for one in asked])
 
 
 def _asked_as(

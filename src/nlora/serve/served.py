@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Gone(Exception):
-    """The directory holds the stages that are served no longer, so not all of them can answer."""
+    """What is served is not held in memory, and the directory holds it no longer."""
 
 
 class Served:
@@ -25,6 +25,7 @@ class Served:
         self.name = name
         self.since = int(time.time())
         self._progress = progress
+        model.continual.hold()
         self.trouble: str | None = None
         """Why the stages that the directory holds now are not served."""
 

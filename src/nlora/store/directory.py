@@ -286,13 +286,16 @@ class ModelDirectory:
         return read_json(self.stage_path(record) / name)
 
     def update_paths(
-        self, stage: int | None = None, known: Sequence[StageRecord] | None = None
+        self,
+        stage: int | None = None,
+        known: Sequence[StageRecord] | None = None,
+        verified: bool = True,
     ) -> list[Path]:
         """Folders of the updates that make up the model after a stage, in order.
 
         The last stage by default; none after stage 0. `known` are the records, where they were read
         already; what one of them has taken out is left out. Raises NloraError if a file was changed
-        or is missing.
+        or is missing, where these are to be `verified`.
         """
         records = {r.folder: r for r in (self.stages() if known is None else known)}
         if not records or stage == 0:
@@ -300,7 +303,7 @@ class ModelDirectory:
         out = taken_out(list(records.values()))
         updates = list(records.values())[-1 if stage is None else stage - 1].updates
         manifest = [name for name in updates if name not in out]
-        for name in manifest:
+        for name in manifest if verified else ():
             self.verify(records[name])
         return [self._stages / name / "update" for name in manifest]
 
