@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, model_validator
 
+from nlora.report.schema_explained import Explained
 from nlora.store.documents import Base, Results
 from nlora.store.reading import Count, Kind, Measured, Size, check
 
@@ -199,6 +200,7 @@ class FinishedRow(Results, Row):
     answers: Answers | None = None
     tests: dict[str, str] = Field(default_factory=dict)
     geometry: dict[str, Any] | None = None
+    explained: Explained = Field(default=None)  # where it is there, it is no null
     costs: dict[str, Cost] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
     data: dict[str, str] = Field(default_factory=dict)
