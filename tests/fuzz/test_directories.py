@@ -17,7 +17,7 @@ from nlora.report.tables import tables
 from nlora.store.directory import ModelDirectory, StageRecord
 from nlora.store.records import SEAL, seal
 from tests.fuzz.edits import EACH, as_json, damaged, edited
-from tests.report.rows import failed, geometry, row
+from tests.report.rows import explained, failed, geometry, row
 from tests.store.test_documents import RESULTS
 
 DOCUMENT = {
@@ -30,6 +30,7 @@ TEST = {"task": "a", "text": "t", "label": "l"}
 LEDGER = [
     row(seed=0, geometry=geometry(1.0, 2.0, 3.0, 0.5), count=9),
     row("n-lora", seed=0, geometry=geometry(1.0, 2.0, 3.0, 0.5), count=9, tuning={"trials": [1]}),
+    row("lwf", explained=explained(), count=9),
     row("sparse", notes={"a": {"sparse": {"matrices": {}, "collision_rates": [0.5]}}}, count=9),
     failed("ewc"),
 ]

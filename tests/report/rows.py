@@ -94,6 +94,24 @@ def geometry(
     }
 
 
+def explained() -> dict[str, Any]:
+    """What a row says of a run that was explained: one task lost, one just learned."""
+    reading = {"free": 50.0, "off_list": 0.0, "among": 50.0, "matched": {"train": 60.0}}
+    way = {"base": {"value": 40.0, "low": 30.0, "high": 50.0}}
+    kept = {"base": {"train": {"value": 90.0, "low": None, "high": None}}}
+    parts = {"bias": 10.0, "gone": -0.5}
+    lost = {"never": reading, "now": reading, "parts": dict(parts), "kept": kept}
+    return {
+        **{"texts": 100, "probe": 200, "kinds": ["train"], "free_text": {}},
+        "tasks": {
+            "dbpedia": {"then": reading, "way": way, **lost},
+            "agnews": {"then": reading, "way": way},
+        },
+        "over_tasks": {"tasks": ["dbpedia"], "parts": parts, "kept": kept},
+        "all_tasks": reading,
+    }
+
+
 def write(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
     """A ledger of these rows."""
     path.write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")

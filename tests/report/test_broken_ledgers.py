@@ -7,12 +7,12 @@ import pytest
 from nlora.errors import NloraError
 from nlora.report import ledger
 from nlora.report.tables import tables
-from tests.report.rows import geometry, row, write
+from tests.report.rows import explained, geometry, row, write
 
 
 def edited(path, value, *, of=None):
     """A good row in which one value is another; ... takes its key out."""
-    found = of or row(geometry=geometry(1.0, 1.0, 1.0, 0.5))
+    found = of or row(geometry=geometry(1.0, 1.0, 1.0, 0.5), explained=explained())
     *way, last = path
     inside = found
     for key in way:
@@ -55,6 +55,25 @@ BROKEN = {
     "pairs": (("geometry", "pairs"), [{"a": "x", "b": 5}], "'geometry.pairs.0.b': "),
     "alike": (("alike",), [{"a": "x", "b": "y", "texts": 0.5}], "'alike.0.labels': is missing"),
     "kl": (("kl",), {"matrix": [[0.5]]}, "'kl.matrix' should have a column for each of 'tasks'"),
+    "explained of nothing": (("explained",), None, "'explained': "),
+    "explained of words": (("explained", "tasks"), "all", "'explained.tasks': "),
+    "no reading": (
+        ("explained", "tasks", "dbpedia", "then"),
+        ...,
+        "'explained.tasks.dbpedia.then': is missing",
+    ),
+    "no way": (("explained", "tasks", "agnews", "way"), {}, "'way' should begin at 'base'"),
+    "parts of words": (
+        ("explained", "over_tasks", "parts", "bias"),
+        "10",
+        "'explained.over_tasks.parts.bias': ",
+    ),
+    "no parts": (("explained", "over_tasks", "parts"), ..., "parts': is missing"),
+    "kept of numbers": (
+        ("explained", "tasks", "dbpedia", "kept", "base", "train"),
+        90.0,
+        "'explained.tasks.dbpedia.kept.base.train': ",
+    ),
     "stages": (("answers", "stages"), [], "'answers.stages' has 0 of 4 stages"),
     "no answers of a task": (("answers", "stages", 3, "amazon"), ..., "lacks task 'amazon'"),
     "other count": (("answers", "stages", 3, "amazon"), "1:80", "has another count"),

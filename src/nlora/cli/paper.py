@@ -29,7 +29,10 @@ def paper(
             "llama-7b, or none (each method's defaults)."
         ),
     ] = "auto",
-    seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "0,1,2",
+    seeds: Annotated[
+        str | None,
+        typer.Option(help="Seeds, separated by commas; without: 0,1,2, with --max-train 0."),
+    ] = None,
     data: o.Data = None,
     max_train: o.MaxTrain = None,
     max_eval: o.MaxEval = None,
@@ -52,8 +55,12 @@ def paper(
         ),
     ] = None,
     workers: Annotated[
-        int, typer.Option(help="Runs at a time; threads are divided among them.")
-    ] = 1,
+        int | None,
+        typer.Option(
+            help="Runs at a time; threads are divided among them. Without: 1, with --max-train on "
+            "CPUs one for each core."
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say which runs are needed and how long they take.")
     ] = False,
@@ -63,14 +70,17 @@ def paper(
 
     `nlora paper table-1 --out DIR` runs all methods on all orders with their published settings,
     and writes CSV, Markdown and LaTeX, with the paper's numbers beside; figures are PDF, SVG and
-    PNG. The same command goes on after a stop. --model, --max-train, --max-eval and --seeds make it
-    smaller. Exit status 1: a run failed, or nothing was there to be drawn.
+    PNG. The same command goes on after a stop. --model and --seeds make it smaller, and --max-train
+    makes it a trial: also one seed, one epoch, few tests and short texts, where they are not given.
+    Exit status 1: a run failed, or nothing was there to be drawn.
     """
     from nlora.errors import NloraError
     from nlora.paper.artefacts import ARTEFACTS, chosen
     from nlora.paper.estimate import estimate
-    from nlora.paper.make import Scale, ledger_of, run, write
+    from nlora.paper.make import ledger_of, run, write
     from nlora.paper.material import material
+    from nlora.paper.scale import scale as scaled
+    from nlora.paper.scale import workers_of
     from nlora.plan.config import parse_overrides
     from nlora.recipes import published_for
     from nlora.study.grid import parse_seeds
@@ -92,16 +102,19 @@ def paper(
     if recipe not in ("auto", "none"):
         published_for(recipe, "")
     failed: list[str] = []
-    scale = Scale(
+    scale = scaled(
         model=model,
         recipes=None if recipe == "none" else recipe,
-        seeds=parse_seeds(seeds),
+        seeds=None if seeds is None else parse_seeds(seeds),
         data=None if data is None else str(data),
         max_train=max_train,
         max_eval=max_eval,
         settings=parse_overrides(overrides or []),
     )
     if not ledgers:
+        workers = workers or workers_of(scale)
+        if scale.told:
+            err.print(scale.told, markup=False, highlight=False)
         told = estimate(wanted, scale, out_dir, workers, progress())
         err.print(told, markup=False, highlight=False)
         if dry_run:

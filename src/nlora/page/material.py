@@ -9,8 +9,9 @@ from nlora.continual.history import history
 from nlora.errors import NloraError
 from nlora.report.ledger import rounded
 from nlora.report.runs import Run, Section, in_sections, of_row, runs_of
+from nlora.report.schema_explained import Explained
 from nlora.store.directory import ModelDirectory
-from nlora.store.reading import read_json
+from nlora.store.reading import check, read_json
 from nlora.study.grid import folder, stream_name
 from nlora.study.output import LEDGER
 from nlora.study.rows import described
@@ -95,7 +96,9 @@ def _explained(directory: ModelDirectory, found: Material) -> dict[str, Any]:
     try:
         read = read_json(file)
         if is_of_today(read, directory):
-            return {"explained": summary(read)}
+            told = summary(read)
+            check(Explained, told, file)
+            return {"explained": told}
         found.outdated.append(
             f"{path}: what `nlora explain` found is left out, since it is of other stages "
             f"({', '.join(read['stages'])}); `nlora explain {path}` asks again"

@@ -1,7 +1,7 @@
 """The paper's tables and figures by name, with the runs that each needs."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from nlora.errors import unknown
 from nlora.paper import bars, curves, scatter, tables, weights
@@ -11,6 +11,8 @@ from nlora.paper.published import ORDERS, STANDARD, TABLE_1, TABLE_2, TABLE_4
 from nlora.report.table import Table
 
 BOTH = ("o-lora", "n-lora")
+MOVED = ("seq-lora", "inc-lora", *BOTH)
+"""Of these every run measures how far its stages moved the model."""
 STRENGTHS = (0, 0.1, 1.6)
 """Weights beside the published one, for the figure of the penalty's strength."""
 
@@ -28,8 +30,6 @@ class Artefact:
     """The paper's model for it, one of `recipes.MODELS`."""
     ours: bool = False
     """Whether the paper has no such figure."""
-    settings: Mapping[str, object] = field(default_factory=dict)
-    """What its runs must be set to; they are then apart from those of other artefacts."""
 
 
 _ALL = (
@@ -57,11 +57,10 @@ _ALL = (
     Artefact(
         "kl",
         "how far the model moved, and forgetting",
-        ("seq-lora", "inc-lora", *BOTH),
+        MOVED,
         STANDARD,
         scatter.divergence,
         ours=True,
-        settings={"measure_kl": True},
     ),
     Artefact(
         "curves",

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from nlora.errors import NloraError
 from nlora.paper.artefacts import Artefact
-from nlora.paper.make import Scale, folder_of, grid_of
+from nlora.paper.make import folder_of, grid_of
+from nlora.paper.scale import Scale
 from nlora.plan.budgets import value_at
 from nlora.plan.resolve import Plan
 from nlora.progress import Progress
@@ -65,7 +66,7 @@ def estimate(
         if not cells:
             continue
         left += len(cells)
-        rates = _rates(grids[0], progress)
+        rates = _rates(grids[0], workers, progress)
         total = [work(cell.plan) for cell in cells.values()]
         seconds += rates[0] * sum(w.trained for w in total) + rates[1] * sum(
             w.tested for w in total
@@ -88,18 +89,18 @@ def _done(path: Path) -> set[tuple[object, ...]]:
     return {tuple(row["cell"].values()) for row in ledger.lines(path) if "error" not in row}
 
 
-def _rates(grid: Grid, progress: Progress) -> tuple[float, float]:
-    """Seconds for a training example, and for a test."""
-    settings = {name: v for name, v in grid.settings.items() if name == "max_text_tokens"}
+def _rates(grid: Grid, workers: int, progress: Progress) -> tuple[float, float]:
+    """Seconds for a training example, and for a test, as one of the runs at a time has it."""
     [point, *_] = [p for p in grid.points if p.method in ("inc-lora", "n-lora")] or grid.points
-    small = replace(
-        grid, points=(point,), max_train=PROBED, max_eval=PROBED, recipes=None, settings=settings
-    )
+    own = {name: v for name, v in grid.settings.items() if not isinstance(v, dict)}
+    settings = {**own, "epochs": 1}
+    tests = min(grid.max_eval or PROBED, PROBED)
+    small = replace(grid, points=(point,), max_train=PROBED, max_eval=tests, settings=settings)
     cell = small.cell(grid.streams[0], point, grid.seeds[0])
     first = cell.plan.with_stream(cell.plan.stream[:1])
     rows = []
     with TemporaryDirectory() as place:
-        runner = Runner(Path(place), 1, progress, None, lambda job, row: rows.append(row))
+        runner = Runner(Path(place), workers, progress, None, lambda job, row: rows.append(row))
         runner.run([Job("probe", cell.key, first)])
     [row] = rows
     if "error" in row:

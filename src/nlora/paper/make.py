@@ -2,14 +2,15 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from nlora.errors import NloraError
-from nlora.paper.artefacts import Artefact
+from nlora.paper.artefacts import MOVED, Artefact
 from nlora.paper.explained import explained
 from nlora.paper.figure import Figure
 from nlora.paper.material import Material
+from nlora.paper.scale import Scale
 from nlora.plan.points import parse_points
 from nlora.progress import NoProgress, Progress
 from nlora.recipes import MODELS
@@ -23,48 +24,35 @@ RUNS = "runs"
 """The folder of the comparison, below that of the artefacts; one in it for each model."""
 
 
-@dataclass(frozen=True)
-class Scale:
-    """How much of the paper's effort is spent."""
-
-    model: str | None = None
-    """None: the paper's own for each artefact."""
-    recipes: str | None = "auto"
-    """Whose recipes: `auto`, the artefact's own model's; None: the defaults of each method."""
-    seeds: tuple[int, ...] = (0, 1, 2)
-    data: str | None = None
-    max_train: int | None = None
-    max_eval: int | None = None
-    settings: dict[str, object] | None = None
-
-
 def grid_of(artefact: Artefact, scale: Scale) -> Grid:
-    """The runs that an artefact needs."""
+    """The runs that an artefact needs, each as any other artefact would have it run."""
     model = scale.model or MODELS[artefact.model]
     recipes = artefact.model if scale.recipes == "auto" else scale.recipes
+    points = parse_points([",".join(artefact.methods)])
+    moved = {point.method for point in points} & set(MOVED)
+    own = {name: {**scale.settings.get(name, {}), "measure_kl": True} for name in moved}
     return Grid(
         model=model,
         streams=artefact.streams,
-        points=parse_points([",".join(artefact.methods)]),
+        points=points,
         seeds=scale.seeds,
         data=scale.data,
         max_train=scale.max_train,
         max_eval=scale.max_eval,
         recipes=recipes,
-        settings={**(scale.settings or {}), **artefact.settings},
+        settings={**scale.settings, **own},
     )
 
 
 def folder_of(artefact: Artefact, scale: Scale, out: Path) -> Path:
-    """Where the runs of an artefact are: those of one model and settings together.
+    """Where the runs of an artefact are: those of one model together.
 
     The folder has the name of the model that runs, and that of the paper's beside where it is
     another: their recipes differ.
     """
     model = os.path.basename(os.path.abspath(scale.model or MODELS[artefact.model]))
     instead = "" if model == artefact.model else f"-for-{artefact.model}"
-    own = f"-{artefact.key}" if artefact.settings else ""
-    return out / RUNS / folder(f"{model}{instead}{own}")
+    return out / RUNS / folder(f"{model}{instead}")
 
 
 def run(

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, model_validator
 
+from nlora.report.schema_explained import Explained
 from nlora.report.schema_geometry import Geometry, Sparse
 from nlora.store.documents import Base, Results
 from nlora.store.reading import Count, Kind, Measured, Size, check
@@ -140,6 +141,7 @@ class FinishedRow(Results, Row):
     alike: list[Alike] = Field(default_factory=list)
     kl: Moved = Field(default_factory=Moved)
     geometry: dict[str, Any] | None = None
+    explained: Explained = Field(default=None)  # where it is there, it is no null
     costs: dict[str, Cost] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
     data: dict[str, str] = Field(default_factory=dict)

@@ -3,6 +3,7 @@
 Its memory is then its own too, so that peaks can be compared.
 """
 
+import gc
 import os
 import threading
 import traceback
@@ -76,6 +77,7 @@ def work(job: Job, order: Order, connection: Connection) -> None:
     """Run the job; the last thing sent is its row, or what was wrong and the traceback of a bug."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     quiet()
+    gc.freeze()  # what was imported stays; the Trainer collects garbage at every stage
     try:
         _divide_threads(order.workers)
         connection.send(("row", _run(job, order, Remote(connection))))
