@@ -13,6 +13,7 @@ from nlora.report import ledger
 from nlora.store.atomic import draft_text, new_folder, write_text
 from nlora.store.directory import ModelDirectory, StageRecord
 from nlora.store.locks import held
+from nlora.store.manifests import Manifest
 from nlora.store.pending import Version
 from tests.faults import visible
 
@@ -57,7 +58,7 @@ def _commit(folder: Path, index: int = 1) -> None:
     with directory.locked():
         if all(record.index != index for record in directory.stages()):
             updates = [f"{i:03d}-task" for i in range(1, index + 1)]
-            record = StageRecord(index=index, name="task", updates=updates)
+            record = StageRecord(index=index, name="task", manifest=Manifest(adds=updates))
             directory.commit(record, write)
         directory.write_results({**RESULTS, "average_accuracy": 50.0 + index})
 
@@ -79,9 +80,10 @@ def _kept_aside(folder: Path) -> None:
         draft_text(draft / "update" / "weights", "1 2 3")
 
     with directory.locked():
+        manifest = Manifest(adds=["002-task"])
         if directory.pending.record() is None and len(directory.stages()) == 1:
             versions = {
-                name: Version(StageRecord(index=2, name="task", updates=["002-task"]), write)
+                name: Version(StageRecord(index=2, name="task", manifest=manifest), write)
                 for name in ("as-trained", "repaired")
             }
             directory.pending.keep(versions)

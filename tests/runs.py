@@ -8,6 +8,8 @@ from typing import Any
 import yaml
 
 from nlora.plan.config import RunConfig
+from nlora.store.directory import ModelDirectory
+from nlora.store.manifests import Manifests
 
 LABELS = {"colour": ("a", "b", "c"), "animal": ("d", "e", "f"), "fruit": ("b", "a", "d")}
 
@@ -62,6 +64,13 @@ def tree(folder: Path) -> dict[str, bytes]:
     """Every file below a folder by its path, hidden ones too; the lock does not count."""
     found = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
     return {name: p.read_bytes() for name, p in sorted(found.items()) if name != ".lock"}
+
+
+def manifests(out: Path) -> list[list[str]]:
+    """The stages whose updates make up the model after each stage of a model directory."""
+    records = ModelDirectory(out).stages()
+    found = Manifests(records)
+    return [found.after(record.index) for record in records]
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from transformers import AutoTokenizer
 
 from nlora.errors import NloraError
 from nlora.store.directory import ModelDirectory
+from nlora.store.manifests import Manifest
 from tests.tiny import TEMPLATE
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -69,7 +70,7 @@ def test_chats_with_the_sft_trainer(example, llama, tmp_path):
     example("chats_sft_trainer").main(tmp_path / "out", str(model), months=2, rows=6)
     [first, second] = ModelDirectory(tmp_path / "out").stages()
     assert first.tasks[0]["chat"]
-    assert second.updates == [first.folder, second.folder]
+    assert second.manifest == Manifest(on=first.folder, adds=[second.folder])
 
 
 @pytest.mark.parametrize("name", ["practitioner", "researcher"])

@@ -18,6 +18,7 @@ from nlora.analysis.words import explain
 from nlora.errors import NloraError
 from nlora.lowrank.supports import Threshold
 from nlora.store.directory import ModelDirectory, StageRecord
+from nlora.store.manifests import Manifest
 from nlora.store.records import seal
 from tests.tiny import model as tiny_model
 
@@ -338,7 +339,7 @@ def directory(path, manifests):
     found.path.mkdir()
     found.write_config({"method": "inc-lora"})
     for i, updates in enumerate(manifests):
-        record = StageRecord(index=i + 1, name=f"task{i + 1}", updates=updates)
+        record = StageRecord(index=i + 1, name=f"task{i + 1}", manifest=Manifest(adds=updates))
         found.commit(record, lambda folder, i=i: write(folder / "update", tensors(i)) and None)
     return path
 

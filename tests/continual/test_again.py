@@ -20,7 +20,7 @@ from nlora.evaluation.matrix import summary
 from nlora.methods.parts.routing import Router, RouterState
 from nlora.store.directory import ModelDirectory
 from nlora.study.rows import row
-from tests.runs import LEARNING, Listener, config, read_jsonl, tree, write_stream
+from tests.runs import LEARNING, Listener, config, manifests, read_jsonl, tree, write_stream
 
 
 def month(folder, number, labels="abc", tests=6, **more):
@@ -63,7 +63,7 @@ def test_it_is_a_stage_on_top_of_the_tasks_own_last_update(february):
     assert results["stages"] == ["colour", "animal", "colour (2)"]
     records = ModelDirectory(out).stages()
     assert records[2].folder == "003-colour"
-    assert records[2].updates == ["001-colour", "003-colour"]
+    assert manifests(out)[2] == ["001-colour", "003-colour"]
     assert records[2].notes["on_top_of"] == "001-colour"
     assert [a.continues for a in read_stages(out)] == [None] * 3
 
@@ -199,7 +199,7 @@ def test_other_methods_go_on_as_they_do(llama, tmp_path, method, settings, updat
     run(asked, tmp_path / "out", stream=tasks)
     results = learn(tmp_path / "out", month(tmp_path, 2))
     assert results["stages"] == ["colour", "animal", "colour (2)"]
-    assert ModelDirectory(tmp_path / "out").stages()[2].updates == updates
+    assert manifests(tmp_path / "out")[2] == updates
     model = ContinualModel.open(tmp_path / "out")  # and what was measured is there again
     tested = next(data for data in model.stream if data.name == "animal")
     assert model.measured(model.evaluate([tested]))["animal"] == results["accuracy_matrix"][2][1]

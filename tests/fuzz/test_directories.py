@@ -15,6 +15,7 @@ from nlora.plan.resolve import choose
 from nlora.report.formats import ENDINGS, render
 from nlora.report.tables import tables
 from nlora.store.directory import ModelDirectory, StageRecord
+from nlora.store.manifests import Manifest
 from nlora.store.records import SEAL, seal
 from tests.fuzz.edits import EACH, as_json, damaged, edited
 from tests.report.rows import explained, failed, geometry, row
@@ -42,9 +43,10 @@ def directory(tmp_path_factory):
     made = ModelDirectory(tmp_path_factory.mktemp("fuzz") / "out")
     with made.locked():
         made.write_config(DOCUMENT)
-        for index, name, updates in ((1, "a", ["001-a"]), (2, "b", ["001-a", "002-b"])):
+        for index, name, on in ((1, "a", None), (2, "b", "001-a")):
             task = {"name": name, "labels": ["x"]}
-            record = StageRecord(index=index, name=name, updates=updates, tasks=[task])
+            manifest = Manifest(on=on, adds=[f"00{index}-{name}"])
+            record = StageRecord(index=index, name=name, manifest=manifest, tasks=[task])
             record.accuracy, record.fingerprints = {name: 50.0}, {name: "00"}
             record.notes, record.budget = {"l1": {"lambda": None}}, {"max_train": 4}
 

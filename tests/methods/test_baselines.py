@@ -6,6 +6,7 @@ from peft import PeftModel
 
 from tests import tiny
 from tests.methods.helpers import TASKS, first_stages, learn, losses, same_bits, stages, update
+from tests.runs import manifests
 
 ALL = ["001-colour", "002-size", "003-shape"]
 
@@ -23,9 +24,9 @@ ALL = ["001-colour", "002-size", "003-shape"]
     ],
 )
 def test_the_manifest_says_which_updates_make_up_the_model(method, manifest, learned):
-    records = stages(learned("llama", method))
-    assert records[-1].updates == manifest
-    assert [len(r.updates) for r in records] == ([1, 2, 3] if manifest == ALL else [1, 1, 1])
+    found = manifests(learned("llama", method))
+    assert found[-1] == manifest
+    assert [len(updates) for updates in found] == ([1, 2, 3] if manifest == ALL else [1, 1, 1])
 
 
 def test_seq_lora_goes_on_with_the_adapter_and_inc_lora_takes_a_fresh_one(llama, tmp_path):

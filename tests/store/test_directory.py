@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from nlora.errors import NloraError, of_disk
 from nlora.store.directory import ModelDirectory, StageRecord
+from nlora.store.manifests import Manifest
 from tests.runs import tree
 
 
@@ -22,12 +23,13 @@ def directory(tmp_path):
     with made.locked():
         made.write_config({"model": "m"})
         commit(made, 1, "first")
-        commit(made, 2, "second", updates=["001-first", "002-second"])
+        commit(made, 2, "second", on="001-first")
     return made
 
 
-def commit(directory, index, name, text="a text", **values):
-    record = StageRecord(index=index, name=name, **{"updates": [f"{index:03d}-{name}"], **values})
+def commit(directory, index, name, text="a text", **manifest):
+    manifest = Manifest(**{"adds": [f"{index:03d}-{name}"], **manifest})
+    record = StageRecord(index=index, name=name, manifest=manifest)
 
     def write(folder):
         row = {"task": name, "text": text, "label": "x"}
@@ -102,7 +104,7 @@ def test_what_was_committed_is_read_back(directory):
 
 def test_the_updates_after_each_stage_are_those_of_its_manifest(directory):
     with directory.locked():
-        commit(directory, 3, "third", updates=["003-third", "001-first"])  # the second is given up
+        commit(directory, 3, "third", adds=["003-third", "001-first"])  # the second is given up
 
     def named(stage):
         return [p.relative_to(directory.path).as_posix() for p in directory.update_paths(stage)]
@@ -145,7 +147,7 @@ def test_a_stage_of_another_directory_is_copied_with_changed_fields(directory, t
         (folder / "update" / "default" / "w.bin").write_bytes(b"\x00\xff")
 
     other = ModelDirectory(tmp_path / "other")
-    record = StageRecord(index=1, name="one", updates=["001-one"])
+    record = StageRecord(index=1, name="one", manifest=Manifest(adds=["001-one"]))
     with directory.locked():
         shutil.rmtree(directory.path / "stages")
         directory.commit(record, write)
@@ -388,8 +390,8 @@ def test_a_malformed_results_json_is_named(directory):
 
 def test_a_manifest_never_leaves_the_directory(directory):
     with directory.locked():
-        commit(directory, 3, "third", updates=["../.."])
-    with pytest.raises(NloraError, match=r"'updates' must name committed stages") as error:
+        commit(directory, 3, "third", adds=["../.."])
+    with pytest.raises(NloraError, match=r"must be .* and name committed stages") as error:
         directory.update_paths()
     assert one_line(error)
 

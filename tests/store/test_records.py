@@ -6,6 +6,7 @@ import pytest
 
 from nlora.errors import NloraError
 from nlora.store.directory import ModelDirectory, StageRecord
+from nlora.store.manifests import Manifest
 from nlora.store.records import read_record, seal
 
 RECORD = ("stages", "002-b", "stage.json")
@@ -16,8 +17,9 @@ def directory(tmp_path):
     made = ModelDirectory(tmp_path / "out")
     with made.locked():
         made.write_config({"model": "m"})
-        for index, name, updates in ((1, "a", ["001-a"]), (2, "b", ["001-a", "002-b"])):
-            record = StageRecord(index=index, name=name, updates=updates, accuracy={"a": 12.5})
+        for index, name, on in ((1, "a", None), (2, "b", "001-a")):
+            manifest = Manifest(on=on, adds=[f"00{index}-{name}"])
+            record = StageRecord(index=index, name=name, manifest=manifest, accuracy={"a": 12.5})
             made.commit(record, lambda folder: (folder / "x").write_text("x"))
     return made
 
@@ -32,7 +34,12 @@ def change(directory, sealed=False, **values):
 
 @pytest.mark.parametrize(
     "values",
-    [{"updates": ["002-b"]}, {"updates": []}, {"accuracy": {"a": 99.0}}, {"sha256": ...}],
+    [
+        {"manifest": {"adds": ["002-b"]}},
+        {"manifest": {}},
+        {"accuracy": {"a": 99.0}},
+        {"sha256": ...},
+    ],
     ids=str,
 )
 def test_a_record_that_was_changed_is_not_believed(directory, values):
@@ -48,7 +55,7 @@ def test_a_record_is_read_once_and_again_when_its_file_has_changed(directory, mo
         read.append(path.parent.name)
         return read_record(path)
 
-    monkeypatch.setattr("nlora.store.directory.read_record", spy)
+    monkeypatch.setattr("nlora.store.index.read_record", spy)
     directory.stages()[-1].name = "changed by who asked"
     assert [record.name for record in directory.stages()] == ["a", "b"]
     assert sorted(read) == ["001-a", "002-b"]
@@ -58,17 +65,23 @@ def test_a_record_is_read_once_and_again_when_its_file_has_changed(directory, mo
 
 
 CANNOT_BE = {
-    "no updates": ({"updates": ...}, "'updates' is missing"),
+    "no manifest": ({"manifest": ...}, "'manifest' is missing"),
+    "no list of before": ({"format": 2}, "'updates': is missing"),
+    "of a later version": ({"format": 4}, "of format 4, which a later version"),
     "no accuracy": ({"accuracy": ...}, "'accuracy' is missing"),
     "words": ({"accuracy": {"a": "good"}}, r"'accuracy\.a': .*number"),
     "nan": ({"accuracy": {"a": float("nan")}}, r"'accuracy\.a': .*finite"),
     "negative": ({"index": -1}, "'index': .*greater than or equal to 0"),
     "another number": ({"index": 3}, "record of stage 003-b, which is another one"),
     "another name": ({"name": "c"}, "record of stage 002-c"),
-    "update outside": ({"updates": ["../.."]}, "'updates' must name committed stages"),
-    "update twice": ({"updates": ["001-a", "001-a"]}, "each once"),
-    "update to come": ({"updates": ["003-c"]}, "'updates' must name"),
-    "no list": ({"updates": "001-a"}, "'updates': .*list"),
+    "update outside": ({"manifest": {"adds": ["../.."]}}, "name committed stages"),
+    "update twice": ({"manifest": {"adds": ["001-a", "001-a"]}}, "each once"),
+    "update to come": ({"manifest": {"adds": ["003-c"]}}, "up to this one"),
+    "without another": ({"manifest": {"on": "001-a", "without": ["003-c"]}}, "up to this one"),
+    "on itself": ({"manifest": {"on": "002-b"}}, "on an earlier stage"),
+    "on none": ({"manifest": {"on": "001-c"}}, "on an earlier stage"),
+    "no list": ({"manifest": {"adds": "001-a"}}, r"'manifest\.adds': .*list"),
+    "unknown": ({"manifest": {"but": []}}, r"'manifest\.but': "),
     "file above": ({"files": {"../x": "0"}}, r"'files' names '\.\./x'"),
     "file outside": ({"files": {"/etc/passwd": "0"}}, "a path outside it"),
 }
@@ -96,7 +109,7 @@ def test_json_that_cannot_be_read_is_named(directory, kind):
 
 
 def test_a_record_of_before_there_were_hashes_is_read(directory):
-    change(directory, format=1, sha256=...)
+    change(directory, format=1, sha256=..., manifest=..., updates=["001-a", "002-b"])
     assert directory.stages()[1].accuracy == {"a": 12.5}
 
 

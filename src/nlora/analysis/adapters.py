@@ -7,6 +7,7 @@ from nlora.adapters.peft_config import CONFIG, printable
 from nlora.adapters.peft_files import PeftAdapter, adapter_folder, read_adapter
 from nlora.errors import NloraError
 from nlora.store.directory import ModelDirectory
+from nlora.store.manifests import Manifests
 
 
 def read_adapters(sources: Sequence[str], same_base: bool = False) -> list[PeftAdapter]:
@@ -43,7 +44,8 @@ def read_stages(path: Path) -> list[PeftAdapter]:
     directory = ModelDirectory(path)
     directory.config()
     # A stage that only took an update out has none of its own.
-    records = [r for r in directory.stages() if "taken_out" not in r.notes]
+    stages = directory.stages()
+    records, manifests = [r for r in stages if "taken_out" not in r.notes], Manifests(stages)
     if not records:
         raise NloraError(f"{path} has no committed stage yet")
     unique = len({r.name for r in records}) == len(records)
@@ -60,7 +62,7 @@ def read_stages(path: Path) -> list[PeftAdapter]:
             )
         adapter = read_adapter(folder, printable(record.name) if unique else record.folder)
         on = record.notes.get("on_top_of", before and before.folder)
-        if on is not None and on not in record.updates:
+        if on is not None and not manifests.holds(record.index, on):
             places = [
                 known.folder for known in records
             ]  # the manifest leaves out what it stands for

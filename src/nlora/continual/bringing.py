@@ -29,6 +29,7 @@ from nlora.plan.config import RunConfig, stored_config
 from nlora.plan.resolve import Choice, Plan, resolve
 from nlora.progress import Progress, spoken
 from nlora.store.directory import ModelDirectory, StageRecord
+from nlora.store.manifests import Manifest
 from nlora.training.loop import take_examples
 
 if TYPE_CHECKING:
@@ -176,7 +177,8 @@ def _bring_earlier(model: ContinualModel, earlier: Earlier) -> None:
         source = earlier.sources[number - 1]
         stage = Stage(number, given_name(source), (), seed=model.plan.config.seed)
         record = record_of(stage, notes={BROUGHT: {}, "from_adapter": origin(found, source)})
-        record.updates = [*(r.folder for r in model.records), record.folder]
+        on = model.records[-1].folder if model.records else None
+        record.manifest = Manifest(on=on, adds=[record.folder])
         with _in_hand(adapter, found.factors(adapter.factors())):  # type: ignore[attr-defined,arg-type]
             commit(model, record, {}, (), [])
         model.records.append(record)
@@ -236,8 +238,8 @@ def _bring(
         trainable_parameters=sum(p.numel() for p in adapter.trainable()),
         notes=noted,
     )
-    earlier = model.records[-1].updates if model.records else []
-    record.updates = [*earlier, record.folder]
+    on = model.records[-1].folder if model.records else None
+    record.manifest = Manifest(on=on, adds=[record.folder])
     model.stand_after(record)
     answers = model.evaluate([data for data in tested if data.test])
     record.accuracy = model.measured(answers)

@@ -13,8 +13,8 @@ from nlora.evaluation.metrics import by_label
 from nlora.machine import peak_memory, versions
 from nlora.methods.context import Stage
 from nlora.store.atomic import draft_text
-from nlora.store.directory import ModelDirectory
 from nlora.store.records import Part, StageRecord, now, taken_out
+from nlora.store.shelf import Shelf
 from nlora.store.state import write_state
 
 
@@ -37,7 +37,7 @@ def commit(
     kept: Sequence[TaskData],
     losses: Sequence[Mapping[str, float]] | None = None,
     update: bool = True,
-    directory: ModelDirectory | None = None,
+    directory: Shelf | None = None,
 ) -> None:
     """Write a stage of a `ContinualModel`, as `filled` says.
 

@@ -262,13 +262,11 @@ class ContinualModel:
 
         Raises NloraError if the model holds no such update by itself.
         """
-        names = [record.folder for record in self.records if record.index == stage]
-        manifest = self.records[-1].updates if self.records else []
-        if not names or names[0] not in manifest:
+        own = [self.directory.update_path(r.folder) for r in self.records if r.index == stage]
+        paths = self.directory.update_paths(known=self.records)
+        if not own or own[0] not in paths:
             raise NloraError(f"{self.directory.path} holds no update of stage {stage} by itself")
-        paths = self.directory.update_paths()
-        left = [p for p, n in zip(paths, manifest, strict=True) if n != names[0]]
-        with self.adapter.after(left):
+        with self.adapter.after([path for path in paths if path != own[0]]):
             yield
 
     def take_up(self, record: StageRecord, tested: Sequence[TaskData]) -> Answers:

@@ -19,6 +19,7 @@ from nlora.data.task import TaskData
 from nlora.methods.context import Stage
 from nlora.plan.budgets import budget
 from nlora.store.directory import WATCHED, StageRecord, stage_folder
+from nlora.store.manifests import Manifest, Manifests
 
 if TYPE_CHECKING:
     from nlora.continual.model import ContinualModel
@@ -61,8 +62,9 @@ def learn_stage(
         trainable_parameters=trained.trainable,
         notes=trained.notes,
     )
-    earlier = begins.updates if begins is not None else []
-    record.updates = [*(earlier[:-1] if model.adapter.replaces else earlier), record.folder]
+    record.manifest = Manifest(on=begins and begins.folder, adds=[record.folder])
+    if begins is not None and model.adapter.replaces:
+        record.manifest.without = Manifests(model.records).after(begins.index)[-1:]
     if begins is not None and begins.index != stage.index - 1:
         record.notes["on_top_of"] = begins.folder
     model.stand_after(record)
@@ -96,12 +98,13 @@ def _reject(model: ContinualModel, record: StageRecord, tested: Sequence[TaskDat
 
     The update stays in the stage's folder, and no manifest names it.
     """
-    earlier = model.records[-2].updates if len(model.records) > 1 else []
+    before = model.records[:-1]
     moved_by = {"kl": record.kl} if record.kl else {}
     record.notes["rejected"] = {"accuracy": record.accuracy, **moved_by}
     record.kl = {}
-    record.updates = earlier
-    model.method.state = model.state_after(model.records[:-1])
+    record.manifest = Manifest(on=before[-1].folder if before else None)
+    model.method.state = model.state_after(before)
+    earlier = Manifests(before).after(len(before))
     with model.adapter.after([model.directory.update_path(name) for name in earlier]):
         answers = model.evaluate(tested)
     record.accuracy = model.measured(answers)

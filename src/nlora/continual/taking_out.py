@@ -18,6 +18,7 @@ from nlora.continual.tasks import only_tested
 from nlora.errors import NloraError, unknown
 from nlora.progress import Progress, spoken
 from nlora.store.directory import ModelDirectory
+from nlora.store.manifests import Manifest, Manifests
 from nlora.store.records import StageRecord, taken_out
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def _measure(
         index=last.index + 1,
         name=f"without {task}",
         seed=plan.config.seed,
-        updates=[name for name in last.updates if name not in gone],
+        manifest=Manifest(on=last.folder, without=list(gone)),
         notes={"taken_out": {"task": task, "stages": list(gone)}},
     )
     started = time.perf_counter()
@@ -133,7 +134,7 @@ def _own_updates(
                 f"{why}: {plan.config.method} went on with one update, which after '{folder}' "
                 f"holds {', '.join(dict.fromkeys(within))} together"
             )
-    standing = {name for r in records for name in r.updates}
+    standing = {name for r in records for name in r.manifest.adds}
     if not mine & standing:
         raise NloraError(f"{why}: its update was not accepted, so it is not in the model")
     if any((directory.update_path(name) / "scales.safetensors").is_file() for name in standing):
@@ -146,16 +147,13 @@ def _own_updates(
 def _holds(records: Sequence[StageRecord]) -> dict[str, set[str]]:
     """By stage those whose training its update holds: its own, and of those that it went on with.
 
-    These are named in the manifest that the stage began with, and not in its own.
+    These its manifest leaves out.
     """
     found: dict[str, set[str]] = {}
-    by_name = {record.folder: record for record in records}
-    for before, record in zip([None, *records], records, strict=False):
-        begun = by_name.get(record.notes.get("on_top_of", ""), before)
+    for record in records:
         found[record.folder] = {record.folder}
-        went_on = set(begun.updates) - set(record.updates) if begun is not None else set()
-        if record.folder in record.updates:
-            found[record.folder].update(*(found[name] for name in went_on))
+        if record.folder in record.manifest.adds:
+            found[record.folder].update(*(found[name] for name in record.manifest.without))
     return found
 
 
@@ -171,12 +169,8 @@ def _rows(
 ) -> list[dict[str, Any]]:
     """Each tested task with and without, and whether its model was trained on top of what goes."""
     before: Mapping[str, float] = records[-1].accuracy
-    on_top = {
-        name
-        for r in records
-        for name in _names(r)
-        if r.folder not in gone and set(r.updates) & set(gone)
-    }
+    held = Manifests(records).holding(set(gone)) - set(gone)
+    on_top = {name for r in records if r.folder in held for name in _names(r)}
     return [
         {
             "task": data.name,

@@ -15,6 +15,7 @@ from nlora.continual.model import ContinualModel
 from nlora.data.task import TaskData
 from nlora.methods.context import Stage
 from nlora.store.directory import StageRecord
+from nlora.store.manifests import Manifest
 
 
 def take_over(model: ContinualModel, stage: Stage, tested: Sequence[TaskData]) -> StageRecord:
@@ -41,7 +42,7 @@ def take_over(model: ContinualModel, stage: Stage, tested: Sequence[TaskData]) -
             **adapter.notes(),
         },
     )
-    record.updates = [record.folder]
+    record.manifest = Manifest(adds=[record.folder])
     model.records.append(record)
     started = time.perf_counter()
     answers = model.evaluate(tested)

@@ -15,6 +15,7 @@ from nlora.data.task import Example, Task, TaskData
 from nlora.errors import NloraError, unknown
 from nlora.store.directory import WATCHED, ModelDirectory, StageRecord
 from nlora.store.records import taken_out
+from nlora.store.shelf import Shelf
 
 if TYPE_CHECKING:
     from nlora.methods.context import Stage
@@ -102,7 +103,7 @@ def only_tested(directory: ModelDirectory) -> list[TaskData]:
     return [replace(data, only_tested=True) for data in kept]
 
 
-def _kept(directory: ModelDirectory, record: StageRecord) -> list[TaskData]:
+def _kept(directory: Shelf, record: StageRecord) -> list[TaskData]:
     """The tasks of a stage, with the tests in its folder."""
     tests = directory.tests_of(record)
     found = []

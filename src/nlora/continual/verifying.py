@@ -40,6 +40,7 @@ def verify(
     Nothing is written. Raises NloraError with all that is wrong.
     """
     directory, progress = ModelDirectory(model_dir), spoken(progress)
+    directory.index.forget()
     answerable_tasks(directory)
     faults = Faults()
     records = directory.stages()

@@ -21,6 +21,7 @@ from nlora.data.task import Example, digest
 from nlora.folders import cache_dir
 from nlora.progress import shown
 from nlora.store.atomic import write_bytes
+from nlora.store.manifests import Manifests
 
 if TYPE_CHECKING:
     from nlora.continual.model import ContinualModel
@@ -100,8 +101,8 @@ class Looks:
     def made_of(self, stage: int) -> list[Any]:
         """All that the model after a stage depends on, and how it reads."""
         known = {record.folder: record.files for record in self.model.records}
-        record = next((r for r in self.model.records if r.index == stage), None)
-        updates = [sorted(known[name].items()) for name in (record.updates if record else ())]
+        names = Manifests(self.model.records).after(stage)
+        updates = [sorted(known[name].items()) for name in names]
         plan = self.model.plan
         method = [plan.config.method, plan.method.settings.model_dump(mode="json")]
         return [

@@ -3,9 +3,9 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from pydantic import ConfigDict, Field
@@ -13,15 +13,16 @@ from pydantic import ConfigDict, Field
 from nlora.checksum import sha256
 from nlora.errors import NloraError
 from nlora.store.atomic import draft_text, indented
+from nlora.store.manifests import LISTED, Manifest, listed
 from nlora.store.reading import Finite, Kind, check, read_json
 
-FORMAT = 2
-"""From 2 on a record has its hash."""
+FORMAT = 3
+"""From 2 on a record has its hash, from 3 on a manifest in place of a list of all updates."""
 SEAL = "sha256"
 VALUES = "state.json"
 """What a method remembers but for its tensors (`store.state`)."""
-_NEEDED = ("index", "name", "updates", "accuracy", "files")
-"""What the records of every version have."""
+_NEEDED = ("index", "name", "manifest", "accuracy", "files")
+"""What every record has."""
 
 
 class Part(Kind):
@@ -45,8 +46,8 @@ class StageRecord(Kind):
     fingerprints: dict[str, str] = Field(default_factory=dict)
     """Of the data of each task trained or tested here."""
     seed: int = 0
-    updates: list[str] = Field(default_factory=list)
-    """The manifest: the stages whose updates, in order, make up the model after this stage."""
+    manifest: Manifest = Field(default_factory=Manifest)
+    """Which updates, in order, make up the model after this stage."""
     budget: dict[str, Any] = Field(default_factory=dict)
     """Limits, learning rate, epochs and the like of this stage; rows used and there, by task."""
     examples: int = 0
@@ -171,37 +172,31 @@ def read_record(path: Path) -> StageRecord:
     Records of format 1 have no hash, and are taken as they are.
     """
     values = read_json(path)
+    form = values.get("format", FORMAT)
+    if isinstance(form, int) and form > FORMAT:
+        raise NloraError(
+            f"{path} is of format {form}, which a later version of nlora writes; this one reads "
+            f"up to {FORMAT}"
+        )
+    today = listed(values, path) if form in LISTED else values
     for name in _NEEDED:
-        if name not in values:
+        if name not in today:
             raise NloraError(f"{path}: '{name}' is missing; the file was changed or damaged")
-    record = check(StageRecord, values, path)
+    record = check(StageRecord, today, path)
     unsealed(values, path, record.format)
-    if record.folder.lstrip("0") != path.parent.name.lstrip("0"):
-        raise NloraError(f"{path} is the record of stage {record.folder}, which is another one")
-    for name in record.files:
-        file = PurePosixPath(name)
-        if file.is_absolute() or ".." in file.parts or "\\" in name or not file.parts:
-            raise NloraError(f"{path}: 'files' names {name!r}, a path outside it")
+    check_names(record, path)
     return record
 
 
-def check_manifests(folder: Path, records: Sequence[StageRecord]) -> None:
-    """Raise NloraError if a record's `updates` are none of the stages up to its own."""
-    stages = [record for record in records if record.index > 0]
-    places = {record.folder: record.index for record in stages}
-    before: list[str] = []
-    for record in stages:
-        own, before = record.updates == [*before, record.folder], record.updates
-        if own:  # on top of one that was looked at: so a long list is not gone through name by name
-            continue
-        known = [places.get(name, 0) for name in record.updates]
-        if len(known) > len(set(known)) or any(not 0 < k <= record.index for k in known):
-            raise NloraError(
-                f"{folder / record.folder / 'stage.json'}: 'updates' must name committed stages up "
-                f"to this one, each once, not {record.updates}"
-            )
+def check_names(record: StageRecord, path: Path) -> None:
+    """Raise NloraError if a record is that of another folder, or names a file outside its own."""
+    if record.folder.lstrip("0") != path.parent.name.lstrip("0"):
+        raise NloraError(f"{path} is the record of stage {record.folder}, which is another one")
+    for name in record.files:
+        if name[:1] in ("", "/") or "\\" in name or not {".", ".."}.isdisjoint(name.split("/")):
+            raise NloraError(f"{path}: 'files' names {name!r}, a path outside it")
 
 
-def taken_out(records: Sequence[StageRecord]) -> set[str]:
+def taken_out(records: Iterable[StageRecord]) -> set[str]:
     """The stages whose updates a later one has taken out of the model."""
     return {name for r in records for name in r.notes.get("taken_out", {}).get("stages", [])}
