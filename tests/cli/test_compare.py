@@ -60,6 +60,29 @@ def test_what_is_needed_is_asked_for(refused, command, name):
     assert name in refused(*line[:at], *line[at + 2 :])
 
 
+@pytest.mark.parametrize(
+    ("launcher", "text", "said"),
+    [
+        ("slrm", "", "'slrm'; did you mean 'slurm'"),
+        ("slurm", "gpu: 1", "'gpu': Extra inputs are not permitted; known are partition, hours"),
+        ("slurm", "hours: 0", "'hours': Input should be greater than 0"),
+        (None, "gpus: 1", "--resources is for --launcher"),
+    ],
+    ids=str,
+)
+def test_what_a_cluster_cannot_be_asked_is_one_line(
+    refused, command, tmp_path, launcher, text, said
+):
+    (tmp_path / "resources.yaml").write_text(text or "{}")
+    asked = ["--launcher", launcher] if launcher else []
+    assert said in refused(*command(*asked, resources=tmp_path / "resources.yaml"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_status_of_another_folder_is_refused(refused, tmp_path):
+    assert "is not a comparison's folder" in refused("compare", "--status", "--out", tmp_path)
+
+
 def test_a_folder_that_holds_something_else_is_left_alone(refused, command, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "photo.jpg").write_text("mine")

@@ -30,7 +30,7 @@ def configuration(
     or file that is none, and for settings that are no mapping.
     """
     check(settings=settings, recipe=recipe, config=config)
-    from nlora.plan.config import DERIVED, with_todays_names
+    from nlora.plan.config import DERIVED, read_mapping, with_todays_names
 
     values: dict[str, Any] = {}
     found_settings: dict[str, Any] = {}
@@ -41,7 +41,7 @@ def configuration(
         values = {"method": found.method, "stream": found.stream}
         found_settings = dict(found.settings)
     if config is not None:
-        document = {k: v for k, v in _read(Path(config)).items() if k not in DERIVED}
+        document = {k: v for k, v in read_mapping(Path(config)).items() if k not in DERIVED}
         stored = document.pop("settings", None) or {}
         if not isinstance(stored, dict):
             raise NloraError(f"{config}: 'settings' must be a mapping")
@@ -70,19 +70,3 @@ def method_name(method: str | type[Method] | None) -> str | None:
     from nlora.methods.registry import register
 
     return register(method)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """A YAML or JSON mapping; numbers such as 1e-3 are numbers in both."""
-    from omegaconf import OmegaConf
-
-    if not path.is_file():
-        raise NloraError(f"{path} does not exist")
-    try:
-        value = OmegaConf.to_container(OmegaConf.create(path.read_text(encoding="utf-8")))
-    except Exception as error:
-        first = str(error).strip().splitlines()[0]
-        raise NloraError(f"{path} is neither YAML nor JSON: {first}") from error
-    if not isinstance(value, dict):
-        raise NloraError(f"{path} must hold a mapping of keys to values")
-    return value  # type: ignore[return-value]

@@ -1,5 +1,6 @@
 """`nlora compare`: a grid of streams, methods and seeds, and its ledger."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,26 +9,27 @@ import typer
 from nlora.cli import options as o
 from nlora.cli.console import out, print_json, progress, show
 from nlora.cli.standing import commits_in
+from nlora.errors import NloraError
 
 
 def compare(
-    streams: Annotated[
-        list[str],
-        typer.Option("--stream", help="As for `nlora run`; repeat for more streams."),
+    out_dir: Annotated[
+        Path, typer.Option("--out", help="The folder for ledger.jsonl and a model per cell.")
     ],
+    streams: Annotated[
+        list[str] | None,
+        typer.Option("--stream", help="As for `nlora run`; repeat for more streams.  [required]"),
+    ] = None,
     methods: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             "--methods",
             metavar="A,B:KEY=VALUE,…",
             help="Methods, each with settings of its own after a colon if it has any "
-            "(inc-lora:routing=input); or all.",
+            "(inc-lora:routing=input); or all.  [required]",
         ),
-    ],
-    model: Annotated[str, typer.Option(help="As for `nlora run`.")],
-    out_dir: Annotated[
-        Path, typer.Option("--out", help="The folder for ledger.jsonl and a model per cell.")
-    ],
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="As for `nlora run`.  [required]")] = None,
     seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "0",
     data: o.Data = None,
     max_train: o.MaxTrain = None,
@@ -76,6 +78,28 @@ def compare(
             "before, too.",
         ),
     ] = False,
+    launcher: Annotated[
+        str | None,
+        typer.Option(
+            metavar="slurm|local",
+            help="Submit each cell as a job of a cluster (extra slurm) and wait for none; local: "
+            "all at once on this machine, to try it out.",
+        ),
+    ] = None,
+    resources: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --launcher: a YAML file of what each job is given (partition, hours, gpus, "
+            "cpus, memory, setup, at_once, options)."
+        ),
+    ] = None,
+    status: Annotated[
+        bool,
+        typer.Option(
+            "--status",
+            help="Only say how far the cells in --out are, and collect those that have ended.",
+        ),
+    ] = False,
     plugin: o.Plugin = None,
     json: o.Json = False,
 ) -> None:
@@ -85,6 +109,15 @@ def compare(
     finished; streams, methods and seeds may be added. Exit status 1: a cell failed.
     `nlora table OUT/ledger.jsonl` makes the tables.
     """
+    if status:
+        _show_status(out_dir, json)
+        return
+    for name, value in {"--stream": streams, "--methods": methods, "--model": model}.items():
+        if not value:
+            raise NloraError(f"a comparison needs {name}")
+    assert streams
+    assert methods
+    assert model
     from nlora.api.configs import rehearsal
     from nlora.plan.config import absolute
     from nlora.plan.points import parse_points
@@ -108,8 +141,12 @@ def compare(
         recipes=None if recipe is None else published_for(recipe, model),
         tune=tune,
     )
+    cluster = _cluster(launcher, resources)
     commits_in(out_dir)
-    rows = run(grid, out_dir, workers, progress(), wanted)
+    rows = run(grid, out_dir, workers, progress(), wanted, cluster)
+    if cluster is not None:
+        _show_status(out_dir, json)
+        return
     if json:
         print_json({"ledger": str(out_dir / "ledger.jsonl"), "cells": [_brief(r) for r in rows]})
     else:
@@ -123,10 +160,43 @@ def compare(
         raise typer.Exit(1)
 
 
+def _cluster(launcher: str | None, resources: Path | None) -> Any:
+    """Where cells are submitted; None: they run here."""
+    if launcher is None:
+        if resources is not None:
+            raise NloraError("--resources is for --launcher")
+        return None
+    from nlora.study.cluster import Cluster, Resources, parse_launcher, read_resources
+
+    given = Resources() if resources is None else read_resources(resources)
+    return Cluster(parse_launcher(launcher), given)
+
+
+def _show_status(out_dir: Path, json: bool) -> None:
+    """How far every cell is. Exit status 1: one has failed."""
+    from nlora.study.cluster import status
+
+    found = status(out_dir, progress())
+    counts = Counter(one.state for one in found)
+    if json:
+        cells = [{**one.cell, **one._asdict()} for one in found]
+        for cell in cells:
+            del cell["cell"]
+        print_json({"ledger": str(out_dir / "ledger.jsonl"), "counts": counts, "cells": cells})
+    else:
+        columns = ["stream", "method", "seed", "state", "job"]
+        rows = [[*map(one.cell.get, columns[:3]), one.state, one.job] for one in found]
+        show("cells", columns, rows)
+        _print(", ".join(f"{number} {state}" for state, number in counts.items()) or "no cells")
+    for one in found if not json else ():
+        if one.error:
+            _print("{stream}, {method}, seed {seed} failed: ".format(**one.cell) + one.error)
+    if counts["failed"]:
+        raise typer.Exit(1)
+
+
 def _wanted(explain: bool, neutral: Path | None) -> Any:
     """How each cell is explained, if it is. Raises NloraError for what cannot be."""
-    from nlora.errors import NloraError
-
     if not explain:
         if neutral is not None:
             raise NloraError("--neutral is for --explain")

@@ -3,6 +3,7 @@
 import os
 import textwrap
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, ValidationError
@@ -145,6 +146,22 @@ def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
     except Exception as error:
         given = textwrap.shorten(" ".join(overrides), 80, placeholder=" …")
         raise NloraError(f"--set {given}: {str(error).splitlines()[0]}") from error
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """A YAML or JSON mapping; numbers such as 1e-3 are numbers in both. Raises NloraError."""
+    from omegaconf import OmegaConf
+
+    if not path.is_file():
+        raise NloraError(f"{path} does not exist")
+    try:
+        value = OmegaConf.to_container(OmegaConf.create(path.read_text(encoding="utf-8")))
+    except Exception as error:
+        first = str(error).strip().splitlines()[0]
+        raise NloraError(f"{path} is neither YAML nor JSON: {first}") from error
+    if not isinstance(value, dict):
+        raise NloraError(f"{path} must hold a mapping of keys to values")
+    return value  # type: ignore[return-value]
 
 
 def stored_config(directory: ModelDirectory) -> RunConfig:

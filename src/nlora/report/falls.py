@@ -7,6 +7,8 @@ from typing import Any
 from nlora.report.runs import Run, Section
 
 Json = dict[str, Any]
+Similar = dict[frozenset[str | None], Json]
+"""Likenesses of two tasks by the hashes of their tests."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ def falls(section: Section, among: bool = False) -> list[Fall]:
     return found
 
 
-def _of_run(run: Run, matrix: list[list[float | None]], similar: Json) -> Iterator[Fall]:
+def _of_run(run: Run, matrix: list[list[float | None]], similar: Similar) -> Iterator[Fall]:
     tasks = run.row["tasks"]
     for stage in range(1, len(matrix)):
         for task in range(stage):
@@ -69,7 +71,7 @@ class _Seen:
     old: str
     new: str
     before: float
-    similar: Json
+    similar: Similar
 
     @property
     def geometry(self) -> Json | None:
@@ -191,9 +193,9 @@ def _value(measured: Json | None) -> float | None:
     return measured.get("sum", measured["mean"])
 
 
-def _similarities(section: Section) -> Json:
+def _similarities(section: Section) -> Similar:
     """By the hashes of two tasks' tests, so that one row tells it for all on the same texts."""
-    found = {}
+    found: Similar = {}
     for run in section.runs:
         tests = run.row.get("tests", {})
         for pair in run.row.get("alike", ()):

@@ -141,7 +141,9 @@ class FinishedRow(Results, Row):
     alike: list[Alike] = Field(default_factory=list)
     kl: Moved = Field(default_factory=Moved)
     geometry: dict[str, Any] | None = None
-    explained: Explained = Field(default=None)  # where it is there, it is no null
+    explained: Explained = Field(
+        default_factory=lambda: Explained(tasks={}, over_tasks=None, all_tasks=None)
+    )
     costs: dict[str, Cost] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
     data: dict[str, str] = Field(default_factory=dict)

@@ -65,12 +65,12 @@ def _remove_drafts(path: Path) -> None:
     """Remove what killed processes have left of a file."""
     for draft in path.parent.glob(f".{glob.escape(path.name)}-*"):
         number = draft.name.rpartition("-")[2]
-        if number.isdecimal() and not _is_running(int(number)):
+        if number.isdecimal() and not is_running(int(number)):
             with suppress(OSError):
                 draft.unlink()
 
 
-def _is_running(pid: int) -> bool:
+def is_running(pid: int) -> bool:
     """Whether there is such a process; on Windows, where asking would end it, perhaps."""
     try:
         return os.name == "nt" or os.kill(pid, 0) is None

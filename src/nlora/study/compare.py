@@ -1,6 +1,7 @@
 """A comparison: a grid of runs, each done once, with a ledger from which tables are made."""
 
 import shutil
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -14,8 +15,8 @@ from nlora.plan.points import Point
 from nlora.plan.resolve import Plan, resolve
 from nlora.progress import NoProgress, Progress
 from nlora.report import ledger
-from nlora.store.atomic import write_text
 from nlora.study import output, tune
+from nlora.study.cluster import Cluster, collect
 from nlora.study.grid import Cell, Grid, folder, stream_name
 from nlora.study.rows import commit, configuration
 from nlora.study.runner import Outcome, Runner
@@ -31,10 +32,13 @@ def compare(
     workers: int = 1,
     progress: Progress | None = None,
     explain: Wanted | None = None,
+    cluster: Cluster | None = None,
 ) -> list[Row]:
-    """Run every cell of the grid that is not finished yet; the ledger's rows of the whole grid.
+    """Run every cell of the grid that is not finished yet; the ledger's rows of the grid.
 
     With `explain` the row of each cell, of one that was finished before, too, says what was lost.
+    With `cluster` cells that neither are finished nor submitted are submitted as jobs, and nothing
+    is waited for: `study.cluster.status` says how far they are.
 
     A cell that fails is recorded with its error, does not stop the others, and is tried again the
     next time. Cells run in processes of their own, so a script that calls this needs
@@ -50,23 +54,30 @@ def compare(
     if grid.tune and tune.SEED in grid.seeds:
         raise NloraError(f"seed {tune.SEED} is the one that tuning uses; choose another")
     output.check_place(out)
-    comparison = _Comparison(grid, out, workers, progress or NoProgress(), explain)
+    comparison = _Comparison(grid, out, workers, progress or NoProgress(), explain, cluster)
     comparison.check()
     with output.claimed(out, grid):
-        comparison.tune()
-        comparison.run()
+        if comparison.tune():
+            comparison.run()
     return comparison.rows()
 
 
 class _Comparison:
     def __init__(
-        self, grid: Grid, out: Path, workers: int, progress: Progress, explain: Wanted | None
+        self,
+        grid: Grid,
+        out: Path,
+        workers: int,
+        progress: Progress,
+        explain: Wanted | None,
+        cluster: Cluster | None,
     ) -> None:
         self.grid = grid
         self.out = out
         self.workers = workers
         self.progress = progress
         self.explain = explain
+        self.cluster = cluster
         self.commit = commit()
         self.ledger = out / output.LEDGER
         self.trials: dict[tuple[str, str], list[Row]] = {}
@@ -82,31 +93,32 @@ class _Comparison:
         if missing := self.grid.without_recipe():
             self.progress.message(f"nothing is published, defaults: {', '.join(missing)}")
 
-    def tune(self) -> None:
-        """Run the trials that are not finished; their models are not kept."""
+    def tune(self) -> bool:
+        """Run the trials that are not finished, whose models are not kept; whether all are."""
         if not self.grid.tune:
-            return
+            return True
         path = self.out / output.TUNING
         self._warn_of_dev()
         jobs = [job for stream, point in self.grid.pairs() for job in self._trials(stream, point)]
+        submitted = self._submitted()
         begun = self._begun()
         old = {
             _trial(row)
             for row in _trials(path)
-            if "error" not in row or (row["stream"], row["method"]) in begun
+            if "error" not in row
+            or (row["stream"], row["method"]) in begun
+            or self.cluster is not None  # whose next call is to submit the cells
         }
-
-        def finished(job: Job, outcome: Outcome) -> None:
-            if "error" in outcome:
-                outcome = {**job.key, "error": self._failed(job, outcome)}
-            ledger.write(path, outcome, ("stream", "method", "trial"))
-
-        self._runner(finished).run([job for job in jobs if _trial(job.key) not in old])
+        self._run([job for job in jobs if _trial(job.key) not in old], jobs, submitted)
         found = {_trial(row): row for row in _trials(path)}
+        if not all(_trial(job.key) in found for job in jobs):
+            self.progress.message("when the trials are done, the same command submits the cells")
+            return False
         for job in jobs:
             key = (job.key["stream"], job.key["method"])
             self.trials.setdefault(key, []).append(found[_trial(job.key)])
         shutil.rmtree(self.out / "tuning", ignore_errors=True)
+        return True
 
     def _begun(self) -> set[tuple[Any, Any]]:
         """Streams and methods of which a cell has used the trials: none is tried again then."""
@@ -118,6 +130,7 @@ class _Comparison:
 
     def run(self) -> None:
         """Run the cells that are not finished."""
+        submitted = self._submitted()
         done = {_cell(row): row for row in _rows(self.ledger) if "error" not in row}
         jobs = []
         for cell in self.cells:
@@ -136,7 +149,7 @@ class _Comparison:
             for job, row in rows
             if row is not None and self._unexplained(row)
         ]
-        self._runner(self._record).run(waiting, jobs)
+        self._run(waiting, jobs, submitted)
 
     def _unexplained(self, row: Row) -> bool:
         """Whether a finished cell is still to be explained, as it is asked for now."""
@@ -148,7 +161,8 @@ class _Comparison:
     def rows(self) -> list[Row]:
         """The ledger's rows of the grid, in the grid's order."""
         found = {_cell(row): row for row in _rows(self.ledger)}
-        return [found[_cell({"cell": cell.key})] for cell in self.cells]
+        keys = [_cell({"cell": cell.key}) for cell in self.cells]
+        return [found[key] for key in keys if key in found]
 
     @cached_property
     def cells(self) -> list[Cell]:
@@ -187,38 +201,48 @@ class _Comparison:
         tasks = self.grid.tasks[cell.stream]
         return resolve(config.model_copy(update={"settings": settings}), tasks, self.grid.base)
 
-    def _runner(self, finished: Any) -> Runner:
-        common = self.out, self.workers, self.progress, self.commit
-        return Runner(*common, finished, self.explain)
+    def _submitted(self) -> set[str]:
+        """The names of jobs that a cluster runs, or will; rows of those that it ran are collected.
+
+        Raises NloraError where there are any, and the comparison is to run here.
+        """
+        submitted = collect(self.out, self.progress)
+        if submitted and self.cluster is None:
+            raise NloraError(
+                f"{len(submitted)} jobs of {self.out} are submitted to a cluster and have not "
+                "ended; wait for them, or give --launcher"
+            )
+        return set(submitted)
+
+    def _run(self, jobs: Sequence[Job], others: Sequence[Job], submitted: Collection[str]) -> None:
+        """Run jobs, here or on the cluster; `others` may have what they share."""
+        if self.cluster is None:
+            common = self.out, self.workers, self.progress, self.commit
+            Runner(*common, self._record, self.explain).run(jobs, others)
+            return
+        new = [(job, self._about(job)) for job in jobs if job.name not in submitted]
+        known = {job.name: job.shared for job in [*jobs, *others]}
+        if new:
+            self.cluster.submit(new, self.out, self.commit, self.explain, known)
+        self.progress.message(f"{len(new)} jobs are submitted, {len(jobs) - len(new)} were before")
 
     def _record(self, job: Job, outcome: Outcome) -> None:
-        """Write a cell's row, or its error."""
-        trials = self.trials.get((job.key["stream"], job.key["method"]))
-        tuning = {"seed": tune.SEED, "trials": trials} if trials else None
-        if "error" in outcome and job.row is not None:  # the run stands
-            self.progress.message(f"{job.name} is not explained: {outcome['error']}")
-            return
-        if "error" in outcome:
-            described = document(job.plan)
-            outcome = {
-                "cell": job.key,
-                "configuration": configuration(described),
-                "base": described["base"],
-                "commit": self.commit,
-                "error": self._failed(job, outcome),
-            }
-        ledger.write(self.ledger, {**outcome, "tuning": tuning})
+        """Write a run's row, or its error."""
+        output.record(self.out, job.name, {**self._about(job), **outcome}, self.progress)
 
-    def _failed(self, job: Job, outcome: Outcome) -> str:
-        """Say what happened, and keep the traceback of a bug."""
-        error = str(outcome["error"]).replace(f"{self.out}/", "")
-        self.progress.message(f"{job.name} failed: {error}")
-        if outcome.get("traceback"):
-            path = self.out / output.ERRORS / f"{job.name.replace('/', ' ')}.txt"
-            path.parent.mkdir(exist_ok=True)
-            write_text(path, outcome["traceback"])
-            self.progress.message(f"the traceback is in {path}")
-        return error
+    def _about(self, job: Job) -> Row:
+        """What the row of a run has, however it ends."""
+        if job.trial or job.row is not None:
+            return job.row or job.key
+        trials = self.trials.get((job.key["stream"], job.key["method"]))
+        described = document(job.plan)
+        return {
+            "cell": job.key,
+            "configuration": configuration(described),
+            "base": described["base"],
+            "commit": self.commit,
+            "tuning": {"seed": tune.SEED, "trials": trials} if trials else None,
+        }
 
     def _warn_of_dev(self) -> None:
         """Say where dev is test, so that trials hold out a part of train instead."""

@@ -5,6 +5,7 @@ ledger.jsonl     a row per finished cell, or its error
 tuning.jsonl     a row per trial, where there is tuning
 STREAM/METHOD/seed-N/    the model directory of each cell
 errors/          tracebacks of cells that failed for no fault of the user's
+jobs/, rows/     jobs of a cluster, and the rows that they left (`study.cluster`)
 """
 
 from collections.abc import Iterator
@@ -19,14 +20,18 @@ from nlora.errors import NloraError
 from nlora.plan.config import with_todays_names
 from nlora.plan.points import Point
 from nlora.plan.resolve import choose
+from nlora.progress import Progress
 from nlora.report import ledger
-from nlora.store.atomic import check_creatable, write_json
+from nlora.store.atomic import check_creatable, write_json, write_text
 from nlora.store.reading import Kind, check, read_json
 from nlora.study.grid import Grid, stream_name
 
 FORMAT = 1
+FILE = "compare.json"
 LEDGER, TUNING, ERRORS = "ledger.jsonl", "tuning.jsonl", "errors"
-_FILE = "compare.json"
+JOBS, ROWS = "jobs", "rows"
+TRIAL = ("stream", "method", "trial")
+"""What a row of `tuning.jsonl` is told by."""
 _GROWS = ("data", "methods")
 """Streams and methods may be added to a grid; what is there already must be the same."""
 
@@ -52,7 +57,7 @@ def claimed(out: Path, grid: Grid) -> Iterator[None]:
     Raises NloraError if another one is, if the folder holds something else, or a grid that
     disagrees; then nothing is changed.
     """
-    path = out / _FILE
+    path = out / FILE
     new = _described(grid)
     old = _read(out)
     _check_agreement(out, old, new)
@@ -77,6 +82,34 @@ def check_grid(out: Path, grid: Grid) -> None:
 def check_place(out: Path) -> None:
     """Raise NloraError if the folder holds something else than a comparison."""
     _read(out)
+
+
+def record(out: Path, name: str, row: dict[str, Any], progress: Progress) -> None:
+    """Write the row of the run `name`, a cell or a trial, and say so if it failed.
+
+    The traceback of a bug is kept. An error of a cell that is finished (to explain it) changes
+    nothing: the cell stands.
+    """
+    row = dict(row)
+    trace = row.pop("traceback", None)
+    path, same = (out / TUNING, TRIAL) if "trial" in row else (out / LEDGER, ("cell",))
+    if "error" in row:
+        row["error"] = str(row["error"]).replace(f"{out.absolute()}/", "").replace(f"{out}/", "")
+        if path.name == LEDGER and _is_finished(path, row["cell"]):
+            progress.message(f"{name} is not explained: {row['error']}")
+            return
+        progress.message(f"{name} failed: {row['error']}")
+    ledger.write(path, row, same)
+    if trace:
+        path = out / ERRORS / f"{name.replace('/', ' ')}.txt"
+        path.parent.mkdir(exist_ok=True)
+        write_text(path, trace)
+        progress.message(f"the traceback is in {path}")
+
+
+def _is_finished(path: Path, cell: dict[str, Any]) -> bool:
+    rows = ledger.lines(path) if path.is_file() else ()
+    return any(row.get("cell") == cell and "error" not in row for row in rows)
 
 
 def _described(grid: Grid) -> dict[str, Any]:
@@ -113,7 +146,7 @@ def _method(grid: Grid, stream: str, point: Point, base: Base) -> dict[str, Any]
 
 def _read(out: Path) -> dict[str, Any]:
     """`compare.json`, or nothing where the place is free or nothing was done in it."""
-    path = out / _FILE
+    path = out / FILE
     if path.is_file():
         value = read_json(path)
         if value.get("format") != FORMAT:
@@ -121,9 +154,9 @@ def _read(out: Path) -> dict[str, Any]:
         check(Compared, value, path)
         return _with_todays_names(value) if _used(out) else {}
     if out.is_dir():
-        if any(p.name != ".lock" and not p.name.startswith(f".{_FILE}-") for p in out.iterdir()):
+        if any(p.name != ".lock" and not p.name.startswith(f".{FILE}-") for p in out.iterdir()):
             raise NloraError(
-                f"{out} is not a comparison's folder (no {_FILE}) but not empty; choose another"
+                f"{out} is not a comparison's folder (no {FILE}) but not empty; choose another"
             )
     elif out.exists() or out.is_symlink():
         raise NloraError(f"{out} is a file; a folder is needed here")
@@ -143,6 +176,8 @@ def _with_todays_names(grid: dict[str, Any]) -> dict[str, Any]:
 
 def _used(out: Path) -> bool:
     """Whether there is anything that another grid would spoil: a mistyped one begins nothing."""
+    if any((out / JOBS).glob("*.json")):
+        return True
     done = out / LEDGER
     rows = ledger.lines(done) if done.is_file() else ()
     stages = out.glob("*/*/*/stages/*/stage.json")

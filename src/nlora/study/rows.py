@@ -39,9 +39,9 @@ def configuration(document: dict[str, Any]) -> dict[str, Any]:
     name = model.name if model.is_absolute() else document["model"]
     found = {key: document[key] for key in _CONFIGURATION}
     settings = {k: v for k, v in document["settings"].items() if k not in _BESIDE}
-    for name in _FILES:
-        if isinstance(file := settings.get(name), str):
-            settings[name] = Path(file).name
+    for key in _FILES:
+        if isinstance(file := settings.get(key), str):
+            settings[key] = Path(file).name
     return {"model": name, **found, "settings": settings}
 
 

@@ -52,7 +52,7 @@ class Runner:
 
     def run(self, jobs: Sequence[Job], others: Sequence[Job] = ()) -> None:
         """Run the jobs in order; `others` may have what they share. All end with this process."""
-        self.known = [*jobs, *others]
+        self.known = {job.name: job.shared for job in [*jobs, *others]}
         self.total, self.ended, self.started = len(jobs), 0, time.monotonic()
         waiting = list(jobs)
         running: dict[Connection, _Running] = {}
@@ -80,7 +80,7 @@ class Runner:
         return next((job for job in waiting if not making.intersection(job.shared)), None)
 
     def _start(self, job: Job) -> tuple[Connection, BaseProcess]:
-        sources = [self._source(job, stage) for stage in (0, 1)]
+        sources = [share.source(self.out, job.name, job.shared, n, self.known) for n in (0, 1)]
         order = Order(
             self.out, *sources, workers=self.workers, commit=self.commit, explain=self.explain
         )
@@ -91,15 +91,6 @@ class Runner:
         _begin(process, context)
         theirs.close()
         return ours, process
-
-    def _source(self, job: Job, stage: int) -> Path | None:
-        """A run that has what this job shares with it."""
-        key = job.shared[stage]
-        for other in self.known if key is not None else ():
-            path = self.out / other.name
-            if other.shared[stage] == key and other is not job and share.has(path, stage):
-                return path
-        return None
 
     def _progress(self) -> str:
         said = f"{self.ended} of {self.total} done"

@@ -5,6 +5,7 @@ methods whose `first_stage` says so. The run that comes first computes it; other
 the committed stage, and are then as if they had done it themselves.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -66,6 +67,17 @@ def has(out: Path, stage: int) -> bool:
     """Whether a run has committed its evaluation before training (0), or its first stage (1)."""
     directory = ModelDirectory(out)
     return bool(directory.stages() if stage else directory.zero_shot())
+
+
+def source(
+    out: Path, name: str, own: Shared, stage: int, known: Mapping[str, Shared]
+) -> Path | None:
+    """A run below `out`, of those known by their names, that has what the run `name` shares with
+    it: its evaluation before training (0), or its first stage (1)."""
+    if (key := own[stage]) is None:
+        return None
+    others = (out / other for other, its in known.items() if its[stage] == key and other != name)
+    return next((path for path in others if has(path, stage)), None)
 
 
 def adopt(plan: Plan, out: Path, zero: Path | None, first: Path | None) -> None:

@@ -19,6 +19,7 @@ from nlora.data.task import TaskData, sample
 from nlora.errors import NloraError, of_disk
 from nlora.explain.summary import Wanted
 from nlora.plan.resolve import Plan
+from nlora.progress import Progress
 from nlora.store.directory import ModelDirectory
 from nlora.study import rows, share
 
@@ -76,19 +77,31 @@ class Remote:
 def work(job: Job, order: Order, connection: Connection) -> None:
     """Run the job; the last thing sent is its row, or what was wrong and the traceback of a bug."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        found = outcome(job, order, Remote(connection))
+        if "error" in found:
+            connection.send(("error", found["error"], found["traceback"]))
+        else:
+            connection.send(("row", found))
+    except (KeyboardInterrupt, BrokenPipeError):  # the parent is interrupted, and says so
+        pass
+
+
+def outcome(job: Job, order: Order, progress: Progress) -> dict[str, Any]:
+    """Run the job: its row, or `error` in one line, and `traceback` where that is a bug."""
     quiet()
     gc.freeze()  # what was imported stays; the Trainer collects garbage at every stage
     try:
         _divide_threads(order.workers)
-        connection.send(("row", _run(job, order, Remote(connection))))
+        return _run(job, order, progress)
+    except BrokenPipeError:
+        raise
     except NloraError as error:
-        connection.send(("error", str(error), None))
-    except (KeyboardInterrupt, BrokenPipeError):  # the parent is interrupted, and says so
-        pass
+        return {"error": str(error), "traceback": None}
     except Exception as error:
         told = of_disk(error) if isinstance(error, OSError) else None
         bug = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        connection.send(("error", told or bug, None if told else traceback.format_exc()))
+        return {"error": told or bug, "traceback": None if told else traceback.format_exc()}
 
 
 def _end_with_parent() -> None:
@@ -104,21 +117,21 @@ def _divide_threads(workers: int) -> None:
     torch.set_num_threads(max(1, torch.get_num_threads() // workers))
 
 
-def _run(job: Job, order: Order, remote: Remote) -> dict[str, Any]:
+def _run(job: Job, order: Order, progress: Progress) -> dict[str, Any]:
     out = order.out / job.name
     if job.row is not None and order.explain is not None:
-        return {**job.row, "explained": order.explain.of(out, remote)}
+        return {**job.row, "explained": order.explain.of(out, progress)}
     share.adopt(job.plan, out, order.zero, order.first)
-    results = run_plan(job.plan, out, remote)
+    results = run_plan(job.plan, out, progress)
     if job.trial:
         measured = ("average_accuracy", "learning_accuracy", "seconds")
         return {**job.key, **{name: results[name] for name in measured}}
     row = {"cell": job.key, **rows.row(ModelDirectory(out), order.commit)}
     if order.explain is not None:
         try:
-            row["explained"] = order.explain.of(out, remote)
+            row["explained"] = order.explain.of(out, progress)
         except NloraError as error:  # the run stands; the same command tries again
-            remote.message(f"{job.name} is not explained: {error}")
+            progress.message(f"{job.name} is not explained: {error}")
     return row
 
 
