@@ -20,6 +20,7 @@ from nlora.methods.base import Method
 from nlora.methods.c_lora import CLora
 from nlora.methods.ella import Ella
 from nlora.methods.ewc import Ewc
+from nlora.methods.gorp import Gorp
 from nlora.methods.inc_lora import IncLora
 from nlora.methods.inf_lora import InfLora
 from nlora.methods.l2p import L2p
@@ -60,6 +61,7 @@ BUILT_IN: tuple[type[Method], ...] = (
     SdLora,
     Migu,
     PsLora,
+    Gorp,
     Replay,
     Avr,
     Ewc,

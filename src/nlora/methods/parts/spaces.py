@@ -91,7 +91,7 @@ def directions(covariance: Tensor, basis: Tensor | None) -> tuple[Tensor, Tensor
     import torch
 
     wide = covariance.double().cpu()
-    U, S, _ = torch.linalg.svd(outside(wide.T, basis).T)
+    U, S, _ = torch.linalg.svd(outside(wide.T, basis).T, full_matrices=False)
     there = wide.norm() * NEGLIGIBLE < S
     return U.T[there], S[there]
 
