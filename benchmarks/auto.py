@@ -78,7 +78,10 @@ def compared(rows: list[dict[str, Any]]) -> list[str]:
     by = {order: {key: d for key, d in pairs.items() if key[0] == order} for order in orders}
     if len(orders) > 1:
         by["all"] = pairs
-    lines = ["| order | auto − constant | 95 % interval | not inferior |", "| --- | ---: | ---: | --- |"]
+    lines = [
+        "| order | auto − constant | 95 % interval | not inferior |",
+        "| --- | ---: | ---: | --- |",
+    ]
     for name, e in estimates(by).items():
         verdict = "yes" if e.low > -MARGIN else "no" if e.high < -MARGIN else "not shown"
         lines.append(f"| {name} | {e.mean:+.1f} | {e.low:+.1f} to {e.high:+.1f} | {verdict} |")

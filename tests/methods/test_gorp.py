@@ -12,8 +12,8 @@ from tests.adapters.helpers import logits
 from tests.loop import context, encode, stage
 from tests.methods.helpers import TASKS, first_stages, learn, same_bits, state, update
 
-SETTINGS = {"learning_rate": 0.1, "optimizer": "sgd", "rank": 3, "epochs": 2, "turn_every": 2}
-SETTINGS |= {"tasks": TASKS[:2], "core_rank": 3, "dropout": 0.0}
+SETTINGS = {"learning_rate": 0.1, "optimizer": "sgd", "rank": 3, "epochs": 1, "turn_every": 2}
+SETTINGS |= {"tasks": TASKS[:2], "core_rank": 3, "count": 24}
 
 
 @pytest.fixture(scope="module")

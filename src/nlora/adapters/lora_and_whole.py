@@ -2,10 +2,10 @@
 
     ΔW = s·B·A + D,  and in a step  D ← D + scale·U·C·V,  C ← 0
 
-D (out, in) is frozen; trained are A, B and C (k, k), a core between two frozen bases U (out, k) and
-V (k, in) that a method sets (`turn`). C is 0 before every step, so it costs the optimiser k² entries
-a matrix, while D takes on any rank over time (GaLore's idea, arXiv:2403.03507, by two sides). The
-newest state replaces the one before.
+D (out, in) is frozen; trained are A, B and C (k, k), a core between two frozen bases U (out, k)
+and V (k, in) that a method sets (`turn`). C is 0 before every step, so it costs the optimiser k²
+entries a matrix, while D takes on any rank over time (GaLore's idea, arXiv:2403.03507, by two
+sides). The newest state replaces the one before.
 """
 
 from collections.abc import Sequence
