@@ -21,6 +21,7 @@ from nlora.methods.c_lora import CLora
 from nlora.methods.code_lora import CodeLora
 from nlora.methods.ella import Ella
 from nlora.methods.ewc import Ewc
+from nlora.methods.gain_lora import GainLora
 from nlora.methods.gorp import Gorp
 from nlora.methods.inc_lora import IncLora
 from nlora.methods.inf_lora import InfLora
@@ -64,6 +65,7 @@ BUILT_IN: tuple[type[Method], ...] = (
     Migu,
     PsLora,
     Gorp,
+    GainLora,
     TreeLora,
     CodeLora,
     Replay,
