@@ -79,7 +79,7 @@ def test_where_the_router_is_not_sure_the_shared_branch_answers(learned, monkeyp
         return at(self, ctx, stage)
 
     monkeypatch.setattr(type(model.method), "at", told)
-    given = [Route(1, 0.9), Route(2, 0.5, own=False), Route(2, 0.9)] * 2
+    given = [Route(1, 0.9), Route(3, 0.5, own=False), Route(2, 0.9)] * 2
     monkeypatch.setattr(model.method, "routes", lambda *args, **more: given)
     model.answer(examples, TASKS[0])
     assert asked == [1, 2]
