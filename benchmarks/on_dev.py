@@ -24,8 +24,8 @@ from typing import Any
 import torch
 
 from nlora.adapters.peft_files import WEIGHTS, read_adapter
+from nlora.api.watching import Lines
 from nlora.backbones.load import load
-from nlora.cli.console import Lines
 from nlora.continual.building import make_adapter, make_encoder, weights_dtype
 from nlora.continual.learning import run
 from nlora.data.streams import load_stream

@@ -51,6 +51,17 @@ def sparsified(each: torch.Tensor) -> dict[str, torch.Tensor]:
     return {"ties": agreed, "magnitude": kept.sum(0), "dare": sum(dropped)}
 
 
+def folded(each: torch.Tensor) -> torch.Tensor:
+    """retract of (3, 4, 5) updates of rank 2, in dense matrices."""
+    shared = each[0]
+    for t, update in enumerate(each[1:], start=2):
+        left = torch.linalg.svd(shared)[0][:, :2]
+        update = update - left @ left.T @ update
+        U, S, Vh = torch.linalg.svd(((t - 1) / t) ** 0.5 * shared + t**-0.5 * update)
+        shared = U[:, :2] @ torch.diag(S[:2]) @ Vh[:2]
+    return shared
+
+
 def test_the_built_in_ones_are_what_they_say():
     updates = [pair(seed) for seed in range(3)]
     each = torch.stack([0.5 * u.B @ u.A for u in updates])
@@ -58,6 +69,7 @@ def test_the_built_in_ones_are_what_they_say():
         "sum": each.sum(0),
         "largest": each.gather(0, each.abs().argmax(0, keepdim=True))[0],
         "none": each[2],
+        "retract": folded(each),
         **sparsified(each),
     }
     assert set(wanted) == set(registry.consolidations())

@@ -126,6 +126,7 @@ def test_a_run_finds_its_weight_in_as_many_steps_and_tells_how(llama, tmp_path):
         ("o-lora", {"orthogonality_weight": "auto"}),
         ("ella", {"ella_weight": "auto"}),
         ("ewc", {"ewc_lambda": "auto", "adapter": "lora"}),
+        ("lwf", {"distillation_weight": "auto", "adapter": "lora"}),
     ],
 )
 def test_other_weights_are_found_by_the_same_rule(name, settings, llama, tmp_path):

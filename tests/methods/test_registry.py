@@ -1,5 +1,6 @@
 import pytest
 
+from nlora.adapters.registry import BUILT_IN
 from nlora.errors import NloraError
 from nlora.methods import registry
 from nlora.methods.base import Method
@@ -68,7 +69,7 @@ def test_every_method_that_is_promised_is_there():
 @pytest.mark.parametrize("name", sorted(methods()))
 def test_every_method_builds_with_its_defaults_and_explains_them(name):
     entry = method(name)
-    assert choose(config(name)).method.adapter in ("lora", "full", "prompt", "sparse", "osf")
+    assert choose(config(name)).method.adapter in BUILT_IN
     assert entry.summary
     assert entry.kind.paper
     for field in entry.kind.Settings.model_fields.values():

@@ -15,6 +15,8 @@ GROUP = "nlora.adapters"
 
 BUILT_IN = {
     "lora": "nlora.adapters.lora:Lora",
+    "lora-and-whole": "nlora.adapters.lora_and_whole:LoraAndWhole",
+    "gated": "nlora.adapters.gated:Gated",
     "full": "nlora.adapters.full:Full",
     "prompt": "nlora.adapters.prompt:Prompt",
     "sparse": "nlora.adapters.sparse:Sparse",

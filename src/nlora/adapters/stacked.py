@@ -96,6 +96,18 @@ class Stacked(Adapter, Generic[U]):
         self._activate(consolidated=True)
 
     @contextmanager
+    def as_trained(self) -> Iterator[None]:
+        """The update in hand as it was trained, beside what those before it make together."""
+        joined = self.consolidated
+        if joined:
+            self._activate(consolidated=False)
+        try:
+            yield
+        finally:
+            if joined:
+                self._activate(consolidated=True)
+
+    @contextmanager
     def previous(self) -> Iterator[None]:
         joined = self.consolidated
         try:

@@ -187,18 +187,19 @@ def _found(
             f"{names}: fewer than 100 training texts are too few to say which texts are far from "
             "them, so every text that is nearest to one of these is answered by its model"
         )
-    groups: dict[int | None, list[int]] = {}
+    groups: dict[tuple[int | None, bool], list[int]] = {}
     for i, route in enumerate(routes):
         far = route.unknown and beyond != "nearest"
-        groups.setdefault(None if far else route.stage, []).append(i)
+        groups.setdefault((None if far else route.stage, route.own), []).append(i)
     found: dict[int, Answer] = {}
-    for stage in sorted(groups, key=lambda stage: stage or 0):
-        rows = groups[stage]
+    for stage, own in sorted(groups, key=lambda group: (group[0] or 0, group[1])):
+        rows = groups[stage, own]
         chosen = [texts[i] for i in rows]
         name, given = None, [(None, None)] * len(rows)
         if stage is not None:
             name = model.records[stage - 1].tasks[0]["name"]
-            given = _given(model, known[name], chosen, free, stage, corrections)
+            answering = stage if own else None
+            given = _given(model, known[name], chosen, free, answering, corrections)
         elif beyond == "base":
             given = [(p.text, None) for p in model.bare(chosen)]
         for i, (said, likely) in zip(rows, given, strict=True):

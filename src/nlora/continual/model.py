@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -336,20 +336,21 @@ class ContinualModel:
         learned = self.stage_of(task)
         ctx = self.context()
         if self.method.needs_task_id and learned is not None:
-            stages: list[int] | None = [learned] * len(examples)
+            stages: list[int | None] | None = [learned] * len(examples)
         elif stage is not None and self.method.routes_by_input:
             stages = [stage] * len(examples)
         else:
             routes = processes.from_main(self.method.routes(ctx, examples))
-            stages = None if routes is None else [route.stage for route in routes]
+            own = [route.stage if route.own else None for route in routes or ()]
+            stages = None if routes is None else own
             if routes:
                 self._routes_taken[task] = routes
         if stages is None:
             return ask(examples)
         found: dict[int, T] = {}
-        for one in sorted(set(stages)):
+        for one in sorted(set(stages), key=lambda stage: stage or 0):
             rows = [i for i, route in enumerate(stages) if route == one]
-            with self.method.at(ctx, one):
+            with nullcontext() if one is None else self.method.at(ctx, one):
                 found.update(zip(rows, ask([examples[i] for i in rows]), strict=True))
         return [found[i] for i in range(len(examples))]
 

@@ -69,7 +69,7 @@ def why_not(model: nn.Module) -> str | None:
     if base.config.is_encoder_decoder:
         return "encoder-decoder models read each prompt whole"
     if any(getattr(wrapper, "prompted", False) for wrapper in wrappers(model)):
-        return "soft prompts are read with the text"
+        return "soft prompts and gates are read with the whole text"
     if base.training and base.is_activation_checkpointing:
         return "gradient checkpointing keeps no keys and values"
     if getattr(base, "_is_stateful", False) or cache_argument(type(base)) is None:

@@ -1,11 +1,14 @@
-"""One update made of many: the sum, or per entry the one of largest magnitude."""
+"""One update made of many: per entry the one of largest magnitude, or one of their rank."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from nlora.lowrank.factors import Factors
+from nlora.lowrank.factors import Factors, concatenate, recompress, svd
+
+NEGLIGIBLE = 1e-6
+"""Relative to the largest, a singular value whose direction counts as none."""
 
 
 @torch.no_grad()
@@ -20,3 +23,23 @@ def largest(updates: Sequence[Factors]) -> Tensor:
         delta = update.delta()
         kept = torch.where(delta.abs() > kept.abs(), delta, kept)
     return kept
+
+
+@torch.no_grad()
+def retracted(updates: Sequence[Factors]) -> Factors:
+    """One change of the first update's rank, into which the others are folded (CoDe-LoRA).
+
+        Co_1 = ΔW_1,  Co_t = rank_r(√((t−1)/t)·Co_{t−1} + 1/√t·(I − U·Uᵀ)·ΔW_t)
+
+    with U (out, ≤ r) the column space of Co_{t−1} and rank_r the truncated singular value
+    decomposition (arXiv:2610.08312).
+    """
+    shared = updates[0]
+    rank = len(shared.A)
+    for t, (A, B, scaling) in enumerate(updates[1:], start=2):
+        U, S, _ = svd(shared)
+        U = U[:, NEGLIGIBLE * S[0] < S].to(B)
+        new = Factors(A, B - U @ (U.T @ B), scaling / t**0.5)
+        old = shared._replace(scaling=shared.scaling * ((t - 1) / t) ** 0.5)
+        shared, _ = recompress(concatenate([old, new]), rank)
+    return shared

@@ -1,4 +1,4 @@
-"""The consolidations that are there: sum, largest, none."""
+"""The consolidations that are there: sum, largest, retract, none."""
 
 from __future__ import annotations
 
@@ -38,6 +38,19 @@ class Largest(Consolidation):
         from nlora.lowrank.consolidate import largest
 
         return largest(updates)
+
+
+class Retract(Consolidation):
+    """W₀ + one change of the updates' rank, into which each is folded (CoDe-LoRA's)."""
+
+    name = "retract"
+    summary = "one change of the updates' rank, into which each is folded with weight 1/√t"
+
+    def merge(self, updates: Sequence[Factors]) -> Factors:
+        """Of the rank of the first update."""
+        from nlora.lowrank.consolidate import retracted
+
+        return retracted(updates)
 
 
 class Alone(Consolidation):

@@ -8,13 +8,13 @@ from importlib.metadata import entry_points
 
 from nlora.errors import NloraError, unknown
 from nlora.merging.base import Consolidation
-from nlora.merging.builtin import Alone, Largest, Sum
+from nlora.merging.builtin import Alone, Largest, Retract, Sum
 from nlora.merging.peft_rules import Dare, Magnitude, Ties
 
 GROUP = "nlora.merging"
 
 _known: dict[str, type[Consolidation]] = {
-    kind.name: kind for kind in (Sum, Largest, Alone, Ties, Dare, Magnitude)
+    kind.name: kind for kind in (Sum, Largest, Alone, Retract, Ties, Dare, Magnitude)
 }
 
 

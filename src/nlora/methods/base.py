@@ -117,6 +117,14 @@ class Method:
         """What answers can be saved as one model of the base model's kind, for any program."""
         return self.adapter != "prompt" and not self.storage_grows
 
+    @property
+    def keeps_gradients(self) -> bool:
+        """Whether `ctx.step.gradients` is read when `.grad` holds it no more, which costs a copy.
+
+        Default: by a method that changes gradients or acts after the step.
+        """
+        return overrides(self, "gradients") or overrides(self, "after_step")
+
     def own_weight(self) -> str | None:
         """The setting that tuning varies beside the learning rate. Default: there is none."""
         return None

@@ -18,8 +18,11 @@ from nlora.errors import NloraError, shown, unknown
 from nlora.methods.avr import Avr
 from nlora.methods.base import Method
 from nlora.methods.c_lora import CLora
+from nlora.methods.code_lora import CodeLora
 from nlora.methods.ella import Ella
 from nlora.methods.ewc import Ewc
+from nlora.methods.gain_lora import GainLora
+from nlora.methods.gorp import Gorp
 from nlora.methods.inc_lora import IncLora
 from nlora.methods.inf_lora import InfLora
 from nlora.methods.l2p import L2p
@@ -41,6 +44,7 @@ from nlora.methods.seq_ft import SeqFt
 from nlora.methods.seq_lora import SeqLora
 from nlora.methods.slao import Slao
 from nlora.methods.sparse_masks import SparseMasks
+from nlora.methods.tree_lora import TreeLora
 from nlora.methods.zero_shot import ZeroShot
 
 PLUGIN_MODULE = "nlora_plugin_"
@@ -60,6 +64,10 @@ BUILT_IN: tuple[type[Method], ...] = (
     SdLora,
     Migu,
     PsLora,
+    Gorp,
+    GainLora,
+    TreeLora,
+    CodeLora,
     Replay,
     Avr,
     Ewc,

@@ -73,6 +73,8 @@ class Route(NamedTuple):
     """Of the example from the stage's."""
     limit: float | None = None
     """The distance beyond which an example belongs to no stage; None where none is known."""
+    own: bool = True
+    """Whether the stage's own model answers (`Method.at`); else the one that stands."""
 
     @property
     def unknown(self) -> bool:

@@ -107,7 +107,8 @@ def _asked_as(
         return [(task, model.own_stage(task))] * len(texts)
     routes = answering.routes_of(model, texts)
     named = [model.records[route.stage - 1].tasks[0]["name"] for route in routes]
-    return [(name, route.stage) for name, route in zip(named, routes, strict=True)]
+    stages = [route.stage if route.own else None for route in routes]
+    return list(zip(named, stages, strict=True))
 
 
 def _text(text: str, task: str, chat: bool) -> str:

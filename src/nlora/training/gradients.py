@@ -57,7 +57,7 @@ class GradientCallback(TrainerCallback):
         self.magnitudes = ctx.output_magnitudes() if method.needs_magnitudes else None
         self.changes_gradients = overrides(method, "gradients")
         acting = any(isinstance(penalty, Proximal) for penalty in penalties)
-        self.keeps_gradients = self.changes_gradients or overrides(method, "after_step") or acting
+        self.keeps_gradients = method.keeps_gradients or acting
         """Whether the task's gradient is looked at when `.grad` holds it no more."""
         self.guessed = False
         """Whether step sizes were asked for that cannot be read."""

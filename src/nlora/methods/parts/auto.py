@@ -1,4 +1,4 @@
-"""A penalty's weight without tuning (`l1: auto`): rungs, climbed while the task stays learned.
+"""A term's weight without tuning (`l1: auto`): rungs, climbed while the task stays learned.
 
 Half of a stage's steps are without the penalty. Then λ climbs, in rungs of equally many steps,
 
@@ -25,7 +25,8 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
@@ -88,13 +89,89 @@ def without_held_out(stage: Stage) -> list[Example]:
     return found
 
 
+@dataclass
+class Rungs:
+    """How far a weight has climbed in a stage, judged after every rung."""
+
+    factor: float | None = None
+    """λ_0, once it is measured."""
+    rung: int = 0
+    climbing: bool = True
+    measured: dict[str, float] = field(default_factory=dict)
+    told: list[dict[str, Any]] = field(default_factory=list)
+    """Of each rung: ρ, the mean loss, how much above the lowest, the limit, and the verdict."""
+    best: list[float] = field(default_factory=list)
+    """The losses of the dev examples where their mean was lowest."""
+    accepted: list[Tensor] = field(default_factory=list)
+    """The trained parameters at the end of the last accepted rung."""
+
+    def weight(self, step: Step) -> float:
+        """λ at a step; 0 in the first half, and where not even a first rung was accepted."""
+        if step.number < half(step) or self.rung < 0 or self.factor is None:
+            return 0.0
+        return self.factor * 2**self.rung
+
+    def measure(self, task: float, term: float, growth: float = 1.0) -> None:
+        """Find λ_0, of the norms of the task's gradient and of the term's."""
+        self.measured = {"task_gradient": task, "penalty_gradient": term}
+        self.factor = FIRST * task / (growth * term) if term else 0.0
+
+    def judge(
+        self, step: Step, losses: Callable[[], list[float]], parameters: Sequence[Tensor]
+    ) -> None:
+        """Judge the rung where it ends with this step, and put the parameters back if it must."""
+        done = step.number + 1
+        if done == half(step):
+            self.best, self.accepted = losses(), _copied(parameters)
+        on_rung, length = done - half(step), max((step.total - half(step)) // RUNGS, 1)
+        if not self.climbing or on_rung <= 0 or on_rung % length or not self.accepted:
+            return
+        now = losses()
+        worse, limit = compared(now, self.best)
+        accepted = processes.from_main(worse <= limit)
+        rho = FIRST * 2**self.rung
+        row = {"rho": rho, "loss": fmean(now), "worse": worse, "limit": limit}
+        self.told = [*self.told, {**row, "accepted": accepted}]
+        if accepted:
+            self.accepted = _copied(parameters)
+            self.best = now if worse < 0 else self.best
+            self.climbing = self.rung + 1 < RUNGS
+            self.rung += self.climbing
+        else:
+            for parameter, values in zip(parameters, self.accepted, strict=True):
+                parameter.data.copy_(values)
+            self.climbing, self.rung = False, self.rung - 1
+
+    def notes(self, weight: float, stage: Stage) -> dict[str, Any]:
+        """λ as it was at the end, the rungs, and what they were judged by."""
+        found = [judged_by(data, stage.seed) for data in stage.tasks]
+        return {
+            "lambda": weight,
+            "rho": FIRST * weight / self.factor if self.factor else 0.0,
+            "rungs": self.told,
+            "dev": {
+                "examples": sum(len(examples) for examples, _ in found),
+                "of": ", ".join(dict.fromkeys(of for _, of in found)),
+            },
+            **self.measured,
+        }
+
+
+def half(step: Step) -> int:
+    """How many of a stage's steps are without the penalty."""
+    return step.total // 2
+
+
+def dev_losses(ctx: Context) -> list[float]:
+    """−ln p of the right answer of each dev example of the stage's tasks."""
+    chosen = [e for data in ctx.stage.tasks for e in judged_by(data, ctx.stage.seed)[0]]
+    return [-score for score in ctx.score(chosen)]
+
+
 class Climbing:
     """A penalty without a weight of its own, at the λ of the rung in hand."""
 
-    running = (
-        *("factor", "rung", "climbing", "weight", "measured", "told", "best", "accepted"),
-        "_average",
-    )
+    running = ("rungs", "weight", "_average")
 
     def __init__(self, inner: Weighted, ctx: Context) -> None:
         import torch
@@ -102,26 +179,10 @@ class Climbing:
         self.name = inner.name
         self.inner = inner
         self.ctx = ctx
-        found = [judged_by(data, ctx.stage.seed) for data in ctx.stage.tasks]
-        self.examples = [example for examples, _ in found for example in examples]
-        self.of = ", ".join(dict.fromkeys(of for _, of in found))
         self.parameters = ctx.adapter.trainable()
-        self.half = ctx.stage.steps // 2
-        self.length = max((ctx.stage.steps - self.half) // RUNGS, 1)
-        """Steps of a rung."""
-        self.factor: float | None = None
-        """λ_0, once it is measured."""
-        self.rung = 0
-        self.climbing = True
+        self.rungs = Rungs()
         self.weight = 0.0
         """λ of the last step."""
-        self.measured: dict[str, float] = {}
-        self.told: list[dict[str, Any]] = []
-        """Of each rung: ρ, the mean loss, how much above the lowest, the limit, and the verdict."""
-        self.best: list[float] = []
-        """The losses of the dev examples where their mean was lowest."""
-        self.accepted: list[Tensor] = []
-        """The trained parameters at the end of the last accepted rung."""
         pairs = inner.value_and_pairs()[1]
         self._average = [torch.zeros_like(p, dtype=torch.float32) for p, _ in pairs]
 
@@ -130,70 +191,41 @@ class Climbing:
         import torch
 
         self.weight = 0.0
-        if step.number >= self.half and self.rung < 0:
+        if step.number >= half(step) and self.rungs.rung < 0:
             return None
         with torch.no_grad():
             value, pairs = self.inner.value_and_pairs()
-            if step.number < self.half:
+            if step.number < half(step):
                 for mean, (parameter, _) in zip(self._average, pairs, strict=True):
                     if (gradient := step.gradients.get(parameter)) is not None:
                         mean.lerp_(gradient.float(), 1 - MOMENTUM)
                 return None
-            if self.factor is None:
-                self.factor = self._measure([gradient for _, gradient in pairs])
-            self.weight = self.factor * 2**self.rung
+            if self.rungs.factor is None:
+                self._measure(step, [gradient for _, gradient in pairs])
+            self.weight = self.rungs.weight(step)
             return Term(self.weight * float(value), [(p, self.weight * g) for p, g in pairs])
 
     def after(self, step: Step) -> None:
         """Judge the rung where it ends here."""
-        done = step.number + 1
-        if done == self.half:
-            self.best, self.accepted = self._losses(), self._copy()
-        on_rung = done - self.half
-        if not self.climbing or on_rung <= 0 or on_rung % self.length or not self.accepted:
-            return
-        losses = self._losses()
-        worse, limit = compared(losses, self.best)
-        accepted = processes.from_main(worse <= limit)
-        rho = FIRST * 2**self.rung
-        row = {"rho": rho, "loss": fmean(losses), "worse": worse, "limit": limit}
-        self.told = [*self.told, {**row, "accepted": accepted}]
-        if accepted:
-            self.accepted = self._copy()
-            self.best = losses if worse < 0 else self.best
-            self.climbing = self.rung + 1 < RUNGS
-            self.rung += self.climbing
-        else:
-            self._restore()
-            self.climbing, self.rung = False, self.rung - 1
+        self.rungs.judge(step, lambda: dev_losses(self.ctx), self.parameters)
 
     def notes(self) -> dict[str, Any]:
-        """λ as it was at the end, the rungs, and what they were judged by."""
-        return {
-            "lambda": self.weight,
-            "rho": FIRST * self.weight / self.factor if self.factor else 0.0,
-            "rungs": self.told,
-            "dev": {"examples": len(self.examples), "of": self.of},
-            **self.measured,
-        }
+        """As `Rungs.notes`."""
+        return self.rungs.notes(self.weight, self.ctx.stage)
 
-    def _measure(self, gradients: Sequence[Tensor]) -> float:
-        g = norm(self._average) / (1 - MOMENTUM**self.half) if self.half else 0.0
-        h = norm(gradients)
+    def _measure(self, step: Step, gradients: Sequence[Tensor]) -> None:
+        g = averaged(norm(self._average), half(step))
+        self.rungs.measure(g, norm(gradients), self.inner.growth())
         self._average = []
-        self.measured = {"task_gradient": g, "penalty_gradient": h}
-        return FIRST * g / (self.inner.growth() * h) if h else 0.0
 
-    def _losses(self) -> list[float]:
-        """−ln p of the right answer of each dev example."""
-        return [-score for score in self.ctx.score(self.examples)]
 
-    def _copy(self) -> list[Tensor]:
-        return [parameter.detach().clone() for parameter in self.parameters]
+def averaged(size: float, steps: int) -> float:
+    """The norm of a moving average that began at 0, after so many steps, as if it had not."""
+    return size / (1 - MOMENTUM**steps) if steps else 0.0
 
-    def _restore(self) -> None:
-        for parameter, values in zip(self.parameters, self.accepted, strict=True):
-            parameter.data.copy_(values)
+
+def _copied(parameters: Sequence[Tensor]) -> list[Tensor]:
+    return [parameter.detach().clone() for parameter in parameters]
 
 
 def compared(losses: Sequence[float], best: Sequence[float]) -> tuple[float, float]:

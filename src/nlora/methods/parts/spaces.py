@@ -66,11 +66,15 @@ class OutsideSpaces(LoraMethod):
         count = self.settings.space_examples or len(own)
         return ctx.covariances(sample(own, count, ctx.stage.seed))
 
-    def end(self, ctx: Context) -> None:
-        """Let the bases take up the task, with a share that grows from `share` towards 1."""
-        super().end(ctx)
+    def share_now(self, ctx: Context) -> float:
+        """What is kept of the stage's task: a share that grows from `share` towards 1."""
         done = min((ctx.stage.index - 1) / len(ctx.stream), 1.0)
-        share = self.settings.share + (1 - self.settings.share) * done
+        return self.settings.share + (1 - self.settings.share) * done
+
+    def end(self, ctx: Context) -> None:
+        """Let the bases take up the task."""
+        super().end(ctx)
+        share = self.share_now(ctx)
         for name, covariance in self.covariances(ctx).items():
             self.state.bases[name] = extended(self.state.bases.get(name), covariance, share)
 
@@ -91,7 +95,7 @@ def directions(covariance: Tensor, basis: Tensor | None) -> tuple[Tensor, Tensor
     import torch
 
     wide = covariance.double().cpu()
-    U, S, _ = torch.linalg.svd(outside(wide.T, basis).T)
+    U, S, _ = torch.linalg.svd(outside(wide.T, basis).T, full_matrices=False)
     there = wide.norm() * NEGLIGIBLE < S
     return U.T[there], S[there]
 
