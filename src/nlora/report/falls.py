@@ -89,7 +89,7 @@ def _pair(name: str, magnitude: bool = False) -> Measure:
     """Of the old task's update and the new one: a sum over matrices, else a mean."""
 
     def measure(seen: _Seen) -> float | None:
-        found = _named(seen.geometry and seen.geometry.get("pairs"), seen)
+        found = _named((seen.geometry or {}).get("pairs"), seen)
         value = None if found is None else _value(found.get(name))
         return abs(value) if magnitude and value is not None else value
 

@@ -72,6 +72,6 @@ class Explained(Kind):
     probe: Count | None = None
     shift: Count | None = None
     kinds: list[str] = Field(default_factory=list)
-    tasks: dict[str, Task]
-    over_tasks: Annotated[OverTasks | None, _OR_NONE]
-    all_tasks: Annotated[Reading | None, _OR_NONE]
+    tasks: dict[str, Task] = Field(default_factory=dict)
+    over_tasks: Annotated[OverTasks | None, _OR_NONE] = None
+    all_tasks: Annotated[Reading | None, _OR_NONE] = None
