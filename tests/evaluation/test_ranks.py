@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from nlora.evaluation.ranks import correlation, correlation_within, held_out, interval, ranks
+from nlora.evaluation.ranks import correlation, held_out, interval, ranks, ranks_within
 
 VALUES = st.floats(-100, 100, width=16)
 VECTORS = arrays(np.float64, st.integers(4, 12), elements=VALUES)
@@ -23,7 +23,7 @@ def test_equal_values_share_their_mean_rank(values):
 @given(arrays(np.float64, (2, 9), elements=VALUES))
 def test_a_correlation_is_spearmans(values):
     x, y = values
-    found = correlation(x, y)
+    found = correlation(ranks(x), ranks(y))
     if np.ptp(x) == 0 or np.ptp(y) == 0:
         assert np.isnan(found)
     else:
@@ -32,7 +32,7 @@ def test_a_correlation_is_spearmans(values):
 
 def test_a_partial_correlation_is_the_formula_of_three_correlations():
     x, y, z = np.random.default_rng(0).normal(size=(3, 50))
-    x, y = x + z, y - z
+    x, y, z = ranks(x + z), ranks(y - z), ranks(z)
     xy, xz, yz = correlation(x, y), correlation(x, z), correlation(y, z)
     formula = (xy - xz * yz) / np.sqrt((1 - xz**2) * (1 - yz**2))
     assert correlation(x, y, z) == pytest.approx(formula)
@@ -43,8 +43,9 @@ def test_what_sets_kinds_apart_counts_for_nothing_within_them():
     kinds = np.repeat([0, 1, 2], 6)
     x = 10.0 * kinds + np.tile(np.arange(6), 3)
     y = 10.0 * kinds - np.tile(np.arange(6), 3)
-    assert correlation(x, y) > 0.7
-    assert correlation_within(x, y, kinds) == pytest.approx(-1)
+    assert correlation(ranks(x), ranks(y)) > 0.7
+    within = (ranks_within(v, kinds) for v in (x, y))
+    assert correlation(*within) == pytest.approx(-1)
 
 
 def test_the_interval_is_over_whole_groups():
@@ -52,9 +53,12 @@ def test_the_interval_is_over_whole_groups():
     groups = np.repeat(np.arange(8), 40)
     x = np.repeat(rng.normal(size=8), 40)
     y = np.repeat(rng.normal(size=8), 40) + 0.01 * rng.normal(size=320)
-    low, high = interval(lambda i: correlation(x[i], y[i]), groups)
+    low, high = interval(ranks(x), ranks(y), groups)
     assert high - low > 0.8  # eight things are known, not 320
-    assert interval(lambda i: correlation(x[i], y[i]), np.zeros(320, int)) is None
+    assert low < correlation(ranks(x), ranks(y)) < high
+    each = interval(ranks(x), ranks(y), np.arange(320))
+    assert each[1] - each[0] < 0.3
+    assert interval(ranks(x), ranks(y), np.zeros(320, int)) is None
 
 
 def test_what_holds_for_other_kinds_too_is_predicted_and_else_not():

@@ -178,3 +178,13 @@ def test_what_a_run_does_is_counted_in_examples(llama, standard):
     plan = grid.cell("order-1", grid.points[0], 0, epochs=[1, 2, 1, 1]).plan
     # Tests: of all tasks before training, then of those learned and the next one.
     assert work(plan) == (6 * 5, 6 * (4 + 2 + 3 + 4 + 4))
+
+
+def test_what_goes_with_forgetting_is_drawn_from_the_pairs_of_a_ledger(tmp_path):
+    every = [json.loads(line) for line in LEDGER.read_text().splitlines()]
+    rows = [r for r in every if r["cell"]["method"] in ("inc-lora", "o-lora", "sb")]
+    ledger = tmp_path / "ledger.jsonl"
+    ledger.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write(ARTEFACTS["predictors"], material([ledger]), tmp_path)
+    found = {row["quantity"]: row for row in csv.DictReader((tmp_path / "predictors.csv").open())}
+    assert float(found["output overlap"]["ρ"]) > float(found["collision rate, 0.1rms"]["ρ"])

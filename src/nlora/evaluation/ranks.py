@@ -1,13 +1,10 @@
 """Does one quantity go with another? Rank correlations over observations that come in groups."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from nlora.evaluation.statistics import COVERAGE
-
-SAMPLES = 300
-Measure = Callable[[np.ndarray], float]
+from nlora.evaluation.statistics import COVERAGE, draws
 
 
 def ranks(values: np.ndarray) -> np.ndarray:
@@ -21,51 +18,46 @@ def ranks(values: np.ndarray) -> np.ndarray:
     return (last - (counts - 1) / 2)[places]
 
 
-def correlation(x: np.ndarray, y: np.ndarray, given: np.ndarray | None = None) -> float:
-    """Spearman's ρ of x and y, (n,) each; `given`, (n,), the partial one: of what ranks of `given`
-    do not explain linearly of the others' ranks. NaN where one of them does not vary.
-    """
-    a, b = ranks(x), ranks(y)
-    if given is not None:
-        c = ranks(given)
-        a, b = _less(a, c), _less(b, c)
-    return _pearson(a, b)
+def ranks_within(values: np.ndarray, kinds: np.ndarray) -> np.ndarray:
+    """Ranks among the observations of one kind, (n,) of integers: what sets kinds apart is gone.
 
-
-def correlation_within(x: np.ndarray, y: np.ndarray, kinds: np.ndarray) -> float:
-    """Spearman's ρ of x and y where each observation is ranked among those of its kind, (n,) of
-    integers, only: what sets kinds apart counts for nothing.
+    They run from −½ to ½, so that kinds of any number of observations count alike.
     """
-    a, b = np.zeros(len(x)), np.zeros(len(x))
+    found = np.zeros(len(values))
     for kind in np.unique(kinds):
         same = kinds == kind
-        for ranked, values in ((a, x), (b, y)):
-            own = ranks(values[same])
-            ranked[same] = (own - own.mean()) / len(own)
-    return _pearson(a, b)
+        own = ranks(values[same])
+        found[same] = (own - own.mean()) / len(own)
+    return found
 
 
-def interval(
-    measure: Measure, groups: np.ndarray, samples: int = SAMPLES, seed: int = 0
-) -> tuple[float, float] | None:
-    """The bootstrap's interval of a measure of observations, by their indices, (m,) integers.
+def correlation(a: np.ndarray, b: np.ndarray, given: np.ndarray | None = None) -> float:
+    """The correlation of two ranks, (n,) each: Spearman's ρ; NaN where one of them does not vary.
 
-    Whole groups are drawn, (n,) integers, since observations of one run share what is by chance.
-    None where there are fewer than two groups, or it cannot be measured in most samples.
+    With `given`, ranks (n,) as well, the partial one: of what a line over these leaves of both.
     """
-    members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
-    if len(members) < 2:
+    if given is not None:
+        a, b = _less(a, given), _less(b, given)
+    [found] = _correlations(a, b, np.ones((1, len(a))))
+    return float(found)
+
+
+def interval(a: np.ndarray, b: np.ndarray, groups: np.ndarray) -> tuple[float, float] | None:
+    """The bootstrap's interval of `correlation(a, b)`, whose ranks are kept as they are.
+
+    Whole groups are drawn, (n,) integers from 0, since observations of one run share what is by
+    chance. None where there are fewer than two groups, or where most samples do not vary.
+    """
+    count = int(groups.max()) + 1
+    if count < 2:
         return None
-    rng = np.random.default_rng(seed)
-    drawn = []
-    for _ in range(samples):
-        chosen = rng.integers(len(members), size=len(members))
-        drawn.append(measure(np.concatenate([members[i] for i in chosen])))
-    found = np.array(drawn)[np.isfinite(drawn)]
-    if len(found) < samples / 2:
+    drawn = draws(f"{count} groups", count)[:, groups].astype(np.float64)  # (samples, n)
+    found = _correlations(a, b, drawn)
+    known = found[np.isfinite(found)]
+    if len(known) < len(found) / 2:
         return None
     tail = 50 * (1 - COVERAGE)
-    low, high = np.percentile(found, [tail, 100 - tail])
+    low, high = np.percentile(known, [tail, 100 - tail])
     return float(low), float(high)
 
 
@@ -115,8 +107,12 @@ def _less(values: np.ndarray, given: np.ndarray) -> np.ndarray:
     return values - mean - slope * (given - centre)
 
 
-def _pearson(a: np.ndarray, b: np.ndarray) -> float:
+def _correlations(a: np.ndarray, b: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Pearson's correlation of a and b, (n,), under each row of weights (m, n)."""
     a, b = a - a.mean(), b - b.mean()
-    scale = float(np.sqrt((a @ a) * (b @ b)))
+    total = weights.sum(axis=1)
+    x, y, xx, yy, xy = (weights @ v / total for v in (a, b, a * a, b * b, a * b))
+    spread = np.sqrt(np.maximum(xx - x * x, 0) * np.maximum(yy - y * y, 0))
     # What rounding leaves of a constant is not a variation.
-    return float(a @ b) / scale if scale > 1e-9 * len(a) else float("nan")
+    varies = spread > 1e-9 * max(np.abs(a).max(), 1e-9) * max(np.abs(b).max(), 1e-9)
+    return np.where(varies, (xy - x * y) / np.where(varies, spread, 1.0), np.nan)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from nlora.errors import unknown
-from nlora.paper import bars, curves, scatter, tables, weights
+from nlora.paper import bars, curves, forest, scatter, tables, weights
 from nlora.paper.figure import Figure
 from nlora.paper.material import Material
 from nlora.paper.published import ORDERS, STANDARD, TABLE_1, TABLE_2, TABLE_4
@@ -60,6 +60,14 @@ _ALL = (
         MOVED,
         STANDARD,
         scatter.divergence,
+        ours=True,
+    ),
+    Artefact(
+        "predictors",
+        "what goes with forgetting",
+        MOVED,
+        STANDARD,
+        forest.forest,
         ours=True,
     ),
     Artefact(

@@ -4,7 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nlora.evaluation.ranks import correlation, correlation_within, held_out, interval, numbered
+from nlora.evaluation.ranks import (
+    correlation,
+    held_out,
+    interval,
+    numbered,
+    ranks,
+    ranks_within,
+)
 from nlora.report.falls import MEASURES, MOVED, SIZE, Fall, falls
 from nlora.report.runs import Section
 from nlora.report.table import Cell, Table, Value
@@ -56,16 +63,18 @@ def _row(name: str, found: Sequence[Fall]) -> list[Cell] | None:
         return None
     runs, pairs = numbered([f.run for f in found]), numbered([(f.old, f.new) for f in found])
     either_way = numbered([frozenset((f.old, f.new)) for f in found])
-    plain = interval(lambda i: correlation(x[i], y[i]), runs)
-    within = interval(lambda i: correlation_within(x[i], y[i], pairs[i]), runs)
     return [
         len(found),
         int(runs.max()) + 1,
-        _cell(correlation(x, y), plain),
-        _cell(correlation_within(x, y, pairs), within),
+        _correlated(ranks(x), ranks(y), runs),
+        _correlated(ranks_within(x, pairs), ranks_within(y, pairs), runs),
         *(None if name == other else _given(name, other, found) for other in (SIZE, MOVED)),
         _cell(held_out(x, y, either_way)),
     ]
+
+
+def _correlated(a: np.ndarray, b: np.ndarray, runs: np.ndarray) -> Value | None:
+    return _cell(correlation(a, b), interval(a, b, runs))
 
 
 def _given(name: str, other: str, found: Sequence[Fall]) -> Value | None:
@@ -73,7 +82,7 @@ def _given(name: str, other: str, found: Sequence[Fall]) -> Value | None:
     if len(both) < _FEWEST:
         return None
     y = np.array([f.fall for f in both])
-    return _cell(correlation(_values(name, both), y, _values(other, both)))
+    return _cell(correlation(*map(ranks, (_values(name, both), y, _values(other, both)))))
 
 
 def _values(name: str, found: Sequence[Fall]) -> np.ndarray:

@@ -21,7 +21,7 @@ KEYS = (
 )
 
 ON_REQUEST = ("predictors", "predictors-among")
-"""Made only where they are named, since their intervals take seconds."""
+"""Made only where they are named, since they are long and for a question of their own."""
 
 BASELINE = "inc-lora"
 
