@@ -41,18 +41,18 @@ def pytest_collection_finish(session):
 
 
 @pytest.fixture(scope="session")
-def frozen():
+def left_out():
     """Of how many modules garbage collection takes no notice."""
     return {"modules": 0}
 
 
 @pytest.fixture(autouse=True)
-def modules_are_no_garbage(frozen):
+def modules_are_no_garbage(left_out):
     """Each stage that is trained collects all garbage, and most of its time is for modules."""
-    if len(sys.modules) > frozen["modules"] + 20:
+    if len(sys.modules) > left_out["modules"] + 20:
         gc.collect()
         gc.freeze()
-        frozen["modules"] = len(sys.modules)
+        left_out["modules"] = len(sys.modules)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -18,6 +18,7 @@ NAMES = (
     "nlora.evaluation.greedy",
     "nlora.training.determinism",
     "torch.distributed.algorithms.ddp_comm_hooks",
+    "torch.distributed.run",
     "rich.table",
     "omegaconf",
 )

@@ -1,7 +1,10 @@
 """Processes whose end is the subject of a test, forked from one that has the libraries imported."""
 
 import multiprocessing
+import os
+from collections.abc import Callable
 from multiprocessing import forkserver
+from pathlib import Path
 from typing import Any
 
 
@@ -14,3 +17,22 @@ def context() -> Any:
     found.set_forkserver_preload(["tests.preloaded"])
     forkserver.ensure_running()
     return found
+
+
+def apart(folder: Path, function: Callable[..., object], *arguments: Any) -> Any:
+    """A started process that calls the function, the first of a group of its own.
+
+    What it and its children print is in `stdout` and `stderr` of the folder.
+    """
+    process = context().Process(target=_apart, args=(folder, function, arguments))
+    process.start()
+    return process
+
+
+def _apart(folder: Path, function: Callable[..., object], arguments: tuple[Any, ...]) -> None:
+    os.setsid()
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        place = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(place, number)
+        os.close(place)
+    function(*arguments)

@@ -110,9 +110,11 @@ def test_what_is_refused_is_refused_before_a_library_of_models_is_imported(tmp_p
 def test_answers_need_no_trainer(tmp_path, trained):
     texts = tmp_path / "texts.txt"
     texts.write_text("a red apple\n", encoding="utf-8")
-    found, _ = modules_after(("predict", trained, texts))
+    found, errors = modules_after(("predict", trained, texts))
     [(status, *imported)] = list(found.values())[1:]
     assert status == 0
     assert "torch" in imported
     left_out = {"transformers.trainer", "nlora.training", "sklearn", "datasets", "tensorflow"}
     assert not left_out.intersection(imported)
+    for noise in ("warn", "it/s", "%|"):  # of the libraries: warnings and progress bars
+        assert noise not in errors.lower()

@@ -7,7 +7,7 @@ from nlora.methods.registry import method
 from nlora.plan.resolve import resolve
 from nlora.study.share import shared
 from tests import runs, tiny
-from tests.methods.helpers import TASKS, learn, losses, same_bits, stages, update
+from tests.methods.helpers import TASKS, first_stages, learn, losses, same_bits, stages, update
 
 KINDS = ("identical", "independent", "disjoint")
 LEARNING = {"epochs": 6, "learning_rate": 3e-2}
@@ -64,25 +64,9 @@ def test_all_kinds_have_the_same_first_stage_which_a_grid_trains_once(learned, l
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_that_was_stopped_goes_on_to_the_same_numbers(llama, learned, kind, tmp_path):
-    from nlora.continual.learning import run
-
-    settings = {**runs.FAST, **LEARNING, "masks": kind, "density": 0.2}
-    config = runs.config(llama, None, settings, method="sparse-masks")
-
-    class Stopped(Exception):
-        pass
-
-    class Stop(runs.Listener):
-        def start(self, title: str, total: int) -> None:
-            if title.startswith("3 "):
-                raise Stopped
-
-    stream = [tiny.task(name, 16) for name in TASKS]
-    with pytest.raises(Stopped):
-        run(config, tmp_path / "out", Stop(), stream=stream)
-    assert len(stages(tmp_path / "out")) == 2
-    run(config, tmp_path / "out", stream=stream)
-    assert same_bits(tmp_path / "out", learned / kind)
+    out = first_stages(learned / kind, 2, tmp_path / "out")
+    learn(llama, out, "sparse-masks", masks=kind, density=0.2, count=16, **LEARNING)
+    assert same_bits(out, learned / kind)
 
 
 def test_tasks_without_room_for_disjoint_masks_are_refused_before_the_first_step(llama, tmp_path):

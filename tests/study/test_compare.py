@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 
@@ -11,13 +10,13 @@ import psutil
 import pytest
 from typer.testing import CliRunner
 
-from nlora.cli.app import app
+from nlora.cli.app import app, main
 from nlora.plan.points import parse_points
 from nlora.report.ledger import read, unpack
 from nlora.study.compare import compare
 from nlora.study.grid import Grid
 from nlora.study.runner import Runner
-from tests.processes import context
+from tests.processes import apart, context
 from tests.runs import LEARNING, Listener, read_jsonl, tree, write_stream
 from tests.training.command import command as run_command
 
@@ -64,6 +63,11 @@ def place(llama, tmp_path_factory):
 
 def call(*arguments):
     return CliRunner().invoke(app, [str(a) for a in arguments], prog_name="nlora")
+
+
+def command_line(arguments):
+    sys.argv = ["nlora", *arguments]
+    main()
 
 
 @pytest.fixture(scope="module")
@@ -250,16 +254,20 @@ def test_killed_a_comparison_leaves_no_process_and_goes_on(done, place, tmp_path
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 def test_ctrl_c_while_workers_import_their_libraries_is_one_line(place, tmp_path):
     _, command = place
-    line = [sys.executable, "-m", "nlora", *command("inc-lora,seq-lora", tmp_path / "out")]
-    process = subprocess.Popen(line, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    assert process.stderr is not None
-    first = process.stderr.readline()
-    assert "(0 of 2 done)" in first, first + process.stderr.read()
+    process = apart(tmp_path, command_line, command("inc-lora,seq-lora", tmp_path / "out"))
+    said = tmp_path / "stderr"
+    while not (said.exists() and "(0 of 2 done)" in (begun := said.read_text())):
+        assert process.is_alive(), said.read_text()
+        time.sleep(0.005)
     time.sleep(0.2)
+    children = psutil.Process(process.pid).children(recursive=True)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does it: to the workers too
-    _, said = process.communicate()  # all that have its stderr have ended then
-    assert process.returncode == 130
-    assert [text[:14] for text in said.splitlines()] == ["error: stopped"]
+    process.join()
+    assert process.exitcode == 130
+    _, alive = psutil.wait_procs(children, timeout=60)
+    assert not alive
+    after = said.read_text().removeprefix(begun)
+    assert [text[:14] for text in after.splitlines()] == ["error: stopped"]
 
 
 def test_tuning_gives_each_method_its_trials_on_dev_and_records_them(place, llama, tmp_path):

@@ -6,10 +6,10 @@ plug-in file by `register`. What is not asked for is not imported.
 
 import inspect
 from importlib import import_module
-from importlib.metadata import entry_points
 
 from nlora.adapters.base import Adapter
 from nlora.errors import NloraError, unknown
+from nlora.installed import entry_points
 
 GROUP = "nlora.adapters"
 

@@ -46,6 +46,7 @@ def layers_of(reader: nn.Module) -> tuple[nn.Module, str] | None:
     return None
 
 
+@cache
 def accepts(kind: type[nn.Module], argument: str) -> bool:
     """Whether models of this class take the argument by name."""
     return argument in inspect.signature(kind.forward).parameters

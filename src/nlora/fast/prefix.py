@@ -72,16 +72,26 @@ def why_not(model: nn.Module) -> str | None:
         return "soft prompts and gates are read with the whole text"
     if base.training and base.is_activation_checkpointing:
         return "gradient checkpointing keeps no keys and values"
+    if base not in _REASONS:
+        _REASONS[base] = _why_never(base)
+    return _REASONS[base]
+
+
+_REASONS: WeakKeyDictionary[nn.Module, str | None] = WeakKeyDictionary()
+"""What `_why_never` found, by model: it is asked of each batch."""
+
+
+def _why_never(base: Any) -> str | None:
+    """Why a decoder-only model can never go on from a cache, or None if it can."""
+    kind = type(base).__name__
     if getattr(base, "_is_stateful", False) or cache_argument(type(base)) is None:
-        return f"{type(base).__name__} keeps a state instead of keys and values"
+        return f"{kind} keeps a state instead of keys and values"
     if not has_cache(base):
-        return f"{type(base).__name__} does not say what it keeps"
+        return f"{kind} does not say what it keeps"
     layers = DynamicCache(config=base.config).layers
     if not layers or any(type(layer) is not DynamicLayer for layer in layers):
-        return f"{type(base).__name__} has layers with a sliding window or a state"
-    if base not in _GOES_ON:
-        _GOES_ON[base] = _goes_on(base)
-    return None if _GOES_ON[base] else f"{type(base).__name__} does not go on from a cache"
+        return f"{kind} has layers with a sliding window or a state"
+    return None if _goes_on(base) else f"{kind} does not go on from a cache"
 
 
 def has_cache(base: Any) -> bool:
@@ -91,10 +101,6 @@ def has_cache(base: Any) -> bool:
     except AttributeError:  # no number of layers, where a model consists of several parts
         return False
     return True
-
-
-_GOES_ON: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
-"""What `_goes_on` found, by model."""
 
 
 @torch.no_grad()

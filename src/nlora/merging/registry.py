@@ -4,9 +4,9 @@ A package offers them through the entry point group `nlora.merging`; a plug-in f
 """
 
 import inspect
-from importlib.metadata import entry_points
 
 from nlora.errors import NloraError, unknown
+from nlora.installed import entry_points
 from nlora.merging.base import Consolidation
 from nlora.merging.builtin import Alone, Largest, Retract, Sum
 from nlora.merging.peft_rules import Dare, Magnitude, Ties

@@ -8,13 +8,13 @@ import importlib.util
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from nlora.errors import NloraError, shown, unknown
+from nlora.installed import entry_points
 from nlora.methods.avr import Avr
 from nlora.methods.base import Method
 from nlora.methods.c_lora import CLora
