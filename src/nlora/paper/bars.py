@@ -165,30 +165,25 @@ def _bars(
     ylabel: str,
     log: bool = False,
 ) -> Iterator[tuple[Any, Any]]:
-    """Groups of bars; what was not run is marked as missing."""
-    width = 0.8 / len(series)
+    """Groups of bars; what was not run is a dash. On a log axis they stand on 1, up or down."""
+    width, base = 0.8 / len(series), 1 if log else 0
     with style.panels(width=style.COLUMN, height=2.2) as (figure, axis):
         for i, (label, values) in enumerate(series.items()):
             places = [n + (i - (len(series) - 1) / 2) * width for n in range(len(names))]
             there = [(x, v) for x, v in zip(places, values, strict=True) if v is not None]
             axis.bar(
                 [x for x, _ in there],
-                [v for _, v in there],
+                [v - base for _, v in there],
                 width,
+                base,
                 label=label,
                 color=colours[label],
             )
             for x, value in zip(places, values, strict=True):
-                if value is None:
-                    axis.annotate(
-                        "–",
-                        (x, 0),
-                        (0, 2),
-                        textcoords="offset points",
-                        ha="center",
-                        xycoords=("data", "axes fraction"),
-                        color=style.GREY,
-                    )
+                if value is None or value == 0:
+                    said, shift = ("–" if value is None else "0"), (0, 1)
+                    look = {"ha": "center", "fontsize": 6}
+                    axis.annotate(said, (x, base), shift, textcoords="offset points", **look)
         if log:
             axis.set_yscale("log")
             axis.axhline(1, color=style.BLACK, linewidth=0.6)

@@ -108,10 +108,12 @@ def strength(material: Material) -> Figure | None:
                         marker=style.MARKERS[i],
                         label=f"{stream}, {columns[column]}",
                     )
-            smallest = min(row[1].mean for row in rows if row[1].mean > 0)  # type: ignore[union-attr]
-            axis.set_xscale("symlog", linthresh=smallest)
+            weights = sorted({row[1].mean for row in rows})  # type: ignore[union-attr]
+            axis.set_xscale("symlog", linthresh=min(w for w in weights if w > 0))
+            axis.set_xticks(weights, [f"{w:g}" for w in weights], minor=False)
+            axis.minorticks_off()
             axis.set(xlabel="λ", ylabel="accuracy (%)")
-            axis.legend()
+            figure.legend(loc="outside upper center", ncols=2)
             yield figure, axis
 
     return Figure(data, drawn)
