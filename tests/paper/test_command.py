@@ -42,7 +42,9 @@ def test_figures_are_run_and_drawn_and_drawn_again_from_what_is_there(llama, sta
     more = ("--recipe", "none", "--seeds", "0", "--max-train", "6", "--max-eval", "3", *sets)
     result = call(*command, *more)
     assert result.exit_code == 0, result.stderr
+    assert "a trial: 6 training and 3 test examples a task, seeds 0" in result.stderr
     assert "2 runs, about" in result.stderr
+    assert "[figure-3](figure-3.md)" in (out / "index.md").read_text()
     rows = list(csv.DictReader((out / "figure-3.csv").open()))
     assert {row["method"] for row in rows} == {"o-lora", "n-lora"}
     assert all(float(row["nuclear norm"]) > 0 for row in rows)

@@ -12,8 +12,10 @@ from nlora.paper.artefacts import ARTEFACTS, chosen
 from nlora.paper.bars import figure_1c, figure_6
 from nlora.paper.estimate import work
 from nlora.paper.explained import explained
-from nlora.paper.make import Scale, folder_of, grid_of, write
+from nlora.paper.index import write_index
+from nlora.paper.make import folder_of, grid_of, write
 from nlora.paper.material import material
+from nlora.paper.scale import Scale, scale
 from nlora.paper.tables import table_1, table_3
 from nlora.report.table import Value
 
@@ -91,7 +93,7 @@ def test_a_figure_is_vector_text_with_its_numbers_beside_the_same_each_time(
 ):
     pytest.importorskip("matplotlib")
     files = [write(ARTEFACTS[key], measured, tmp_path / place) for place in ("one", "two")]
-    assert [p.suffix for p in files[0]] == [".md", ".pdf", ".svg", ".png", ".csv"]
+    assert [p.suffix for p in files[0]] == [".md", ".pdf", ".svg", ".png", ".csv", ".csv"]
     for one, two in zip(*files, strict=True):
         assert one.read_bytes() == two.read_bytes()
     svg = (tmp_path / f"one/{key}.svg").read_text()
@@ -138,8 +140,6 @@ def test_each_cell_has_the_recipe_of_its_order(standard):
 
 def test_forgetting_is_drawn_against_how_far_the_model_moved(measured, tmp_path):
     artefact = ARTEFACTS["kl"]
-    assert grid_of(artefact, Scale(model="m")).settings == {"measure_kl": True}
-    assert folder_of(artefact, Scale(), tmp_path).name == "t5-large-kl"
     with pytest.raises(NloraError, match="kl: nothing that it shows was run"):
         write(artefact, measured, tmp_path / "none")
     ledger = tmp_path / "ledger.jsonl"
@@ -151,6 +151,40 @@ def test_forgetting_is_drawn_against_how_far_the_model_moved(measured, tmp_path)
     found = list(csv.DictReader((tmp_path / "some/kl.csv").open()))
     assert {float(row["forgetting"]) for row in found} == {row["forgetting"] for row in rows}
     assert {(row["KL, own task"], row["KL, earlier tasks"]) for row in found} == {("1.5", "0.25")}
+
+
+def test_what_two_artefacts_show_is_run_once_and_measured_for_both(tmp_path, standard):
+    asked = Scale(model="tiny-t5", seeds=(0,), data=str(standard), max_train=6)
+    cells = {}
+    for key in ("table-1", "kl", "figure-6"):
+        grid = grid_of(ARTEFACTS[key], asked)
+        assert folder_of(ARTEFACTS[key], asked, tmp_path).name == "tiny-t5-for-t5-large"
+        settings = {p.label: grid.settings_of("order-1", p) for p in grid.points}
+        for label, own in settings.items():
+            assert cells.setdefault(label, own) == own
+    assert cells["n-lora"]["measure_kl"] is True
+    assert "measure_kl" not in cells["mtl"]
+
+
+def test_max_train_makes_it_a_trial_where_nothing_else_is_said():
+    open_ = {"seeds": None, "max_eval": None, "settings": {}}
+    whole = scale(max_train=None, **open_)
+    assert (whole, whole.told) == (Scale(), "")
+    trial = scale(max_train=64, **open_)
+    assert (trial.seeds, trial.max_eval, trial.settings["epochs"]) == ((0,), 8, 1)
+    assert "64 training and 8 test examples a task, seeds 0, epochs=1" in trial.told
+    asked = scale(max_train=64, max_eval=30, seeds=(1, 2), settings={"epochs": 3})
+    assert (asked.seeds, asked.max_eval, asked.settings["epochs"]) == ((1, 2), 30, 3)
+
+
+def test_what_is_missing_in_a_folder_is_listed_with_the_reason(measured, tmp_path):
+    write(ARTEFACTS["table-4"], measured, tmp_path)
+    said = ARTEFACTS["spectra"].missing
+    assert "o-lora, n-lora on order-1, and their models" in said
+    page = write_index(tmp_path, {"spectra": said}).read_text()
+    assert "| [table-4](table-4.md) |" in page
+    assert f"| spectra | singular values | {said} |" in page
+    assert "| figure-2 | parameters of two tasks | not asked for |" in page
 
 
 def test_each_model_has_a_folder_of_its_own(tmp_path):

@@ -43,7 +43,8 @@ def test_markdown_rows_have_a_cell_per_column(every):
 
 
 def test_latex_is_balanced_and_escapes_what_it_must(every):
-    odd = Table("odd", "100 % of a_b & c", ["x#", "y"], [["{~^\\$}", Value(1.0, 0.5)]], ["note"])
+    rows = [["{~^\\$}", Value(1.0, 0.5)], ["[x] * <b> 任\x1b λ", None]]
+    odd = Table("odd_1 %", "100 % of a_b & c", ["x#", "y"], rows, ["note"])
     for table in [*every, odd]:
         shown = render([table], "latex")
         body = shown.split(r"\midrule")[1].split(r"\bottomrule")[0].strip().split("\n")
@@ -54,6 +55,10 @@ def test_latex_is_balanced_and_escapes_what_it_must(every):
         assert shown.replace(r"\{", "").count("{") == shown.replace(r"\}", "").count("}")
         assert shown.replace(r"\$", "").count("$") % 2 == 0
         assert all(ord(letter) < 128 for letter in shown), [c for c in shown if ord(c) > 127]
+    assert r"\label{tab:odd-1-}" in shown
+    assert (
+        r"{[}x{]} {*} \textless{}b\textgreater{} \texttt{U+4EFB}\texttt{U+001B} $\lambda$" in shown
+    )
     assert r"100 \% of a\_b \& c" in shown
     assert r"\{\textasciitilde{}\textasciicircum{}\textbackslash{}\$\}" in shown
 

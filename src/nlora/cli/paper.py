@@ -77,6 +77,7 @@ def paper(
     from nlora.errors import NloraError
     from nlora.paper.artefacts import ARTEFACTS, chosen
     from nlora.paper.estimate import estimate
+    from nlora.paper.index import write_index
     from nlora.paper.make import ledger_of, run, write
     from nlora.paper.material import material
     from nlora.paper.scale import scale as scaled
@@ -122,6 +123,7 @@ def paper(
         commits_in(*(ledger_of(artefact, scale, out_dir).parent for artefact in wanted))
         failed = run(wanted, scale, out_dir, workers, progress())
     written: dict[str, list[str]] = {}
+    missing: dict[str, str] = {}
     for artefact in wanted:
         at = ledgers or [ledger_of(artefact, scale, out_dir)]
         folder = models if ledgers else ledger_of(artefact, scale, out_dir).parent
@@ -129,7 +131,10 @@ def paper(
             files = write(artefact, material(at, folder), out_dir)
             written[artefact.key] = [str(path) for path in files]
         except NloraError as error:
+            missing[artefact.key] = str(error).removeprefix(f"{artefact.key}: ")
             failed.append(str(error))
+    if written:
+        written["index"] = [str(write_index(out_dir, missing))]
     if json:
         print(as_json({"files": written, "failed": failed}))
     else:

@@ -30,7 +30,20 @@ class Artefact:
     """The paper's model for it, one of `recipes.MODELS`."""
     ours: bool = False
     """Whether the paper has no such figure."""
+    needs: str = ""
+    """What a ledger must have beside its runs."""
 
+    @property
+    def missing(self) -> str:
+        """What is said where nothing that it shows was run."""
+        some = ", ".join(self.methods[:3]) + (", …" if len(self.methods) > 3 else "")
+        beside = f", and {self.needs}" if self.needs else ""
+        return (
+            f"nothing that it shows was run; it needs {some} on {', '.join(self.streams)}{beside}"
+        )
+
+
+_MODELS = "their models (--models FOLDER)"
 
 _ALL = (
     Artefact("table-1", "average accuracy of all methods", tuple(TABLE_1), ORDERS, tables.table_1),
@@ -40,12 +53,18 @@ _ALL = (
     Artefact("table-3", "overlap of the updates", BOTH, ORDERS, tables.table_3),
     Artefact("table-4", "O-LoRA with N-LoRA's penalty", tuple(TABLE_4), ORDERS, tables.table_4),
     Artefact("figure-1c", "N-LoRA against O-LoRA, as ratios", BOTH, ORDERS, bars.figure_1c),
-    Artefact("figure-2", "parameters of two tasks", BOTH, STANDARD[:1], weights.figure_2),
-    Artefact("figure-3", "nuclear norm by matrix", BOTH, STANDARD[:1], weights.figure_3),
+    Artefact(
+        "figure-2", "parameters of two tasks", BOTH, STANDARD[:1], weights.figure_2, needs=_MODELS
+    ),
+    Artefact(
+        "figure-3", "nuclear norm by matrix", BOTH, STANDARD[:1], weights.figure_3, needs=_MODELS
+    ),
     Artefact("figure-4", "the task that is not learned yet", BOTH, ORDERS, bars.figure_4),
     Artefact("figure-5", "density, collisions, forgetting", BOTH, ORDERS, scatter.figure_5),
     Artefact("figure-6", "where the penalty is", tuple(bars.ABLATION), STANDARD, bars.figure_6),
-    Artefact("spectra", "singular values", BOTH, STANDARD[:1], weights.spectra, ours=True),
+    Artefact(
+        "spectra", "singular values", BOTH, STANDARD[:1], weights.spectra, ours=True, needs=_MODELS
+    ),
     Artefact(
         "strength",
         "how strong the penalty is",
@@ -53,6 +72,7 @@ _ALL = (
         STANDARD[:1],
         scatter.strength,
         ours=True,
+        needs="more than one weight on an order",
     ),
     Artefact(
         "kl",
@@ -61,6 +81,7 @@ _ALL = (
         STANDARD,
         scatter.divergence,
         ours=True,
+        needs="the measured KL (measure_kl)",
     ),
     Artefact(
         "predictors",
@@ -85,6 +106,7 @@ _ALL = (
         STANDARD,
         curves.off_list,
         ours=True,
+        needs="the share of answers off the list",
     ),
 )
 

@@ -6,16 +6,15 @@ from statistics import fmean
 from typing import Any
 
 from nlora.paper import style
-from nlora.paper.figure import Figure
-from nlora.paper.material import Material
+from nlora.paper.figure import Figure, beside_row
+from nlora.paper.material import NO_PENALTY, Material
 from nlora.paper.published import FIGURE_1C, FIGURE_4, ORDERS, STANDARD
 from nlora.report.accuracy import unseen
 from nlora.report.overlap import COLLISIONS, MEASURES, NUCLEAR
 from nlora.report.runs import Run
 from nlora.report.table import Cell, Table, Value
 
-_NO_PENALTY = "n-lora:l1=0"
-ABLATION = {_NO_PENALTY: "NS", "sa": "SA", "sb": "SB", "sab": "SAB", "n-lora": "N-LoRA"}
+ABLATION = {NO_PENALTY: "NS", "sa": "SA", "sb": "SB", "sab": "SAB", "n-lora": "N-LoRA"}
 """Where the penalty is: nowhere, on A, on B, on each, on ΔW (Section 4.5)."""
 
 _RATIOS = {
@@ -42,12 +41,19 @@ def figure_1c(material: Material) -> Figure | None:
             rows.append([name, o, n, ratio, Value(FIGURE_1C[theirs]) if theirs else None])
     if not rows:
         return None
+    told = [
+        beside_row("n-lora", ", ".join(streams), f"{name}, times lower", row[3], theirs, ".3g")
+        for row in rows
+        if (name := str(row[0])) and (theirs := FIGURE_1C.get(_RATIOS[name][1] or ""))
+        if isinstance(row[3], Value)
+    ]
     accuracy = [material.value(m, streams, _average) for m in ("o-lora", "n-lora")]
-    gain = accuracy[1].mean - accuracy[0].mean if accuracy[0] and accuracy[1] else None
+    if accuracy[0] and accuracy[1]:
+        gain = Value(accuracy[1].mean - accuracy[0].mean, form="+.1f")
+        what, theirs = "accuracy, points above", FIGURE_1C["accuracy"]
+        told.append(beside_row("n-lora", ", ".join(streams), what, gain, theirs, ".1f"))
     notes = [
-        f"over {', '.join(streams)}; average accuracy {gain:+.1f} points (paper: +2.9)"
-        if gain is not None
-        else f"over {', '.join(streams)}",
+        f"over {', '.join(streams)}",
         "all but ACR 0.1rms fall when an update merely shrinks, so ‖ΔW‖_F stands beside them",
     ]
     columns = ["measure", "o-lora", "n-lora", "times lower", "paper"]
@@ -64,7 +70,7 @@ def figure_1c(material: Material) -> Figure | None:
             log=True,
         )
 
-    return Figure(data, drawn)
+    return Figure(data, drawn, tuple(told))
 
 
 def figure_4(material: Material) -> Figure | None:
@@ -77,26 +83,29 @@ def figure_4(material: Material) -> Figure | None:
         rows.append([stream, *found, _before_all(material, methods, stream)])
     if not any(cell is not None for row in rows for cell in row[1:3]):
         return None
-    ours = [
-        f"{m} {fmean(v):.1f} (paper: {FIGURE_4[m]:.1f})"
+    told = tuple(
+        beside_row(m, "mean over orders", "unseen task", Value(fmean(v)), FIGURE_4[m], ".1f")
         for i, m in enumerate(methods, start=1)
         if (v := [c.mean for row in rows if isinstance(c := row[i], Value)])
-    ]
+    )
     columns = ["order", *methods, "zero-shot"]
-    notes = [f"mean over orders: {'; '.join(ours)}"]
-    data = Table("figure-4", "The task that is not learned yet", columns, rows, notes)
+    data = Table("figure-4", "The task that is not learned yet", columns, rows, [])
     series = {
-        name: [c.mean if isinstance(c := row[i], Value) else None for row in rows]
+        name: [
+            *(c.mean if isinstance(c := row[i], Value) else None for row in rows),
+            FIGURE_4.get(name),
+        ]
         for i, name in enumerate(columns[1:], start=1)
     }
     return Figure(
         data,
         lambda: _bars(
-            [str(row[0]) for row in rows],
+            [*(str(row[0]) for row in rows), "paper: mean"],
             series,
             {name: style.colour(name) for name in series},
             ylabel="accuracy on the unseen task (%)",
         ),
+        told,
     )
 
 
@@ -130,20 +139,9 @@ def figure_6(material: Material) -> Figure | None:
 
 
 def _ablated(material: Material, label: str, stream: str) -> Value | None:
-    """The accuracy of one bar. Without a penalty `inc-lora` is the same run, at the same budget."""
-    found = material.value(label, [stream], _average)
-    if found is None and label == _NO_PENALTY:
-        ours = material.section.of("n-lora", stream)
-        plain = material.section.of("inc-lora", stream)
-        if ours and plain and _budget(ours[0]) == _budget(plain[0]):
-            return material.value("inc-lora", [stream], _average)
-    return found
-
-
-def _budget(run: Run) -> list[Any]:
-    return [
-        run.settings.get(n) for n in ("epochs", "batch_size", "learning_rate", "prompt", "rank")
-    ]
+    """The accuracy of one bar."""
+    found = material.unpenalised(stream) if label == NO_PENALTY else label
+    return None if found is None else material.value(found, [stream], _average)
 
 
 def _average(run: Run) -> Any:
@@ -167,30 +165,25 @@ def _bars(
     ylabel: str,
     log: bool = False,
 ) -> Iterator[tuple[Any, Any]]:
-    """Groups of bars; what was not run is marked as missing."""
-    width = 0.8 / len(series)
+    """Groups of bars; what was not run is a dash. On a log axis they stand on 1, up or down."""
+    width, base = 0.8 / len(series), 1 if log else 0
     with style.panels(width=style.COLUMN, height=2.2) as (figure, axis):
         for i, (label, values) in enumerate(series.items()):
             places = [n + (i - (len(series) - 1) / 2) * width for n in range(len(names))]
             there = [(x, v) for x, v in zip(places, values, strict=True) if v is not None]
             axis.bar(
                 [x for x, _ in there],
-                [v for _, v in there],
+                [v - base for _, v in there],
                 width,
+                base,
                 label=label,
                 color=colours[label],
             )
             for x, value in zip(places, values, strict=True):
-                if value is None:
-                    axis.annotate(
-                        "–",
-                        (x, 0),
-                        (0, 2),
-                        textcoords="offset points",
-                        ha="center",
-                        xycoords=("data", "axes fraction"),
-                        color=style.GREY,
-                    )
+                if value is None or value == 0:
+                    said, shift = ("–" if value is None else "0"), (0, 1)
+                    look = {"ha": "center", "fontsize": 6}
+                    axis.annotate(said, (x, base), shift, textcoords="offset points", **look)
         if log:
             axis.set_yscale("log")
             axis.axhline(1, color=style.BLACK, linewidth=0.6)

@@ -93,12 +93,12 @@ def write(artefact: Artefact, material: Material, out: Path) -> list[Path]:
     """
     found = artefact.make(material)
     if not found:
-        raise NloraError(f"{artefact.key}: nothing that it shows was run")
+        raise NloraError(f"{artefact.key}: {artefact.missing}")
     out.mkdir(parents=True, exist_ok=True)
     why = [] if artefact.ours else explained(material, artefact.model, list(artefact.methods))
     if isinstance(found, Figure):
         page = out / f"{artefact.key}.md"
-        page.write_text(_page(artefact, [found.data], why, picture=True), encoding="utf-8")
+        page.write_text(_page(artefact, found.tables, why, picture=True), encoding="utf-8")
         return [page, *found.write(out)]
     return _tables(artefact, found, why, out)
 

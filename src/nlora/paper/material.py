@@ -11,6 +11,8 @@ from nlora.report.runs import Run, Section, sections
 from nlora.report.table import Value
 from nlora.study.grid import folder
 
+NO_PENALTY = "n-lora:l1=0"
+
 
 @dataclass(frozen=True)
 class Material:
@@ -29,6 +31,15 @@ class Material:
         """Those of the streams on which any of the methods was run."""
         return [s for s in streams if any(self.section.of(m, s) for m in methods)]
 
+    def unpenalised(self, stream: str) -> str | None:
+        """The point that is N-LoRA without its penalty: itself at λ = 0, or `inc-lora`, which is
+        the same run where it had the same budget."""
+        if self.section.of(NO_PENALTY, stream):
+            return NO_PENALTY
+        ours, plain = self.section.of("n-lora", stream), self.section.of("inc-lora", stream)
+        same = ours and plain and _budget(ours[0]) == _budget(plain[0])
+        return "inc-lora" if same else None
+
     def model(self, method: str, stream: str) -> Path | None:
         """The model directory of the first seed of a cell, where it is there."""
         if self.folder is None:
@@ -38,6 +49,12 @@ class Material:
             if (place / "model.json").is_file():
                 return place
         return None
+
+
+def _budget(run: Run) -> list[Any]:
+    return [
+        run.settings.get(n) for n in ("epochs", "batch_size", "learning_rate", "prompt", "rank")
+    ]
 
 
 def material(ledgers: Sequence[Path], models: Path | None = None) -> Material:

@@ -1,5 +1,6 @@
 """Figure 5 and two more: what goes with what, a point per run or setting."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from statistics import fmean
@@ -8,12 +9,14 @@ from typing import Any
 import numpy as np
 
 from nlora.paper import style
-from nlora.paper.figure import Figure
+from nlora.paper.figure import Figure, beside_row
 from nlora.paper.material import Material
 from nlora.paper.published import FIGURE_5, ORDERS
 from nlora.report.overlap import COLLISIONS
 from nlora.report.table import Cell, Table, Value
 
+_WEIGHTED = re.compile(r"n-lora(:l1=[^,]*)?")
+_SHAPES = {"n-lora": "o", "o-lora": "^"}
 _SPREAD = 2.0
 """Half the axes of an ellipse, in standard deviations."""
 
@@ -41,12 +44,15 @@ def figure_5(material: Material) -> Figure | None:
         return None
     columns = ["method", "order", "seed", "GSR", "ACR 1e-3", "ACR 0.1rms", "forgetting"]
     notes = [
-        f"mean forgetting: {_forgetting(rows)} (paper: n-lora {FIGURE_5['n-lora']}, o-lora "
-        f"{FIGURE_5['o-lora']})",
         "ACR at the absolute threshold 1e-3, which falls when an update merely shrinks, and at a "
         "tenth of the matrix' root mean square, which does not; the paper gives none",
     ]
     data = Table("figure-5", "Density, collisions and forgetting", columns, rows, notes)
+    told = tuple(
+        beside_row(method, "mean over orders", "forgetting", mean, FIGURE_5[method], ".2f")
+        for method in methods
+        if (mean := _forgetting(rows, method))
+    )
 
     @contextmanager
     def drawn() -> Iterator[tuple[Any, Any]]:
@@ -58,29 +64,28 @@ def figure_5(material: Material) -> Figure | None:
                     if not len(points):
                         continue
                     colour = style.colour(method)
-                    axis.plot(*points.T, "o", color=colour, label=method)
+                    mean = _forgetting(rows, method)
+                    label = f"{method}, forgetting {mean.text()}" if mean else method
+                    axis.plot(*points.T, _SHAPES[method], color=colour, label=label)
                     _ellipse(axis, points, colour)
                 axis.set(xlabel="GSR (density)", ylabel=f"{columns[column]} (%)")
-            axes[0].legend()
+            handles, labels = axes[0].get_legend_handles_labels()
+            figure.legend(handles, labels, loc="outside upper center", ncols=2)
             yield figure, axes
 
-    return Figure(data, drawn)
+    return Figure(data, drawn, told)
 
 
 def strength(material: Material) -> Figure | None:
     """λ against average and learning accuracy, over the points `n-lora:l1=…` of a ledger."""
     rows: list[list[Cell]] = []
-    for label in material.section.methods:
-        for stream in material.section.streams:
-            runs = material.section.of(label, stream)
-            weight = runs[0].settings.get("l1") if runs else None
-            plain = label == "n-lora" or label.startswith("n-lora:l1=")
-            if plain and isinstance(weight, int | float):
-                found = [
-                    material.value(label, [stream], lambda run, key=key: run.row[key])
-                    for key in ("average_accuracy", "learning_accuracy")
-                ]
-                rows.append([stream, Value(weight, form=".3g"), *found])
+    for stream in material.section.streams:
+        for label, weight in _weights(material, stream):
+            found = [
+                material.value(label, [stream], lambda run, key=key: run.row[key])
+                for key in ("average_accuracy", "learning_accuracy")
+            ]
+            rows.append([stream, Value(weight, form=".3g"), *found])
     rows.sort(key=lambda row: (str(row[0]), row[1].mean))  # type: ignore[union-attr]
     if len({row[1] for row in rows}) < 2:
         return None
@@ -103,13 +108,28 @@ def strength(material: Material) -> Figure | None:
                         marker=style.MARKERS[i],
                         label=f"{stream}, {columns[column]}",
                     )
-            smallest = min(row[1].mean for row in rows if row[1].mean > 0)  # type: ignore[union-attr]
-            axis.set_xscale("symlog", linthresh=smallest)
+            weights = sorted({row[1].mean for row in rows})  # type: ignore[union-attr]
+            axis.set_xscale("symlog", linthresh=min(w for w in weights if w > 0))
+            axis.set_xticks(weights, [f"{w:g}" for w in weights], minor=False)
+            axis.minorticks_off()
             axis.set(xlabel="λ", ylabel="accuracy (%)")
-            axis.legend()
+            figure.legend(loc="outside upper center", ncols=2)
             yield figure, axis
 
     return Figure(data, drawn)
+
+
+def _weights(material: Material, stream: str) -> Iterator[tuple[str, float]]:
+    """The points that differ in the penalty's weight alone, on a stream with more than one."""
+    found = dict[str, float]()
+    for label in material.section.methods:
+        runs = material.section.of(label, stream)
+        weight = runs[0].settings.get("l1") if runs else None
+        if _WEIGHTED.fullmatch(label) and isinstance(weight, int | float):
+            found[label] = weight
+    if (none := material.unpenalised(stream)) is not None:
+        found[none] = 0.0
+    return iter(found.items() if len(found) > 1 else ())
 
 
 def divergence(material: Material) -> Figure | None:
@@ -152,12 +172,10 @@ def divergence(material: Material) -> Figure | None:
     return Figure(data, drawn)
 
 
-def _forgetting(rows: list[list[Cell]]) -> str:
-    found = {}
-    for row in rows:
-        if isinstance(row[6], Value):
-            found.setdefault(row[0], []).append(row[6].mean)
-    return ", ".join(f"{method} {fmean(values):.2f}" for method, values in found.items())
+def _forgetting(rows: list[list[Cell]], method: str) -> Value | None:
+    """The mean over a method's orders and seeds."""
+    values = [row[6].mean for row in rows if row[0] == method and isinstance(row[6], Value)]
+    return Value(fmean(values), form=".2f") if values else None
 
 
 def _ellipse(axis: Any, points: np.ndarray, colour: str) -> None:

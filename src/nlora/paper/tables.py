@@ -1,9 +1,10 @@
 """Tables 1 to 4: in the paper's form, and with the paper's numbers beside ours."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from statistics import fmean
 from typing import Any
 
+from nlora.paper.figure import beside, beside_row
 from nlora.paper.material import Material
 from nlora.paper.published import LARGE, STANDARD, TABLE_1, TABLE_2, TABLE_3, TABLE_4, Rows
 from nlora.report.footnotes import legend, marked
@@ -40,12 +41,12 @@ def table_3(material: Material) -> list[Table]:
         rows.append([order, *cells])
     notes = ["lower is more orthogonal; both fall when an update merely shrinks"]
     ours = Table("table-3", f"Overlap of updates. {material.section.title}", columns, rows, notes)
-    beside = [
+    rows_beside = [
         row
         for name, published in TABLE_3.items()
         for row in _rows_beside(published, material, MEASURES[name], ".3g", name)
     ]
-    return [ours, _beside("table-3", beside)]
+    return [ours, beside("table-3", rows_beside)]
 
 
 def table_4(material: Material) -> list[Table]:
@@ -78,7 +79,7 @@ def _accuracies(key: str, title: str, published: Rows, material: Material) -> li
         *material.section.failures(),
     ]
     ours = Table(key, f"{title}. {material.section.title}", columns, rows, notes)
-    return [ours, _beside(key, _rows_beside(published, material, _average))]
+    return [ours, beside(key, _rows_beside(published, material, _average))]
 
 
 def _rows_beside(
@@ -96,19 +97,10 @@ def _rows_beside(
             ours = material.value(method, [stream], of, form)
             if ours is not None:
                 pairs.append((ours.mean, theirs))
-                rows.append(_row(method, stream, what, ours, theirs, form))
+                rows.append(beside_row(method, stream, what, ours, theirs, form))
         if len(pairs) > 1:
             mean = Value(fmean(o for o, _ in pairs), form=form)
-            rows.append(_row(method, "their average", what, mean, fmean(t for _, t in pairs), form))
+            rows.append(
+                beside_row(method, "their average", what, mean, fmean(t for _, t in pairs), form)
+            )
     return rows
-
-
-def _row(method: str, stream: str, what: str, ours: Value, theirs: float, form: str) -> list[Cell]:
-    difference = Value(ours.mean - theirs, form=f"+{form}")
-    return [method, stream, what, ours, Value(theirs, form=form), difference]
-
-
-def _beside(key: str, rows: Sequence[list[Cell]]) -> Table:
-    columns = ["method", "order", "what", "ours", "paper", "difference"]
-    title = "Ours beside the paper's"
-    return Table(f"{key}-beside", title, columns, list(rows), [])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nlora.paper import style
-from nlora.paper.figure import Figure
+from nlora.paper.figure import Figure, beside_row
 from nlora.paper.material import Material
 from nlora.paper.published import FIGURE_2, FIGURE_3, STANDARD
 from nlora.report.overlap import MEASURES
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from nlora.adapters.peft_files import PeftAdapter
 
 METHODS = ("o-lora", "n-lora")
+_TOLD = {"average": lambda run: run.row["average_accuracy"], "OO": MEASURES["OO"]}
+"""What the paper tells of the two methods beside figure 2."""
 THRESHOLDS = {"1e-3": lambda update: 1e-3, "0.1rms": lambda update: 0.1 * _rms(update)}
 PIXELS = 256
 """An update's picture has at most so many rows and columns, cut from its corner."""
@@ -43,15 +45,15 @@ def figure_2(material: Material) -> Figure | None:
             shares = [100 * s.mean() for s in (one & ~two, two & ~one, one & two)]
             cells: list[Cell] = [Value(float(share), form=".3g") for share in shares]
             rows.append([method, name, module, *cells])
-    said = [
-        f"{m}: accuracy {_text(material, m, stream, 'average')}, OO "
-        f"{_text(material, m, stream, 'OO')} (paper: {FIGURE_2[m]['average']}, {FIGURE_2[m]['OO']})"
-        for m, _, _ in found
-    ]
+    told = tuple(
+        beside_row(method, stream, what, ours, theirs, ".1f")
+        for method, _, _ in found
+        for what, theirs in FIGURE_2[method].items()
+        if (ours := material.value(method, [stream], _TOLD[what]))
+    )
     tasks = ", ".join(f"task {n} is {name}" for n, name in enumerate(names, start=1))
     notes = [
         tasks,
-        *said,
         "the paper gives no threshold: an absolute one and one relative to the update",
     ]
     columns = ["method", "threshold", "matrix", "task 1 alone", "task 2 alone", "both"]
@@ -84,7 +86,7 @@ def figure_2(material: Material) -> Figure | None:
             figure.legend(handles=handles, loc="outside lower center", ncols=3)
             yield figure, axes
 
-    return Figure(data, drawn)
+    return Figure(data, drawn, told)
 
 
 def figure_3(material: Material) -> Figure | None:
@@ -102,10 +104,11 @@ def figure_3(material: Material) -> Figure | None:
         for method, values in norms.items()
         for number, norm in enumerate(values)
     ]
-    notes = [f"{m}: mean {fmean(v):.2f} (paper: {FIGURE_3[m]:.2f})" for m, v in norms.items()]
-    notes.append(
-        f"of the first task, {first}, where O-LoRA has no earlier task to be orthogonal to"
+    told = tuple(
+        beside_row(m, found[0][1], "mean", Value(fmean(v), form=".2f"), FIGURE_3[m], ".2f")
+        for m, v in norms.items()
     )
+    notes = [f"of the first task, {first}, where O-LoRA has no earlier task to be orthogonal to"]
     columns = ["method", "matrix", "nuclear norm"]
     data = Table("figure-3", "Nuclear norm by matrix, first task", columns, rows, notes)
 
@@ -116,11 +119,12 @@ def figure_3(material: Material) -> Figure | None:
             for axis, (method, values) in zip(axes.flat, norms.items(), strict=True):
                 axis.bar(range(len(values)), values, 1.0, color=style.colour(method))
                 axis.axhline(fmean(values), linestyle="--", color=style.BLACK, linewidth=0.8)
-                axis.set(ylabel="nuclear norm", title=f"{method} (mean {fmean(values):.2f})")
+                said = f"mean {fmean(values):.2f}; paper: {FIGURE_3[method]:.2f}"
+                axis.set(ylabel="nuclear norm", title=f"{method} ({said})")
             axes.flat[-1].set_xlabel("matrix")
             yield figure, axes
 
-    return Figure(data, drawn)
+    return Figure(data, drawn, told)
 
 
 def spectra(material: Material) -> Figure | None:
@@ -183,9 +187,3 @@ def _singular(adapter: "PeftAdapter", module: str) -> np.ndarray:
 
 def _rms(update: np.ndarray) -> float:
     return float(np.sqrt(np.mean(np.square(update, dtype=np.float64))))
-
-
-def _text(material: Material, method: str, stream: str, what: str) -> str:
-    measures = {"average": lambda run: run.row["average_accuracy"], "OO": MEASURES["OO"]}
-    found = material.value(method, [stream], measures[what], ".1f")
-    return "–" if found is None else f"{found.mean:.1f}"

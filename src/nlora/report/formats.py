@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -14,6 +15,10 @@ _LATEX = {
     "\\": r"\textbackslash{}",
     "‖ΔW‖_F": r"$\|\Delta W\|_F$",
     **{c: rf"\{c}" for c in "&%$#_{}"},
+    **{c: f"{{{c}}}" for c in "[]*"},  # else an option of the row's end before it
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "±": r"$\pm$",
@@ -33,7 +38,14 @@ _LATEX = {
     "₁": "$_1$",
     "→": r"$\to$",
     "−": "$-$",
+    "λ": r"$\lambda$",
+    "…": r"\ldots{}",
+    **{"“": "``", "”": "''", "‘": "`", "’": "'"},
 }
+_KNOWN_TO_LATEX = 0x180
+"""Letters from here on (Latin Extended-B) need fonts that a document may not have."""
+_WIDE = 6
+"""A table of more columns spans both columns of a page, in small print."""
 
 
 def render(tables: Sequence[Table], form: str) -> str:
@@ -68,14 +80,17 @@ def _pipes(cells: Iterable[str]) -> str:
 
 
 def latex(table: Table) -> str:
-    """A `table` with booktabs (the package), notes in the caption."""
+    """A `table` with booktabs (the package), notes in the caption; a wide one is a `table*`."""
+    wide = len(table.columns) > _WIDE
+    kind = "table*" if wide else "table"
     caption = _latex(
         " ".join([f"{table.title}.", *(f"{n[0].upper()}{n[1:]}." for n in table.notes)])
     )
     lines = [
-        r"\begin{table}",
+        rf"\begin{{{kind}}}",
         rf"\caption{{{caption}}}",
-        rf"\label{{tab:{table.key}}}",
+        rf"\label{{tab:{re.sub('[^A-Za-z0-9-]+', '-', table.key)}}}",
+        *([r"\footnotesize\setlength{\tabcolsep}{3pt}"] if wide else []),
         rf"\begin{{tabular}}{{l{'r' * (len(table.columns) - 1)}}}",
         r"\toprule",
         _latex_row(table.columns),
@@ -83,7 +98,7 @@ def latex(table: Table) -> str:
         *(_latex_row([text(cell) for cell in row]) for row in table.rows),
         r"\bottomrule",
         r"\end{tabular}",
-        r"\end{table}",
+        rf"\end{{{kind}}}",
     ]
     return "\n".join(lines) + "\n"
 
@@ -93,12 +108,18 @@ def _latex_row(cells: Sequence[str]) -> str:
 
 
 def _latex(said: str) -> str:
+    """A text as LaTeX has it; what no plain document can set is named by its code point."""
     out, i = [], 0
     while i < len(said):
         found = next((k for k in _LATEX if said.startswith(k, i)), said[i])
-        out.append(_LATEX.get(found, found))
+        out.append(_LATEX.get(found) or _settable(found))
         i += len(found)
     return "".join(out)
+
+
+def _settable(char: str) -> str:
+    plain = char.isprintable() and ord(char) < _KNOWN_TO_LATEX
+    return char if plain else rf"\texttt{{U+{ord(char):04X}}}"
 
 
 def comma_separated(table: Table) -> str:
