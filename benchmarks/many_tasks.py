@@ -10,6 +10,7 @@ of its own task alone, which is what remains linear in the number of stages.
 
 import argparse
 import multiprocessing
+import os
 import resource
 import shutil
 import tempfile
@@ -34,6 +35,7 @@ from nlora.data.task import TaskData
 from nlora.methods.parts.lora import LoraState
 from nlora.plan.config import RunConfig
 from nlora.store.directory import ModelDirectory
+from nlora.store.manifests import Manifest
 from nlora.store.records import StageRecord
 from nlora.store.state import read_state, write_state
 
@@ -55,10 +57,10 @@ def made(folder: Path, stages: int, tested: str) -> Path:
     source = given.stage_path(pattern)
     state = read_state(source / "state", LoraState)
     torch.manual_seed(0)
-    manifest: list[str] = []
+    on: str | None = None
     for index in range(1, stages + 1):
-        record = _record(pattern, index, manifest, tested)
-        manifest = record.updates
+        record = _record(pattern, index, on, tested)
+        on = record.folder
 
         def write(place: Path, index: int = index) -> None:
             shutil.copytree(source, place, dirs_exist_ok=True)
@@ -75,15 +77,17 @@ def made(folder: Path, stages: int, tested: str) -> Path:
                 write_state(place / "state", _route(state, stages))
 
         directory.commit(record, write)
+    with directory.locked():  # which writes the index, as `learn` does
+        directory.stages()
     return out
 
 
-def _record(pattern: StageRecord, index: int, before: list[str], tested: str) -> StageRecord:
+def _record(pattern: StageRecord, index: int, on: str | None, tested: str) -> StageRecord:
     name = f"task{index - 1}"
     record = pattern.model_copy(deep=True, update={"index": index, "name": name})
     record.tasks = [pattern.tasks[0] | {"name": name}]
     record.fingerprints = {name: pattern.fingerprints["task0"]}
-    record.updates = [*before, record.folder]
+    record.manifest = Manifest(on=on, adds=[record.folder])
     accuracy = pattern.accuracy["task0"]
     names = [f"task{i}" for i in range(index)] if tested == "all" else [name]
     record.accuracy = dict.fromkeys(names, accuracy)
@@ -117,8 +121,14 @@ def _each(of_one: dict[str, Any], stages: int) -> dict[str, Any]:
     return {str(n): deepcopy(value) for value in of_one.values() for n in numbers}
 
 
+def _without_index(directory: ModelDirectory) -> None:
+    directory.index.forget()
+    directory.stages()
+
+
 STEPS: dict[str, Callable[[Path, list[TaskData]], Any]] = {
     "open": lambda out, _: ModelDirectory(out).stages(),
+    "without index": lambda out, _: _without_index(ModelDirectory(out)),
     "history": lambda out, _: history(ModelDirectory(out)),
     "results": lambda out, tasks: write_results(
         ModelDirectory(out), [data.name for data in tasks], "inc-lora"
@@ -154,6 +164,7 @@ def main() -> None:
     parser.add_argument("--tested", choices=("own", "all"), default="own")
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS))
     asked = parser.parse_args()
+    os.fsync = lambda _: None  # what is made up need not survive a power cut
     with tempfile.TemporaryDirectory() as name:
         for stages in asked.stages:
             out = made(Path(name), stages, asked.tested)

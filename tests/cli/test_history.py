@@ -48,9 +48,9 @@ def test_a_stage_of_an_earlier_version_has_the_time_of_its_file(nlora, finished,
     out = shutil.copytree(finished("inc-lora").out, tmp_path / "old")
     record = out / "stages" / "001-colour" / "stage.json"
     values = json.loads(record.read_text())
-    for name in ("finished", "sha256"):
+    for name in ("finished", "sha256", "manifest"):
         del values[name]
-    record.write_text(json.dumps(values | {"format": 1}))
+    record.write_text(json.dumps(values | {"format": 1, "updates": ["001-colour"]}))
     assert asked(nlora, out)["stages"][0]["when"].startswith("20")
 
 

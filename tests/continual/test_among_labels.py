@@ -80,7 +80,7 @@ def test_stages_of_an_earlier_version_have_results_as_before(finished, tmp_path)
     for file in (tmp_path / "out" / "stages").glob("*/stage.json"):
         record = json.loads(file.read_text(encoding="utf-8"))
         del record["among_labels"], record["off_list"], record["sha256"]
-        record["format"] = 1
+        record |= {"format": 1, "updates": record.pop("manifest")["adds"]}
         file.write_text(json.dumps(record), encoding="utf-8")
     found = results(ModelDirectory(tmp_path / "out"), ["colour", "animal"], "inc-lora")
     assert found["average_accuracy"] is not None

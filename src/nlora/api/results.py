@@ -56,7 +56,7 @@ class Results(Result):
 
     def records(self) -> list[dict[str, Any]]:
         """A row per stage and task that was tested then; stage number 0 is before training."""
-        rows = enumerate(zip(self["stages"], self["accuracy_matrix"], strict=True), start=1)
+        rows = enumerate(self._rows(), start=1)
         listed = [(i, stage, row) for i, (stage, row) in rows]
         if self["zero_shot"]:
             listed = [(0, "zero-shot", self["zero_shot"]), *listed]
@@ -67,12 +67,16 @@ class Results(Result):
             if value is not None
         ]
 
+    def _rows(self) -> list[tuple[str, list[float | None]]]:
+        """Each stage with its row of the matrix; none where the matrix was left out."""
+        return list(zip(self["stages"], self["accuracy_matrix"], strict=False))
+
     def tables(self) -> list[Table]:
         """The accuracy matrix, the metrics, and what tasks lost that are only tested."""
         rows: list[list[Cell]] = []
         if self["zero_shot"]:
             rows.append(["zero-shot", *numbers(self["zero_shot"])])
-        for stage, row in zip(self["stages"], self["accuracy_matrix"], strict=True):
+        for stage, row in self._rows():
             rows.append([f"after {stage}", *numbers(row)])
         title = f"{self['method']}: accuracy (%)"
         made = [

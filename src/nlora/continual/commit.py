@@ -104,8 +104,11 @@ def _parts(
     found: dict[str, dict[str, Part]] = {}
     out = taken_out(model.records)
     standing = [record for record in model.records if record.folder not in out]
+    by_name: dict[str, list[TaskData]] = {}
+    for data in model.stream:
+        by_name.setdefault(data.name, []).append(data)
     for task in answers:
-        stages = [data for data in model.stream if data.name == task]
+        stages = by_name.get(task, [])
         if len(stages) < 2:
             continue
         records = [r for r in standing if task in [known["name"] for known in r.tasks]]

@@ -333,9 +333,8 @@ class ContinualModel:
         ask: Callable[[Sequence[Example]], list[T]],
     ) -> list[T]:
         """What `ask` says to the examples, each asked of the model that answers it."""
-        learned = self.stage_of(task)
         ctx = self.context()
-        if self.method.needs_task_id and learned is not None:
+        if self.method.needs_task_id and (learned := self.stage_of(task)) is not None:
             stages: list[int | None] | None = [learned] * len(examples)
         elif stage is not None and self.method.routes_by_input:
             stages = [stage] * len(examples)

@@ -6,9 +6,12 @@ from typing import Any, Literal
 
 from nlora import processes
 from nlora.continual.tasks import titles
-from nlora.evaluation.matrix import Row, average_accuracy, summary
+from nlora.evaluation.matrix import FewMeasured, Row, average_accuracy, summary
 from nlora.store.directory import ModelDirectory, StageRecord
 from nlora.store.records import taken_out
+
+MOST = 1_000_000
+"""Entries of a matrix that `results.json` has. The records have all that was measured."""
 
 
 def results(directory: ModelDirectory, tasks: Sequence[str], method: str) -> dict[str, Any]:
@@ -24,7 +27,8 @@ def results(directory: ModelDirectory, tasks: Sequence[str], method: str) -> dic
     and what they lost is in `only_tested`; the metrics leave them out. `among_labels` has the same
     matrix and metrics where the answer is the most likely label, `off_list` the share of answers
     that are no label; both are of tasks with labels, which they name (`averaged`) where others have
-    none. `kl`, where it was measured, is how far each stage moved the model.
+    none. `kl`, where it was measured, is how far each stage moved the model. A matrix of more than
+    `MOST` entries is left out (`[]`); the metrics are there.
     """
     kept = directory.stages(), directory.zero_shot(), directory.watched()
     return results_of(*kept, tasks, method)
@@ -59,7 +63,7 @@ def results_of(
 ) -> dict[str, Any]:
     """`results` of these records; `watched` are those of tasks that `learn` was told to test."""
     everything = [*([zero] if zero else []), *records]
-    matrix = [_row(record, tasks) for record in records]
+    matrix = _matrix(records, tasks, "accuracy")
     standing = in_force(records)
     learned = list(dict.fromkeys(t["name"] for record in standing for t in record.tasks))
     of_a_task = [record for record in standing if record.tasks or _takes_out(record)]
@@ -67,7 +71,7 @@ def results_of(
         metrics = _over_stages(of_a_task, zero, "accuracy")
     else:
         metrics = summary([], None)
-    metrics["average_accuracy"] = average_accuracy([_row(r, learned) for r in of_a_task])
+    metrics["average_accuracy"] = average_accuracy([_row(r, learned) for r in of_a_task[-1:]])
     places = {name: place for place, name in enumerate(tasks)}
     with_labels = {name for record in everything for name in record.off_list}
     listed = [places[name] for name in learned or tasks if name in with_labels]
@@ -128,12 +132,12 @@ def _among_labels(
     """The matrix and its metrics where the answer is the most likely label, if it was measured."""
     if not any(r.among_labels for r in [*records, *([zero] if zero else [])]):
         return {}
-    matrix = [[r.among_labels.get(task) for task in tasks] for r in records]
+    matrix = _matrix(records, tasks, "among_labels")
     zero_shot = [zero.among_labels.get(task) for task in tasks] if zero else None
     standing = in_force(records)
     one_each = all_listed and all(len(r.tasks) == 1 or _takes_out(r) for r in standing)
     metrics = _over_stages(standing, zero, "among_labels") if one_each else summary([], None)
-    rows = [[r.among_labels.get(tasks[c]) for c in listed] for r in standing]
+    rows = [[r.among_labels.get(tasks[c]) for c in listed] for r in standing[-1:]]
     metrics["average_accuracy"] = average_accuracy(rows)
     return {"among_labels": {"zero_shot": zero_shot, "accuracy_matrix": matrix, **metrics, **some}}
 
@@ -168,10 +172,12 @@ def _over_stages(
     """
     columns = [(record.tasks[0]["name"], record.folder) for record in records if record.tasks]
     first = dict(reversed(columns))
+    places = {column: place for place, column in enumerate(columns)}
 
     def row(record: StageRecord) -> Row:
-        found = by_tests(record, first, what)
-        return [found.get(column) for column in columns]
+        found = by_tests(record, first, what).items()
+        measured = {places[key]: value for key, value in found if key in places}
+        return FewMeasured(measured, len(columns))
 
     parts = records[-1].parts if records else {}
     sizes = [parts[t][f].rows if f in parts.get(t, {}) else 1 for t, f in columns]
@@ -192,8 +198,8 @@ def _off_list(
     """Per cent of answers that are none of the labels, by stage and task, and of the last stage."""
     if not listed:
         return {}
-    matrix = [[r.off_list.get(task) for task in tasks] for r in records]
-    average = average_accuracy([[row[c] for c in listed] for row in matrix])
+    matrix = _matrix(records, tasks, "off_list")
+    average = average_accuracy([[r.off_list.get(tasks[c]) for c in listed] for r in records[-1:]])
     zero_shot = [zero.off_list.get(task) for task in tasks] if zero else None
     return {"off_list": {"zero_shot": zero_shot, "matrix": matrix, "average": average, **some}}
 
@@ -216,7 +222,7 @@ def _moved(records: Sequence[StageRecord], tasks: Sequence[str]) -> dict[str, An
                 kinds[kind].append(fmean(record.kl[name] for name in names))
         learned |= own
     means = {kind: fmean(values) if values else None for kind, values in kinds.items()}
-    return {"kl": {"matrix": [[r.kl.get(task) for task in tasks] for r in records], **means}}
+    return {"kl": {"matrix": _matrix(records, tasks, "kl"), **means}}
 
 
 def _drop(
@@ -230,6 +236,13 @@ def _drop(
 
 def _routed(records: Sequence[StageRecord]) -> bool:
     return bool(records) and "routing" in records[-1].notes
+
+
+def _matrix(records: Sequence[StageRecord], tasks: Sequence[str], what: str) -> list[Row]:
+    """What each stage measured of each task; none where it would have more than `MOST` entries."""
+    if len(records) * len(tasks) > MOST:
+        return []
+    return [[getattr(record, what).get(task) for task in tasks] for record in records]
 
 
 def _row(record: StageRecord, tasks: Sequence[str]) -> Row:

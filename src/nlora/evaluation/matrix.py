@@ -5,15 +5,42 @@ measured); rows after that of the last task are later tests. The paper writes a_
 (k, t) in Section 4.1; its Eq. 6 swaps the indices.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-Row = Sequence[float | None]
 Columns = Sequence[tuple[str, int]]
 """Of each column its task and how many tests it has. Columns of one task, of which each has the
 tests that one stage brought, count as one, in proportion to their tests; without `Columns` each is
 a task."""
+
+
+class FewMeasured:
+    """A row of so many columns, given by those that were measured.
+
+    The matrix of a long stream that is tested in part is no larger than what is in it.
+    """
+
+    def __init__(self, measured: Mapping[int, float | None], columns: int) -> None:
+        self.measured = measured
+        self._columns = columns
+
+    def __len__(self) -> int:
+        return self._columns
+
+    def __getitem__(self, column: int) -> float | None:
+        return self.measured.get(range(self._columns)[column])
+
+    def __iter__(self) -> Iterator[float | None]:
+        return map(self.measured.get, range(self._columns))
+
+
+Row = Sequence[float | None] | FewMeasured
+
+
+def _measured(row: Row) -> Iterator[tuple[int, float | None]]:
+    """Columns and what stands there, without those that a row does not have."""
+    yield from row.measured.items() if isinstance(row, FewMeasured) else enumerate(row)
 
 
 def average_accuracy(matrix: Sequence[Row]) -> float | None:
@@ -32,11 +59,13 @@ def forgetting(matrix: Sequence[Row], columns: Columns | None = None) -> float |
     Stages k from t to T−1 count; None with one task.
     """
     last = len(matrix) - 1
-    drops = []
-    for t in range(min(last, _tasks(matrix))):
-        column = [row[t] for row in matrix[t:last]]
-        best = max((a for a in column if a is not None), default=None)
-        drops.append(_minus(best, matrix[last][t]))
+    best: dict[int, float] = {}
+    for k, row in enumerate(matrix[:last]):
+        for t, a in _measured(row):
+            if t <= k and a is not None:
+                best[t] = max(a, best.get(t, a))
+    tasks = range(min(last, _tasks(matrix)))
+    drops = [_minus(best.get(t), matrix[last][t]) for t in tasks]
     return _mean(drops, columns and columns[: len(drops)])
 
 
