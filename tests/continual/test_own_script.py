@@ -58,8 +58,7 @@ def trained(kind, arguments, lora, data, ours, **more):
     return learned(lora)
 
 
-@pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])
-@pytest.mark.parametrize("shape", ["llama", "t5"])
+@pytest.mark.parametrize(("shape", "bf16"), [("llama", False), ("t5", True)])
 def test_the_trainer_learns_what_it_learns_with_the_penalties_in_its_loss(
     shape, bf16, adapters, request, tmp_path
 ):

@@ -13,7 +13,7 @@ from nlora.evaluation.answers import Prediction, answer, exact_match, off_list
 from nlora.evaluation.expected import ANYTHING, Expected
 from nlora.evaluation.greedy import decode
 from nlora.evaluation.normalise import Options, normalise
-from tests.tiny import ENCODER_DECODER, SHAPES, model, task, tokenizer
+from tests.tiny import ENCODER_DECODER, model, task, tokenizer
 
 LABELS = ("Science or Technology", "World", "Worldly", "C-3PO", "ΑΣ")
 WORDS = [*LABELS, "Sc", "ience", " or", "  ", ".", "!", "wor", "ld", "ly", "x", "Σ", "Α", "\n", "-"]
@@ -139,7 +139,7 @@ def passes(net, monkeypatch):
     return lengths
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", ["grouped-query", "gpt2", "neox", *ENCODER_DECODER])
 def test_early_stop_and_length_sorting_change_no_verdict(shape):
     net, encode, examples = overfitted(shape)
     quick = answer(net, encode, examples, batch_tokens=300)

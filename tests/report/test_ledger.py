@@ -6,7 +6,10 @@ import threading
 
 import pytest
 
-from nlora.report.ledger import lines, write
+from nlora.errors import NloraError
+from nlora.report.ledger import lines, read, write
+from nlora.report.tables import tables
+from tests.report.rows import failed, row
 
 
 def added(path, *numbers):
@@ -15,7 +18,7 @@ def added(path, *numbers):
 
 
 def cells(path):
-    return [row["cell"] for row in lines(path)]
+    return [found["cell"] for found in lines(path)]
 
 
 def test_several_that_write_at_a_time_lose_no_row(tmp_path):
@@ -62,3 +65,34 @@ def test_a_full_disk_leaves_the_rows_as_they_were_and_names_the_file(tmp_path, m
     assert error.value.filename == str(path)
     assert path.read_text() == '{"cell": 1}\n'
     assert os.listdir(tmp_path) == ["ledger.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"{\n", r"line 1 is not valid JSON"),
+        (b"{", "no runs"),
+        (b"\n[1]\n", "line 2 must hold a JSON object"),
+        (b'{"value": 1}\n', r"line 1: not a row of a ledger"),
+        (b"\xff\n", "not UTF-8"),
+        (b"", "no runs"),
+    ],
+    ids=str,
+)
+def test_what_is_no_ledger_is_one_line(tmp_path, content, said):
+    path = tmp_path / "ledger.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(NloraError, match=said) as error:
+        tables([path])
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_row_is_added_once_and_takes_the_place_of_a_failure(tmp_path):
+    path = tmp_path / "ledger.jsonl"
+    odd = row("n-lora", notes={"a": "a\u2028b"})
+    write(path, failed("inc-lora"))
+    write(path, odd)
+    write(path, row("inc-lora"))
+    write(path, row("inc-lora"))
+    assert read(path) == [odd, row("inc-lora")]

@@ -9,8 +9,6 @@ import pytest
 
 from nlora.errors import NloraError
 from nlora.report.formats import render
-from nlora.report.ledger import read
-from nlora.report.ledger import write as add
 from nlora.report.table import Name, text
 from nlora.report.tables import tables
 from tests.report.rows import (
@@ -272,37 +270,6 @@ def test_a_row_of_before_there_were_cells_has_its_tables(tmp_path):
     assert cells(found["accuracy"], "inc-lora")["order-1"].mean == old["average_accuracy"]
 
 
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        (b"{\n", r"line 1 is not valid JSON"),
-        (b"{", "no runs"),
-        (b"\n[1]\n", "line 2 must hold a JSON object"),
-        (b'{"value": 1}\n', r"line 1: not a row of a ledger"),
-        (b"\xff\n", "not UTF-8"),
-        (b"", "no runs"),
-    ],
-    ids=str,
-)
-def test_what_is_no_ledger_is_one_line(tmp_path, content, said):
-    path = tmp_path / "ledger.jsonl"
-    path.write_bytes(content)
-    with pytest.raises(NloraError, match=said) as error:
-        tables([path])
-    assert str(path) in str(error.value)
-    assert "\n" not in str(error.value)
-
-
-def test_a_row_is_added_once_and_takes_the_place_of_a_failure(tmp_path):
-    path = tmp_path / "ledger.jsonl"
-    odd = row("n-lora", notes={"a": "a\u2028b"})
-    add(path, failed("inc-lora"))
-    add(path, odd)
-    add(path, row("inc-lora"))
-    add(path, row("inc-lora"))
-    assert read(path) == [odd, row("inc-lora")]
-
-
 def test_accuracy_among_labels_stands_beside_where_any_run_has_it(make):
     before = grid(streams=("order-1",), seeds=(0,))
     for name in ("accuracy", "metrics"):
@@ -357,43 +324,3 @@ def test_a_penalty_that_never_came_into_force_is_marked_where_two_methods_are_eq
         assert "inc-lora¶" not in marks
         [note] = [line for line in found.notes if line.startswith("¶")]
         assert "(n-lora: l1 in 1 of 2 stages)" in note
-
-
-def needing(method: str, chance: float, seconds: float, passes: float | None = None, **needed):
-    needs = {"task_identity": False, "old_data": False, "storage": False, "adapter": "lora"}
-    needs |= needed | ({} if passes is None else {"passes": passes})
-    times = {"training": seconds, "evaluation": 1.0}
-    return row(method, chance=chance, count=400, needs=needs, seconds_by=times)
-
-
-FRONT = [
-    needing("best", 0.9, 60, old_data=True),
-    needing("same", 0.9, 60, old_data=True, storage=True),
-    needing("plain", 0.7, 60),
-    needing("slow", 0.6, 90, passes=2),
-    needing("quick", 0.6, 30),
-    needing("hardly-quicker", 0.5, 29),
-]
-
-
-def test_pareto_has_what_nothing_else_is_better_than(make):
-    found = make(FRONT, "pareto")
-    front = {str(text(r[0])).strip("†‡§"): r[-1] for r in found.rows}
-    assert {label for label, said in front.items() if said == "yes"} == {"best", "plain", "quick"}
-    assert set(front) == {"best", "same", "plain", "slow", "quick", "hardly-quicker"}
-    by_label = {text(r[0]): dict(zip(found.columns, r, strict=True)) for r in found.rows}
-    assert by_label["same‡§"]["old data"] == by_label["same‡§"]["storage per task"] == "yes"
-    assert text(by_label["slow"]["extra passes"]) == "2"
-    assert by_label["quick"]["extra passes"] is None  # a row of before they were counted
-    assert text(by_label["slow"]["training (min)"]) == "1.50"
-
-
-def test_pareto_is_a_picture_too(tmp_path):
-    pytest.importorskip("matplotlib")
-    from nlora.paper.pareto import draw
-    from nlora.report.runs import sections
-
-    [section] = sections([write(tmp_path / "ledger.jsonl", FRONT)])
-    files = draw(section, tmp_path)
-    assert [path.suffix for path in files] == [".pdf", ".svg", ".png"]
-    assert "hardly-quicker" in files[1].read_text()

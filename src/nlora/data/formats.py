@@ -16,6 +16,7 @@ from pathlib import Path
 
 from nlora.data.columns import obvious
 from nlora.data.compression import SUFFIXES, unpacked
+from nlora.data.delimited import read_delimited, read_tabs, spaced
 from nlora.data.memory import InMemory, is_dataset, read_memory
 from nlora.data.rows import (
     STDIN,
@@ -24,12 +25,9 @@ from nlora.data.rows import (
     decoded,
     read_array,
     read_bytes,
-    read_delimited,
     read_jsonl,
     read_lines,
     read_object,
-    read_tabs,
-    spaced,
 )
 from nlora.data.tables import (
     HUB,

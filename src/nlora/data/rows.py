@@ -1,11 +1,9 @@
-"""The rows of JSON and delimited text, and where each of them stands, so that an error can name it.
+"""The rows of JSON and plain text, and where each of them stands, so that an error can name it.
 
 Each reader takes the text of a file, and a `Report` that is told of each malformed row.
 """
 
 import codecs
-import csv
-import io
 import json
 import re
 import sys
@@ -39,7 +37,6 @@ _DECODER = json.JSONDecoder(
     parse_int=str, parse_float=str, parse_constant=lambda _: None, object_pairs_hook=_once
 )
 STDIN = Path("-")
-NAMES = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 _MARK = "\ufeff"
 """The byte order mark, of which programs that add one to what has one make two."""
 _BETWEEN = re.compile(r"[\s,]*")
@@ -188,98 +185,6 @@ def read_lines(path: Path, text: str) -> Rows:
     lines = enumerate(text.split("\n"), start=1)
     found = [(number, line.removesuffix("\r")) for number, line in lines if line.strip()]
     return Rows(path, [line for _, line in found], lambda i: f"{path}, line {found[i][0]}")
-
-
-def read_delimited(path: Path, text: str, delimiter: str, report: Report = stop) -> Rows:
-    """The rows of a delimited text as dictionaries by the names in its first row.
-
-    A row with more or fewer cells than the header is reported. Raises NloraError when a quote is
-    not closed.
-    """
-    csv.field_size_limit(max(csv.field_size_limit(), len(text)))
-    reader = csv.reader(
-        io.StringIO(text, newline=""),
-        delimiter=delimiter,
-        strict=True,
-        skipinitialspace=spaced(text, delimiter),
-    )
-    header: list[str] = []
-    values: list[object] = []
-    lines: list[int] = []
-    start = 1
-    try:
-        for cells in reader:
-            if not header:
-                header = _header(path, cells)
-            elif cells and len(cells) != len(header):
-                report(
-                    f"{path}, line {start}: the row has {len(cells)} cells, the header "
-                    f"{len(header)}; put double quotes around texts that hold line breaks or "
-                    f"{NAMES[delimiter]}"
-                )
-            elif cells:
-                values.append(dict(zip(header, cells, strict=True)))
-                lines.append(start)
-            start = reader.line_num + 1
-    except csv.Error as error:
-        raise NloraError(f"{path}, line {start}: malformed CSV: {error}") from None
-    return _table(path, values, lines, delimiter)
-
-
-def _table(path: Path, values: list[object], lines: Sequence[int], delimiter: str) -> Rows:
-    between = f"{NAMES[delimiter]} between"
-    return Rows(path, values, lambda i: f"{path}, line {lines[i]}", between, delimiter=delimiter)
-
-
-def spaced(text: str, delimiter: str) -> bool:
-    """Whether a space follows each delimiter in the first row, and so belongs to no cell."""
-    try:
-        header = next(csv.reader(io.StringIO(text[:65536], newline=""), delimiter=delimiter), [])
-    except csv.Error:
-        return False
-    return len(header) > 1 and all(cell.startswith(" ") for cell in header[1:])
-
-
-def read_tabs(path: Path, text: str, report: Report = stop) -> Rows:
-    """`read_delimited` by tabs; where quotes do not fit, they are letters as all others.
-
-    They do not fit either where they make one cell of several lines that are whole rows.
-    """
-    try:
-        quoted = read_delimited(path, text, "\t")
-    except NloraError:
-        return _read_literally(path, text, report)
-    cells = (cell for row in quoted.values if isinstance(row, dict) for cell in row.values())
-    if any("\t" in cell and "\n" in cell for cell in cells):
-        try:
-            return _read_literally(path, text, stop)
-        except NloraError:
-            pass
-    return quoted
-
-
-def _read_literally(path: Path, text: str, report: Report) -> Rows:
-    header: list[str] = []
-    values: list[object] = []
-    lines: list[int] = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        cells = line.removesuffix("\r").split("\t")
-        if not header:
-            header = _header(path, cells)
-        elif len(cells) == len(header):
-            values.append(dict(zip(header, cells, strict=True)))
-            lines.append(number)
-        elif line.strip():
-            place = f"{path}, line {number}"
-            report(f"{place}: the row has {len(cells)} cells, the header {len(header)}")
-    return _table(path, values, lines, "\t")
-
-
-def _header(path: Path, cells: Sequence[str]) -> list[str]:
-    """The names of columns. Raises NloraError where two have one name."""
-    header = [cell.strip() for cell in cells]
-    check_names(f"{path}, line 1", header, "; if the file has no header, add one, e.g. text, label")
-    return header
 
 
 def check_names(place: str, names: Sequence[str], hint: str = "") -> None:

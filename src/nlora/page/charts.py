@@ -1,6 +1,5 @@
 """The charts of a page as Vega-Lite specifications: the page draws them with Vega, inlined."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -8,22 +7,23 @@ from typing import Any
 from nlora.continual.tasks import titles
 from nlora.page.material import Material
 from nlora.page.measures import averages, first_learned_at, mean_matrix
-from nlora.paper.style import BLUE, GREEN, ORANGE, PURPLE, RED, SKY
+from nlora.page.vega import (
+    Json,
+    accuracy_lines,
+    choice,
+    colours,
+    height,
+    legend,
+    number,
+    picked,
+    rate_map,
+    short,
+)
 from nlora.report.runs import Run, Section
 from nlora.store.records import tracked
 
-COLOURS = [BLUE, RED, GREEN, ORANGE, PURPLE, SKY]
-"""Those of the figures that can be seen on white and on black."""
-
-DASHES = [[1, 0], [6, 2], [2, 2], [8, 2, 2, 2]]
-
 _STEPS = 6000
 """Points of training that a page shows, of all runs together."""
-
-_TICKS = 20
-"""Stages that are numbered below a chart, at most."""
-
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def over_stages(section: Section) -> list[Chart]:
             continue
         longest = sorted(known, key=lambda m: -len(known[m][0].row["accuracy_matrix"]))
         means = [
-            {"method": label, "stage": stage, "accuracy": _short(fmean(values))}
+            {"method": label, "stage": stage, "accuracy": short(fmean(values))}
             for label, runs in known.items()
             for stage, values in enumerate(
                 zip(*(averages(run) for run in runs), strict=False), start=1
@@ -57,11 +57,11 @@ def over_stages(section: Section) -> list[Chart]:
                     f"Tasks so far, {stream}",
                     "Accuracy after each stage, the mean over the tasks learned so far and over "
                     "seeds. A line that falls forgets; click a name to see it alone.",
-                    _lines(means, "method", list(known)),
+                    accuracy_lines(means, "method", list(known)),
                 )
             )
         tasks = [
-            {"method": label, "stage": stage + 1, "task": name, "accuracy": _short(row[i])}
+            {"method": label, "stage": stage + 1, "task": name, "accuracy": short(row[i])}
             for label, runs in known.items()
             for stage, row in enumerate(mean_matrix(runs))
             for i, name in enumerate(runs[0].row["tasks"])
@@ -71,7 +71,7 @@ def over_stages(section: Section) -> list[Chart]:
             Chart(
                 f"Every task, {stream}",
                 "Accuracy on each task, from the stage that learns it on, the mean over seeds.",
-                _lines(tasks, "task", runs_tasks(known.values()), choose=longest),
+                accuracy_lines(tasks, "task", runs_tasks(known.values()), choose=longest),
             )
         )
     return charts
@@ -88,8 +88,8 @@ def trade_off(section: Section) -> list[Chart]:
         {
             "method": label,
             "stream": stream,
-            "learning": _short(fmean(run.row["learning_accuracy"] for run in runs)),
-            "forgetting": _short(fmean(run.row["forgetting"] for run in runs)),
+            "learning": short(fmean(run.row["learning_accuracy"] for run in runs)),
+            "forgetting": short(fmean(run.row["forgetting"] for run in runs)),
         }
         for (label, stream), runs in section.cells.items()
         if all(run.row["learning_accuracy"] is not None for run in runs)
@@ -100,19 +100,19 @@ def trade_off(section: Section) -> list[Chart]:
         return []
     several = len({point["stream"] for point in points}) > 1
     axes = {
-        "x": _number("learning", "learning accuracy (%)"),
-        "y": _number("forgetting", "forgetting (points)"),
+        "x": number("learning", "learning accuracy (%)"),
+        "y": number("forgetting", "forgetting (points)"),
     }
     spec = {
         "data": {"values": points},
-        "params": [_legend("method")],
-        "height": _height(names),
+        "params": [legend("method")],
+        "height": height(names),
         "mark": {"type": "point", "filled": True, "size": 90, "tooltip": True},
         "encoding": {
             **axes,
-            "color": _colours("method", names),
+            "color": colours("method", names),
             **({"shape": {"field": "stream", "type": "nominal"}} if several else {}),
-            "opacity": _picked("method"),
+            "opacity": picked("method"),
             "tooltip": [{"field": f} for f in ("method", "stream", "learning", "forgetting")],
         },
     }
@@ -143,13 +143,13 @@ def training(section: Section, material: Material) -> list[Chart]:
             for row in rows[:: -(-len(rows) // most) if rows else 1]:
                 names |= dict.fromkeys(key for key in row if key != "step")
                 at = {"method": label, "stage": title, "step": first + int(row["step"])}
-                steps.append(at | {k: _short(v, 4) for k, v in row.items() if k != "step"})
+                steps.append(at | {k: short(v, 4) for k, v in row.items() if k != "step"})
             first += len(rows)
     if not steps:
         return []
     stages = list(dict.fromkeys(row["stage"] for row in steps))
     shown = sorted(names, key=lambda name: (name != "loss/task", "/" not in name))
-    choices = [_choice("shown", shown), *([_choice("method", list(firsts))] * (len(firsts) > 1))]
+    choices = [choice("shown", shown), *([choice("method", list(firsts))] * (len(firsts) > 1))]
     spec = {
         "data": {"values": steps},
         "params": choices,
@@ -160,9 +160,9 @@ def training(section: Section, material: Material) -> list[Chart]:
         ],
         "mark": {"type": "line", "tooltip": True, "strokeWidth": 1.2},
         "encoding": {
-            "x": _number("step", "optimiser step"),
-            "y": _number("value", None),
-            "color": _colours("stage", stages),
+            "x": number("step", "optimiser step"),
+            "y": number("value", None),
+            "color": colours("stage", stages),
             "tooltip": [{"field": f} for f in ("stage", "step", "value")],
         },
     }
@@ -184,9 +184,9 @@ def layers(section: Section) -> list[Chart]:
         for matrix, rate, densities in _by_matrix(found):
             matrices[matrix] = None
             if rate is not None:
-                rates.append({"method": run.label, "matrix": matrix, "rate": _short(100 * rate)})
+                rates.append({"method": run.label, "matrix": matrix, "rate": short(100 * rate)})
             density += [
-                {"method": run.label, "matrix": matrix, "task": task, "rate": _short(100 * value)}
+                {"method": run.label, "matrix": matrix, "task": task, "rate": short(100 * value)}
                 for task, value in zip(found["adapters"], densities, strict=False)
             ]
     if not density:
@@ -199,13 +199,13 @@ def layers(section: Section) -> list[Chart]:
             "Per cent of entries in which two tasks' updates are both above a tenth of the "
             "matrix' root mean square, the mean over pairs of tasks; the first run of each method."
         )
-        spec = _map(rates, "method", list(dict.fromkeys(r["method"] for r in rates)), matrices)
+        spec = rate_map(rates, "method", list(dict.fromkeys(r["method"] for r in rates)), matrices)
         charts.append(Chart("Collisions by layer", said, spec))
     said = (
         "Per cent of entries of each task's update above a tenth of the matrix' root mean square: "
         "the fewer, the sparser; the first run of each method."
     )
-    spec = _map(density, "task", tasks, matrices, labels)
+    spec = rate_map(density, "task", tasks, matrices, labels)
     return [*charts, Chart("Density by layer", said, spec)]
 
 
@@ -221,114 +221,3 @@ def _by_matrix(found: Json) -> list[tuple[str, float | None, list[float]]]:
         (kind, m["acr"], [adapter["density"]["mean"] for adapter in m["per_adapter"]])
         for kind, m in (found.get("kinds") or {}).items()
     ]
-
-
-def _lines(values: list[Json], by: str, names: Sequence[str], choose: Sequence[str] = ()) -> Json:
-    """Accuracy over stages, a line for each; with `choose`, those of a method that is chosen."""
-    several = len(choose) > 1
-    stages = [value["stage"] for value in values] or [1]
-    step = -(-(max(stages) - min(stages) + 1) // _TICKS)
-    return {
-        "data": {"values": values},
-        "params": [_legend(by), *([_choice("method", choose)] if several else [])],
-        "transform": [{"filter": "datum.method == method"}] if several else [],
-        "height": _height(names),
-        "mark": {"type": "line", "point": {"size": 40}, "tooltip": True},
-        "encoding": {
-            "x": {
-                "field": "stage",
-                "type": "quantitative",
-                "title": "stage",
-                "axis": {"values": list(range(min(stages), max(stages) + 1, step)), "format": "d"},
-                "scale": {"nice": False},
-            },
-            "y": _number("accuracy", "accuracy (%)"),
-            "color": _colours(by, names),
-            "strokeDash": _dashes(by, names),
-            "opacity": _picked(by),
-            "tooltip": [{"field": field} for field in (by, "stage", "accuracy")],
-        },
-    }
-
-
-def _map(
-    values: list[Json],
-    across: str,
-    names: Sequence[str],
-    matrices: dict[str, None],
-    choose: Sequence[str] = (),
-) -> Json:
-    """A rate in each matrix, as colours."""
-    several = len(choose) > 1
-    return {
-        "data": {"values": values},
-        "params": [_choice("method", choose)] if several else [],
-        "transform": [{"filter": "datum.method == method"}] if several else [],
-        "height": max(len(matrices) * (11 if len(matrices) > 12 else 22), 60),
-        "mark": {"type": "rect", "tooltip": True},
-        "encoding": {
-            "x": {
-                "field": across,
-                "type": "nominal",
-                "sort": list(names),
-                "title": across,
-                "axis": {"labelAngle": -40, "labelLimit": 120},
-            },
-            "y": {
-                "field": "matrix",
-                "type": "nominal",
-                "sort": list(matrices),
-                "title": None,
-                "axis": {"labelLimit": 170, "labelOverlap": True},
-            },
-            "color": {
-                "field": "rate",
-                "type": "quantitative",
-                "title": "%",
-                "scale": {"scheme": "viridis", "domainMin": 0},
-            },
-            "tooltip": [{"field": field} for field in ("matrix", across, "rate")],
-        },
-    }
-
-
-def _number(field: str, title: str | None) -> Json:
-    return {"field": field, "type": "quantitative", "title": title, "scale": {"zero": False}}
-
-
-def _colours(field: str, names: Sequence[str]) -> Json:
-    colours = [COLOURS[i % len(COLOURS)] for i in range(len(names))]
-    scale = {"domain": list(names), "range": colours}
-    return {"field": field, "type": "nominal", "title": None, "sort": None, "scale": scale}
-
-
-def _dashes(field: str, names: Sequence[str]) -> Json:
-    dashes = [DASHES[i // len(COLOURS) % len(DASHES)] for i in range(len(names))]
-    scale = {"domain": list(names), "range": dashes}
-    return {"field": field, "type": "nominal", "title": None, "sort": None, "scale": scale}
-
-
-def _height(names: Sequence[str]) -> int:
-    """Of a chart beside which the legend of these names fits, pixels."""
-    return max(260, 14 * len(names) + 20)
-
-
-def _legend(field: str) -> Json:
-    """A click on a name shows it alone."""
-    return {"name": "picked", "select": {"type": "point", "fields": [field]}, "bind": "legend"}
-
-
-def _picked(field: str) -> Json:
-    return {"condition": {"param": "picked", "value": 1}, "value": 0.12}
-
-
-def _choice(name: str, options: Sequence[str]) -> Json:
-    return {
-        "name": name,
-        "value": options[0],
-        "bind": {"input": "select", "options": list(options), "name": f"{name} "},
-    }
-
-
-def _short(value: float | None, digits: int = 4) -> float | None:
-    return None if value is None else float(f"{value:.{digits}g}")

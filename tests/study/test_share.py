@@ -1,0 +1,93 @@
+"""What cells of a grid share is trained once, where it is the same."""
+
+import yaml
+
+from nlora.plan.config import RunConfig
+from nlora.plan.resolve import resolve
+from nlora.study.share import shared
+from tests.runs import write_stream
+
+
+def keys(llama, tmp_path, method, stream=None, seed=0, evaluate="next", **settings):
+    config = RunConfig(
+        model=str(llama),
+        method=method,
+        stream=str(stream or tmp_path / "stream.yaml"),
+        seed=seed,
+        evaluate=evaluate,
+        settings=settings,
+    )
+    return shared(resolve(config))
+
+
+def test_the_first_stage_is_shared_where_it_is_the_same(llama, tmp_path):
+    write_stream(tmp_path)
+    first = keys(llama, tmp_path, "inc-lora").first_stage
+    assert first is not None
+    same = {
+        "seq-lora": {},
+        "o-lora": {"orthogonality_weight": 7},
+        "ns": {},
+        "n-lora": {"l1": 0},
+        "inc-lora": {"penalty": "l1", "l1": 0},
+    }
+    for method, settings in same.items():
+        assert keys(llama, tmp_path, method, **settings).first_stage == first, method
+    other = {
+        "n-lora": {},
+        "o-lora": {"norm_weight": 0.1},
+        "seq-lora": {"routing": "input"},
+        "inc-lora": {"rank": 4},
+    }
+    for method, settings in other.items():
+        assert keys(llama, tmp_path, method, **settings).first_stage not in (None, first), method
+    assert keys(llama, tmp_path, "inc-lora", seed=1).first_stage != first
+    for method in ("replay", "mtl", "prog-prompt", "per-task"):
+        assert keys(llama, tmp_path, method).first_stage is None
+    assert keys(llama, tmp_path, "seq-lora", frozen_layers=1).first_stage == first
+    asked = keys(llama, tmp_path, "seq-lora", replay="self").first_stage
+    assert asked not in (None, first)
+    assert keys(llama, tmp_path, "inc-lora", replay="self", rehearsal="soft").first_stage == asked
+    assert keys(llama, tmp_path, "seq-lora", loss="among-labels").first_stage not in (first, asked)
+    penalised = keys(llama, tmp_path, "n-lora").first_stage
+    assert keys(llama, tmp_path, "o-lora+n-lora").first_stage == penalised
+    assert keys(llama, tmp_path, "sa").first_stage != penalised
+
+
+def test_a_subclass_does_not_share_what_it_may_change(llama, tmp_path):
+    write_stream(tmp_path)
+    (plugin := tmp_path / "mine.py").write_text(
+        "from nlora.methods.inc_lora import IncLora\n"
+        "class Mine(IncLora):\n    name = 'mine'\n    summary = 'mine'\n"
+    )
+    config = RunConfig(
+        model=str(llama), method="mine", stream=str(tmp_path / "stream.yaml"), plugin=str(plugin)
+    )
+    assert shared(resolve(config)).first_stage is None
+
+
+def test_streams_share_what_they_begin_with(llama, tmp_path):
+    one = write_stream(tmp_path)  # colour, animal, fruit
+    colour, animal, fruit = yaml.safe_load(one.read_text())
+    two, three = tmp_path / "two.yaml", tmp_path / "three.yaml"
+    two.write_text(yaml.safe_dump([colour, fruit, animal]))
+    three.write_text(yaml.safe_dump([colour, animal]))
+
+    def of(stream, evaluate):
+        return keys(llama, tmp_path, "inc-lora", stream, evaluate=evaluate)
+
+    assert of(one, "next").zero_shot == of(two, "next").zero_shot  # the same tasks
+    assert of(one, "next").zero_shot != of(three, "next").zero_shot
+    assert of(one, "next").first_stage == of(three, "next").first_stage
+    assert of(one, "next").first_stage != of(two, "next").first_stage  # another task is next
+    assert of(one, "seen").first_stage == of(two, "seen").first_stage
+    assert of(one, "seen").zero_shot is None
+
+
+def test_the_untrained_model_is_the_same_for_every_method_and_seed(llama, tmp_path):
+    write_stream(tmp_path)
+    zero = keys(llama, tmp_path, "inc-lora").zero_shot
+    assert keys(llama, tmp_path, "mtl", seed=3).zero_shot == zero
+    assert keys(llama, tmp_path, "inc-lora", learning_rate=1.0).zero_shot == zero
+    assert keys(llama, tmp_path, "inc-lora", prompt="released").zero_shot != zero
+    assert keys(llama, tmp_path, "inc-lora", max_text_tokens=3).zero_shot != zero
