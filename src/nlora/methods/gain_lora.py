@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from nlora.adapters.settings import Count
-from nlora.data.batches import IGNORED
+from nlora.data.encode import IGNORED
 from nlora.data.task import sample
 from nlora.methods.inf_lora import InfLora
 from nlora.methods.parts.spaces import SpacesSettings, SpacesState, directions, extended, outside
