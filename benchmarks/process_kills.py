@@ -100,7 +100,7 @@ def _begun(name: str, read: Given, place: Path, locked: bool) -> subprocess.Pope
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
-    ways = {"before": "before", "between": "between two steps", "after": "after"}
+    ways = {"before": "left before", "between": "between two steps", "after": "after"}
     head = ("command", "kills", *ways.values(), "same in the end", "leftovers")
     lines = [f"| {' | '.join(head)} |", "| --- " * len(head) + "|"]
     for name in (*NAMES, "all"):

@@ -10,10 +10,12 @@ import yaml
 from typer.testing import CliRunner
 
 from nlora.cli.app import app
+from nlora.continual.copying import copy
 from nlora.continual.model import ContinualModel
 from nlora.errors import NloraError
 from nlora.explain.asked import Options
-from nlora.explain.explain import examples_of, explain
+from nlora.explain.examples import examples_of
+from nlora.explain.explain import explain
 from nlora.explain.parts import PARTS
 from nlora.explain.shift import cosine
 from nlora.explain.sources import NEUTRAL
@@ -21,6 +23,7 @@ from nlora.explain.tables import tables
 from nlora.page.material import gather
 from nlora.report.explained import explained_tasks
 from nlora.store.directory import ModelDirectory
+from nlora.store.records import sealed
 from tests.runs import Listener, read_jsonl, tree, write_stream
 
 FEW = Options(texts=6, probe=24)
@@ -190,14 +193,35 @@ def test_a_stream_that_was_asked_for_and_is_wrong_is_refused(finished, tmp_path)
     assert "none of the tasks that were learned here: colour, animal; it has fruit" in other.output
 
 
-def test_a_folder_s_own_stream_that_is_gone_is_told(finished, monkeypatch):
-    def gone(*_):
-        raise NloraError("no such file")
-
-    monkeypatch.setattr("nlora.explain.explain.load_stream", gone)
-    watch = Listener()
-    assert examples_of(ModelDirectory(finished("seq-lora").out), None, None, watch) == []
-    assert watch.messages == ["no training examples, so no probe and fewer sources: no such file"]
+def test_training_examples_are_read_again_where_they_were_read_while_they_are_the_same(
+    finished, tmp_path
+):
+    place = finished("seq-lora").stream.parent
+    for name in ("colour", "animal"):
+        shutil.copy(place / f"{name}-test.jsonl", tmp_path)
+        shutil.copy(place / f"{name}-train.jsonl", tmp_path)
+    out = shutil.copytree(finished("seq-lora").out, tmp_path / "out")
+    directory = ModelDirectory(out)
+    records, watch = directory.stages(), Listener()
+    assert [d.name for d in examples_of(directory, None, None, watch)] == ["colour", "animal"]
+    assert watch.messages == []
+    for record in records:  # as if it had been read here
+        [(name, source)] = record.sources.items()
+        moved = {s: str(tmp_path / f"{name}-{s}.jsonl") for s in ("train", "test")}
+        record.sources = {name: {**source, **moved}}
+        (directory.stage_path(record) / "stage.json").write_text(sealed(record))
+    (tmp_path / "colour-train.jsonl").unlink()
+    with (tmp_path / "animal-train.jsonl").open("a") as file:
+        file.write('{"text": "new", "label": "d"}\n')
+    assert examples_of(directory, None, None, watch) == []
+    gone, changed = watch.messages
+    assert "'colour': its training texts are left out, since they cannot be read again" in gone
+    assert "colour-train.jsonl" in gone
+    assert changed.startswith("'animal': these are not the examples that it was learned from")
+    copy(out, tmp_path / "copy")  # has no paths
+    assert examples_of(ModelDirectory(tmp_path / "copy"), None, None, watch) == []
+    assert "does not say where all its training examples are" in watch.messages[-1]
+    assert str(tmp_path) not in (tmp_path / "copy/stages/001-colour/stage.json").read_text()
 
 
 def test_the_command_prints_tables_writes_files_and_refuses_in_one_line(explained, tmp_path):

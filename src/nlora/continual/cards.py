@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nlora.adapters.peft_config import CONFIG
+from nlora.backbones.catalog import BUILT_IN
 from nlora.continual.history import history
 from nlora.store.directory import ModelDirectory
 from nlora.store.reading import read_json
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
 def base_name(plan: Plan) -> str:
     """What the base model is called elsewhere: a folder by its own name alone."""
     return plan.base.title if os.path.isabs(plan.config.model) else plan.config.model
+
+
+def _place(plan: Plan) -> str:
+    """What other programs load the base model by: its name on the Hub, or a folder."""
+    known = plan.config.model in BUILT_IN or os.path.isabs(plan.config.model)
+    return f"FOLDER-OF-{base_name(plan)}" if known else plan.config.model
 
 
 def card(plan: Plan, directory: ModelDirectory, library: str, title: str, parts: list[str]) -> str:
@@ -66,13 +73,17 @@ def _cell(value: float | None) -> str:
 
 def one_adapter(plan: Plan, directory: ModelDirectory, report: Mapping[str, Any]) -> str:
     """The card of one adapter that stands for all updates."""
-    base, rank, error = base_name(plan), report["rank"], report["error_per_cent"]
+    rank, error = report["rank"], report["error_per_cent"]
     how = f"recompressed, with an error of {error:.3g} % (Frobenius norm)" if error else "exactly"
     said = f"One LoRA adapter of rank {rank} for the sum of {report['updates']} updates, {how}."
+    shown = ONE.format(base=_place(plan), kind=_kind(directory))
+    return card(plan, directory, "peft", f"An adapter for {base_name(plan)}", [said, shown])
+
+
+def _kind(directory: ModelDirectory) -> str:
+    """What Transformers' class for the base model is called, after `AutoModelFor`."""
     told = read_json(directory.update_paths()[-1] / CONFIG)
-    kind = "Seq2SeqLM" if told.get("task_type") == "SEQ_2_SEQ_LM" else "CausalLM"
-    shown = ONE.format(base=base, kind=kind)
-    return card(plan, directory, "peft", f"An adapter for {base}", [said, shown])
+    return "Seq2SeqLM" if told.get("task_type") == "SEQ_2_SEQ_LM" else "CausalLM"
 
 
 def plain_model(plan: Plan, directory: ModelDirectory, report: Mapping[str, Any]) -> str:
@@ -104,7 +115,7 @@ def many_adapters(
     plan: Plan, directory: ModelDirectory, report: Mapping[str, Any], by: str | None
 ) -> str:
     """The card of an adapter per task, with the rule that chooses and how to serve them."""
-    base, rank = base_name(plan), max(one["rank"] for one in report.values())
+    rank = max(one["rank"] for one in report.values())
     lines = ["Each folder is a LoRA adapter: the model as it stood for one task.", ""]
     lines += ["| folder | task | rank | error (%) |", "| --- | --- | ---: | ---: |"]
     for folder, one in report.items():
@@ -114,8 +125,10 @@ def many_adapters(
     modules = " ".join(f"{folder}={Path(folder)}" for folder in report)
     limit = next((r for r in (8, 16, 32, 64, 128, 256, 320, 512) if r >= rank), rank)
     parts = ["\n".join(lines), RULES[by].format(ROUTER="router.safetensors")]
-    parts.append(SERVE.format(base=base, rank=limit, modules=modules, first=next(iter(report))))
-    return card(plan, directory, "peft", f"Adapters for {base}", parts)
+    served = SERVE if _kind(directory) == "CausalLM" else SERVE_ENCODER_DECODER
+    first = next(iter(report))
+    parts.append(served.format(base=_place(plan), rank=limit, modules=modules, first=first))
+    return card(plan, directory, "peft", f"Adapters for {base_name(plan)}", parts)
 
 
 _CHOICE = """## Which adapter
@@ -131,6 +144,13 @@ RULES: dict[str | None, str] = {
     "text": _CHOICE.replace("{what}", "a bare text, without its prompt,"),
     "prompt": _CHOICE.replace("{what}", "a whole prompt (`prompts.json`)"),
 }
+SERVE_ENCODER_DECODER = """`prompts.json` has the prompt of each task, with `{{text}}` where its
+text goes.
+
+## Serving
+
+vLLM serves no adapters of an encoder-decoder model like this one. Plain PEFT reads them
+(`PeftModel.from_pretrained`), and `nlora serve` answers with the model directory itself."""
 SERVE = """`prompts.json` has the prompt of each task, with `{{text}}` where its text goes.
 
 ## Serving

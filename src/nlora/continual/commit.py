@@ -25,6 +25,7 @@ def record_of(stage: Stage, **more: Any) -> StageRecord:
         name=stage.name,
         tasks=[data.task.to_json() for data in stage.tasks],
         fingerprints={data.name: data.fingerprint() for data in stage.tasks},
+        sources={data.name: dict(data.origin) for data in stage.tasks if data.origin},
         seed=stage.seed,
         **more,
     )

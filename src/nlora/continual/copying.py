@@ -104,7 +104,7 @@ def _write(
     records, zero = source.stages(), source.zero_shot()
     rename = _renamed(name)
     for record in [*([zero] if zero else []), *records]:
-        target.adopt(source, record, rename, notes=without_folders(record.notes))
+        target.adopt(source, record, rename, sources={}, notes=without_folders(record.notes))
     for record in source.watched():
         watched = target.shelf(WATCHED)
         watched.adopt(source.shelf(WATCHED), record, rename, notes=without_folders(record.notes))

@@ -173,4 +173,10 @@ def advice(plan: Plan, stage: int, name: str, found: Verdict) -> list[str]:
             "routing: a model begun without --method keeps each task's own adapter, and finds it "
             "by the text"
         )
+        if any(data.name in found.too_far and data.task.labels for data in plan.stream):
+            lines.append(
+                "matched answers, an offset per label without training or old data: accept it, see "
+                "by `nlora explain` what they give back, and have them by `nlora predict --answers "
+                "matched`"
+            )
     return [line for line in lines if line]

@@ -17,7 +17,7 @@ takes those of the training file. `metric` names what answers are measured by
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,11 @@ import yaml
 
 from nlora.data.columns import PLAIN, check_columns, named
 from nlora.data.examples import check_labels, to_texts
-from nlora.data.formats import Source, read_rows, source
+from nlora.data.formats import Source, absolute, read_rows, source
+from nlora.data.memory import InMemory
 from nlora.data.messages import agreed
 from nlora.data.reading import Reading, check_reading, read_task
-from nlora.data.rows import stop
+from nlora.data.rows import STDIN, stop
 from nlora.data.task import Task, TaskData
 from nlora.data.yaml_nodes import compose
 from nlora.errors import Faults, NloraError, shown, unknown
@@ -57,7 +58,22 @@ class _Entry:
     reading: Reading = field(default_factory=Reading)
 
     def load(self) -> TaskData:
-        return agreed(read_task(self.task, self.train, self.test, self.dev, self.reading))
+        found = agreed(read_task(self.task, self.train, self.test, self.dev, self.reading))
+        return replace(found, origin=self._origin())
+
+    def _origin(self) -> dict[str, Any] | None:
+        """The arguments of `task_from_files`, where the rows are not in memory."""
+        places = {name: getattr(self, name) for name in _PATHS}
+        if any(isinstance(place, InMemory) or str(place) == STDIN for place in places.values()):
+            return None
+        return {
+            **{name: None if place is None else absolute(place) for name, place in places.items()},
+            "name": self.task.name,
+            "instruction": self.task.instruction,
+            "labels": self.task.labels and list(self.task.labels),
+            "metric": self.task.metric,
+            "reading": asdict(self.reading),
+        }
 
 
 def read_stream(path: Path) -> list[TaskData]:

@@ -65,6 +65,11 @@ def source(name: str, base: Path) -> Path | str:
     return base / os.path.expanduser(name)
 
 
+def absolute(place: Path | str) -> str:
+    """The same place from wherever it is read; `hf://` names stay what they are."""
+    return place if isinstance(place, str) else os.path.abspath(place)
+
+
 def is_source(name: str) -> bool:
     """Whether a name is one of rows: of a file by its ending, a saved folder, or `hf://`."""
     path = Path(os.path.expanduser(name))

@@ -2,6 +2,7 @@
 user's own YAML file."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from nlora.data import published
@@ -94,4 +95,7 @@ def load_stream(stream: str, data: Path | None) -> list[TaskData]:
             f"stream '{stream}' reads {what}: give --data DIR or set NLORA_DATA"
             + ("" if other else " (`nlora data download` fetches it)")
         )
-    return [load_task(data, part) for part in names]
+    place = os.path.abspath(data)
+    return [
+        replace(load_task(data, part), origin={"dataset": part, "data": place}) for part in names
+    ]

@@ -2,8 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,8 @@ class TaskData:
     """How many rows were left out because they could not be read."""
     rows: tuple[int, int] | None = field(default=None, compare=False)
     """How many there were to train and to test on before a sample was drawn."""
+    origin: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
+    """What `data.origin.read_again` reads it again by, as JSON; None for rows of a script."""
 
     def used(self) -> dict[str, list[int]]:
         """Of `train` and `test`, how many rows are used and how many there were."""

@@ -1,24 +1,20 @@
 """`nlora explain`: what a model has lost of its tasks after later ones, and why."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from nlora import processes
 from nlora.continual.agreement import stored_plan
-from nlora.data.streams import load_stream
-from nlora.data.task import Example, TaskData
+from nlora.data.task import TaskData
 from nlora.errors import NloraError
 from nlora.explain.asked import Learned, Options, Questions, learned
+from nlora.explain.examples import examples_of
 from nlora.explain.explained import Found, all_tasks, over_tasks
 from nlora.explain.free_text import free_text
 from nlora.explain.looks import Looks
 from nlora.explain.readings import Kept, kept_answers, moved, readings
 from nlora.explain.texts import neutral_texts, self_written
-from nlora.plan.budgets import LIMITS
-from nlora.plan.config import absolute, stored_config
-from nlora.plan.resolve import sampled
 from nlora.progress import NoProgress, Progress
 from nlora.store.atomic import write_json
 from nlora.store.directory import ModelDirectory, StageRecord
@@ -36,8 +32,8 @@ def explain(
 ) -> dict[str, Any]:
     """What the model in a folder has lost of each task, and why; also RUN/explain/explained.json.
 
-    Training and dev examples are those of the `stream` (a name, or the tasks themselves), by
-    default the one that the folder was begun with, read from `data`. What was measured before is
+    Training and dev examples are those of the `stream` (a name, or the tasks themselves) in `data`,
+    by default read where they were learned from. What was measured before is
     not measured again. Raises NloraError if there is no model, if it has learned nothing, or for
     options that cannot be.
     """
@@ -112,66 +108,6 @@ def is_of_today(found: Mapping[str, Any], directory: ModelDirectory) -> bool:
     if "committed" in found:
         return found["committed"] == committed(records)
     return found["stages"] == [record.name for record in records]
-
-
-def examples_of(
-    directory: ModelDirectory,
-    stream: Sequence[TaskData] | str | None,
-    data: Path | None,
-    progress: Progress,
-) -> list[TaskData]:
-    """The tasks with the training examples that they were learned from, where they can be found.
-
-    What cannot is told, and done without. Raises NloraError for a `stream` that was asked for and
-    is none, or has none of the tasks.
-    """
-    config = stored_config(directory)
-    given, stream = stream, config.stream if stream is None else stream
-    if stream is None:
-        progress.message(
-            "the folder does not say where its training examples are (--stream NAME or FILE.yaml "
-            "does): sources that need them, and the probe, are left out"
-        )
-        return []
-    if isinstance(stream, str):
-        place = Path(absolute(str(data))) if data else Path(config.data) if config.data else None
-        try:
-            stream = load_stream(stream, place)
-        except NloraError as error:
-            if given is not None:
-                raise
-            progress.message(f"no training examples, so no probe and fewer sources: {error}")
-            return []
-    there = {known.name: known for known in stream}
-    records = directory.stages()
-    trained = list(dict.fromkeys(name for record in records for name in record.fingerprints))
-    if given is not None and trained and there.keys().isdisjoint(trained):
-        raise NloraError(
-            f"the stream has none of the tasks that were learned here: {', '.join(trained)}; it "
-            f"has {', '.join(there)}"
-        )
-    found = []
-    for record in records:
-        limits = {name: (record.budget or config.model_dump()).get(name) for name in LIMITS}
-        for name, fingerprint in record.fingerprints.items():
-            if name not in there:
-                continue
-            used = sampled(there[name], config.model_copy(update=limits))
-            if used.fingerprint() == fingerprint:
-                found.append(replace(used, dev=_fresh(there[name], used)))
-            else:
-                progress.message(
-                    f"'{name}': these are not the examples that it was learned from, so its "
-                    "training texts are left out"
-                )
-    return found
-
-
-def _fresh(whole: TaskData, used: TaskData) -> tuple[Example, ...]:
-    """Dev examples that are neither tested nor trained on; else training examples not used."""
-    seen = {e.text for split in (whole.test, used.train) for e in split}
-    fresh = tuple(e for e in whole.dev if e.text not in seen)
-    return fresh or tuple(e for e in whole.train if e.text not in seen)
 
 
 def _free_text(tasks: Sequence[Learned], kept: Kept, names: dict[int, str]) -> dict[str, Any]:

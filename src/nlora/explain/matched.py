@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from nlora.errors import NloraError
 from nlora.evaluation.matching import Correction
 from nlora.explain.asked import Learned, Options, Questions, learned
-from nlora.explain.explain import FOLDER, examples_of
+from nlora.explain.examples import examples_of
+from nlora.explain.explain import FOLDER
 from nlora.explain.looks import Look, Looks
 from nlora.explain.sources import Known, corrections
 from nlora.explain.texts import self_written

@@ -45,6 +45,8 @@ class StageRecord(Kind):
     tasks: list[dict] = Field(default_factory=list)
     fingerprints: dict[str, str] = Field(default_factory=dict)
     """Of the data of each task trained or tested here."""
+    sources: dict[str, dict] = Field(default_factory=dict)
+    """How to read it again, by task, where it is in files; a copy for others leaves it out."""
     seed: int = 0
     manifest: Manifest = Field(default_factory=Manifest)
     """Which updates, in order, make up the model after this stage."""
