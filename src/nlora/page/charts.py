@@ -1,5 +1,6 @@
 """The charts of a page as Vega-Lite specifications: the page draws them with Vega, inlined."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -16,7 +17,10 @@ COLOURS = [BLUE, RED, GREEN, ORANGE, PURPLE, SKY]
 """Those of the figures that can be seen on white and on black."""
 
 DASHES = [[1, 0], [6, 2], [2, 2], [8, 2, 2, 2]]
+SHAPES = ["circle", "diamond", "square", "triangle-up"]
 
+_DOTTED = 20
+"""Each step is a dot where a stage has so many at most; a line through one step is none."""
 _STEPS = 6000
 """Points of training that a page shows, of all runs together."""
 
@@ -111,7 +115,9 @@ def trade_off(section: Section) -> list[Chart]:
         "encoding": {
             **axes,
             "color": _colours("method", names),
-            **({"shape": {"field": "stream", "type": "nominal"}} if several else {}),
+            "shape": {"field": "stream", "type": "nominal"}
+            if several
+            else _cycled("method", names, SHAPES),
             "opacity": _picked("method"),
             "tooltip": [{"field": f} for f in ("method", "stream", "learning", "forgetting")],
         },
@@ -148,6 +154,7 @@ def training(section: Section, material: Material) -> list[Chart]:
     if not steps:
         return []
     stages = list(dict.fromkeys(row["stage"] for row in steps))
+    longest = max(Counter((row["method"], row["stage"]) for row in steps).values())
     shown = sorted(names, key=lambda name: (name != "loss/task", "/" not in name))
     choices = [_choice("shown", shown), *([_choice("method", list(firsts))] * (len(firsts) > 1))]
     spec = {
@@ -158,9 +165,9 @@ def training(section: Section, material: Material) -> list[Chart]:
             {"calculate": "datum[shown]", "as": "value"},
             {"filter": "isValid(datum.value)"},
         ],
-        "mark": {"type": "line", "tooltip": True, "strokeWidth": 1.2},
+        "mark": {"type": "line", "tooltip": True, "strokeWidth": 1.2, "point": longest <= _DOTTED},
         "encoding": {
-            "x": _number("step", "optimiser step"),
+            "x": {**_number("step", "optimiser step"), "axis": {"tickMinStep": 1}},
             "y": _number("value", None),
             "color": _colours("stage", stages),
             "tooltip": [{"field": f} for f in ("stage", "step", "value")],
@@ -244,7 +251,7 @@ def _lines(values: list[Json], by: str, names: Sequence[str], choose: Sequence[s
             },
             "y": _number("accuracy", "accuracy (%)"),
             "color": _colours(by, names),
-            "strokeDash": _dashes(by, names),
+            "strokeDash": _cycled(by, names, DASHES),
             "opacity": _picked(by),
             "tooltip": [{"field": field} for field in (by, "stage", "accuracy")],
         },
@@ -302,9 +309,10 @@ def _colours(field: str, names: Sequence[str]) -> Json:
     return {"field": field, "type": "nominal", "title": None, "sort": None, "scale": scale}
 
 
-def _dashes(field: str, names: Sequence[str]) -> Json:
-    dashes = [DASHES[i // len(COLOURS) % len(DASHES)] for i in range(len(names))]
-    scale = {"domain": list(names), "range": dashes}
+def _cycled(field: str, names: Sequence[str], looks: Sequence[Any]) -> Json:
+    """Another look each time that the colours begin anew."""
+    found = [looks[i // len(COLOURS) % len(looks)] for i in range(len(names))]
+    scale = {"domain": list(names), "range": found}
     return {"field": field, "type": "nominal", "title": None, "sort": None, "scale": scale}
 
 
