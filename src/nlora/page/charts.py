@@ -1,5 +1,6 @@
 """The charts of a page as Vega-Lite specifications: the page draws them with Vega, inlined."""
 
+from collections import Counter
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -8,10 +9,12 @@ from nlora.continual.tasks import titles
 from nlora.page.material import Material
 from nlora.page.measures import averages, first_learned_at, mean_matrix
 from nlora.page.vega import (
+    SHAPES,
     Json,
     accuracy_lines,
     choice,
     colours,
+    cycled,
     height,
     legend,
     number,
@@ -22,6 +25,8 @@ from nlora.page.vega import (
 from nlora.report.runs import Run, Section
 from nlora.store.records import tracked
 
+_DOTTED = 20
+"""Each step is a dot where a stage has so many at most; a line through one step is none."""
 _STEPS = 6000
 """Points of training that a page shows, of all runs together."""
 
@@ -111,7 +116,9 @@ def trade_off(section: Section) -> list[Chart]:
         "encoding": {
             **axes,
             "color": colours("method", names),
-            **({"shape": {"field": "stream", "type": "nominal"}} if several else {}),
+            "shape": {"field": "stream", "type": "nominal"}
+            if several
+            else cycled("method", names, SHAPES),
             "opacity": picked("method"),
             "tooltip": [{"field": f} for f in ("method", "stream", "learning", "forgetting")],
         },
@@ -148,6 +155,7 @@ def training(section: Section, material: Material) -> list[Chart]:
     if not steps:
         return []
     stages = list(dict.fromkeys(row["stage"] for row in steps))
+    longest = max(Counter((row["method"], row["stage"]) for row in steps).values())
     shown = sorted(names, key=lambda name: (name != "loss/task", "/" not in name))
     choices = [choice("shown", shown), *([choice("method", list(firsts))] * (len(firsts) > 1))]
     spec = {
@@ -158,9 +166,9 @@ def training(section: Section, material: Material) -> list[Chart]:
             {"calculate": "datum[shown]", "as": "value"},
             {"filter": "isValid(datum.value)"},
         ],
-        "mark": {"type": "line", "tooltip": True, "strokeWidth": 1.2},
+        "mark": {"type": "line", "tooltip": True, "strokeWidth": 1.2, "point": longest <= _DOTTED},
         "encoding": {
-            "x": number("step", "optimiser step"),
+            "x": {**number("step", "optimiser step"), "axis": {"tickMinStep": 1}},
             "y": number("value", None),
             "color": colours("stage", stages),
             "tooltip": [{"field": f} for f in ("stage", "step", "value")],

@@ -9,6 +9,7 @@ COLOURS = [BLUE, RED, GREEN, ORANGE, PURPLE, SKY]
 """Those of the figures that can be seen on white and on black."""
 
 DASHES = [[1, 0], [6, 2], [2, 2], [8, 2, 2, 2]]
+SHAPES = ["circle", "diamond", "square", "triangle-up"]
 
 _TICKS = 20
 """Stages that are numbered below a chart, at most."""
@@ -39,7 +40,7 @@ def accuracy_lines(
             },
             "y": number("accuracy", "accuracy (%)"),
             "color": colours(by, names),
-            "strokeDash": dashes(by, names),
+            "strokeDash": cycled(by, names, DASHES),
             "opacity": picked(by),
             "tooltip": [{"field": field} for field in (by, "stage", "accuracy")],
         },
@@ -99,10 +100,10 @@ def colours(field: str, names: Sequence[str]) -> Json:
     return {"field": field, "type": "nominal", "title": None, "sort": None, "scale": scale}
 
 
-def dashes(field: str, names: Sequence[str]) -> Json:
-    """The dashes of lines whose colours come again."""
-    dashes = [DASHES[i // len(COLOURS) % len(DASHES)] for i in range(len(names))]
-    scale = {"domain": list(names), "range": dashes}
+def cycled(field: str, names: Sequence[str], looks: Sequence[Any]) -> Json:
+    """Another look each time that the colours begin anew."""
+    found = [looks[i // len(COLOURS) % len(looks)] for i in range(len(names))]
+    scale = {"domain": list(names), "range": found}
     return {"field": field, "type": "nominal", "title": None, "sort": None, "scale": scale}
 
 

@@ -23,6 +23,7 @@ from nlora.methods.context import Context, Step
 from nlora.plan.settings import RunSettings
 from nlora.store.directory import stage_folder
 from nlora.store.records import tracked
+from nlora.training import trackers
 from nlora.training.checkpoint import Keeper
 from nlora.training.gradients import GradientCallback, check_names
 
@@ -74,6 +75,7 @@ class StageTrainer(Trainer):
         self.keeper = keeper
         """Writes checkpoints; None: none are kept."""
         self.remove_callback(PrinterCallback)
+        trackers.take_over(self)
         self.add_callback(gradients)
 
     def losses_of_training(self) -> list[dict[str, float]]:
@@ -187,26 +189,31 @@ class StageTrainer(Trainer):
                     raise self._diverged(f"{name} is {value}")
             self.losses.append(step)
             self.ctx.progress.advance(1, loss=sum(terms.values()))
-            logs = {**logs, **tracked(step)}
-        super().log(logs, start_time)
+            # "loss" beside "loss/task" would be a file and a folder of one name where MLflow has
+            # files; the terms and `gradient_norm` say the same.
+            told = {k: v for k, v in logs.items() if k not in ("loss", "grad_norm")}
+            super().log({**told, **tracked(step)}, start_time)
+        else:
+            super().log(logs, start_time)
         if "loss" in logs and self.keeper is not None and self.keeper.due(self.state.global_step):
             self.keeper.write(
                 self.state, self.optimizer, self.lr_scheduler, self.gradients, self.losses
             )
 
     def teller(self) -> Callable[[Mapping[str, float]], None]:
-        """What gives the trackers numbers measured after the stage, as `eval/NAME`.
+        """What gives the trackers numbers measured after the stage, as `eval/NAME`, the last ones.
 
         It holds nothing of the training, neither gradients nor the optimiser.
         """
         args, state, control = self.args, self.state, self.control
         kinds = tuple(get_reporting_integration_callbacks(args.report_to))
-        trackers = [c for c in self.callback_handler.callbacks if isinstance(c, kinds)]
+        told = [c for c in self.callback_handler.callbacks if isinstance(c, kinds)]
 
         def tell(values: Mapping[str, float]) -> None:
             named = {f"eval_{name}": value for name, value in values.items()}
-            for tracker in trackers:
+            for tracker in told:
                 tracker.on_log(args, state, control, logs=dict(named))
+                trackers.end(tracker, args, state, control)
 
         return tell
 
