@@ -82,7 +82,7 @@ CANNOT_BE = {
     "on none": ({"manifest": {"on": "001-c"}}, "on an earlier stage"),
     "no list": ({"manifest": {"adds": "001-a"}}, r"'manifest\.adds': .*list"),
     "unknown": ({"manifest": {"but": []}}, r"'manifest\.but': "),
-    "file above": ({"files": {"../x": "0"}}, r"'files' names '\.\./x'"),
+    "file above": ({"files": {"../x": "0"}}, r"'files' that names '\.\./x'"),
     "file outside": ({"files": {"/etc/passwd": "0"}}, "a path outside it"),
 }
 

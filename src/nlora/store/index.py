@@ -5,16 +5,19 @@ was written since (its time, size or inode) is read from there, as all are where
 missing or damaged. Where there are few stages there is none.
 """
 
+import gc
 import hashlib
 import json
-from contextlib import suppress
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
 from nlora.errors import NloraError
 from nlora.store.atomic import write_bytes
-from nlora.store.records import StageRecord, check_names, read_record
+from nlora.store.records import StageRecord, misnamed, read_record
 
 FILE = "index.json"
 MANY = 256
@@ -27,9 +30,9 @@ Like = tuple[int, int, int]
 _ENTRIES = TypeAdapter(dict[str, tuple[Like, StageRecord]])
 
 
-def like(path: Path) -> Like:
+def like(path: str | Path) -> Like:
     """What a file is like, without reading it."""
-    stat = path.stat()
+    stat = os.stat(path)
     return stat.st_mtime_ns, stat.st_size, stat.st_ino
 
 
@@ -46,13 +49,12 @@ class Index:
         """The record in the folder of this name. Raises NloraError as `read_record`."""
         if self._known is None:
             self._known = _read(self.folder)
-        path = self.folder / name / "stage.json"
         try:
-            seen = like(path)
-        except FileNotFoundError:
-            return read_record(path)
+            seen = like(f"{self.folder}/{name}/stage.json")
+        except FileNotFoundError as error:
+            raise NloraError(f"{error.filename} does not exist") from error
         if name not in self._known or self._known[name][0] != seen:
-            self._known[name] = seen, read_record(path)
+            self._known[name] = seen, read_record(self.folder / name / "stage.json")
             self._missed += 1
         return self._known[name][1]
 
@@ -82,12 +84,23 @@ def _read(folder: Path) -> dict[str, tuple[Like, StageRecord]]:
         kept, _, content = (folder / FILE).read_bytes().partition(b"\n")
         if kept != _sum(content):
             return {}
-        found = _ENTRIES.validate_json(content)
-        for name, (_, record) in found.items():
-            check_names(record, folder / name / FILE)
-    except (OSError, ValidationError, NloraError):
+        with _uncollected():
+            found = _ENTRIES.validate_json(content)
+    except (OSError, ValidationError):
         return {}
-    return found
+    return {} if any(misnamed(record, name) for name, (_, record) in found.items()) else found
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the garbage collector, which would take twice the time to find that all is in use."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _sum(content: bytes) -> bytes:

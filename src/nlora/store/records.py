@@ -186,17 +186,19 @@ def read_record(path: Path) -> StageRecord:
             raise NloraError(f"{path}: '{name}' is missing; the file was changed or damaged")
     record = check(StageRecord, today, path)
     unsealed(values, path, record.format)
-    check_names(record, path)
+    if wrong := misnamed(record, path.parent.name):
+        raise NloraError(f"{path} {wrong}")
     return record
 
 
-def check_names(record: StageRecord, path: Path) -> None:
-    """Raise NloraError if a record is that of another folder, or names a file outside its own."""
-    if record.folder.lstrip("0") != path.parent.name.lstrip("0"):
-        raise NloraError(f"{path} is the record of stage {record.folder}, which is another one")
+def misnamed(record: StageRecord, folder: str) -> str | None:
+    """What of a record's names cannot be: that of its folder, or a file outside of it."""
+    if record.folder.lstrip("0") != folder.lstrip("0"):
+        return f"is the record of stage {record.folder}, which is another one"
     for name in record.files:
         if name[:1] in ("", "/") or "\\" in name or not {".", ".."}.isdisjoint(name.split("/")):
-            raise NloraError(f"{path}: 'files' names {name!r}, a path outside it")
+            return f"has 'files' that names {name!r}, a path outside it"
+    return None
 
 
 def taken_out(records: Iterable[StageRecord]) -> set[str]:
