@@ -4,6 +4,7 @@
 the same data, holds the whole model, trains on its share of every batch (gradients are averaged by
 PyTorch's DistributedDataParallel) and answers its share of every evaluation. All else is computed
 by every process alike. The main process alone locks and writes the model directory, and speaks.
+With `sharding=fsdp` each holds a share of the base model (`backbones.sharding`).
 
 Accelerate joins the processes and moves what they tell one another; it is imported where there
 are several. On CUDA, tensors travel by NCCL and all else by gloo, which notices a peer that died.
@@ -32,6 +33,8 @@ PATIENCE = timedelta(hours=1)
 
 _state: "PartialState | None" = None
 """Accelerate's state once this process has joined others; a single process has none."""
+_together = False
+_fsdp = False
 
 
 def start() -> None:
@@ -39,6 +42,7 @@ def start() -> None:
     global _state
     if _state is not None or "LOCAL_RANK" not in os.environ:  # what accelerate goes by too
         return
+    _read_configuration()
     import torch
     from accelerate import PartialState
 
@@ -52,12 +56,38 @@ def start() -> None:
     _state = PartialState(cpu=not cuda, backend=backend, timeout=PATIENCE)
 
 
+def _read_configuration() -> None:
+    """Take what `accelerate launch` was configured for out of the environment.
+
+    What it means is done here and not by the Trainer; precision is a setting of a run. Raises
+    NloraError for what is not done.
+    """
+    global _fsdp
+    if _env("ACCELERATE_USE_DEEPSPEED"):
+        raise NloraError(
+            "nlora does not train under DeepSpeed by itself: shard by FSDP2 (sharding=fsdp), or "
+            "use a script of your own (docs/own-script.md)"
+        )
+    if _env("ACCELERATE_USE_FSDP"):
+        if os.environ.get("FSDP_VERSION", "1") != "2":
+            raise NloraError("nlora shards by FSDP2: set fsdp_version: 2 in accelerate's file")
+        if _env("FSDP_OFFLOAD_PARAMS"):
+            raise NloraError("nlora leaves no weights on the CPU: set fsdp_offload_params: false")
+        _fsdp = True
+    for name in ("ACCELERATE_USE_FSDP", "ACCELERATE_MIXED_PRECISION"):
+        os.environ.pop(name, None)
+
+
+def _env(name: str) -> bool:
+    return os.environ.get(name, "").lower() in ("1", "true")
+
+
 def stop() -> None:
     """Part from the others when all is done."""
-    global _state
+    global _state, _together
     if _state is not None:
         _state.destroy_process_group()
-        _state = None
+        _state, _together = None, False
 
 
 def leave(status: int) -> NoReturn:
@@ -106,6 +136,27 @@ def share(items: Sequence[T]) -> Sequence[T]:
     lengths the last process would get all the long ones.)
     """
     return items[rank() :: count()]
+
+
+def pass_together() -> None:
+    """From now on a pass through the model needs all processes (`backbones.sharding`)."""
+    global _together
+    _together = True
+
+
+def share_of_passes(batches: Sequence[T]) -> Sequence[T]:
+    """Those of the batches that this process reads: its share, or all where passes need all."""
+    return batches if _together else share(batches)
+
+
+def summed_passes(tensor: "Tensor") -> "Tensor":
+    """The sum over all batches of which each process has added up its `share_of_passes`."""
+    return tensor if _together else summed(tensor)
+
+
+def asked_to_shard() -> bool:
+    """Whether `accelerate launch` started this process with a configuration of FSDP."""
+    return _fsdp
 
 
 def gathered(value: T) -> list[T]:

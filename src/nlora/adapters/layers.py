@@ -11,6 +11,7 @@ from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import Linear, LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 
+from nlora.backbones.sharding import is_sharded
 from nlora.backbones.targets import Targets, choose
 from nlora.errors import NloraError
 
@@ -71,11 +72,15 @@ def layers(model: Any) -> dict[str, Any]:
 
 
 def plain(layers: Mapping[str, Any]) -> bool:
-    """Whether the adapted weights are numbers that an update can be added to."""
+    """Whether the adapted weights are numbers that an update can be added to.
+
+    Those that are quantised are none, nor are those that processes share out.
+    """
     weights = [
         layer.get_base_layer().weight for layer in layers.values() if isinstance(layer, Linear)
     ]
-    return len(weights) == len(layers) and all(w.dtype in _PLAIN for w in weights)
+    whole = not any(map(is_sharded, layers.values()))
+    return whole and len(weights) == len(layers) and all(w.dtype in _PLAIN for w in weights)
 
 
 def _quantized(module: Any) -> bool:

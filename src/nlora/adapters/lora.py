@@ -85,7 +85,7 @@ class Lora(Stacked[Factors]):
         if start != "default" and not plain(self.layers):
             raise NloraError(
                 f"setting 'start': {start} is made from the base model's weights, which are "
-                "quantised; leave it out"
+                "quantised or sharded; leave it out"
             )
         self.origin: dict[str, Factors] = {}
         """By matrix −B₀·A₀, where the update in hand does not start at 0."""

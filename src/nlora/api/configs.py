@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nlora import processes
 from nlora.api.arguments import check, plain
 from nlora.errors import NloraError
 
@@ -53,6 +54,8 @@ def configuration(
         for name, value in given.items()
         if value is not None
     }
+    if processes.asked_to_shard():
+        found_settings.setdefault("sharding", "fsdp")
     asked = with_todays_names(found_settings) | with_todays_names(plain(settings or {}))
     return {**values, "settings": asked | rehearsal(replay, neutral)}
 

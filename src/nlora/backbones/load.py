@@ -17,6 +17,7 @@ from nlora.backbones.quantized import (
     quantizer,
     stored_as,
 )
+from nlora.backbones.sharding import shard
 from nlora.data.hub import hub_reachable
 from nlora.errors import NloraError, first_line
 
@@ -46,13 +47,18 @@ class Backbone:
 
 
 def load(
-    base: Base, dtype: torch.dtype, weights: bool = True, quantization: Quantization = "none"
+    base: Base,
+    dtype: torch.dtype,
+    weights: bool = True,
+    quantization: Quantization = "none",
+    sharded: bool = False,
 ) -> Backbone:
     """Load a model (`catalog.find`) in `dtype` onto the device. No remote code is run.
 
     Without `weights` it is an empty shell, to count parameters. `quantization` is of the weights in
-    memory. Raises NloraError if there is no such model, if it is no language model, and where it
-    cannot be quantised, or is already.
+    memory. With `sharded` each process keeps a share of the layers. Raises NloraError if there is
+    no such model, if it is no language model, and where it cannot be quantised or sharded, or is
+    quantised already.
     """
     import transformers
     from transformers import (
@@ -84,6 +90,8 @@ def load(
             model: Any = kind.from_pretrained(base.target, config=config, dtype=dtype, **where)
             if "device_map" in where:
                 keep_differentiable(model)
+            elif sharded:
+                model = shard(model, base.name)
             else:
                 model = model.to(device())
         else:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _NOT_COMPARED = ("data", "plugin", "stream")
 """Paths and names: the tasks and the fingerprints of their data are compared instead."""
 
-_FREE = ("checkpoint_every", "measure_kl")
+_FREE = ("checkpoint_every", "measure_kl", "sharding")
 """Settings that no number depends on: they may differ from start to start."""
 
 

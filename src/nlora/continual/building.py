@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nlora import processes
 from nlora.adapters.base import Adapter
 from nlora.adapters.registry import adapter
 from nlora.backbones.load import Backbone, embedding_rows, load
@@ -33,7 +34,8 @@ def load_base(plan: Plan, directory: ModelDirectory, fp32: bool) -> tuple[Plan, 
     if quantization != "none":
         check_frozen(plan, quantization)
     if not fp32:
-        return plan, load(plan.base, weights_dtype(plan), quantization=quantization)
+        dtype, sharded = weights_dtype(plan), processes.count() > 1 and _sharded(plan)
+        return plan, load(plan.base, dtype, quantization=quantization, sharded=sharded)
     backbone = load(plan.base, torch.float32 if quantization != "none" else weights_dtype(plan))
     if backbone.quantized is not None:
         raise NloraError(
@@ -89,6 +91,22 @@ def make_adapter(
 
     made.base_weights = base_weights
     return made
+
+
+def _sharded(plan: Plan) -> bool:
+    """Whether processes share the base model out. Raises NloraError where that cannot be."""
+    run, kind = plan.run, adapter(plan.method.adapter)
+    if run.sharding == "none":
+        return False
+    reasons = {
+        f"adapter '{kind.name}' reads or changes the base model's weights": not kind.can.quantized,
+        f"start={run.start} is made from the base model's weights": run.start != "default",
+        f"quantised weights ({run.quantization}) are not shared out": run.quantization != "none",
+    }
+    for reason, holds in reasons.items():
+        if holds:
+            raise NloraError(f"sharding=fsdp: {reason}; leave one of the two out")
+    return True
 
 
 def check_frozen(plan: Plan, quantized: str | None) -> None:

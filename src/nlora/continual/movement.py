@@ -40,14 +40,14 @@ def moved(model: ContinualModel, stage: int, tasks: Sequence[TaskData]) -> dict[
     """Of each task's divergences, and of its answer tokens."""
     with shown(model.progress, "KL to the model before", sum(map(len, rows.values()))):
         for part in _parts(rows, model.plan.run.eval_tokens, model.encoder.ids or 1):
-            batches = processes.share(part)
+            batches = processes.share_of_passes(part)
             with model.after(stage - 1):
                 before = [_logits(model, batch) for batch in batches]
             for batch, then in zip(batches, before, strict=True):
                 each = divergences(then, _logits(model, batch)).cpu()
                 sums[batch[0].task] += torch.stack([each.sum(), torch.tensor(float(len(each)))])
             model.progress.advance(sum(map(len, part)))
-    found = {name: processes.summed(total).tolist() for name, total in sums.items()}
+    found = {name: processes.summed_passes(total).tolist() for name, total in sums.items()}
     return {name: total / max(count, 1) for name, (total, count) in found.items()}
 
 

@@ -261,7 +261,7 @@ def _whole(
     collator = Collator(encoder.tokenizer.pad_token_id, encoder.encoder_decoder)
     longest = max(map(len, answers))
     lengths = [len(answers) * (len(p) + longest) for p in prompts]
-    for rows in processes.share(by_budget(lengths, batch_tokens)):
+    for rows in processes.share_of_passes(by_budget(lengths, batch_tokens)):
         pairs = [Encoded(prompts[i], answer, False) for i in rows for answer in answers]
         batch = on_device(collator(pairs), model.device)
         logits, targets = answer_logits(model, batch)

@@ -196,7 +196,7 @@ def _inputs(
             yield batch.rows, {"encoder_outputs": batch.outputs, "attention_mask": mask}
         return
     collator = Collator(encoder.tokenizer.pad_token_id, encoder.encoder_decoder)
-    for rows in processes.share(by_budget([len(p) for p in prompts], batch_tokens)):
+    for rows in processes.share_of_passes(by_budget([len(p) for p in prompts], batch_tokens)):
         yield rows, on_device(collator.prompts([prompts[i] for i in rows]), model.device)
 
 

@@ -60,7 +60,9 @@ def read(
     if shared:
         ids = torch.tensor(prompts[0][:shared], device=model.device)
         prefix = read_prefix(model, ids, rows=1)
-    for rows in processes.share(by_budget([len(p) - shared for p in prompts], batch_tokens)):
+    for rows in processes.share_of_passes(
+        by_budget([len(p) - shared for p in prompts], batch_tokens)
+    ):
         inputs = collator.prompts([prompts[i] for i in rows])
         inputs = on_device(inputs, model.device)
         inputs["position_ids"] = positions(inputs["attention_mask"])
@@ -85,7 +87,7 @@ def encoded(
 ) -> Iterator[EncoderRead]:
     """Likewise the prompts as the encoder of an encoder-decoder model reads them."""
     collator = Collator(encoder.tokenizer.pad_token_id, encoder_decoder=True)
-    for rows in processes.share(by_budget([len(p) for p in prompts], batch_tokens)):
+    for rows in processes.share_of_passes(by_budget([len(p) for p in prompts], batch_tokens)):
         inputs = on_device(collator.prompts([prompts[i] for i in rows]), model.device)
         yield EncoderRead(rows, inputs, base_model(model).get_encoder()(**inputs))
 

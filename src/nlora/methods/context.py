@@ -138,7 +138,7 @@ class Context:
         tokenizer = self.encoder.tokenizer
         collate = Collator(tokenizer.pad_token_id, self.encoder.encoder_decoder)
         budget = by_budget([len(row) for row in rows], tokens)
-        for chosen in processes.share(budget) if share else budget:
+        for chosen in processes.share_of_passes(budget) if share else budget:
             batch = collate([rows[i] for i in chosen])
             yield chosen, on_device(batch, self.model.device)
 

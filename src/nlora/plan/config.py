@@ -26,6 +26,7 @@ RENAMED = {"carrier": "adapter"}
 LATER: dict[str, Any] = {
     "checkpoint_every": "10min",
     "measure_kl": False,
+    "sharding": "none",
     **{name: Settings.model_fields[name].default for name in FREE},
 }
 """Settings that there were not always, and the value at which they leave no trace: configurations

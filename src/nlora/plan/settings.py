@@ -93,6 +93,10 @@ class RunSettings(AdapterSettings):
         "auto", description="auto reads what all prompts of a batch begin with only once"
     )
     gradient_checkpointing: bool = Field(False, description="save memory, take longer")
+    sharding: Literal["none", "fsdp"] = Field(
+        "none",
+        description="fsdp: of several processes (torchrun) each holds a share of the base model",
+    )
     deterministic: bool = Field(
         False, description="on a GPU: the same numbers each time, slower (a CPU always does)"
     )

@@ -15,6 +15,7 @@ from transformers.integrations.integration_utils import get_reporting_integratio
 from transformers.training_args import OptimizerNames
 
 from nlora import processes
+from nlora.backbones.sharding import is_sharded
 from nlora.data.batches import IGNORED, Collator, TrainingOrder
 from nlora.errors import NloraError, first_line, unknown
 from nlora.methods.base import Method, overrides, per_stage
@@ -45,7 +46,9 @@ class StageTrainer(Trainer):
             ctx.encoder.encoder_decoder,
             # A prefix that is read once would count once in what a method measures of the inputs,
             # and may be one no more when the method has changed the batch.
+            # Of a sharded model all processes make as many passes.
             share_prefix=run.shared_prefix == "auto"
+            and not is_sharded(ctx.model)
             and not (method.needs_covariances or method.needs_magnitudes)
             and not overrides(method, "batch"),
         )

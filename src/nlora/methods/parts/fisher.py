@@ -47,7 +47,7 @@ def diagonal_fisher(
             for _, one in ctx.batches([examples[i] for i in rows], tokens=1):
                 _add_one(model, one, squares)
         ctx.progress.advance(len(rows) * processes.count())
-    return [processes.summed(square) / len(examples) for square in squares.values()]
+    return [processes.summed_passes(square) / len(examples) for square in squares.values()]
 
 
 def _loss(model: Any, batch: dict[str, Tensor]) -> Tensor:
