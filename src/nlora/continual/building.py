@@ -99,7 +99,7 @@ def _sharded(plan: Plan) -> bool:
     if run.sharding == "none":
         return False
     reasons = {
-        f"adapter '{kind.name}' reads or changes the base model's weights": not kind.can.quantized,
+        f"adapter '{kind.name}' is not LoRA": kind.name != "lora",
         f"start={run.start} is made from the base model's weights": run.start != "default",
         f"quantised weights ({run.quantization}) are not shared out": run.quantization != "none",
     }
