@@ -47,6 +47,25 @@ def of_disk(error: OSError) -> str | None:
     return f"{error.filename or 'the output'}: {error.strerror}" + (f"; {advice}" if advice else "")
 
 
+def of_memory(error: BaseException) -> str | None:
+    """What to do where memory was not enough, in one line; None for another error.
+
+    PyTorch tells that of the main memory by a RuntimeError.
+
+    >>> of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 bytes"))[:19]
+    'memory is not enoug'
+    """
+    said = " ".join(str(error).split())
+    known = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    if not (known or (isinstance(error, RuntimeError) and "DefaultCPUAllocator" in said)):
+        return None
+    return (
+        f"memory is not enough ({shown(said)}): set a larger accumulation, "
+        "gradient_checkpointing=true, a smaller max_length or eval_tokens, or share the model out "
+        "(sharding=fsdp)"
+    )
+
+
 def first_line(error: BaseException) -> str:
     """What an error of a library says, in one line."""
     return (str(error).strip().splitlines() or [repr(error)])[0]

@@ -182,13 +182,21 @@ def test_a_loss_that_is_no_number(refused, command, tmp_path):
     assert list((tmp_path / "out").glob("stages/*")) == []
 
 
-def test_a_full_disk(refused, command, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(28, "No space left on device", "update"), "No space left on device"),
+        (MemoryError("8 GB"), "memory is not enough ('8 GB')"),
+    ],
+    ids=["disk", "memory"],
+)
+def test_no_room_is_one_line(refused, command, tmp_path, monkeypatch, error, said):
     from nlora.adapters.lora import Lora
 
     def full(self, folder):
-        raise OSError(28, "No space left on device", str(folder))
+        raise error
 
     monkeypatch.setattr(Lora, "save", full)
     line = refused(*command("--set", "max_new_tokens=2"))
-    assert "No space left on device" in line
+    assert said in line
     assert list((tmp_path / "out").glob("stages/*")) == []

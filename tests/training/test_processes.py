@@ -25,7 +25,6 @@ RUNS = {
     "n-lora": ("llama", 21, ["accumulation=2"]),
     # each process holds half of the base model
     "o-lora": ("llama", 21, ["accumulation=2", "sharding=fsdp"]),
-    "inc-lora": ("t5", 17, ["sharding=fsdp"]),
     "replay": ("t5", 17, ["adapter=full"]),
     "prog-prompt": ("llama", 19, []),
     # the same parameters in every stage

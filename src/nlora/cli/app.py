@@ -42,7 +42,7 @@ from nlora.cli import (
 )
 from nlora.cli.console import err, prepare
 from nlora.cli.standing import forget, nothing_stands
-from nlora.errors import of_disk
+from nlora.errors import of_disk, of_memory
 
 NOTHING = "; nothing is committed yet, the same command begins anew"
 DEBUG = "NLORA_DEBUG"
@@ -81,8 +81,9 @@ class FriendlyGroup(TyperGroup):
             _fail(f"stopped{_what_stands(ctx)}")
             ctx.exit(130)
         except Exception as error:
-            if isinstance(error, OSError) and (disk := of_disk(error)) is not None:
-                _fail(disk + _what_stands(ctx))
+            told = of_disk(error) if isinstance(error, OSError) else of_memory(error)
+            if told is not None:
+                _fail(told + _what_stands(ctx))
                 ctx.exit(2)
             if (said := in_own_file(error)) is None:
                 raise

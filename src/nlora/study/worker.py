@@ -16,7 +16,7 @@ from typing import Any
 from nlora.backbones.quiet import quiet
 from nlora.continual.learning import run_plan
 from nlora.data.task import TaskData, sample
-from nlora.errors import NloraError, of_disk
+from nlora.errors import NloraError, of_disk, of_memory
 from nlora.explain.summary import Wanted
 from nlora.plan.resolve import Plan
 from nlora.progress import Progress
@@ -99,7 +99,7 @@ def outcome(job: Job, order: Order, progress: Progress) -> dict[str, Any]:
     except NloraError as error:
         return {"error": str(error), "traceback": None}
     except Exception as error:
-        told = of_disk(error) if isinstance(error, OSError) else None
+        told = of_disk(error) if isinstance(error, OSError) else of_memory(error)
         bug = f"{type(error).__name__}: {' '.join(str(error).split())}"
         return {"error": told or bug, "traceback": None if told else traceback.format_exc()}
 
