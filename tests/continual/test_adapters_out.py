@@ -124,5 +124,5 @@ def test_what_is_no_such_adapter_is_refused(kind, write, reason, finished, tmp_p
 
 def test_the_largest_of_all_is_no_adapter_of_low_rank(llama, tmp_path):
     learn(llama, tmp_path / "m", "inc-lora", ("colour",), consolidation="largest")
-    with pytest.raises(NloraError, match="as 'largest' are no adapter of low rank"):
+    with pytest.raises(NloraError, match="as 'largest' are no sum of adapters"):
         export_adapter(tmp_path / "m", tmp_path / "new")

@@ -78,6 +78,7 @@ def test_the_built_in_ones_are_what_they_say():
         assert found.name == name
         assert found.summary
         torch.testing.assert_close(dense(found.merge(updates)), change)
+        torch.testing.assert_close(dense(found.merge(updates)), change)  # and once more
         assert found.additive == (name == "sum")
         assert found.alone == (name == "none")
 

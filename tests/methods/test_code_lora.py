@@ -5,8 +5,8 @@ import torch
 
 from nlora.continual.answering import predict
 from nlora.continual.model import ContinualModel
-from nlora.lowrank.consolidate import retracted
 from nlora.lowrank.factors import Factors
+from nlora.merging.registry import consolidation
 from nlora.methods.base import Route
 from tests import tiny
 from tests.adapters.helpers import logits
@@ -38,8 +38,10 @@ def test_an_expert_stands_on_the_shared_branch_before_it_and_the_rest_on_the_las
     model = ContinualModel.open(learned)
     each = changes(model, learned)
 
+    fold = consolidation("retract")
+
     def shared(count: int) -> dict[str, torch.Tensor]:
-        return {n: retracted([u[n] for u in each[:count]]).delta() for n in each[0]}
+        return {n: fold.merge([u[n] for u in each[:count]]).delta() for n in each[0]}
 
     def standing(change):
         """The logits of the base model with a change in its weights."""

@@ -189,9 +189,10 @@ def test_a_general_file_is_mixed_into_every_stage_and_kept(llama, tmp_path):
     file = tmp_path / "general.jsonl"
     rows = [{"text": f"What is {i}?", "label": f"number {i}"} for i in range(9)]
     file.write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
-    learn(llama, tmp_path / "out", "seq-lora", TASKS[:2], replay=str(file), reservoir=5)
+    shared = {"replay": str(file), "reservoir": 5, "replay_share": 0.25}
+    learn(llama, tmp_path / "out", "seq-lora", TASKS[:2], **shared)
     assert [r.notes["mixed_in"] for r in stages(tmp_path / "out")] == [
-        {"general examples": {"general": 5}}
+        {"general examples": {"general": 4}}  # of 16
     ] * 2
     again = first_stages(tmp_path / "out", 1, tmp_path / "again")
     assert kept(again, 1).general == kept(tmp_path / "out", 2).general

@@ -30,6 +30,18 @@ def test_the_router_is_linear_discriminant_analysis():
     assert router.choose(torch.from_numpy(asked)) == expected.tolist()
 
 
+def test_by_the_nearest_mean_a_text_is_of_the_task_whose_mean_is_nearest():
+    rng = np.random.default_rng(2)
+    groups = [centre + rng.normal(size=(9, 3)) * (5, 1, 1) for centre in rng.normal(size=(4, 3))]
+    router = Router(RouterState(), rule="nearest-mean")
+    for number, group in enumerate(groups, start=1):
+        router.add(number, torch.from_numpy(group))
+    asked = rng.normal(size=(100, 3))
+    apart = [((asked - group.mean(0)) ** 2).sum(1) for group in groups]
+    assert router.choose(torch.from_numpy(asked)) == (np.argmin(apart, 0) + 1).tolist()
+    assert list(router.confusion()) == [1, 2, 3, 4]
+
+
 def test_stages_of_different_sizes_weigh_by_their_texts_in_the_scatter_alone():
     rng = np.random.default_rng(1)
     groups = [rng.normal(size=(n, 3)) * scale for n, scale in ((400, 1.0), (5, 3.0))]

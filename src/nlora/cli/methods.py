@@ -13,7 +13,7 @@ from nlora.errors import NloraError
 FREE = [
     {"setting": "penalty", "values": "none, l1, l1-a, l1-b, l1-ab, released, frobenius, column-row",
      "what it is": "what is added to the loss for the new update", "needs": "", "mergeable": "yes"},
-    {"setting": "consolidation", "values": "sum, largest, ties, dare, magnitude",
+    {"setting": "consolidation", "values": "sum, largest, retract, ties, dare, magnitude",
      "what it is": "how updates make one model", "needs": "", "mergeable": "yes"},
     {"setting": "consolidation", "values": "none",
      "what it is": "each update stands alone", "needs": "storage per task", "mergeable": "no"},

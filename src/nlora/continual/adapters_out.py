@@ -116,8 +116,8 @@ def _check(plan: Plan, one: bool) -> None:
     rule = consolidation(_rule(plan))
     if not (rule.additive or rule.alone):
         raise NloraError(
-            f"updates that make one model as '{rule.name}' are no adapter of low rank; `nlora "
-            "export` without --adapter writes the plain model"
+            f"updates that make one model as '{rule.name}' are no sum of adapters; `nlora export` "
+            "without --adapter writes the plain model, where the method makes one"
         )
 
 
@@ -225,7 +225,7 @@ def _write_router(
     state = read_state(directory.stage_path(last) / "state", plan.method.State)
     by: str = settings.route_by
     kept = state.by_prompt if by == "prompt" else state.by_text
-    fitted = Router(kept, by).fitted()
+    fitted = Router(kept, by, rule=settings.router).fitted()
     tensors = {"weights": fitted.weights.contiguous(), "offsets": fitted.offsets.contiguous()}
     chosen = json.dumps([names[stage] for stage in kept.stages])
     told = {"adapters": chosen, "by": by}

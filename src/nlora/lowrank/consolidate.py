@@ -1,4 +1,4 @@
-"""One update made of many: per entry the one of largest magnitude, or one of their rank."""
+"""One update made of many: per entry the one of largest magnitude, or a fold of their rank."""
 
 from collections.abc import Sequence
 
@@ -26,20 +26,17 @@ def largest(updates: Sequence[Factors]) -> Tensor:
 
 
 @torch.no_grad()
-def retracted(updates: Sequence[Factors]) -> Factors:
-    """One change of the first update's rank, into which the others are folded (CoDe-LoRA).
+def folded(shared: Factors, update: Factors, t: int) -> Factors:
+    """Co_t of Co_{t−1} and ΔW_t, of the rank of Co_{t−1} (CoDe-LoRA, arXiv:2610.08312).
 
-        Co_1 = ΔW_1,  Co_t = rank_r(√((t−1)/t)·Co_{t−1} + 1/√t·(I − U·Uᵀ)·ΔW_t)
+        Co_t = rank_r(√((t−1)/t)·Co_{t−1} + 1/√t·(I − U·Uᵀ)·ΔW_t)
 
     with U (out, ≤ r) the column space of Co_{t−1} and rank_r the truncated singular value
-    decomposition (arXiv:2610.08312).
+    decomposition.
     """
-    shared = updates[0]
-    rank = len(shared.A)
-    for t, (A, B, scaling) in enumerate(updates[1:], start=2):
-        U, S, _ = svd(shared)
-        U = U[:, NEGLIGIBLE * S[0] < S].to(B)
-        new = Factors(A, B - U @ (U.T @ B), scaling / t**0.5)
-        old = shared._replace(scaling=shared.scaling * ((t - 1) / t) ** 0.5)
-        shared, _ = recompress(concatenate([old, new]), rank)
-    return shared
+    A, B, scaling = update
+    U, S, _ = svd(shared)
+    U = U[:, float(S[0]) * NEGLIGIBLE < S].to(B)
+    new = Factors(A, B - U @ (U.T @ B), scaling / t**0.5)
+    old = shared._replace(scaling=shared.scaling * ((t - 1) / t) ** 0.5)
+    return recompress(concatenate([old, new]), len(shared.A))[0]

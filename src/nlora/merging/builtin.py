@@ -46,11 +46,26 @@ class Retract(Consolidation):
     name = "retract"
     summary = "one change of the updates' rank, into which each is folded with weight 1/√t"
 
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, ...], tuple[Sequence[Factors], Factors]] = {}
+        """What earlier updates were folded into, since a model that is asked stage by stage folds
+        the same ones again and again: by the tensors, and how often each was changed in place."""
+
     def merge(self, updates: Sequence[Factors]) -> Factors:
         """Of the rank of the first update."""
-        from nlora.lowrank.consolidate import retracted
+        from nlora.lowrank.consolidate import folded
 
-        return retracted(updates)
+        shared = updates[0]
+        for t, update in enumerate(updates[1:], start=2):
+            given = updates[:t]
+            key = tuple(number for u in given for x in (u.A, u.B) for number in _as_it_is(x))
+            if key in self._known:
+                shared = self._known[key][1]
+                continue
+            shared = folded(shared, update, t)
+            if t < len(updates):  # the newest may be in training
+                self._known[key] = given, shared  # with the tensors, whose ids stay theirs
+        return shared
 
 
 class Alone(Consolidation):
@@ -63,3 +78,8 @@ class Alone(Consolidation):
     def merge(self, updates: Sequence[Factors]) -> Factors:
         """The newest."""
         return updates[-1]
+
+
+def _as_it_is(tensor: Tensor) -> tuple[int, int]:
+    """Which tensor, and how often it was changed in place, as far as that is counted."""
+    return id(tensor), 0 if tensor.is_inference() else tensor._version

@@ -92,6 +92,13 @@ class Settings(Strict):
     reservoir: Count = Field(
         100, description="replay with a share or a file: examples kept of each task, or of the file"
     )
+    replay_share: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="replay with a file: the share of a stage's examples that it makes up (0.05); "
+        "by default each of the reservoir comes once an epoch",
+    )
     keep_by: Literal["uniform", "surprise"] = Field(
         "uniform",
         description="which examples of a task are kept: drawn, every label with its share, "

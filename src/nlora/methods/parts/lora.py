@@ -43,7 +43,8 @@ class LoraSettings(SparseSettings):
     consolidation: ConsolidationName = Field(
         "sum",
         description="how updates make one model: their sum, per entry the largest, ties, dare or "
-        "magnitude (sparsified first), or none, where each stands alone",
+        "magnitude (sparsified first), retract (folded into one of their rank), or none, where "
+        "each stands alone",
     )
     routing: Literal["none", "input", "task"] = Field(
         "none",
@@ -54,6 +55,11 @@ class LoraSettings(SparseSettings):
         "text",
         description="what routing=input looks at: the bare text, or the prompt with instruction "
         "and options, which may name the task",
+    )
+    router: Literal["discriminant", "nearest-mean"] = Field(
+        "discriminant",
+        description="how routing=input chooses: by linear discriminant analysis, or by the nearest "
+        "of the tasks' means",
     )
     unknown: Literal["none", "base", "nearest"] = Field(
         "none",
@@ -186,7 +192,9 @@ class LoraMethod(Method):
             **({"auto": climbs} if climbs else {}),
             "penalty": [s.penalty, weight, s.l1_unit] if penalised else None,
             "consolidation": s.consolidation,
-            "routing": [s.routing, s.route_by, s.unknown_quantile] if routed else s.routing,
+            "routing": [s.routing, s.route_by, s.router, s.unknown_quantile]
+            if routed
+            else s.routing,
         }
 
     def adapter_options(self) -> dict[str, Any]:
@@ -289,8 +297,8 @@ class LoraMethod(Method):
         """The router by texts, and the one by prompts where the setting asks for it."""
         from nlora.methods.parts.routing import Router
 
-        quantile = self.settings.unknown_quantile
-        found = [Router(self.state.by_text, "text", quantile)]
+        how = self.settings.unknown_quantile, self.settings.router
+        found = [Router(self.state.by_text, "text", *how)]
         if self.settings.route_by == "prompt":
-            found.append(Router(self.state.by_prompt, "prompt", quantile))
+            found.append(Router(self.state.by_prompt, "prompt", *how))
         return found

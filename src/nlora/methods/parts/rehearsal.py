@@ -57,9 +57,8 @@ def rehearsed(settings: Settings, kept: Rehearsal, ctx: Context) -> MixedIn:
     if replay != "self":
         if not kept.general:
             kept.general = [e.to_json() for e in _general(settings, ctx.stage.seed)]
-        return MixedIn(
-            [Example.from_json(row) for row in kept.general], None, instead, "general examples"
-        )
+        general = [Example.from_json(row) for row in kept.general]
+        return MixedIn(general, settings.replay_share, instead, "general examples")
     if not kept.texts:
         from nlora.methods.parts.neutral import neutral_texts
 

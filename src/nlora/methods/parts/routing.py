@@ -10,7 +10,8 @@ no text is. With n texts of T tasks and d dimensions
     Σ = S/(n − T),  Σ ← (1 − γ)·Σ + γ·(tr Σ/d)·I,  γ = 0.01
     task of x = argmax_t e(x)ᵀΣ⁻¹μ_t − ½·μ_tᵀΣ⁻¹μ_t
 
-in float64. It needs no old data and no task identity, but the adapters are kept one by one.
+in float64. With γ = 1 it is the nearest mean (`router=nearest-mean`). It needs no old data and no
+task identity, but the adapters are kept one by one.
 
 A router also knows what it cannot tell. The features of a fifth of each task's texts are kept, and
 taken out of the statistics exactly where they are asked (a mean and a scatter lose what a row gave
@@ -60,12 +61,16 @@ class Fitted(NamedTuple):
     """½·μᵀΣ⁻¹μ, (T,)."""
 
     @classmethod
-    def of(cls, means: Tensor, scatter: Tensor, texts: int) -> "Fitted":
-        """Of means (T, d) and the scatter (d, d) of so many texts."""
+    def of(cls, means: Tensor, scatter: Tensor, texts: int, rule: str = "discriminant") -> "Fitted":
+        """Of means (T, d) and the scatter (d, d) of so many texts.
+
+        By the rule `nearest-mean` texts are taken to spread the same in all directions.
+        """
         size = len(scatter)
         spread = scatter / max(texts - len(means), 1)
         level = float(spread.trace()) / size
-        spread = (1 - SHRINKAGE) * spread + SHRINKAGE * max(level, 1e-12) * torch.eye(size)
+        shrinkage = 1.0 if rule == "nearest-mean" else SHRINKAGE
+        spread = (1 - shrinkage) * spread + shrinkage * max(level, 1e-12) * torch.eye(size)
         weights = torch.linalg.solve(spread, means.T)  # (d, T): Σ⁻¹μ
         return cls(spread, weights, 0.5 * (means.T * weights).sum(0))
 
@@ -84,10 +89,17 @@ class Fitted(NamedTuple):
 class Router:
     """Chooses by what it keeps of the stages' texts, or of their prompts."""
 
-    def __init__(self, state: RouterState, by: str = "text", quantile: float = 0.99) -> None:
+    def __init__(
+        self,
+        state: RouterState,
+        by: str = "text",
+        quantile: float = 0.99,
+        rule: str = "discriminant",
+    ) -> None:
         self.state = state
         self.by = by
         self.quantile = quantile
+        self.rule = rule
 
     def learn(self, ctx: Context) -> None:
         """Take up the texts of one more stage."""
@@ -156,7 +168,8 @@ class Router:
 
     def fitted(self) -> Fitted:
         """The router in use."""
-        return Fitted.of(torch.stack(self.state.means), self._scatter, self.state.texts)
+        means = torch.stack(self.state.means)
+        return Fitted.of(means, self._scatter, self.state.texts, self.rule)
 
     @property
     def _scatter(self) -> Tensor:
@@ -176,7 +189,7 @@ class Router:
             scatter -= away.T @ away + (count - len(held)) * torch.outer(shift, shift)
             means.append(mean + shift)
             texts -= len(held)
-        return Fitted.of(torch.stack(means), scatter, texts)
+        return Fitted.of(torch.stack(means), scatter, texts, self.rule)
 
     def _measure(self) -> None:
         """Learn from the held-out features how far is too far, and how sure scores are."""
