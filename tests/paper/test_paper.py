@@ -172,6 +172,10 @@ def test_max_train_makes_it_a_trial_where_nothing_else_is_said():
     assert (whole, whole.told) == (Scale(), "")
     trial = scale(max_train=64, **open_)
     assert (trial.seeds, trial.max_eval, trial.settings["epochs"]) == ((0,), 8, 1)
+    assert trial.settings["ewc"] == {"fisher_examples": 8}
+    assert "ewc.fisher_examples=8" in trial.told
+    more = scale(max_train=64, **{**open_, "settings": {"ewc": {"fisher_examples": 9}}})
+    assert more.settings["ewc"] == {"fisher_examples": 9}
     assert "64 training and 8 test examples a task, seeds 0, epochs=1" in trial.told
     asked = scale(max_train=64, max_eval=30, seeds=(1, 2), settings={"epochs": 3})
     assert (asked.seeds, asked.max_eval, asked.settings["epochs"]) == ((1, 2), 30, 3)

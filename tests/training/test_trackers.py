@@ -17,6 +17,8 @@ class _MLflow(ModuleType):
     def __init__(self):
         super().__init__("mlflow")
         self.runs = []
+        sizes = {"MAX_PARAM_VAL_LENGTH": 250, "MAX_PARAMS_TAGS_PER_BATCH": 100}
+        self.utils = SimpleNamespace(validation=SimpleNamespace(**sizes))
 
     def active_run(self):
         going = [run for run in self.runs if not run.ended]

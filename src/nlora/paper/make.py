@@ -29,8 +29,13 @@ def grid_of(artefact: Artefact, scale: Scale) -> Grid:
     model = scale.model or MODELS[artefact.model]
     recipes = artefact.model if scale.recipes == "auto" else scale.recipes
     points = parse_points([",".join(artefact.methods)])
-    moved = {point.method for point in points} & set(MOVED)
-    own = {name: {**scale.settings.get(name, {}), "measure_kl": True} for name in moved}
+    methods = {point.method for point in points}
+    of_methods = {k: v for k, v in scale.settings.items() if isinstance(v, dict)}
+    common = {k: v for k, v in scale.settings.items() if k not in of_methods}
+    own = {
+        name: {**of_methods.get(name, {}), **({"measure_kl": True} if name in MOVED else {})}
+        for name in sorted(methods)
+    }
     return Grid(
         model=model,
         streams=artefact.streams,
@@ -40,7 +45,7 @@ def grid_of(artefact: Artefact, scale: Scale) -> Grid:
         max_train=scale.max_train,
         max_eval=scale.max_eval,
         recipes=recipes,
-        settings={**scale.settings, **own},
+        settings={**common, **{name: more for name, more in own.items() if more}},
     )
 
 

@@ -1,7 +1,7 @@
 """How much of the paper's effort is spent: all of it, or a trial's."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +9,12 @@ SEEDS = (0, 1, 2)
 """As many as the paper has."""
 _SHORT: Mapping[str, object] = {"epochs": 1, "max_text_tokens": 32, "among_labels": False}
 """What a trial is set to: every run of the paper in minutes, to see that all of it works."""
+_SHORT_OF: Mapping[str, Mapping[str, object]] = {
+    "ewc": {"fisher_examples": 8},
+    "lfpt5": {"prompt_length": 30, "pseudo_samples": 1, "candidates": 1},
+    "prog-prompt": {"prompt_length": 10},
+}
+"""Likewise, of the methods that are slowest beside their training steps."""
 _TESTED = 8
 """A trial has one test for so many training examples."""
 _WORKERS = 4
@@ -34,7 +40,7 @@ class Scale:
         """In words, what is less than the paper's; empty where nothing is."""
         if self.max_train is None:
             return ""
-        settings = ", ".join(f"{name}={value}" for name, value in self.settings.items())
+        settings = ", ".join(_told(self.settings))
         return (
             f"a trial: {self.max_train} training and {self.max_eval} test examples a task, "
             f"seeds {', '.join(map(str, self.seeds))}{f', {settings}' if settings else ''} "
@@ -61,9 +67,27 @@ def scale(
         seeds=seeds or SEEDS[:1],
         max_train=max_train,
         max_eval=max_eval or max(max_train // _TESTED, 4),
-        settings={**_SHORT, **settings},
+        settings={**_SHORT, **settings, **_of_methods(settings)},
         **others,
     )
+
+
+def _of_methods(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """A trial's settings of methods, of those that nobody has set otherwise."""
+    return {
+        method: {
+            k: v for k, v in {**short, **settings.get(method, {})}.items() if k not in settings
+        }
+        for method, short in _SHORT_OF.items()
+    }
+
+
+def _told(settings: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from (f"{name}.{told}" for told in _told(value))
+        else:
+            yield f"{name}={value}"
 
 
 def workers_of(scale: Scale) -> int:
