@@ -38,6 +38,11 @@ IMPORTED = [
     "peft.utils.constants.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING",
     "transformers.cache_utils.DynamicLayer",
     "transformers.integrations.integration_utils.get_reporting_integration_callbacks",
+    "transformers.integrations.integration_utils.MLflowCallback",
+    "transformers.integrations.integration_utils.TrackioCallback",
+    "transformers.integrations.integration_utils.WandbCallback",
+    "transformers.integrations.integration_utils.rewrite_logs",
+    "transformers.generation.streamers.BaseStreamer",
     "transformers.integrations.sdpa_attention.sdpa_attention_forward",
     "transformers.masking_utils.eager_mask",
     "transformers.pytorch_utils.Conv1D",
@@ -46,7 +51,7 @@ IMPORTED = [
 ]
 """Modules and functions below a library's own documented names."""
 
-NOT_OF_LIBRARIES = {"_replace", "_asdict", "_exit"}
+NOT_OF_LIBRARIES = {"_replace", "_asdict", "_exit", "_fields"}
 """Public, whatever their names look like."""
 
 
@@ -75,7 +80,12 @@ def of_trainer(name):
 
 ATTRIBUTES = {
     "_attn_implementation": lambda: model("llama").config._attn_implementation == "sdpa",
+    "_is_distributed_loading_by_transformers": lambda: (
+        "_is_distributed_loading_by_transformers"
+        in inspect.getsource(importlib.import_module("transformers.distributed.mixin"))
+    ),
     "_is_stateful": lambda: transformers.MambaForCausalLM._is_stateful is True,
+    "_version": lambda: torch.zeros(1)._version == 0,
     "_n_gpu": lambda: arguments()._n_gpu == 0,
     # PEFT keeps what is not square of U_h and V_h, and else where U_l and V_l began
     "_osf_U_high": lambda: "default" in layer(peft.OSFConfig, "up")._osf_U_high,

@@ -51,7 +51,8 @@ def test_the_names_of_a_ledger_do_not_reach_the_terminal_raw(nlora, tmp_path, fo
     done = nlora("table", ledger, "--format", form)
     assert done.exit_code == 0, done.stderr
     assert raw(done.stdout) == []
-    assert ("\\u001b[2J" if form == "json" else "\\x1b[2J") in done.stdout
+    escapes = {"json": "\\u001b[2J", "latex": "U+001B"}
+    assert escapes.get(form, "\\x1b[2J") in done.stdout
     if form == "json":
         rows = [line for table in json.loads(done.stdout) for line in table["rows"]]
         assert any(f"n-lora:{NASTY}" in line.values() for line in rows)

@@ -149,7 +149,7 @@ class Gated(Lora):
     def _read_text(self, reader: Any, args: Any, kwargs: dict[str, Any]) -> None:
         """Weigh the updates for a batch, unless it goes on with texts that were read before."""
         gates = self.gates()
-        ids = kwargs.get("input_ids", args[0] if args else None)
+        ids: Any = kwargs.get("input_ids", args[0] if args else None)
         cache = kwargs.get(self._cache) if self._cache else None
         if not gates or (cache is not None and cache.get_seq_length() > 0):
             return

@@ -33,7 +33,7 @@ class Step:
         return concatenate(pair)
 
 
-def steps(adapters: Sequence[Update]) -> list[Update]:
+def steps(adapters: Sequence[Update]) -> Sequence[Update]:
     """The adapters in order; in place of one that `continues` another of them, the difference."""
     known = {adapter.name: adapter for adapter in adapters}
     return [a if a.continues is None else Step(a, known[a.continues]) for a in adapters]

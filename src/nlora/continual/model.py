@@ -74,7 +74,7 @@ class ContinualModel:
         self.records = directory.stages()
         self._in_hand = 0
         """The stage that the adapter stands after, or trains on top of."""
-        self._holds = self._held = False
+        self.holds = self._held = False
         """Whether updates are to be held in memory, and whether they are."""
         self._known_states: dict[int | None, dict[Any, Tensor]] = {}
         self.asked = Asked(plan.run, self.adapter, self.encoder, self.mixed, self.progress)
@@ -108,7 +108,7 @@ class ContinualModel:
         NloraError if a stage cannot be read.
         """
         model = ContinualModel(plan, self.directory, self.backbone, progress, self.adapter)
-        model._holds = self._holds
+        model.holds = self.holds
         model.restore()
         return model
 
@@ -125,7 +125,7 @@ class ContinualModel:
         """Bring the model to where a committed stage left it, the last by default; 0: the base."""
         records = self.directory.stages()[:stage]
         paths, state = self.directory.update_paths(stage, records), self.state_after(records)
-        if self._holds:
+        if self.holds:
             self._hold(records)
         self.adapter.load(paths)
         self.records, self._in_hand, self.method.state = records, len(records), state
@@ -136,7 +136,7 @@ class ContinualModel:
         Whatever becomes of the directory meanwhile, the model answers. An adapter that trains whole
         models holds none of them.
         """
-        self._holds = True
+        self.holds = True
         self._hold(self.records)
 
     def _hold(self, records: Sequence[StageRecord]) -> None:
@@ -144,7 +144,7 @@ class ContinualModel:
             return
         for record in records:
             self.directory.verify(record)
-        names = {name for record in records for name in record.updates}
+        names = {name for record in records for name in record.manifest.adds}
         self._held = self.adapter.hold([self.directory.update_path(name) for name in sorted(names)])
 
     def refresh(self) -> None:
@@ -335,7 +335,7 @@ class ContinualModel:
         """What `ask` says to the examples, each asked of the model that answers it."""
         ctx = self.context()
         if self.method.needs_task_id and (learned := self.stage_of(task)) is not None:
-            stages: list[int | None] | None = [learned] * len(examples)
+            stages: Sequence[int | None] | None = [learned] * len(examples)
         elif stage is not None and self.method.routes_by_input:
             stages = [stage] * len(examples)
         else:

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -132,7 +132,8 @@ class TreeLora(LoraMethod):
             for name, A in _factors(ctx).items():
                 self._add(name, A)
                 if self.settings.compares == "gradients":
-                    self._add(f"{name}{GRADIENTS}", ctx.step.gradients.get(A, torch.zeros_like(A)))
+                    found: Any = ctx.step.gradients.get(A)  # type: ignore[call-overload]
+                    self._add(f"{name}{GRADIENTS}", torch.zeros_like(A) if found is None else found)
             self.state.steps += 1
             for place, (j, (name, rows)) in enumerate(zip(chosen, self._compared(), strict=True)):
                 mean = self._mean(name)
