@@ -11,20 +11,13 @@ from nlora.lowrank.factors import Factors, concatenate
 class Step:
     """The difference of two updates of the same matrices, exactly, by the sum of their ranks."""
 
+    name: str
+    """Of the stage that made the step."""
+    shapes: dict[str, tuple[int, int]]
     after: Update
     before: Update
     notes: list[str] = field(default_factory=list)
     continues: str | None = None
-
-    @property
-    def name(self) -> str:
-        """Of the stage that made the step."""
-        return self.after.name
-
-    @property
-    def shapes(self) -> dict[str, tuple[int, int]]:
-        """(out, in) of the difference by module."""
-        return self.after.shapes
 
     def factors(self, module: str) -> Factors:
         """ΔW after the stage less ΔW before it."""
@@ -36,4 +29,12 @@ class Step:
 def steps(adapters: Sequence[Update]) -> Sequence[Update]:
     """The adapters in order; in place of one that `continues` another of them, the difference."""
     known = {adapter.name: adapter for adapter in adapters}
-    return [a if a.continues is None else Step(a, known[a.continues]) for a in adapters]
+    found: list[Update] = []
+    for adapter in adapters:
+        before = adapter.continues
+        found.append(
+            adapter
+            if before is None
+            else Step(adapter.name, adapter.shapes, adapter, known[before])
+        )
+    return found
