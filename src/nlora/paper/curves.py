@@ -75,7 +75,7 @@ def off_list(material: Material) -> Figure | None:
     def drawn() -> Iterator[tuple[Any, Any]]:
         labels = list(dict.fromkeys(str(row[0]) for row in rows))
         orders = list(dict.fromkeys(str(row[1]) for row in rows))
-        height = 0.5 + 0.18 * len(labels)
+        height = 0.9 + 0.18 * len(labels)
         with style.panels(height=height) as (figure, axis):
             for i, order in enumerate(orders):
                 own = [row for row in rows if row[1] == order]
@@ -88,7 +88,9 @@ def off_list(material: Material) -> Figure | None:
                 )
             axis.set_yticks(range(len(labels)), labels)
             axis.invert_yaxis()
+            axis.margins(y=0.5 / len(labels))
             axis.set(xlabel="off the list (%)")
+            axis.set_xlim(left=0)
             figure.legend(loc="outside upper center", ncols=min(3, len(orders)))
             yield figure, axis
 

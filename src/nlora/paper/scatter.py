@@ -166,7 +166,8 @@ def divergence(material: Material) -> Figure | None:
                     axis.plot(*points.T, style.MARKERS[i % len(style.MARKERS)], **look)
                 axis.set(xlabel=f"{columns[column]} (nats)")
             axes[0].set(ylabel="forgetting (points)")
-            axes[1].legend()
+            handles, labels = axes[1].get_legend_handles_labels()
+            figure.legend(handles, labels, loc="outside upper center", ncols=4)
             yield figure, axes
 
     return Figure(data, drawn)
