@@ -21,7 +21,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks.pages import put
+from benchmarks.pages import by_command, put
 from tests.commands import Given, do, given, prepare, same
 from tests.faults import attempt, leftovers
 
@@ -32,9 +32,13 @@ work, and the same command is done once more. Then every file must be as if it h
 for seconds, bytes of memory and hashes of these, and nothing may stay behind; the cells of
 `compare` are threads of the process that is killed.
 
-| command | kills | while it worked | between two steps | same in the end | leftovers |
-| --- | --- | --- | --- | --- | --- |
 """
+COUNTED = {
+    "while it worked": lambda row: row["working"],
+    "between two steps": lambda row: row["left"] == "between",
+    "same in the end": lambda row: row["same"] and row["error"] is None,
+    "leftovers": lambda row: row["leftovers"],
+}
 
 
 def main() -> None:
@@ -52,7 +56,7 @@ def main() -> None:
             log.flush()
             print(found, flush=True)
     rows = [json.loads(line) for line in options.log.read_text().splitlines()]
-    put(options.out, "Random kills", PAGE + _table(rows))
+    put(options.out, "Random kills", PAGE + by_command(COMMANDS, rows, COUNTED))
 
 
 def _kills(root: Path, seed: int, done: int, count: int) -> Iterator[dict[str, Any]]:
@@ -123,22 +127,6 @@ def _killed(
         "same": same(place) == last,
         "leftovers": leftovers(place),
     }
-
-
-def _table(rows: list[dict[str, Any]]) -> str:
-    lines = []
-    for name in (*COMMANDS, "all"):
-        mine = [row for row in rows if name in ("all", row["command"])]
-        cells = [
-            len(mine),
-            sum(row["working"] for row in mine),
-            sum(row["left"] == "between" for row in mine),
-            sum(row["same"] and row["error"] is None for row in mine),
-            sum(bool(row["leftovers"]) for row in mine),
-        ]
-        shown = f"`nlora {name}`" if name != "all" else "all"
-        lines.append(f"| {shown} | {' | '.join(map(str, cells))} |")
-    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

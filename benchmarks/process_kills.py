@@ -15,13 +15,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks.pages import put
+from benchmarks.pages import by_command, put
 from tests.commands import COMMANDS, Given, do, given, prepare, same
 from tests.faults import attempt, leftovers
 
@@ -33,6 +33,13 @@ once more. Between two steps is a stage (or its absence) without its `results.js
 command brings up to date.
 
 """
+COUNTED = {
+    "left before": lambda row: row["left"] == "before",
+    "between two steps": lambda row: row["left"] == "between",
+    "after": lambda row: row["left"] == "after",
+    "same in the end": lambda row: row["same"] and row["error"] is None,
+    "leftovers": lambda row: row["leftovers"],
+}
 
 
 def main() -> None:
@@ -47,7 +54,7 @@ def main() -> None:
         for found in _kills(Path(folder), options.seed, options.count):
             print(found, flush=True)
             rows.append(found)
-    put(options.out, "Random kills of processes", PAGE + _table(rows))
+    put(options.out, "Random kills of processes", PAGE + by_command(NAMES, rows, COUNTED))
 
 
 def _kills(root: Path, seed: int, count: int) -> Iterator[dict[str, Any]]:
@@ -97,23 +104,6 @@ def _begun(name: str, read: Given, place: Path, locked: bool) -> subprocess.Pope
     while locked and not (place / "run" / ".lock").exists() and process.poll() is None:
         time.sleep(0.0005)
     return process
-
-
-def _table(rows: Sequence[Mapping[str, Any]]) -> str:
-    ways = {"before": "left before", "between": "between two steps", "after": "after"}
-    head = ("command", "kills", *ways.values(), "same in the end", "leftovers")
-    lines = [f"| {' | '.join(head)} |", "| --- " * len(head) + "|"]
-    for name in (*NAMES, "all"):
-        mine = [row for row in rows if name in ("all", row["command"])]
-        cells = [
-            len(mine),
-            *(sum(row["left"] == state for row in mine) for state in ways),
-            sum(row["same"] and row["error"] is None for row in mine),
-            sum(bool(row["leftovers"]) for row in mine),
-        ]
-        shown = f"`nlora {name}`" if name != "all" else "all"
-        lines.append(f"| {shown} | {' | '.join(map(str, cells))} |")
-    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

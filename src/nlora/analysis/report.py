@@ -14,7 +14,7 @@ from nlora.lowrank.factors import Factors
 from nlora.lowrank.metrics import entry_norm, entry_overlap, geometry, gsr_of_norms
 from nlora.lowrank.supports import Threshold, average_over_pairs, collisions
 
-PAIR_SUMS = (
+_BY_FACTORS = (
     "oo",
     "awom_input_fro",
     "awom_input_spectral",
@@ -22,8 +22,8 @@ PAIR_SUMS = (
     "awom_output_spectral",
     "inner_product",
     "cosine",
-    "entry_overlap",
 )
+PAIR_SUMS = (*_BY_FACTORS, "entry_overlap")
 PAIR_RATES = ("input_overlap", "output_overlap")
 ADAPTER_SUMS = ("gsr", "nuclear_norm", "effective_rank", "l1", "frobenius", "spectral_norm")
 SHOWN_MATRICES = 5
@@ -70,7 +70,7 @@ def measure(updates: Sequence[Factors], thresholds: Sequence[Threshold]) -> dict
     norms = zip(l1, found.frobenius.tolist(), strict=True)
     met = collisions(updates, thresholds)
     return {
-        **{name: getattr(found, name).cpu() for name in (*PAIR_SUMS[:-1], *PAIR_RATES)},
+        **{name: getattr(found, name).cpu() for name in _BY_FACTORS + PAIR_RATES},
         "entry_overlap": entry_overlap(updates),
         "nuclear_norm": found.nuclear_norm.cpu(),
         "effective_rank": found.effective_rank.cpu(),

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nlora.evaluation.statistics import COVERAGE, draws
+from nlora.evaluation.statistics import draws, middle
 
 
 def ranks(values: np.ndarray) -> np.ndarray:
@@ -56,9 +56,7 @@ def interval(a: np.ndarray, b: np.ndarray, groups: np.ndarray) -> tuple[float, f
     known = found[np.isfinite(found)]
     if len(known) < len(found) / 2:
         return None
-    tail = 50 * (1 - COVERAGE)
-    low, high = np.percentile(known, [tail, 100 - tail])
-    return float(low), float(high)
+    return middle(known)
 
 
 def held_out(x: np.ndarray, y: np.ndarray, kinds: np.ndarray) -> float | None:

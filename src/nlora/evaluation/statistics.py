@@ -53,6 +53,13 @@ def draws(name: str, count: int, samples: int = SAMPLES, seed: int = 0) -> np.nd
     return counts.reshape(samples, count).astype(np.float32)
 
 
+def middle(drawn: np.ndarray) -> tuple[float, float]:
+    """Between which the middle 95 % of samples lie, (n,)."""
+    tail = 50 * (1 - COVERAGE)
+    low, high = np.percentile(drawn, [tail, 100 - tail])
+    return float(low), float(high)
+
+
 def estimates(
     compared: Mapping[str, Differences], samples: int = SAMPLES, seed: int = 0
 ) -> dict[str, Estimate]:
@@ -74,10 +81,9 @@ def estimates(
             total += times * np.mean(means[name, order, number], axis=0)
             weight += times
         drawn = total[weight > 0] / weight[weight > 0]
-        tail = 50 * (1 - COVERAGE)
-        low, high = np.percentile(drawn, [tail, 100 - tail])
+        low, high = middle(drawn)
         plain = fmean(fmean(float(d.mean()) for d in tasks.values()) for tasks in cells.values())
-        found[name] = Estimate(100 * plain, 100 * float(low), 100 * float(high))
+        found[name] = Estimate(100 * plain, 100 * low, 100 * high)
     return found
 
 

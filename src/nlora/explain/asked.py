@@ -60,9 +60,7 @@ class Learned:
     data: TaskData
     stage: int
     later: tuple[int, ...]
-    """The later stages that are looked at."""
-    last: int
-    """The last stage of all."""
+    """The later stages that are looked at; the last of all, if there is one, among them."""
 
     @property
     def stages(self) -> list[int]:
@@ -124,7 +122,7 @@ class Questions:
                     asked = [Example(known.data.task, text, "") for text in self.texts[kind]]
                     found[Look(stage, name, kind)] = asked
         shifted = sample(known.data.test, self.options.shift, SEED)
-        for stage in range(known.stage, known.last + 1) if shifted and known.later else ():
+        for stage in range(known.stage, known.later[-1] + 1) if shifted and known.later else ():
             found[Look(stage, name, SHIFT, "states")] = shifted
         for later in (known.later or (known.stage,)) if "newest" in self.options.kinds else ():
             if newest := self._newest(known, later):
@@ -176,5 +174,5 @@ def learned(model: "ContinualModel", stream: Sequence[TaskData], options: Option
             model.progress.message(f"'{data.name}' has no dev examples and is left out")
             continue
         whole = TaskData(data.task, train=known.train, test=test, dev=known.dev)
-        found.append(Learned(whole, stage, chosen, last))
+        found.append(Learned(whole, stage, chosen))
     return found

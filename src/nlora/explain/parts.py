@@ -27,7 +27,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy import ndarray
 
-from nlora.evaluation.statistics import COVERAGE, SAMPLES, draws
+from nlora.evaluation.statistics import SAMPLES, draws, middle
 
 K = TypeVar("K")
 
@@ -143,9 +143,7 @@ class Way(NamedTuple):
 
 def length(way: Way) -> Estimate:
     """How long the way from never learned to right after learning is, with its interval."""
-    return Estimate(
-        way.then.value - way.never.value, *_interval(way.then.samples - way.never.samples)
-    )
+    return Estimate(way.then.value - way.never.value, *middle(way.then.samples - way.never.samples))
 
 
 def kept(ways: Mapping[str, Way]) -> Estimate:
@@ -170,10 +168,4 @@ def kept(ways: Mapping[str, Way]) -> Estimate:
     there = below > 1e-9
     if 1 - there.mean() > SHORT:
         return Estimate(left / learned)
-    return Estimate(left / learned, *_interval(above[there] / below[there]))
-
-
-def _interval(values: ndarray) -> tuple[float, float]:
-    tail = 50 * (1 - COVERAGE)
-    low, high = np.percentile(values, [tail, 100 - tail])
-    return float(low), float(high)
+    return Estimate(left / learned, *middle(above[there] / below[there]))

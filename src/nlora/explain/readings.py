@@ -70,16 +70,16 @@ def _reading(
 def moved(known: Learned, looks: Mapping[Look, ndarray]) -> dict[int, dict[str, float]]:
     """By later stage, how far it moved the states that the task's answers begin from."""
     name = known.data.name
-    states = {look.stage: found for look, found in looks.items() if _of_shift(look, name)}
+    states = {
+        look.stage: found
+        for look, found in looks.items()
+        if (look.task, look.kind) == (name, SHIFT)
+    }
     return {
         stage: {"cosine": cosine(states[stage - 1], after), "cka": cka(states[stage - 1], after)}
         for stage, after in sorted(states.items())
         if stage - 1 in states
     }
-
-
-def _of_shift(look: Look, name: str) -> bool:
-    return (look.task, look.kind) == (name, SHIFT)
 
 
 def _scores(looks: Mapping[Look, ndarray], known: Learned, stage: int, later: int) -> Scores:

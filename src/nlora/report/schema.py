@@ -95,7 +95,7 @@ class Alike(Kind):
     labels: Measured
 
 
-class Moved(Kind):
+class Movement(Kind):
     """KL(before ‖ after) of each stage, by task."""
 
     matrix: list[list[Measured | None]] = Field(default_factory=list)
@@ -139,11 +139,9 @@ class FinishedRow(Results, Row):
     answers: Answers | None = None
     tests: dict[str, str] = Field(default_factory=dict)
     alike: list[Alike] = Field(default_factory=list)
-    kl: Moved = Field(default_factory=Moved)
+    kl: Movement = Field(default_factory=Movement)
     geometry: dict[str, Any] | None = None
-    explained: Explained = Field(
-        default_factory=lambda: Explained(tasks={}, over_tasks=None, all_tasks=None)
-    )
+    explained: Explained = Field(default_factory=Explained)
     costs: dict[str, Cost] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
     data: dict[str, str] = Field(default_factory=dict)

@@ -246,19 +246,15 @@ def _states(jobs: Collection[Submitted]) -> dict[str, str]:
 
 
 def _record(out: Path, name: str) -> Path:
-    return out / output.JOBS / f"{_flat(name)}.json"
+    return out / output.JOBS / f"{output.flat(name)}.json"
 
 
 def _row(out: Path, name: str) -> Path:
-    return out / output.ROWS / f"{_flat(name)}.jsonl"
-
-
-def _flat(name: str) -> str:
-    return name.replace("/", " ")
+    return out / output.ROWS / f"{output.flat(name)}.jsonl"
 
 
 def _name(path: Path) -> str:
-    """The run's name; no folder of a grid has spaces in it (`grid.folder`)."""
+    """The run's name, which `output.flat` has made the file's."""
     return path.stem.replace(" ", "/")
 
 

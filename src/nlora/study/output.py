@@ -101,10 +101,15 @@ def record(out: Path, name: str, row: dict[str, Any], progress: Progress) -> Non
         progress.message(f"{name} failed: {row['error']}")
     ledger.write(path, row, same)
     if trace:
-        path = out / ERRORS / f"{name.replace('/', ' ')}.txt"
+        path = out / ERRORS / f"{flat(name)}.txt"
         path.parent.mkdir(exist_ok=True)
         write_text(path, trace)
         progress.message(f"the traceback is in {path}")
+
+
+def flat(name: str) -> str:
+    """A run's name as that of a file; no folder of a grid has spaces in it (`grid.folder`)."""
+    return name.replace("/", " ")
 
 
 def _is_finished(path: Path, cell: dict[str, Any]) -> bool:
