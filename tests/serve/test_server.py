@@ -14,6 +14,9 @@ from tests.runs import Listener
 
 
 def test_it_listens_on_this_machine_alone_until_ctrl_c(finished, monkeypatch, capfd):
+    # uvicorn configures logging anew, which closes all handlers; absl's, where a test has imported
+    # it (rouge-score does), closes pytest's captured stderr with it.
+    monkeypatch.setattr(logging, "_handlerList", [])
     seen = {}
 
     def run(self, sockets):
