@@ -113,14 +113,15 @@ class Model:
         return History(history(ModelDirectory(self.path)))
 
     def predict(
-        self, texts: Rows, task: str | None = None, *, answers: str = "likely", free: bool = False
+        self, texts: Rows, task: str | None = None, *, answers: str = "auto", free: bool = False
     ) -> Answers:
         """Answers to texts, as `nlora predict` gives them.
 
         `texts` is a text, a list of texts or of conversations, a table with a column of texts, or
         the `Path` of a file. Each is asked as the examples of the task were; without `task` there
         must be one alone, or a method that finds it by the text. `answers="matched"` chooses labels
-        with an offset that makes the model answer as right after the task; `free` gives the text of
+        with an offset that makes the model answer as right after the task, "likely" without, and
+        "auto" with it where `nlora explain --dev` has found that it helps; `free` gives the text of
         greedy decoding, which may be no label. Raises NloraError for an unknown task.
         """
         from nlora.explain.answers import correct_by
