@@ -47,6 +47,7 @@ def explain(
     neutral = neutral_texts(options.neutral, options.texts) if options.neutral else []
     known = examples_of(directory, stream, data, progress)
     from nlora.continual.model import ContinualModel  # slow, and not for what is refused
+    from nlora.explain.alignment import aligned
 
     model = ContinualModel.begin(plan, directory, progress)
     tasks = learned(model, known, options)
@@ -60,6 +61,7 @@ def explain(
     questions = Questions(options, neutral, written, by_stage)
     looks = Looks(model, folder, on="dev" if options.on_dev else "test")
     looks.take(pair for task in listed for pair in questions.looks(task).items())
+    pulled = aligned(looks, tasks, options.gradients)
     kept = {} if options.on_dev else kept_answers(directory)
     names = {0: "the base model", **{record.index: record.name for record in model.records}}
     explained = [
@@ -67,7 +69,7 @@ def explain(
             task,
             readings(task, questions, looks.found, kept),
             names,
-            moved(task, looks.found),
+            moved(task, looks.found, pulled.get(task.data.name, {})),
         )
         for task in listed
     ]
