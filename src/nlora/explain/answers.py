@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from nlora.continual.model import ContinualModel
 
 LIKELY, MATCHED = "likely", "matched"
-OFFSETS = "offsets.json"
 
 
 def correct_by(how: str, free: bool = False) -> "Correct | None":
@@ -33,14 +32,9 @@ def offsets_by(how: str) -> "Describe | None":
 
 
 def _offsets(model: "ContinualModel") -> Mapping[str, Any]:
-    from nlora.explain.matched import RULE, matched
+    from nlora.continual.offsets import as_file, stored
+    from nlora.explain.matched import matched
 
     labels = {data.name: data.task.labels or () for data in model.stream}
-    found = {
-        name: {
-            "offsets": dict(zip(labels[name], made.offsets.tolist(), strict=True)),
-            "scale": made.scale,
-        }
-        for name, made in matched(model, list(labels)).items()
-    }
-    return {OFFSETS: {"rule": RULE, "tasks": found}}
+    found = matched(model, list(labels))
+    return as_file({name: stored(made, labels[name]) for name, made in found.items()})
