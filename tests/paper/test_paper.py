@@ -10,7 +10,6 @@ from nlora.errors import NloraError
 from nlora.paper import published
 from nlora.paper.artefacts import ARTEFACTS, chosen
 from nlora.paper.bars import figure_1c, figure_6
-from nlora.paper.estimate import work
 from nlora.paper.explained import explained
 from nlora.paper.index import write_index
 from nlora.paper.make import folder_of, grid_of, write
@@ -18,6 +17,7 @@ from nlora.paper.material import material
 from nlora.paper.scale import Scale, scale
 from nlora.paper.tables import table_1, table_3
 from nlora.report.table import Value
+from nlora.study.estimate import work
 
 LEDGER = Path(__file__).parents[2] / "docs/results/first-evidence.jsonl"
 

@@ -100,6 +100,13 @@ def compare(
             help="Only say how far the cells in --out are, and collect those that have ended.",
         ),
     ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Say which cells are left and how long they take here; nothing is written.",
+        ),
+    ] = False,
     plugin: o.Plugin = None,
     json: o.Json = False,
 ) -> None:
@@ -142,6 +149,9 @@ def compare(
         tune=tune,
     )
     cluster = _cluster(launcher, resources)
+    if dry_run:
+        _dry_run(grid, out_dir, workers, json)
+        return
     commits_in(out_dir)
     rows = run(grid, out_dir, workers, progress(), wanted, cluster)
     if cluster is not None:
@@ -158,6 +168,19 @@ def compare(
         _print("{stream}, {method}, seed {seed} failed: ".format(**row["cell"]) + row["error"])
     if failed:
         raise typer.Exit(1)
+
+
+def _dry_run(grid: Any, out_dir: Path, workers: int, json: bool) -> None:
+    """What the comparison would do."""
+    from nlora.study.preview import preview
+
+    found = preview(grid, out_dir, workers, progress())
+    if json:
+        print_json(found)
+        return
+    columns = ["stream", "method", "seed", "state"]
+    show("cells", columns, [[*map(cell.get, columns)] for cell in found["cells"]])
+    _print(found["told"])
 
 
 def _cluster(launcher: str | None, resources: Path | None) -> Any:

@@ -14,8 +14,8 @@ from nlora.store.pending import REPAIRED, TRAINED
 def accept(out: Path, repaired: bool = False, progress: Progress | None = None) -> dict[str, Any]:
     """Let the pending stage of a model directory be in force, without training; the results.
 
-    `repaired` takes the one whose update is scaled back. Where nothing is pending nothing is done.
-    Raises NloraError if there is no model, or no repaired stage.
+    `repaired` takes the best repair: its update scaled back, or answers matched. Where nothing is
+    pending nothing is done. Raises NloraError if there is no model, or no repaired stage.
     """
     progress, directory = progress or NoProgress(), _opened(out)
     with directory.locked():
@@ -25,7 +25,7 @@ def accept(out: Path, repaired: bool = False, progress: Progress | None = None) 
         else:
             if repaired and pending.record(REPAIRED) is None:
                 raise NloraError(
-                    f"{out}: no scale was found at which nothing falls too far; `nlora accept` "
+                    f"{out}: no repair was found with which nothing falls too far; `nlora accept` "
                     "without --repair takes the stage as it was trained"
                 )
             record = pending.accept(REPAIRED if repaired else TRAINED)

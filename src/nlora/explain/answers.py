@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from nlora.continual.model import ContinualModel
 
 WAYS = AUTO, LIKELY, MATCHED = "auto", "likely", "matched"
-OFFSETS = "offsets.json"
 
 
 def correct_by(how: str, free: bool = False) -> "Correct | None":
@@ -38,14 +37,8 @@ def offsets_by(how: str) -> "Describe | None":
 
 
 def _offsets(correct: "Correct", model: "ContinualModel") -> Mapping[str, Any]:
-    from nlora.explain.matched import RULE
+    from nlora.continual.offsets import as_file, stored
 
     labels = {data.name: data.task.labels or () for data in model.stream}
-    found = {
-        name: {
-            "offsets": dict(zip(labels[name], made.offsets.tolist(), strict=True)),
-            "scale": made.scale,
-        }
-        for name, made in correct(model, list(labels)).items()
-    }
-    return {OFFSETS: {"rule": RULE, "tasks": found}} if found else {}
+    found = correct(model, list(labels))
+    return as_file({name: stored(made, labels[name]) for name, made in found.items()})

@@ -6,6 +6,7 @@ from typing import Any
 
 from nlora import processes
 from nlora.continual.agreement import stored_plan
+from nlora.continual.self_written import self_written
 from nlora.data.task import TaskData
 from nlora.errors import NloraError
 from nlora.explain.asked import Learned, Options, Questions, learned
@@ -14,7 +15,7 @@ from nlora.explain.explained import Found, all_tasks, over_tasks
 from nlora.explain.free_text import free_text
 from nlora.explain.looks import Looks
 from nlora.explain.readings import Kept, kept_answers, moved, readings
-from nlora.explain.texts import neutral_texts, self_written
+from nlora.explain.texts import neutral_texts
 from nlora.progress import NoProgress, Progress
 from nlora.store.atomic import write_json
 from nlora.store.directory import ModelDirectory, StageRecord

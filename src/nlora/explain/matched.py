@@ -8,6 +8,7 @@ make it answer so today. All of it is kept in the model's folder (`looks`).
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
+from nlora.continual.self_written import self_written
 from nlora.errors import NloraError
 from nlora.evaluation.matching import Correction
 from nlora.explain.asked import Learned, Options, Questions, learned
@@ -16,7 +17,6 @@ from nlora.explain.explain import FOLDER
 from nlora.explain.helps import helped
 from nlora.explain.looks import Look, Looks
 from nlora.explain.sources import Known, corrections
-from nlora.explain.texts import self_written
 
 if TYPE_CHECKING:
     from nlora.continual.model import ContinualModel
@@ -24,11 +24,6 @@ if TYPE_CHECKING:
 KIND = "self"
 SOURCES = (f"{KIND}: answers, matched", f"{KIND}: answers")
 """The best that can be had first; the second without training texts."""
-
-RULE = (
-    "score of a label = scale * ln p(label and end token | prompt) + its offset; the answer is the "
-    "label of the highest score"
-)
 
 
 def matched(model: "ContinualModel", names: Collection[str]) -> dict[str, Correction]:
