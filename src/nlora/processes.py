@@ -33,6 +33,8 @@ PATIENCE = timedelta(hours=1)
 
 _state: "PartialState | None" = None
 """Accelerate's state once this process has joined others; a single process has none."""
+_first: bool | None = None
+"""Whether this process was the first to fail, once one has."""
 _together = False
 _fsdp = False
 
@@ -54,6 +56,7 @@ def start() -> None:
         )
     backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
     _state = PartialState(cpu=not cuda, backend=backend, timeout=PATIENCE)
+    wait()  # one that fails from now on fails after all have joined
 
 
 def _read_configuration() -> None:
@@ -84,10 +87,10 @@ def _env(name: str) -> bool:
 
 def stop() -> None:
     """Part from the others when all is done."""
-    global _state, _together
+    global _state, _first, _together
     if _state is not None:
         _state.destroy_process_group()
-        _state, _together = None, False
+        _state, _first, _together = None, None, False
 
 
 def leave(status: int) -> NoReturn:
@@ -228,27 +231,74 @@ def own_random_numbers(seed: int) -> Iterator[None]:
         yield
 
 
-_PATIENCE = timedelta(seconds=5)
+_FAILED, _KNOWN, _SAID = "nlora/failed", "nlora/known", "nlora/said"
+"""Keys of the processes' common store: who failed first, that it knows this, that it said why."""
+_PATIENCE = timedelta(seconds=20)
+"""How long a process that failed waits for the one that failed before it to say why."""
 
 
 def first_to_fail() -> bool:
-    """Whether no other process failed before this one, which has failed: it says why."""
+    """Whether no other process failed before this one, which has failed: it says why.
+
+    Asked again it is answered as before: the store may be gone by then.
+    """
+    global _first
     if count() == 1:
         return True
+    if _first is None:
+        _first = _claim()
+    return _first
+
+
+def _claim() -> bool:
+    try:
+        first = _store().compare_set(_FAILED, "", str(rank())).decode() == str(rank())
+    except RuntimeError:  # its keeper is gone, which said why
+        return False
+    # The keeper of the store, the main process, stays until the one that was first knows it.
+    if first:
+        _note(_KNOWN)
+    elif is_main():
+        _await(_KNOWN)
+    return first
+
+
+def say_once(say: Callable[[], object]) -> None:
+    """Let the process that failed first say why; the others end when it has said it.
+
+    A launcher that sees one process end stops all the rest, which would say nothing then. Where the
+    first one was killed before it had spoken, the others speak.
+    """
+    if first_to_fail():
+        say()
+        if count() > 1:
+            _note(_SAID)
+    elif not _await(_SAID):
+        say()
+
+
+def _store() -> Any:
     from torch.distributed import distributed_c10d
 
+    return distributed_c10d._get_default_store()
+
+
+def _note(key: str) -> None:
+    with suppress(RuntimeError):  # nobody is left who waits for it
+        _store().set(key, "")
+
+
+def _await(key: str) -> bool:
+    """Wait until a key is there. False if it is not in time; True too if its keeper is gone."""
+    from torch.distributed import DistStoreError
+
     try:
-        store = distributed_c10d._get_default_store()
-        first = store.compare_set("nlora/failed", "", str(rank())).decode() == str(rank())
-    except RuntimeError:  # its keeper is gone already
+        _store().wait([key], _PATIENCE)
+    except DistStoreError:
         return False
-    # The keeper of the store stays until the one that was first knows it, or neither would speak.
-    with suppress(RuntimeError):
-        if first:
-            store.set("nlora/told", "")
-        elif is_main():
-            store.wait(["nlora/told"], _PATIENCE)
-    return first
+    except RuntimeError:
+        return True
+    return True
 
 
 @contextmanager

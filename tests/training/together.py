@@ -8,11 +8,15 @@ from pathlib import Path
 from tests.processes import context
 from tests.training.command import command
 
+LIMIT = 240
+"""Seconds for a process to end, below those of pytest-timeout, so that it is said what it did."""
+
 
 def start(arguments, folder: Path, count: int = 2, kill=None) -> list[tuple[int | None, str]]:
     """Exit status and output of each process. `kill` is a moment (`command`) for the last one.
 
-    They are forked from one that has imported torch, and must end within a minute.
+    They are forked from one that has imported torch. They wait for each other at every step, on a
+    machine with other work for seconds each time, so only processes that never end are too slow.
     """
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -24,7 +28,7 @@ def start(arguments, folder: Path, count: int = 2, kill=None) -> list[tuple[int 
     for process in running:
         process.start()
     for process in running:
-        process.join(60)
+        process.join(LIMIT)
     late = [process for process in running if process.is_alive()]
     for process in late:
         process.kill()

@@ -126,8 +126,9 @@ def _what_stands(ctx: Any) -> str:
 
 
 def _fail(message: str) -> None:
-    if processes.first_to_fail():
-        err.print(f"error: {message}", style="red", markup=False, highlight=False)
+    processes.say_once(
+        lambda: err.print(f"error: {message}", style="red", markup=False, highlight=False)
+    )
 
 
 app = typer.Typer(
@@ -203,6 +204,12 @@ def main() -> None:
         app()
     except KeyboardInterrupt:  # once more, while the first one was told
         sys.exit(130)
+    except Exception as bug:
+        if processes.count() == 1:
+            raise
+        shown = (type(bug), bug, bug.__traceback__)
+        processes.say_once(lambda: sys.excepthook(*shown))
+        processes.leave(1)
     finally:
         # What is left is Python's own end, which a signal would make that of the process.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
