@@ -18,6 +18,7 @@ from nlora.continual import answering, evaluating, holding
 from nlora.continual.agreement import stored_plan
 from nlora.continual.guard import SetAside
 from nlora.continual.history import history
+from nlora.continual.results import current
 from nlora.data.files import read_texts
 from nlora.data.memory import InMemory
 from nlora.progress import NoProgress, Progress
@@ -105,7 +106,7 @@ class Model:
     @property
     def results(self) -> Results:
         """What its stages gave, as `run` and `learn` return it."""
-        return Results(ModelDirectory(self.path).results())
+        return Results(current(ModelDirectory(self.path)))
 
     @property
     def history(self) -> History:
