@@ -191,7 +191,7 @@ class Model:
         return model.planned(stored_plan(directory), self._progress) if model.records else None
 
     def accept(self, repaired: bool = False) -> Results:
-        """Let the stage stand that `learn` has kept aside, or the one that is scaled back."""
+        """Let the stage stand that `learn` has kept aside, or that stage as it is repaired."""
         results = Results(holding.accept(self.path, repaired, self._progress))
         self.reload()
         return results
