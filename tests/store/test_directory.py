@@ -1,11 +1,13 @@
 """A model directory: what is written is there whole, is read back, and only one process writes."""
 
 import json
+import os
 import shutil
 import stat
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from safetensors import SafetensorError
@@ -51,6 +53,16 @@ def test_what_cannot_be_written_is_looked_at_without_a_lock(directory, monkeypat
             directory.check_writable()
     assert error.value.filename == str(directory.path)
     assert not (directory.path / ".lock").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "statvfs"), reason="Windows does not tell")
+def test_a_disk_that_nobody_may_write_is_told_from_a_folder_that_this_user_may_not(
+    directory, monkeypatch
+):
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    monkeypatch.setattr("os.statvfs", lambda path: SimpleNamespace(f_flag=os.ST_RDONLY))
+    with pytest.raises(OSError, match="Read-only file system"):
+        directory.check_writable()
 
 
 def test_results_that_say_the_same_are_not_written_again(directory, monkeypatch):

@@ -3,7 +3,8 @@
 import pytest
 
 from nlora.errors import NloraError
-from nlora.store.directory import ModelDirectory
+from nlora.store.directory import ModelDirectory, StageRecord
+from nlora.store.manifests import Manifest
 from tests.store.made import commit
 
 
@@ -111,3 +112,17 @@ def test_a_missing_stage_is_noticed(directory):
     (directory.path / "stages" / "001-first").rename(directory.path / "moved")
     with pytest.raises(NloraError, match="stages are missing"):
         directory.stages()
+
+
+def test_what_a_method_remembered_is_not_shown_once_it_was_changed(directory):
+    def write(folder):
+        (folder / "state").mkdir()
+        (folder / "state" / "state.json").write_text('{"kept": [1]}')
+
+    record = StageRecord(index=3, name="third", manifest=Manifest(on="002-second"))
+    with directory.locked():
+        directory.commit(record, write)
+    assert directory.remembered(record) == {"kept": [1]}
+    (directory.stage_path(record) / "state" / "state.json").write_text('{"kept": []}')
+    with pytest.raises(NloraError, match=r"state\.json was changed"):
+        directory.remembered(record)
