@@ -1,7 +1,7 @@
 """How fast T5 is beside a plain Seq2SeqTrainer + PEFT script, as ratios measured in one run.
 
     python benchmarks/t5.py [--shape t5-base] [--data DIR] [--task agnews] [--batch 32] [--steps 2]
-                            [--tests 64] [--pairs 3] [--only profile,training,penalty,…]
+                            [--tests 64] [--pairs 3] [--layers N] [--only profile,training,…]
 
 The models have the shapes of T5-base and T5-large (v1.0), random fp32 weights and T5's dropout of
 0.1; the texts are real, tokenised by tiny-t5's tokenizer. The plain script is a `Seq2SeqTrainer`
@@ -57,12 +57,13 @@ SHAPES = {
 RANK = 8
 
 
-def backbone(shape: str) -> Backbone:
-    """A random model of this shape with the tokenizer of tiny-t5."""
+def backbone(shape: str, layers: int | None = None) -> Backbone:
+    """A random model of this shape, or of its first layers, with the tokenizer of tiny-t5."""
     found = load(find("tiny-t5"), torch.float32, weights=False)
     torch.manual_seed(0)
     ids = {"vocab_size": 32128, "pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
-    found.model = T5ForConditionalGeneration(T5Config(**SHAPES[shape], **ids))
+    sizes: dict[str, Any] = {**SHAPES[shape], **({"num_layers": layers} if layers else {})}
+    found.model = T5ForConditionalGeneration(T5Config(**sizes, **ids))
     return found
 
 
@@ -154,7 +155,7 @@ class Sides:
 
     def __init__(self, data: TaskData, options: argparse.Namespace, say: Sequence[int] = ()):
         def made() -> Backbone:
-            found = backbone(options.shape)
+            found = backbone(options.shape, options.layers)
             return answering(found, say) if say else found
 
         self.ours = ours(made(), "inc-lora", data, options)
@@ -204,9 +205,9 @@ def training(data: TaskData, options: argparse.Namespace) -> Iterator[dict[str, 
 
 def penalty(data: TaskData, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """n-lora against inc-lora; the penalty acts from the first step on."""
-    plain = ours(backbone(options.shape), "inc-lora", data, options)
+    plain = ours(backbone(options.shape, options.layers), "inc-lora", data, options)
     weight = {"l1_unit": "sum", "l1": 1e-6}
-    sparse = ours(backbone(options.shape), "n-lora", data, options, **weight)
+    sparse = ours(backbone(options.shape, options.layers), "n-lora", data, options, **weight)
     _, ratios = medians(2 * options.pairs + 1, sparse=sparse.train, plain=plain.train)
     yield {"what": "inc-lora per n-lora", "ratio": ratios["plain"]}
 
@@ -297,7 +298,11 @@ def memory(data: TaskData, options: argparse.Namespace) -> Iterator[dict[str, An
     peaks = {}
     for phase in ("train", "evaluate"):
         for side in ("ours", "plain"):
-            asked = {k: v for k, v in vars(options).items() if k not in ("only", "alone")}
+            asked = {
+                k: v
+                for k, v in vars(options).items()
+                if v is not None and k not in ("only", "alone")
+            }
             command = [sys.executable, __file__, "--alone", f"{side} {phase}"]
             command += [str(x) for k, v in asked.items() for x in (f"--{k}", v)]
             done = subprocess.run(command, check=True, capture_output=True, text=True)
@@ -308,7 +313,7 @@ def memory(data: TaskData, options: argparse.Namespace) -> Iterator[dict[str, An
 def alone(data: TaskData, options: argparse.Namespace) -> None:
     """One side does one thing; print the peak memory of this process."""
     side, phase = options.alone.split()
-    found = backbone(options.shape)
+    found = backbone(options.shape, options.layers)
     tests: Sequence[Example] = sample(data.test, options.tests, seed=0)
     if side == "ours":
         one = ours(found, "n-lora", data, options)
@@ -334,6 +339,7 @@ PARTS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--shape", default="t5-base", choices=SHAPES)
+    parser.add_argument("--layers", type=int, help="of each half, instead of all")
     parser.add_argument("--data", default=os.environ.get("NLORA_DATA"))
     parser.add_argument("--task", default="agnews")
     parser.add_argument("--batch", type=int, default=32)
@@ -353,7 +359,17 @@ def main() -> None:
     for part in options.only.split(","):
         for row in PARTS[part](data, options):
             rounded = {k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()}
-            print(json.dumps({"shape": options.shape, "task": options.task, **rounded}), flush=True)
+            print(
+                json.dumps(
+                    {
+                        "shape": options.shape,
+                        "layers": options.layers,
+                        "task": options.task,
+                        **rounded,
+                    }
+                ),
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

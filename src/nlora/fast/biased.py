@@ -49,7 +49,7 @@ class _Biased(torch.autograd.Function):
         trains = any(ctx.needs_input_grad)
         shape = (rows, heads, length, key.shape[2])
         weights = query.new_empty(shape) if trains else None
-        stays = torch.empty(shape, dtype=torch.bool) if trains and dropout else None
+        stays = query.new_empty(shape, dtype=torch.bool) if trains and dropout else None
         out = query.new_empty(rows, heads, length, value.shape[3])
         for part in _parts(shape):
             scores = query[part] @ key[part].transpose(2, 3)

@@ -20,14 +20,16 @@ class Dropout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x in evaluation; in training each entry is 0, or x/(1 − p)."""
-        if not self.training or x.device.type != "cpu":
+        if not self.training or x.device.type not in ("cpu", "meta"):
             return nn.functional.dropout(x, self.p, self.training)
         return x * kept(x, self.p).to(x.dtype).mul_(scale(self.p))
 
 
 def kept(x: Tensor, p: float) -> Tensor:
     """Which entries of a tensor in main memory stay at the rate `p`: a random mask of its shape."""
-    words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+    words = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device).random_(
+        -(2**63), None
+    )
     return words.view(torch.int16)[: x.numel()].view(x.shape) >= round(p * _LEVELS) - _LEVELS // 2
 
 
@@ -38,7 +40,7 @@ def scale(p: float) -> float:
 
 def use_quick_dropout(model: Any) -> None:
     """Let a model on a CPU drop by `Dropout` in all of its layers."""
-    if model.device.type != "cpu":
+    if model.device.type not in ("cpu", "meta"):
         return
     for parent in list(model.modules()):
         for name, child in parent.named_children():
