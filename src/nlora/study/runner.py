@@ -151,7 +151,7 @@ def _context() -> Any:
     if torch.cuda.is_available() or "forkserver" not in get_all_start_methods():
         return get_context("spawn")
     context = get_context("forkserver")
-    context.set_forkserver_preload(["nlora.study.worker", "nlora.continual.model"])
+    context.set_forkserver_preload(["nlora.study.preloaded"])
     return context
 
 
