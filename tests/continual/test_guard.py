@@ -179,6 +179,10 @@ def test_watched_tasks_are_judged_too(refused, tmp_path):
     assert [fall["task"] for fall in error.value.found["falls"]] == ["colour", "general"]
     assert error.value.found["repair"] == {"not": "it was not asked for"}
     assert len(ModelDirectory(out).watched()) == 1
+    record = ModelDirectory(out).pending.record()
+    assert record is not None
+    assert set(record.kl) == {"fruit", "general"}  # how far it moved on the new and the watched one
+    assert min(record.kl.values()) > 0
 
 
 def test_what_would_be_measured_is_told_beforehand(refused):

@@ -42,11 +42,11 @@ def moved(model: ContinualModel, stage: int, tasks: Sequence[TaskData]) -> dict[
         for part in _parts(rows, model.plan.run.eval_tokens, model.encoder.ids or 1):
             batches = processes.share_of_passes(part)
             with model.after(stage - 1):
-                before = [_logits(model, batch) for batch in batches]
-            for batch, then in zip(batches, before, strict=True):
+                before = [_logits(model, batch) for _, batch in batches]
+            for (name, batch), then in zip(batches, before, strict=True):
                 each = divergences(then, _logits(model, batch)).cpu()
-                sums[batch[0].task] += torch.stack([each.sum(), torch.tensor(float(len(each)))])
-            model.progress.advance(sum(map(len, part)))
+                sums[name] += torch.stack([each.sum(), torch.tensor(float(len(each)))])
+            model.progress.advance(sum(len(batch) for _, batch in part))
     found = {name: processes.summed_passes(total).tolist() for name, total in sums.items()}
     return {name: total / max(count, 1) for name, (total, count) in found.items()}
 
@@ -57,18 +57,18 @@ def _encoded(model: ContinualModel, data: TaskData) -> list[Encoded]:
 
 def _parts(
     rows: Mapping[str, Sequence[Encoded]], tokens: int, vocabulary: int
-) -> Iterator[list[list[Encoded]]]:
-    """Batches of one task each, as many at a time as have few enough logits."""
-    part: list[list[Encoded]] = []
+) -> Iterator[list[tuple[str, list[Encoded]]]]:
+    """Batches of one task each, with its name, as many at a time as have few enough logits."""
+    part: list[tuple[str, list[Encoded]]] = []
     held = 0
-    for own in rows.values():
+    for name, own in rows.items():
         for chosen in by_budget([len(row) for row in own], tokens):
             batch = [own[i] for i in chosen]
             size = vocabulary * sum(len(row.answer) for row in batch)
             if part and held + size > HELD:
                 yield part
                 part, held = [], 0
-            part.append(batch)
+            part.append((name, batch))
             held += size
     if part:
         yield part

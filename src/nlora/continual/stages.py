@@ -69,9 +69,8 @@ def learn_stage(
         record.notes["on_top_of"] = begins.folder
     model.stand_after(record)
     record.seconds = {"training": trained.earlier_seconds + done - started}
-    if model.plan.run.measure_kl:
-        known = [d for d in tested if d.only_tested or model.stage_of(d.name) is not None]
-        record.kl = moved(model, stage.index, known)
+    if model.plan.run.measure_kl or guard is not None:
+        record.kl = moved(model, stage.index, _watched_moves(model, stage, tested))
         measured = time.perf_counter()
         record.seconds["kl"], done = measured - done, measured
     answers = model.evaluate(tested)
@@ -91,6 +90,21 @@ def learn_stage(
     if not accepted:
         model.restore()
     return learned.record
+
+
+def _watched_moves(
+    model: ContinualModel, stage: Stage, tested: Sequence[TaskData]
+) -> list[TaskData]:
+    """The tasks on which it is measured how far the stage moved the model: the new ones and those
+    that are only tested; with `measure_kl` those that were learned before, too."""
+    new = {data.name for data in stage.tasks}
+    return [
+        data
+        for data in tested
+        if data.only_tested
+        or data.name in new
+        or (model.plan.run.measure_kl and model.stage_of(data.name) is not None)
+    ]
 
 
 def _reject(model: ContinualModel, record: StageRecord, tested: Sequence[TaskData]) -> Answers:
