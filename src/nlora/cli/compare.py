@@ -78,21 +78,8 @@ def compare(
             "before, too.",
         ),
     ] = False,
-    launcher: Annotated[
-        str | None,
-        typer.Option(
-            metavar="slurm|local",
-            help="Submit each cell as a job of a cluster (extra slurm) and wait for none; local: "
-            "all at once on this machine, to try it out.",
-        ),
-    ] = None,
-    resources: Annotated[
-        Path | None,
-        typer.Option(
-            help="With --launcher: a YAML file of what each job is given (partition, hours, gpus, "
-            "cpus, memory, setup, at_once, options)."
-        ),
-    ] = None,
+    launcher: o.Launcher = None,
+    resources: o.Resources = None,
     status: Annotated[
         bool,
         typer.Option(
@@ -148,7 +135,7 @@ def compare(
         recipes=None if recipe is None else published_for(recipe, model),
         tune=tune,
     )
-    cluster = _cluster(launcher, resources)
+    cluster = o.cluster(launcher, resources)
     if dry_run:
         _dry_run(grid, out_dir, workers, json)
         return
@@ -181,18 +168,6 @@ def _dry_run(grid: Any, out_dir: Path, workers: int, json: bool) -> None:
     columns = ["stream", "method", "seed", "state"]
     show("cells", columns, [[*map(cell.get, columns)] for cell in found["cells"]])
     _print(found["told"])
-
-
-def _cluster(launcher: str | None, resources: Path | None) -> Any:
-    """Where cells are submitted; None: they run here."""
-    if launcher is None:
-        if resources is not None:
-            raise NloraError("--resources is for --launcher")
-        return None
-    from nlora.study.cluster import Cluster, Resources, parse_launcher, read_resources
-
-    given = Resources() if resources is None else read_resources(resources)
-    return Cluster(parse_launcher(launcher), given)
 
 
 def _show_status(out_dir: Path, json: bool) -> None:
