@@ -85,6 +85,10 @@ ATTRIBUTES = {
         in inspect.getsource(importlib.import_module("transformers.distributed.mixin"))
     ),
     "_is_stateful": lambda: transformers.MambaForCausalLM._is_stateful is True,
+    # the same for all tensors of one storage
+    "_cdata": lambda: (
+        (x := torch.zeros(2)).untyped_storage()._cdata == x[1:].untyped_storage()._cdata
+    ),
     "_version": lambda: torch.zeros(1)._version == 0,
     "_n_gpu": lambda: arguments()._n_gpu == 0,
     # PEFT keeps what is not square of U_h and V_h, and else where U_l and V_l began

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from peft import OSFConfig, get_peft_model
+from peft.tuners.osf import Linear
 from safetensors.torch import load_file
 
 from nlora.adapters.osf import Osf
@@ -66,6 +67,24 @@ def test_what_is_learned_is_orthogonal_to_the_first_directions_of_what_was_known
         assert sum(p.numel() for p in adapter.trainable()) == expected
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_factors_multiplied_once_train_as_those_that_every_token_meets(shape):
+    """Against PEFT's own layers: logits and the gradient of every factor."""
+    adapter = Osf(tiny.model(shape), effective_rank=0.25)
+    adapter.begin()
+    two_steps(adapter.model, adapter.trainable(), shape)
+    found = []
+    for kind in (type(next(iter(adapter.layers.values()))), Linear):
+        for layer in adapter.layers.values():
+            layer.__class__ = kind
+        adapter.model.zero_grad()
+        said, targets = answer_logits(adapter.model, batch(shape))
+        torch.nn.functional.cross_entropy(said, targets).backward()
+        found.append([said.detach(), *(p.grad.clone() for p in adapter.trainable())])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
 def test_steps_of_adam_leave_the_subspace_and_can_be_taken_back():
     for project in (False, True):
         adapter = Osf(tiny.model("grouped-query"), effective_rank=0.5)
@@ -91,6 +110,8 @@ def test_the_weights_are_those_of_plain_peft_merged_and_wrapped_anew():
     for share in (0.25, 0.5):
         adapter.effective_rank = share
         adapter.begin()
+        for layer in adapter.layers.values():
+            layer.__class__ = Linear  # which rounds otherwise
         two_steps(adapter.model, adapter.trainable(), "llama", torch.optim.AdamW, lr=1e-3)
         config = OSFConfig(
             effective_rank=share, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"

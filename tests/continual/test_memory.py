@@ -70,5 +70,5 @@ def test_it_is_said_what_would_make_it_fit(have, advice):
     def at(rows, checkpointing, quantization):
         return Memory(100 if quantization == "none" else 20, 0, rows * (4 if checkpointing else 50))
 
-    said = what_fits(have, RunSettings(batch_size=8), 8, at)
+    said = what_fits(have, RunSettings.model_validate({"batch_size": 8}), 8, at)
     assert said is None if advice is None else advice in str(said)

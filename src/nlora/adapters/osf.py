@@ -11,6 +11,10 @@ loses what was trained, so here it is merged first.
 PEFT projects gradients alone. Adam divides each entry by a size of its own, so its steps leave the
 subspace: `project` takes them back, and `notes` tells how much of the change is not in it.
 
+PEFT multiplies every token by the factors, which have more numbers than the matrix as long as most
+directions are trained: a step takes about five times as long as one of the matrices themselves.
+Here the factors are multiplied once per pass, which the tokens of a batch share (`_Once`).
+
 The weights are fp32. Of bf16 weights PEFT takes the SVD in fp32 but rounds its factors to bf16,
 whose orthogonality then holds to three digits, and the merge rounds what was learned to the
 weights' grid; that is refused. Mixed precision (autocast) keeps factors, projection and merge fp32.
@@ -93,6 +97,8 @@ class Osf(Whole):
         least = _preserve_one(self.effective_rank, self._weights)
         self.model = self._wrapped(plain, self.effective_rank, least)
         self.layers = _layers(self.model)
+        for layer in self.layers.values():
+            _once(layer)
         if not sum(p.numel() for p in self.trainable()):
             raise NloraError(
                 f"setting effective_rank: {self.effective_rank} directions are all that the "
@@ -187,6 +193,32 @@ class Osf(Whole):
                     f"setting target_modules: '{name}' shares its weights with another layer, "
                     "which OSF would change too"
                 )
+
+
+class _Once(Linear):
+    """PEFT's layer, whose matrix is put together once for all tokens."""
+
+    rest: Tensor
+    """The frozen part of the matrix, U_h S_h V_h."""
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """x @ (U_h S_h V_h + U_l S_l V_l)ᵀ + bias, or by the weights where they hold it."""
+        base: Any = self.get_base_layer()
+        if self.disable_adapters or self.merged:
+            return base(x, *args, **kwargs)
+        factors: Any = self.osf_svd_params[ADAPTER]
+        with torch.autocast(x.device.type, enabled=False):
+            low = factors["U_low"] * factors["S_low"]
+            weight = torch.addmm(self.rest, low, factors["V_low"])
+        return torch.nn.functional.linear(x, weight, base.bias)
+
+
+@torch.no_grad()
+def _once(layer: Any) -> None:
+    factors = layer.osf_svd_params[ADAPTER]
+    low = factors["U_low"] * factors["S_low"]
+    layer.rest = torch.addmm(layer.get_base_layer().weight, low, factors["V_low"], alpha=-1)
+    layer.__class__ = _Once
 
 
 def _layers(model: Any) -> dict[str, Any]:
