@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import stat
@@ -5,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nlora.store.atomic import new_folder, write_json, write_text
+from nlora.store.atomic import append_line, new_folder, write_json, write_text
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
@@ -90,3 +91,15 @@ def test_files_can_be_read_by_whom_the_umask_lets(tmp_path):
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == 0o644
+
+
+def test_a_line_that_the_disk_takes_in_pieces_is_whole(tmp_path, monkeypatch):
+    class InPieces(io.FileIO):
+        def write(self, data):
+            return super().write(bytes(data[:3]))
+
+    (path := tmp_path / "rows.jsonl").write_text("first\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", lambda path, mode, buffering: InPieces(path, mode))
+        append_line(path, "the second line")
+    assert path.read_text() == "first\nthe second line\n"

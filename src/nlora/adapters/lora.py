@@ -17,7 +17,6 @@ from typing import Any, Self
 
 import torch
 from peft import LoraConfig, TaskType
-from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import Parameter
 
@@ -32,6 +31,7 @@ from nlora.fast.dropout import Dropout
 from nlora.lowrank.factors import Factors, concatenate
 from nlora.merging.base import Consolidation
 from nlora.merging.registry import consolidation as by_name
+from nlora.tensors import read_tensors
 
 ADAPTER = "default"
 SCALES = "scales"
@@ -261,7 +261,7 @@ class Lora(Stacked[Factors]):
 
     def read(self, folder: Path) -> dict[str, Factors]:
         """The update in the folder's `adapter_model.safetensors`."""
-        tensors, found = load_file(folder / "adapter_model.safetensors"), {}
+        tensors, found = read_tensors(folder / "adapter_model.safetensors"), {}
         for name, own in self.factors().items():
             A, B = (tensors[f"base_model.model.{name}.lora_{x}.weight"].to(own.A) for x in "AB")
             found[name] = Factors(A, B, own.scaling)

@@ -18,6 +18,7 @@ from nlora.continual import answering, evaluating, holding
 from nlora.continual.agreement import stored_plan
 from nlora.continual.guard import SetAside
 from nlora.continual.history import history
+from nlora.continual.results import current
 from nlora.data.files import read_texts
 from nlora.data.memory import InMemory
 from nlora.progress import NoProgress, Progress
@@ -105,7 +106,7 @@ class Model:
     @property
     def results(self) -> Results:
         """What its stages gave, as `run` and `learn` return it."""
-        return Results(ModelDirectory(self.path).results())
+        return Results(current(ModelDirectory(self.path)))
 
     @property
     def history(self) -> History:
@@ -190,7 +191,7 @@ class Model:
         return model.planned(stored_plan(directory), self._progress) if model.records else None
 
     def accept(self, repaired: bool = False) -> Results:
-        """Let the stage stand that `learn` has kept aside, or the one that is scaled back."""
+        """Let the stage stand that `learn` has kept aside, or that stage as it is repaired."""
         results = Results(holding.accept(self.path, repaired, self._progress))
         self.reload()
         return results

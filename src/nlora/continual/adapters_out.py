@@ -98,7 +98,8 @@ def export_adapters(
             order = {record.index: names[task] for task, record in stages.items()}
             by = _write_router(plan, directory, draft, order)
             draft_text(draft / "README.md", many_adapters(plan, directory, report, by))
-    spoken(progress).message(f"{len(report)} adapters are in {out}; README.md says how to use them")
+    count = "1 adapter is" if len(report) == 1 else f"{len(report)} adapters are"
+    spoken(progress).message(f"{count} in {out}; README.md says how to use them")
     return report
 
 

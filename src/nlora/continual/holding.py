@@ -3,8 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from nlora.continual.results import results
-from nlora.continual.tasks import learned_tasks, only_tested
+from nlora.continual.results import bring_up
 from nlora.errors import NloraError
 from nlora.progress import NoProgress, Progress
 from nlora.store.directory import ModelDirectory
@@ -30,7 +29,7 @@ def accept(out: Path, repaired: bool = False, progress: Progress | None = None) 
                 )
             record = pending.accept(REPAIRED if repaired else TRAINED)
             progress.message(f"'{record.name}' is in force now, as stage {record.index} of {out}")
-        return _results(directory)
+        return bring_up(directory)
 
 
 def discard(out: Path, progress: Progress | None = None) -> None:
@@ -43,6 +42,8 @@ def discard(out: Path, progress: Progress | None = None) -> None:
         record = directory.pending.record()
         if record is None:
             progress.message(f"{out} holds no stage that is not in force, nothing to do")
+            if directory.stages():
+                bring_up(directory)  # an `accept` may have been killed
             return
         directory.pending.remove()
         progress.message(f"'{record.name}' is removed; {out} is as it was before")
@@ -67,14 +68,3 @@ def _opened(out: Path) -> ModelDirectory:
     if not directory.exists():
         raise NloraError(f"{out} holds no model")
     return directory
-
-
-def _results(directory: ModelDirectory) -> dict[str, Any]:
-    """`results.json`, brought up to the last stage."""
-    path = directory.path / "results.json"
-    if path.is_file() and len(directory.results()["stages"]) == len(directory.stages()):
-        return directory.results()
-    tasks = [data.name for data in [*learned_tasks(directory), *only_tested(directory)]]
-    found = results(directory, tasks, directory.config()["method"])
-    directory.write_results(found)
-    return found

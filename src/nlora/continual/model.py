@@ -30,6 +30,7 @@ from nlora.data.task import Example, Task, TaskData
 from nlora.errors import NloraError
 from nlora.evaluation.answers import Prediction
 from nlora.fast.attention import use_plain_attention
+from nlora.fast.dropout import use_quick_dropout
 from nlora.methods.base import Route
 from nlora.methods.context import Context, Stage
 from nlora.plan.resolve import Plan
@@ -70,6 +71,7 @@ class ContinualModel:
         comes again), and the tasks that are only tested."""
         self.encoder = make_encoder(plan, backbone)
         use_plain_attention(backbone.model)
+        use_quick_dropout(backbone.model)
         self.adapter: Adapter = adapter or make_adapter(plan, backbone, stored_targets(directory))
         self.mixed = plan.run.precision == "bf16" and weights_dtype(plan) == torch.float32
         self.records = directory.stages()

@@ -6,6 +6,7 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nlora import processes
 from nlora.data.task import digest
 from nlora.folders import cache_dir
 from nlora.store.atomic import write_json
@@ -41,17 +42,20 @@ def self_written(model: ContinualModel, count: int, place: Path | None = None) -
     key = digest([model.plan.base.title, model.plan.base.revision, count, SAMPLING, SEED])
     shared = cache_dir() / CACHE / f"self-written-{key}.json"
     places = [shared] if place is None else [place, shared]
-    for known in places:
-        if (texts := _read(known, key)) is not None:
-            break
-    else:
+    known = (texts for path in places if (texts := _read(path, key)) is not None)
+    texts = processes.from_main(next(known, None))
+    if texts is None:
         model.progress.message(f"the base model writes {count} texts")
-        texts = _write(model, count)
-    for new in places:
-        if _read(new, key) is None:
-            with suppress(OSError) if new is shared else nullcontext():
-                new.parent.mkdir(parents=True, exist_ok=True)
-                write_json(new, {"made_of": key, "texts": texts})
+        texts = processes.from_main(_write(model, count))
+
+    def keep() -> None:
+        for new in places:
+            if _read(new, key) is None:
+                with suppress(OSError) if new is shared else nullcontext():
+                    new.parent.mkdir(parents=True, exist_ok=True)
+                    write_json(new, {"made_of": key, "texts": texts})
+
+    processes.on_main(keep)
     return texts
 
 

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from nlora.errors import NloraError
 from nlora.store.atomic import draft_text
+from nlora.tensors import read_tensors
 
 
 class Fields(dict[str, Any]):
@@ -35,7 +36,7 @@ def write_packed(folder: Path, name: str, value: Any) -> None:
 
 def read_packed(folder: Path, name: str, device: torch.device) -> Any:
     """What `write_packed` wrote; what was not on the CPU is put on `device`."""
-    tensors = load_file(folder / f"{name}.safetensors")
+    tensors = read_tensors(folder / f"{name}.safetensors")
     packed = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
 
     def tensor(key: str, on: str) -> Tensor:

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from nlora.errors import NloraError
 from nlora.store.atomic import draft_text
 from nlora.store.reading import read_json
 from nlora.store.records import VALUES
+from nlora.tensors import read_tensors
 
 S = TypeVar("S")
 
@@ -120,7 +121,7 @@ def _survives(value: Any) -> bool:
 
 def _tensors(path: Path) -> dict[str, Tensor]:
     try:
-        return load_file(path) if path.is_file() else {}
+        return read_tensors(path) if path.is_file() else {}
     except SafetensorError as error:
         raise NloraError(f"{path} is damaged: {error}") from error
 

@@ -90,10 +90,15 @@ class Comparison:
         self.trials: dict[tuple[str, str], list[Row]] = {}
         """The finished trials of every stream and method."""
 
+    @cached_property
+    def notes(self) -> list[str]:
+        """What reading the data has to say, each line once."""
+        read = [data for tasks in self.grid.tasks.values() for data in tasks]
+        return list(dict.fromkeys(note for data in read for note in data.notes))
+
     def check(self) -> None:
         """What is wrong with a setting or with the data should not wait for a training."""
-        read = [data for tasks in self.grid.tasks.values() for data in tasks]
-        for note in dict.fromkeys(note for data in read for note in data.notes):
+        for note in self.notes:
             self.progress.message(note)
         for stream, point in self.grid.pairs():
             self.grid.cell(stream, point, self.grid.seeds[0])
@@ -226,7 +231,9 @@ class Comparison:
         """Run jobs, here or on the cluster; `others` may have what they share."""
         if self.cluster is None:
             common = self.out, self.workers, self.progress, self.commit
-            Runner(*common, self._record, self.explain).run(jobs, others)
+            runner = Runner(*common, self._record, self.explain)
+            runner.told.update(self.notes)
+            runner.run(jobs, others)
             return
         new = [(job, self._about(job)) for job in jobs if job.name not in submitted]
         known = {job.name: job.shared for job in [*jobs, *others]}
