@@ -187,7 +187,7 @@ def test_what_would_be_measured_is_told_beforehand(refused):
     first, second = forecast(directory, [colour, refused.fruit], Guard())
     assert "48 tests are answered (about" in first
     assert "those of colour are compared" in first
-    assert "up to 9 times as many" in second
+    assert "up to 10 times as many" in second
     assert len(forecast(directory, [colour, refused.fruit], Guard(repair="off"))) == 1
     assert "would compare nothing" in forecast(directory, [refused.fruit], Guard())[0]
 
