@@ -65,7 +65,7 @@ package: install
 	rm -rf dist/wheel build
 	$(BIN)/python -m build --quiet --outdir dist/wheel
 	$(PYTHON) -m venv --clear dist/wheel/env
-	dist/wheel/env/bin/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt dist/wheel/*.whl
+	PYTHONPATH= dist/wheel/env/bin/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt dist/wheel/*.whl
 	cd dist/wheel && PYTHONPATH= env/bin/nlora demo --out demo
 
 changed-types: install

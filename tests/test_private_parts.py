@@ -37,6 +37,7 @@ IMPORTED = [
     "peft.utils.merge_utils.ties",
     "peft.utils.constants.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING",
     "transformers.cache_utils.DynamicLayer",
+    "transformers.conversion_mapping.get_checkpoint_conversion_mapping",
     "transformers.integrations.integration_utils.get_reporting_integration_callbacks",
     "transformers.integrations.integration_utils.MLflowCallback",
     "transformers.integrations.integration_utils.TrackioCallback",

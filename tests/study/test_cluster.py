@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from nlora.cli.app import app
 from nlora.report.ledger import read
+from tests.paper.conftest import standard  # noqa: F401
 from tests.runs import LEARNING, write_stream
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a cluster's commands are scripts")
@@ -137,3 +138,25 @@ def test_cells_are_submitted_once_and_their_rows_collected(cluster, run, llama, 
     again = call(*line, "--json")
     assert "2 jobs are submitted" in again.stderr
     assert states(again) == {"broken": "waiting", "seq-lora": "waiting", "inc-lora": "done"}
+
+
+def test_a_figure_is_drawn_when_its_jobs_have_ended(cluster, llama, standard, tmp_path):  # noqa: F811
+    place, say = cluster
+    out = tmp_path / "out"
+    line = ["paper", "figure-3", "--model", llama, "--data", standard, "--recipe", "none"]
+    line += ["--seeds", "0", "--max-train", "6", "--out", out, "--launcher", "slurm"]
+    say(_0="RUNNING", _1="PENDING")
+    begun = call(*line, "--json")
+    assert begun.exit_code == 0, begun.stderr
+    assert json.loads(begun.stdout) == {"files": {}, "failed": [], "jobs": 2}
+    assert "2 runs\n" in begun.stderr  # whose time here says nothing of a cluster's
+    assert "array=0-1%2" in (place / "submitted-1.sh").read_text()
+    assert not (out / "figure-3.md").exists()
+    assert call(*line).exit_code == 0
+    assert len(list(place.glob("*.sh"))) == 1  # nothing is submitted twice
+    here = call(*line[: line.index("--launcher")])
+    assert here.exit_code == 2
+    assert "2 jobs" in here.stderr
+    drawn = call("paper", "figure-3", "--from", out, "--out", out, "--launcher", "slurm")
+    assert drawn.exit_code == 2
+    assert "--from runs nothing" in drawn.stderr

@@ -63,6 +63,12 @@ def test_a_grid_that_disagrees_with_its_folder_is_refused(files, tmp_path, value
     assert tree(out) == before
 
 
+def test_what_is_measured_beside_may_differ_from_start_to_start(files, tmp_path):
+    out = tmp_path / "out"
+    claim(out, files(settings={"inc-lora": {"measure_kl": True}}))
+    claim(out, files())
+
+
 def test_a_grid_of_which_nothing_came_may_be_corrected(files, tmp_path):
     out = tmp_path / "out"
     claim(out, files(settings={"target_modules": "foo"}), '{"cell": {}, "error": "no module"}\n')

@@ -7,7 +7,7 @@ from typing import Any
 
 SEEDS = (0, 1, 2)
 """As many as the paper has."""
-_SHORT: Mapping[str, object] = {"epochs": 1, "max_text_tokens": 16, "among_labels": False}
+_SHORT: Mapping[str, object] = {"epochs": 1, "max_text_tokens": 8, "among_labels": False}
 """What a trial is set to: every run of the paper in minutes, to see that all of it works."""
 _SHORT_OF: Mapping[str, Mapping[str, object]] = {
     "ewc": {"fisher_examples": 8},
