@@ -1,6 +1,7 @@
 """What the guard of `learn` costs: CPU seconds of training and of measuring, stage by stage.
 
-    python -m benchmarks.guard [--model tiny-t5] [--max-train 400] [--out docs/results/guard.md]
+    python -m benchmarks.guard [--model tiny-t5] [--max-train 400] [--max-eval N]
+        [--out docs/results/guard.md]
 
 The demo's tasks are learned one after another by `inc-lora` without routing, so that each is a
 stage of one model; the guard measures and refuses nothing. Each way of measuring begins anew.
@@ -20,6 +21,7 @@ from benchmarks.pages import put
 import nlora
 from nlora.continual.model import ContinualModel
 from nlora.data.demo import demo_stream
+from nlora.store.directory import ModelDirectory
 from nlora.training import loop
 
 WAYS: dict[str, dict[str, Any]] = {
@@ -28,9 +30,9 @@ WAYS: dict[str, dict[str, Any]] = {
     "--watch, all tests": {"watch": True},
 }
 PAGE = """\
-Written by `python -m benchmarks.guard --model {model} --max-train {rows}`: CPU seconds of a stage's
-training ({rows} rows at most, one epoch) and of all tests that `learn` asks in it, by how many
-tasks were learned before. A watched task is one more that is tested, in the first stage also
+Written by `python -m benchmarks.guard --model {model} --max-train {rows}{limit}`: CPU seconds of a
+stage's training ({rows} rows at most, one epoch) and of all tests that `learn` asks in it, by how
+many tasks were learned before. A watched task is one more that is tested, in the first stage also
 before it.
 
 | measured with | earlier tasks | tests asked | training (s) | measuring (s) | of training |
@@ -44,13 +46,17 @@ def main() -> None:
     parser.add_argument("--model", default="tiny-t5")
     parser.add_argument("--max-train", type=int, default=400)
     parser.add_argument("--out", type=Path, default=Path("docs/results/guard.md"))
+    parser.add_argument("--max-eval", type=int, help="measure with so many tests a task alone")
     options = parser.parse_args()
+    only = options.max_eval
+    ways = {f"--max-eval {only}": {"max_eval": only}} if only else WAYS
     rows = [
         f"| {way} | {' | '.join(row)} |"
-        for way, asked in WAYS.items()
+        for way, asked in ways.items()
         for row in _stages(options.model, options.max_train, dict(asked))
     ]
-    text = PAGE.format(model=options.model, rows=options.max_train)
+    limit = f" --max-eval {only}" if only else ""
+    text = PAGE.format(model=options.model, rows=options.max_train, limit=limit)
     put(options.out, options.model, text + "\n".join(rows))
 
 
@@ -87,7 +93,7 @@ def _stages(model: str, rows: int, asked: dict[str, Any]) -> list[list[str]]:
             done = nlora.learn(
                 Path(folder) / "out", data, max_train=rows, max_forgetting=100, **new, **asked
             )
-            record = nlora.load(Path(folder) / "out").continual.records[-1]
+            record = ModelDirectory(Path(folder) / "out").stages()[-1]
             tests = sum(record.tested.values())
             training, measuring = used["train"], used["evaluate"]
             print(done.tasks, training, measuring, flush=True)

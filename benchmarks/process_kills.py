@@ -29,8 +29,9 @@ NAMES = ("accept", "remove", "rollback")
 PAGE = """\
 Written by `python -m benchmarks.process_kills`. `python -m nlora …` is killed at a random moment of
 its life, every other time after it has taken the directory's lock, and the same command is done
-once more. Between two steps is a stage (or its absence) without its `results.json`, which the next
-command brings up to date.
+once more. Between two steps is a stage whose `results.json` is not written yet: two files cannot be
+renamed as one. The stage counts then, whatever asks (`nlora` computes its results, and `verify`
+finds no fault), and the next command that changes the model writes the file.
 
 """
 COUNTED = {

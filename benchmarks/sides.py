@@ -16,13 +16,14 @@ from transformers import AutoModelForCausalLM, PrinterCallback, Trainer, Trainin
 
 from nlora.backbones.catalog import find
 from nlora.backbones.hardware import bf16_is_faster
-from nlora.backbones.load import load
+from nlora.backbones.load import Backbone, load
 from nlora.continual.building import make_adapter, make_encoder
 from nlora.data.batches import Collator, TrainingOrder
 from nlora.data.streams import load_stream
 from nlora.data.task import Example, TaskData, sample
 from nlora.evaluation.answers import answer
 from nlora.fast.attention import use_plain_attention
+from nlora.fast.dropout import use_quick_dropout
 from nlora.machine import peak_memory
 from nlora.methods.context import Context, Stage
 from nlora.plan.config import RunConfig
@@ -44,14 +45,17 @@ class Ours:
         dtype: torch.dtype,
         data: TaskData,
         steps: int,
+        backbone: Backbone | None = None,
         **settings: Any,
     ) -> None:
+        """One of the first `BATCH · steps` examples; `backbone` stands in for the model's own."""
         settings["precision"] = "bf16" if dtype == torch.bfloat16 else "fp32"
         config = RunConfig(model=model, method=method, settings=settings)
         self.data = replace(data, train=data.train[: BATCH * steps])
         self.plan = resolve(config, [self.data], whole=False)
-        self.backbone = load(self.plan.base, dtype)
+        self.backbone = backbone or load(self.plan.base, dtype)
         use_plain_attention(self.backbone.model)
+        use_quick_dropout(self.backbone.model)
         self.adapter = make_adapter(self.plan, self.backbone)
         self.encoder = make_encoder(self.plan, self.backbone)
         self.adapter.begin()

@@ -2,21 +2,15 @@
 
 import json
 import re
-import shlex
 from pathlib import Path
 
 import pytest
 import torch
-import typer
 import yaml
-from typer.testing import CliRunner
 
-from nlora.cli.app import app
 from nlora.continual.learning import run
 from nlora.lowrank.factors import Factors
 from nlora.methods.context import Step
-from nlora.methods.registry import methods
-from nlora.plan.settings import RunSettings
 from tests.runs import config, read_jsonl, write_stream
 from tests.tiny import save
 
@@ -27,27 +21,6 @@ PAGES = [
     p.relative_to(ROOT).as_posix()
     for p in [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 ]
-
-
-def commands(page: str) -> list[list[str]]:
-    """The words after `nlora` of each command that a page shows."""
-    found = []
-    for block in blocks(page, "console"):
-        for line in block.replace("\\\n", " ").splitlines():
-            if not line.startswith("$ "):
-                continue
-            words = shlex.split(line[2:], comments=True)
-            for sign in ("|", ">", ">>", "&&"):
-                words = words[: words.index(sign)] if sign in words else words
-            if "nlora" in words[:10]:
-                found.append(words[words.index("nlora") + 1 :])
-    return found
-
-
-def settings() -> set[str]:
-    """The name of every setting of every method."""
-    kinds = [entry.kind.Settings for entry in methods().values()]
-    return {*RunSettings.model_fields, *(n for kind in kinds for n in kind.model_fields)}
 
 
 def blocks(name: str, language: str) -> list[str]:
@@ -183,43 +156,6 @@ NOT_HERE = {"docs/serve.md"}
 
 def test_all_python_of_the_documentation_is_run():
     assert {page for page in PAGES if blocks(page, "python")} <= RUN | NOT_HERE
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_every_command_is_one(page):
-    """Its options are there, and what it sets is a setting."""
-    known = settings()
-    for words in commands(page):
-        command, rest = typer.main.get_command(app), list(words)
-        while isinstance(command, typer.core.TyperGroup) and rest and rest[0][0] not in "-…":
-            name = rest.pop(0)
-            command = command.commands.get(name)
-            assert command is not None, f"{page}: nlora {name}"
-        options = {o for p in command.params for o in (*p.opts, *p.secondary_opts)}
-        for i, word in enumerate(rest):
-            if word.startswith("-") and word != "-":
-                assert word.split("=")[0] in {*options, "--help"}, f"{page}: {' '.join(words)}"
-            if word == "--set" and "results" not in page:  # those stand as they were run
-                key = rest[i + 1].split("=")[0].rpartition(".")[2]
-                assert key in known, f"{page}: {' '.join(words)}"
-
-
-def test_commands_that_only_read_this_repository_run(tmp_path, monkeypatch):
-    monkeypatch.setattr("nlora.page.build._vega", lambda: "")
-    (tmp_path / "docs").symlink_to(ROOT / "docs")
-    monkeypatch.chdir(tmp_path)
-    found = [
-        words
-        for page in PAGES
-        for words in commands(page)
-        if words[:1] in (["methods"], ["streams"])
-        or (words[:1] in (["table"], ["report"]) and words[1].startswith("docs/results/"))
-    ]
-    for words in {tuple(words): words for words in found}.values():
-        if "NAME" not in words:
-            result = CliRunner().invoke(app, words, prog_name="nlora")
-            assert result.exit_code == 0, (words, result.output)
-    assert len(found) >= 3
 
 
 def test_the_readme_is_short():

@@ -69,6 +69,15 @@ def memory() -> int | None:
         return psutil.virtual_memory().total if psutil else None
 
 
+def device_memory() -> int | None:
+    """Bytes that models have: of the CUDA device where there is one, else `memory`."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_properties(0).total_memory
+    return memory()
+
+
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
     for line in info.read_text("utf-8").splitlines() if info.is_file() else ():

@@ -52,3 +52,17 @@ def shown(progress: Progress, title: str, total: int) -> Iterator[None]:
 def spoken(progress: Progress | None) -> Progress:
     """The progress where somebody wants it, and only in the process that speaks."""
     return progress if progress is not None and processes.is_main() else NoProgress()
+
+
+def duration(seconds: float) -> str:
+    """A time for people, rounded to what an estimate knows.
+
+    >>> duration(7.2), duration(400.0), duration(9000.0), duration(3e5)
+    ('7 s', '7 min', '2.5 h', '83 h')
+    """
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    hours = seconds / 3600
+    return f"{hours:.1f} h" if hours < 10 else f"{hours:.0f} h"

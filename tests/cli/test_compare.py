@@ -91,6 +91,20 @@ def test_a_folder_that_holds_something_else_is_left_alone(refused, command, tmp_
     assert tree(tmp_path / "out") == before
 
 
+def test_a_dry_run_says_what_is_left_and_writes_nothing(nlora, command, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "nlora.study.preview.seconds_of", lambda plans, *_: asked.append(plans) or 700
+    )
+    out = tmp_path / "out"
+    line = command("--dry-run", seeds="0,1,2", tune=2)
+    shown = nlora(*line).stdout
+    assert "0 of 3 cells are finished; left: 5 runs, about 12 min" in shown
+    assert "2 of them trials of tuning" in shown
+    assert [len(plans) for plans in asked] == [5]
+    assert not out.exists()
+
+
 def test_it_is_not_started_by_torchrun(refused, command, monkeypatch):
     monkeypatch.setattr("nlora.study.compare.processes", SimpleNamespace(count=lambda: 2))
     assert "without torchrun" in refused(*command())

@@ -13,6 +13,7 @@ from nlora.continual.guard import Guard, SetAside, verdict
 from nlora.continual.history import history
 from nlora.continual.holding import accept, discard
 from nlora.continual.learning import learn
+from nlora.continual.results import current
 from nlora.continual.taking_back import rollback
 from nlora.continual.tasks import learned_stages
 from nlora.continual.verifying import verify
@@ -74,7 +75,6 @@ def test_a_stage_that_costs_too_much_is_not_in_force(refused):
     assert not any("new labels" in line for line in found["advice"])
     assert any("epochs=4" in line for line in found["advice"])
     assert any(line.startswith("routing") for line in found["advice"])
-    assert any("--answers matched" in line for line in found["advice"])
     assert "nlora accept" in str(refused.error)
     assert "\n" not in str(refused.error)
 
@@ -187,6 +187,24 @@ def test_what_would_be_measured_is_told_beforehand(refused):
     first, second = forecast(directory, [colour, refused.fruit], Guard())
     assert "48 tests are answered (about" in first
     assert "those of colour are compared" in first
-    assert "up to 9 times as many" in second
+    assert "up to 10 times as many" in second
     assert len(forecast(directory, [colour, refused.fruit], Guard(repair="off"))) == 1
     assert "would compare nothing" in forecast(directory, [refused.fruit], Guard())[0]
+
+
+@pytest.mark.parametrize("finishes", [accept, discard])
+def test_killed_before_the_results_are_written_the_stage_counts_everywhere(
+    refused, tmp_path, monkeypatch, finishes
+):
+    whole, out = (shutil.copytree(refused.out, tmp_path / name) for name in ("whole", "out"))
+    expected = accept(whole)
+    with monkeypatch.context() as context:
+        context.setattr(ModelDirectory, "write_results", lambda *asked: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            accept(out)
+    directory = ModelDirectory(out)
+    assert len(directory.results()["stages"]) == 1  # behind
+    assert current(directory) == expected
+    assert verify(out, sample=0)["stages"] == 2
+    finishes(out)
+    assert directory.results() == expected

@@ -195,3 +195,10 @@ def test_preferences_are_compared_with_the_model_as_it_was_before(
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
     assert losses == pytest.approx([math.log(2)] * len(losses), abs=1e-4)
     torch.testing.assert_close(lora.model(torch.arange(3, 20)[None]).logits, before)
+
+
+def test_a_penalty_that_never_acts_is_told_once(llama, caplog):
+    lora = started(llama, weight="relative")
+    lora.begin(3)
+    [said] = [m for m in caplog.messages if "never acts" in m]
+    assert "they have 3 steps or fewer" in said

@@ -27,8 +27,10 @@ def test_the_curve_says_what_is_kept_and_lost_at_each_scale(found):
     curve = found["curve"]
     assert curve[0]["scales"] == [1.0] * 3
     assert not curve[0]["passes"]
-    assert len(curve) in (9, 10)
-    single = {one["scales"][0]: one for one in curve if len(set(one["scales"])) == 1}
+    assert len(curve) in (10, 11)
+    plain = [one for one in curve if not one["matched"]]
+    assert len(plain) == len(curve) - 1
+    single = {one["scales"][0]: one for one in plain if len(set(one["scales"])) == 1}
     passing = [scale for scale, one in single.items() if one["passes"]]
     failing = [scale for scale, one in single.items() if not one["passes"]]
     assert max(passing) < min(failing) <= max(passing) + 1 / 32
@@ -88,8 +90,8 @@ def test_what_cannot_be_scaled_is_said(llama, refused, tmp_path, method, setting
     run(config(llama, None, asked, method=method), out, stream=[refused.colour])
     with pytest.raises(SetAside) as error:
         learn(out, refused.fruit, guard=Guard(bound=0.0))
-    assert error.value.found["repair"] == {"not": reason}
-    with pytest.raises(NloraError, match="no scale was found"):
+    assert error.value.found["repair"]["not"] == reason
+    with pytest.raises(NloraError, match="no repair was found"):
         accept(out, repaired=True)
 
 
@@ -105,7 +107,7 @@ def test_a_task_that_its_own_new_adapter_spoils_is_told_so(llama, refused, tmp_p
         learn(out, replace(colour, **spoilt), guard=Guard())
     found = error.value.found
     reason = "each task has an adapter of its own, and 'colour' would have the new one"
-    assert found["repair"] == {"not": reason}
+    assert found["repair"] == {"not": reason, "unmatched": "each task has an adapter of its own"}
     assert found["advice"][0].startswith("a look at the new labels: ")
     assert found["own"]["tests"] == 24  # not the 48 of both stages
     show_refusal(out, "colour", found)

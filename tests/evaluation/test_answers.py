@@ -82,10 +82,14 @@ class Strict(LlamaForCausalLM):
 
 def greedy(net, prompt, count):
     """The ids of the most probable tokens, one by one and without a cache."""
-    ids = list(prompt)
+    ids, read = list(prompt), {}
+    if net.config.is_encoder_decoder:
+        ids, read = [net.config.decoder_start_token_id], {"input_ids": torch.tensor([prompt])}
+    begun = len(ids)
+    name = "decoder_input_ids" if read else "input_ids"
     for _ in range(count):
-        ids.append(int(net(torch.tensor([ids])).logits[0, -1].argmax()))
-    return ids[len(prompt) :]
+        ids.append(int(net(**read, **{name: torch.tensor([ids])}).logits[0, -1].argmax()))
+    return ids[begun:]
 
 
 def loud(shape):
@@ -93,6 +97,8 @@ def loud(shape):
     net = sliding_window() if shape == "sliding window" else model(shape.removeprefix("strict "))
     if shape == "strict llama":
         net.__class__ = Strict
+    if shape in ENCODER_DECODER:  # its own embeddings as the head would repeat what it said
+        net.lm_head = torch.nn.Linear(32, 259, bias=False)
     net.get_output_embeddings().weight.data.mul_(30)
     return net.eval()
 
@@ -193,11 +199,11 @@ def texts_of(net, encode, expected, count):
     return [found[i] for i in range(len(prompts))]
 
 
-@pytest.mark.parametrize("shape", ["llama", "gpt2", "strict llama", "sliding window"])
+@pytest.mark.parametrize("shape", ["llama", "gpt2", "strict llama", "sliding window", "t5"])
 @torch.inference_mode()
 def test_prompts_that_begin_differently_share_batches_and_not_answers(shape):
     """Each ends where the end token stands, or is cut off, whatever the model is set to do."""
-    net, encode = loud(shape), Encoder(tokenizer(False), Prompter(), False)
+    net, encode = loud(shape), Encoder(tokenizer(False), Prompter(), shape == "t5")
     said = [greedy(net, encode.answer_ids(text)[:-1], 6) for text in PROMPTS]
     end = said[0][3]
     token = encode.tokenizer.convert_ids_to_tokens(end)
@@ -210,10 +216,10 @@ def test_prompts_that_begin_differently_share_batches_and_not_answers(shape):
     assert len(set(texts)) > 2
 
 
-@pytest.mark.parametrize("shape", ["llama", "gpt2"])
+@pytest.mark.parametrize("shape", ["llama", "gpt2", *ENCODER_DECODER])
 @torch.inference_mode()
 def test_drafts_that_do_not_stand_change_no_answer(shape):
-    net, encode = loud(shape), Encoder(tokenizer(False), Prompter(), False)
+    net, encode = loud(shape), Encoder(tokenizer(False), Prompter(), shape in ENCODER_DECODER)
     said = [greedy(net, encode.answer_ids(text)[:-1], 8) for text in PROMPTS]
     wrong = encode.answer_ids("???")[:-1]
     # Rows whose drafts are wrong after 1, 2, 3, … tokens, each again and again.
@@ -232,6 +238,20 @@ def test_a_batch_has_the_rows_that_its_budget_allows_beside_the_shared_prefix():
     prompts = [[*start, *encode.answer_ids(text)[:-1]] for text in ("one", "two", "three", "four")]
     found = list(decode(net, encode, prompts, [ANYTHING] * 4, 2, batch_tokens=10))
     assert [rows for rows, _ in found] == [[2, 3], [0, 1]]
+
+
+def test_an_encoder_reads_each_prompt_once_and_the_decoder_whole_drafts(monkeypatch):
+    net, encode, examples = overfitted("t5")
+    read, original = [], net.decoder.forward
+
+    def counting(input_ids=None, **kwargs):
+        read.append(input_ids.shape[1])
+        return original(input_ids=input_ids, **kwargs)
+
+    monkeypatch.setattr(net.decoder, "forward", counting)
+    assert all(p.correct for p in answer(net, encode, examples[:6]))
+    # The start token; the label that the first letter tells.
+    assert read == [1, len("blue or grey")]
 
 
 @pytest.mark.parametrize("shape", ["llama", "neox"])

@@ -10,9 +10,10 @@ from typer.testing import CliRunner
 from nlora.cli.app import app
 from nlora.continual.answering import predict
 from nlora.continual.model import ContinualModel
+from nlora.errors import NloraError
 from nlora.explain.asked import Options
 from nlora.explain.explain import explain
-from nlora.explain.matched import SOURCES, matched
+from nlora.explain.matched import SOURCES, matched, where_it_helps
 from tests.methods.helpers import learn
 
 
@@ -78,3 +79,32 @@ def test_an_export_has_the_offsets_beside_the_weights(out, tmp_path):
         made["colour"].offsets.tolist(), abs=1e-3
     )
     assert "scale * ln p" in offsets["rule"]
+
+
+def test_labels_are_matched_by_themselves_only_where_dev_says_so(out, tmp_path):
+    (texts := tmp_path / "texts.txt").write_text("xxx 1\nyyy 2\n")
+    model, file = ContinualModel.open(out), out / "explain" / "explained-on-dev.json"
+    assert where_it_helps(model, ["colour"]) == {}  # dev was not asked
+    found = explain(out, Options(kinds=("train", "self"), probe=0))
+    now = found["tasks"]["colour"]["readings"][-1]
+    gain = found["tasks"]["colour"]["lost"][-1]["helps"][SOURCES[0]]
+    assert gain["value"] == pytest.approx(now["matched"][SOURCES[0]] - now["among"])
+    gain["low"] = 0.5  # as if dev had been asked
+    file.write_text(json.dumps(found))
+    try:
+        asked = ["predict", out, texts, "--task", "colour"]
+        shown, by_hand = call(*asked), call(*asked, "--answers", "matched")
+        assert shown.stdout == by_hand.stdout != call(*asked, "--answers", "likely").stdout
+        assert "which on dev makes" in shown.stderr
+        assert where_it_helps(model, ["animal"]) == {}
+        gain["low"] = 0.0
+        file.write_text(json.dumps(found))
+        assert where_it_helps(model, ["colour"]) == {}
+        gain["low"], found["committed"]["1"] = 0.5, "another time"
+        file.write_text(json.dumps(found))
+        assert where_it_helps(model, ["colour"]) == {}
+        file.write_text("{}")
+        with pytest.raises(NloraError, match=r"on-dev\.json: 'tasks': is missing"):
+            where_it_helps(model, ["colour"])
+    finally:
+        file.unlink()

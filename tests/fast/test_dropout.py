@@ -1,7 +1,7 @@
 import torch
 
 from nlora.adapters.lora import Lora
-from nlora.fast.dropout import Dropout
+from nlora.fast.dropout import Dropout, use_quick_dropout
 from tests import tiny
 
 
@@ -34,3 +34,15 @@ def test_adapters_drop_at_the_rate_that_is_set():
     assert not any(type(m) is torch.nn.Dropout and m.p for m in lora.model.modules())
     plain = Lora(tiny.model("llama"), 2, 4.0, 0.0)
     assert not any(isinstance(m, Dropout) for m in plain.model.modules())
+
+
+def test_a_model_drops_at_the_rates_that_its_configuration_says():
+    net = tiny.model("t5")
+    for module in net.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.25
+    before = sum(isinstance(m, torch.nn.Dropout) for m in net.modules())
+    use_quick_dropout(net)
+    rates = [m.p for m in net.modules() if isinstance(m, Dropout)]
+    assert rates == [0.25] * before
+    assert not any(isinstance(m, torch.nn.Dropout) for m in net.modules())

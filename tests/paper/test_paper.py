@@ -10,14 +10,14 @@ from nlora.errors import NloraError
 from nlora.paper import published
 from nlora.paper.artefacts import ARTEFACTS, chosen
 from nlora.paper.bars import figure_1c, figure_6
-from nlora.paper.estimate import work
 from nlora.paper.explained import explained
 from nlora.paper.index import write_index
-from nlora.paper.make import folder_of, grid_of, write
+from nlora.paper.make import folder_of, grids_of, write
 from nlora.paper.material import material
 from nlora.paper.scale import Scale, scale
 from nlora.paper.tables import table_1, table_3
 from nlora.report.table import Value
+from nlora.study.estimate import work
 
 LEDGER = Path(__file__).parents[2] / "docs/results/first-evidence.jsonl"
 
@@ -131,11 +131,15 @@ def test_a_ledger_with_two_budgets_of_one_cell_is_refused(tmp_path):
 
 def test_each_cell_has_the_recipe_of_its_order(standard):
     table = ARTEFACTS["table-4"]
-    grid = grid_of(table, Scale(model="tiny-t5", seeds=(0,), data=str(standard)))
-    assert grid.recipes == "t5-large"
-    assert grid.streams == published.ORDERS
-    assert grid_of(ARTEFACTS["table-2"], Scale(model="m")).recipes == "llama-7b"
-    assert grid_of(table, Scale(model="m", recipes=None)).recipes is None
+    asked = Scale(model="tiny-t5", seeds=(0,), data=str(standard))
+    grids = dict.fromkeys(grid.recipes for _, grid in grids_of([table], asked))
+    assert [*grids] == ["t5-large"]
+    streams = [stream for _, grid in grids_of([table], asked) for stream in grid.streams]
+    assert tuple(streams) == published.ORDERS
+    [(_, grid)] = grids_of([ARTEFACTS["table-2"]], Scale(model="m"))
+    assert grid.recipes == "llama-7b"
+    for _, grid in grids_of([table], Scale(model="m", recipes=None)):
+        assert grid.recipes is None
 
 
 def test_forgetting_is_drawn_against_how_far_the_model_moved(measured, tmp_path):
@@ -153,17 +157,21 @@ def test_forgetting_is_drawn_against_how_far_the_model_moved(measured, tmp_path)
     assert {(row["KL, own task"], row["KL, earlier tasks"]) for row in found} == {("1.5", "0.25")}
 
 
-def test_what_two_artefacts_show_is_run_once_and_measured_for_both(tmp_path, standard):
-    asked = Scale(model="tiny-t5", seeds=(0,), data=str(standard), max_train=6)
-    cells = {}
-    for key in ("table-1", "kl", "figure-6"):
-        grid = grid_of(ARTEFACTS[key], asked)
-        assert folder_of(ARTEFACTS[key], asked, tmp_path).name == "tiny-t5-for-t5-large"
-        settings = {p.label: grid.settings_of("order-1", p) for p in grid.points}
-        for label, own in settings.items():
-            assert cells.setdefault(label, own) == own
-    assert cells["n-lora"]["measure_kl"] is True
-    assert "measure_kl" not in cells["mtl"]
+def test_what_two_artefacts_show_is_run_once_and_measured_for_both():
+    asked = Scale(model="tiny-t5", seeds=(0,), max_train=6)
+    grids = [g for _, g in grids_of([ARTEFACTS[k] for k in ("table-1", "kl", "figure-6")], asked)]
+    pairs = [(stream, point.label) for grid in grids for stream, point in grid.pairs()]
+    assert len(pairs) == len({*pairs}) == 6 * len(published.TABLE_1) + 3 * 4
+    assert ("order-1", "sa") in pairs
+    assert ("order-4", "sa") not in pairs
+    settings = {
+        (stream, point.label): grid.settings_of(stream, point)
+        for grid in grids
+        for stream, point in grid.pairs()
+    }
+    assert settings["order-1", "n-lora"]["measure_kl"] is True
+    assert "measure_kl" not in settings["order-4", "n-lora"]  # which no artefact shows
+    assert "measure_kl" not in settings["order-1", "mtl"]
 
 
 def test_max_train_makes_it_a_trial_where_nothing_else_is_said():
@@ -171,12 +179,12 @@ def test_max_train_makes_it_a_trial_where_nothing_else_is_said():
     whole = scale(max_train=None, **open_)
     assert (whole, whole.told) == (Scale(), "")
     trial = scale(max_train=64, **open_)
-    assert (trial.seeds, trial.max_eval, trial.settings["epochs"]) == ((0,), 8, 1)
+    assert (trial.seeds, trial.max_eval, trial.settings["epochs"]) == ((0,), 4, 1)
     assert trial.settings["ewc"] == {"fisher_examples": 8}
     assert "ewc.fisher_examples=8" in trial.told
     more = scale(max_train=64, **{**open_, "settings": {"ewc": {"fisher_examples": 9}}})
     assert more.settings["ewc"] == {"fisher_examples": 9}
-    assert "64 training and 8 test examples a task, seeds 0, epochs=1" in trial.told
+    assert "64 training and 4 test examples a task, seeds 0, epochs=1" in trial.told
     asked = scale(max_train=64, max_eval=30, seeds=(1, 2), settings={"epochs": 3})
     assert (asked.seeds, asked.max_eval, asked.settings["epochs"]) == ((1, 2), 30, 3)
 
@@ -193,7 +201,7 @@ def test_what_is_missing_in_a_folder_is_listed_with_the_reason(measured, tmp_pat
 
 def test_each_model_has_a_folder_of_its_own(tmp_path):
     names = {
-        (key, model): folder_of(ARTEFACTS[key], Scale(model=model), tmp_path).name
+        (key, model): folder_of(ARTEFACTS[key].model, Scale(model=model), tmp_path).name
         for key in ("table-1", "table-2")
         for model in (None, "tiny-t5", "google-t5/t5-large", f"{tmp_path}/mine/")
     }
@@ -212,7 +220,7 @@ def test_names():
 
 def test_what_a_run_does_is_counted_in_examples(llama, standard):
     scale = Scale(model=str(llama), recipes=None, data=str(standard), max_train=6)
-    grid = grid_of(ARTEFACTS["figure-2"], scale)
+    [(_, grid)] = grids_of([ARTEFACTS["figure-2"]], scale)
     plan = grid.cell("order-1", grid.points[0], 0, epochs=[1, 2, 1, 1]).plan
     # Tests: of all tasks before training, then of those learned and the next one.
     assert work(plan) == (6 * 5, 6 * (4 + 2 + 3 + 4 + 4))

@@ -298,3 +298,7 @@ def test_stages_that_cannot_be_read_leave_the_old_ones_in_place(finished, tmp_pa
     record.write_text(whole)
     served.reload()
     assert served.trouble is None
+    rollback(out, "0")
+    served.reload()
+    assert "has learned no task yet" in served.trouble
+    assert list(served.model.predict(TEXTS, "animal")) == before

@@ -169,6 +169,24 @@ def test_what_is_shared_is_as_if_it_had_been_trained(done, place, tmp_path):
     assert (routed / "state").is_dir()
 
 
+def test_a_dry_run_tells_finished_and_failed_cells_from_those_that_are_left(done, monkeypatch):
+    out, _, line = done
+    asked = []
+    monkeypatch.setattr(
+        "nlora.study.preview.seconds_of", lambda plans, *_: asked.extend(plans) or 9
+    )
+    before = tree(out)
+    found = json.loads(call(*line, "--seeds", "0,1", "--dry-run").stdout)
+    states = [(cell["method"], cell["seed"], cell["state"]) for cell in found["cells"]]
+    assert states[:4] == [(name, 0, "finished") for name in ("inc-lora", "seq-lora", ROUTED)] + [
+        ("broken", 0, "failed")
+    ]
+    assert {state for _, seed, state in states if seed == 1} == {"left"}
+    assert "3 of 8 cells are finished; left: 5 runs, about 9 s" in found["told"]
+    assert len(asked) == 5
+    assert tree(out) == before
+
+
 def test_the_same_command_again_runs_only_what_failed(done, monkeypatch):
     out, _, line = done
     before, started = tree(out), []

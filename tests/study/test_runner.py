@@ -46,6 +46,12 @@ def run(tmp_path, monkeypatch):
     return started
 
 
+def test_what_several_jobs_say_alike_is_said_once(run):
+    _, told = run([job("a", "has a note"), job("b", "has a note")])
+    assert told.messages().count("rows are left out") == 1
+    assert "working on b" in told.messages()
+
+
 def test_each_job_has_a_process_of_its_own_and_they_run_in_order(run, tmp_path):
     outcomes, told = run([job("a"), job("b")])
     assert outcomes["a"]["ended"] <= outcomes["b"]["started"]

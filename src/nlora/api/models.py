@@ -18,6 +18,7 @@ from nlora.continual import answering, evaluating, holding
 from nlora.continual.agreement import stored_plan
 from nlora.continual.guard import SetAside
 from nlora.continual.history import history
+from nlora.continual.results import current
 from nlora.data.files import read_texts
 from nlora.data.memory import InMemory
 from nlora.progress import NoProgress, Progress
@@ -105,7 +106,7 @@ class Model:
     @property
     def results(self) -> Results:
         """What its stages gave, as `run` and `learn` return it."""
-        return Results(ModelDirectory(self.path).results())
+        return Results(current(ModelDirectory(self.path)))
 
     @property
     def history(self) -> History:
@@ -113,14 +114,15 @@ class Model:
         return History(history(ModelDirectory(self.path)))
 
     def predict(
-        self, texts: Rows, task: str | None = None, *, answers: str = "likely", free: bool = False
+        self, texts: Rows, task: str | None = None, *, answers: str = "auto", free: bool = False
     ) -> Answers:
         """Answers to texts, as `nlora predict` gives them.
 
         `texts` is a text, a list of texts or of conversations, a table with a column of texts, or
         the `Path` of a file. Each is asked as the examples of the task were; without `task` there
         must be one alone, or a method that finds it by the text. `answers="matched"` chooses labels
-        with an offset that makes the model answer as right after the task; `free` gives the text of
+        with an offset that makes the model answer as right after the task, "likely" without, and
+        "auto" with it where `nlora explain --dev` has found that it helps; `free` gives the text of
         greedy decoding, which may be no label. Raises NloraError for an unknown task.
         """
         from nlora.explain.answers import correct_by
@@ -189,7 +191,7 @@ class Model:
         return model.planned(stored_plan(directory), self._progress) if model.records else None
 
     def accept(self, repaired: bool = False) -> Results:
-        """Let the stage stand that `learn` has kept aside, or the one that is scaled back."""
+        """Let the stage stand that `learn` has kept aside, or that stage as it is repaired."""
         results = Results(holding.accept(self.path, repaired, self._progress))
         self.reload()
         return results

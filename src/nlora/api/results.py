@@ -177,6 +177,9 @@ class History(Result):
             from nlora.continual.holding import told  # slow, and seldom needed
 
             made[-1].notes.append(told(self["path"], self["held"]))
+        if self["matched"]:
+            names = ", ".join(self["matched"])
+            made[-1].notes.append(f"answers matched, by offsets that a repaired stage has: {names}")
         made[-1].notes += [*_kept(self["kept"]), *map(_undone, self["undone"])]
         return made
 

@@ -78,26 +78,20 @@ def compare(
             "before, too.",
         ),
     ] = False,
-    launcher: Annotated[
-        str | None,
-        typer.Option(
-            metavar="slurm|local",
-            help="Submit each cell as a job of a cluster (extra slurm) and wait for none; local: "
-            "all at once on this machine, to try it out.",
-        ),
-    ] = None,
-    resources: Annotated[
-        Path | None,
-        typer.Option(
-            help="With --launcher: a YAML file of what each job is given (partition, hours, gpus, "
-            "cpus, memory, setup, at_once, options)."
-        ),
-    ] = None,
+    launcher: o.Launcher = None,
+    resources: o.Resources = None,
     status: Annotated[
         bool,
         typer.Option(
             "--status",
             help="Only say how far the cells in --out are, and collect those that have ended.",
+        ),
+    ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Say which cells are left and how long they take here; nothing is written.",
         ),
     ] = False,
     plugin: o.Plugin = None,
@@ -141,7 +135,10 @@ def compare(
         recipes=None if recipe is None else published_for(recipe, model),
         tune=tune,
     )
-    cluster = _cluster(launcher, resources)
+    cluster = o.cluster(launcher, resources)
+    if dry_run:
+        _dry_run(grid, out_dir, workers, json)
+        return
     commits_in(out_dir)
     rows = run(grid, out_dir, workers, progress(), wanted, cluster)
     if cluster is not None:
@@ -160,16 +157,17 @@ def compare(
         raise typer.Exit(1)
 
 
-def _cluster(launcher: str | None, resources: Path | None) -> Any:
-    """Where cells are submitted; None: they run here."""
-    if launcher is None:
-        if resources is not None:
-            raise NloraError("--resources is for --launcher")
-        return None
-    from nlora.study.cluster import Cluster, Resources, parse_launcher, read_resources
+def _dry_run(grid: Any, out_dir: Path, workers: int, json: bool) -> None:
+    """What the comparison would do."""
+    from nlora.study.preview import preview
 
-    given = Resources() if resources is None else read_resources(resources)
-    return Cluster(parse_launcher(launcher), given)
+    found = preview(grid, out_dir, workers, progress())
+    if json:
+        print_json(found)
+        return
+    columns = ["stream", "method", "seed", "state"]
+    show("cells", columns, [[*map(cell.get, columns)] for cell in found["cells"]])
+    _print(found["told"])
 
 
 def _show_status(out_dir: Path, json: bool) -> None:

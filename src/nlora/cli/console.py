@@ -62,17 +62,22 @@ def as_json(value: Any, indent: int | None = None, plain: bool | None = None) ->
 
 def show(title: str, columns: list[str], rows: list[list[Any]], form: str = ".1f") -> None:
     """A table; None is shown as a dash, numbers stand on the right, fractions as `form` says."""
-    from nlora.report.shown import laid_out
+    from nlora.report.shown import fitted
 
-    out.print(laid_out(title, columns, rows, form))
-    out.print()
+    for part in fitted(title, columns, rows, out.width, form):
+        out.print(part)
+        out.print()
 
 
 def show_table(table: Table) -> None:
     """A table and its notes."""
-    from nlora.report.shown import cells, laid_out
+    from nlora.report.shown import cells, fitted
 
-    out.print(laid_out(table.title, table.columns, cells(table)))
+    first, *more = fitted(table.title, table.columns, cells(table), out.width)
+    out.print(first)
+    for part in more:
+        out.print()
+        out.print(part)
     for note in table.notes:
         out.print(note, markup=False, highlight=False)
     out.print()

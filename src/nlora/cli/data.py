@@ -149,6 +149,27 @@ def convert_data(
     _tell_converted(collection, convert(collection, source, folder), folder)
 
 
+@app.command("relabel")
+def relabel_data(
+    stream: Annotated[
+        str, typer.Argument(help="A stream of a data folder, or data sets with commas between.")
+    ],
+    out_dir: Annotated[Path, typer.Option("--out", help="The new data folder.")],
+    data: o.Data = None,
+    seed: Annotated[int, typer.Option(help="Decides the words.")] = 0,
+) -> None:
+    """Copy data sets with made-up words for labels: a control in which labels mean nothing.
+
+    What a model never saw it cannot guess then, so that bias and knowledge come apart
+    (docs/explain.md). Train on them by the names of the data sets, with --data OUT.
+    """
+    from nlora.data.made_up import relabel
+
+    for name, words in relabel(stream, data, out_dir, seed).items():
+        became = ", ".join(f"{label} → {word}" for label, word in words.items())
+        out.print(f"{name}: {became}", markup=False, highlight=False, soft_wrap=True)
+
+
 def _tell_converted(collection: str, made: "Converted", folder: Path) -> None:
     _tell_dropped(made.dropped)
     line = f"{collection} is in {made.folder}; set NLORA_DATA to {folder}, or give --data"

@@ -47,6 +47,13 @@ def explain(
             "0 for none."
         ),
     ] = 60,
+    gradients: Annotated[
+        int,
+        typer.Option(
+            help="Training examples of each task whose gradients are compared before each later "
+            "stage; 0 for none."
+        ),
+    ] = 32,
     relearn: Annotated[
         int,
         typer.Option(help="Learn so many examples of each earlier task again, on a copy (10)."),
@@ -92,6 +99,7 @@ def explain(
         probe=probe,
         relearn=relearn,
         shift=shift,
+        gradients=gradients,
         on_dev=dev,
         **given,
     ).checked()

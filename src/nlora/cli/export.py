@@ -25,7 +25,8 @@ def export(
         typer.Option(
             "--answers",
             help="likely, or matched: also write offsets.json, an offset per label and task that "
-            "makes the model answer as it did right after each (docs/explain.md).",
+            "makes the model answer as it did right after each (docs/explain.md); auto: only of "
+            "tasks of which `nlora explain --dev` has found that it helps.",
         ),
     ] = "likely",
     max_lost: Annotated[

@@ -11,6 +11,7 @@ import typer
 from nlora.cli import options as o
 from nlora.cli.console import out, print_json, progress, show, show_results
 
+NOT_MATCHED = "Answers to earlier tasks were not matched"
 REFUSED = 3
 """The exit status where a stage costs too much."""
 
@@ -28,9 +29,9 @@ RepairMode = Annotated[
     typer.Option(
         "--repair",
         metavar="offer|auto|off",
-        help="What is done about a stage that costs too much: its update is scaled back, to be "
-        "taken by `nlora accept --repair` (offer) or at once where the new task keeps 90 % of what "
-        "it gained (auto).",
+        help="What is done about a stage that costs too much: it is scaled back, or answers to "
+        "earlier tasks are matched, to be taken by `nlora accept --repair` (offer) or at once "
+        "where the new task keeps 90 % of what it gained (auto).",
     ),
 ]
 
@@ -69,7 +70,8 @@ def show_refusal(model_dir: Path, name: str, found: dict[str, Any]) -> None:
     _say(f"'{name}' is trained and not in force. None of these trains again:")
     _say(f"  nlora accept {model_dir}   lets it stand as it is")
     if best:
-        _say(f"  nlora accept {model_dir} --repair   lets it stand scaled back")
+        how = "with matched answers" if best.get("matched") else "scaled back"
+        _say(f"  nlora accept {model_dir} --repair   lets it stand {how}")
     _say(f"  nlora discard {model_dir}   removes it")
 
 
@@ -85,28 +87,38 @@ def _say_of_chance(beyond: bool) -> None:
 
 
 def _show_repair(name: str, tried: dict[str, Any], bound: float) -> None:
-    if "not" in tried:
-        _say(f"Its update was not scaled back: {tried['not']}.\n")
+    for key, what in (("not", "Its update was not scaled back"), ("unmatched", NOT_MATCHED)):
+        if key in tried:
+            _say(f"{what}: {tried[key]}.\n")
     if "curve" not in tried:
         return
-    from nlora.continual.repair import in_words
-
     without = tried["without"]
     rows: list[list[Any]] = [["0 (without it)", without, 0.0, None, None, "yes"]]
     beyond = False
-    for one in sorted(tried["curve"], key=lambda one: (sum(one["scales"]), one["scales"])):
+    for one in sorted(tried["curve"], key=_order):
         worst, (lost, low, high) = max(one["lost"].items(), key=lambda pair: pair[1][0])
         interval, passes = f"{low:.1f} to {high:.1f}", "yes" if one["passes"] else ""
-        rows.append([in_words(one["scales"]), one["new"], lost, interval, worst, passes])
+        rows.append([_words(one), one["new"], lost, interval, worst, passes])
         beyond |= one["passes"] and lost > bound
-    columns = ["scale", name, "largest loss", "95 % interval", "of", "within the bound"]
-    title = "Its update scaled back (a | b | c: the first, middle and last third of the layers)"
+    columns = ["scale", name, "lost", "95 % interval", "by", "in bound"]
+    title = "Repaired without training (a | b | c: scales of the first, middle, last layers)"
     show(title, columns, rows)
     _say_of_chance(beyond)
     if best := tried["best"]:
-        _say(f"Best: {in_words(best['scales'])}; '{name}' keeps {tried['kept']:.0%} of its gain.\n")
+        _say(f"Best: {_words(best)}; '{name}' keeps {tried['kept']:.0%} of its gain.\n")
     else:
-        _say("At no scale does it gain anything that costs little enough.\n")
+        _say("No repair leaves it any gain and costs little enough.\n")
+
+
+def _order(one: dict[str, Any]) -> tuple[Any, ...]:
+    return one.get("matched", False), sum(one["scales"]), one["scales"]
+
+
+def _words(one: dict[str, Any]) -> str:
+    """A repair; those of records of earlier versions are scales alone."""
+    from nlora.continual.repair import in_words
+
+    return "1, matched" if one.get("matched") else in_words(one["scales"])
 
 
 def _say(line: str) -> None:
@@ -120,7 +132,10 @@ def _short(text: str) -> str:
 def accept(
     model_dir: Annotated[Path, typer.Argument(help="The model directory.")],
     repair: Annotated[
-        bool, typer.Option("--repair", help="Take the update as it is scaled back.")
+        bool,
+        typer.Option(
+            "--repair", help="Take it as it is repaired: scaled back, or answers matched."
+        ),
     ] = False,
     json: o.Json = False,
 ) -> None:

@@ -88,6 +88,21 @@ Neutral = Annotated[
         "base model writes some by itself."
     ),
 ]
+Launcher = Annotated[
+    str | None,
+    typer.Option(
+        metavar="slurm|local",
+        help="Submit each run as a job of a cluster (extra slurm) and wait for none; local: "
+        "all at once on this machine, to try it out.",
+    ),
+]
+Resources = Annotated[
+    Path | None,
+    typer.Option(
+        help="With --launcher: a YAML file of what each job is given (partition, hours, gpus, "
+        "cpus, memory, setup, at_once, options)."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -96,6 +111,22 @@ def settings(overrides: list[str] | None) -> dict[str, Any]:
     from nlora.plan.config import parse_overrides
 
     return parse_overrides(overrides or [])
+
+
+def cluster(launcher: str | None, resources: Path | None) -> Any:
+    """Where runs are submitted, by --launcher and --resources; None: they run here.
+
+    Raises NloraError for an unknown launcher, and for resources that are none.
+    """
+    if launcher is None:
+        if resources is not None:
+            raise NloraError("--resources is for --launcher")
+        return None
+    from nlora.study.cluster import Cluster, parse_launcher, read_resources
+    from nlora.study.cluster import Resources as Given
+
+    given = Given() if resources is None else read_resources(resources)
+    return Cluster(parse_launcher(launcher), given)
 
 
 def reading(columns: str | None, encoding: str | None, skip_bad_rows: bool) -> dict[str, Any]:

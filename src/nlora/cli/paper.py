@@ -61,6 +61,8 @@ def paper(
             "CPUs one for each core."
         ),
     ] = None,
+    launcher: o.Launcher = None,
+    resources: o.Resources = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say which runs are needed and how long they take.")
     ] = False,
@@ -72,13 +74,14 @@ def paper(
     and writes CSV, Markdown and LaTeX, with the paper's numbers beside; figures are PDF, SVG and
     PNG. The same command goes on after a stop. --model and --seeds make it smaller, and --max-train
     makes it a trial: also one seed, one epoch, few tests and short texts, where they are not given.
+    With --launcher the runs are jobs of a cluster, and the same command draws when they have ended.
     Exit status 1: a run failed, or nothing was there to be drawn.
     """
     from nlora.errors import NloraError
     from nlora.paper.artefacts import ARTEFACTS, chosen
-    from nlora.paper.estimate import estimate
+    from nlora.paper.estimate import count, estimate, left
     from nlora.paper.index import write_index
-    from nlora.paper.make import ledger_of, run, write
+    from nlora.paper.make import ledger_of, pending, run, write
     from nlora.paper.material import material
     from nlora.paper.scale import scale as scaled
     from nlora.paper.scale import workers_of
@@ -112,16 +115,26 @@ def paper(
         max_eval=max_eval,
         settings=parse_overrides(overrides or []),
     )
+    cluster = o.cluster(launcher, resources)
+    if ledgers and cluster:
+        raise NloraError("--from runs nothing, so there is nothing for --launcher")
     if not ledgers:
         workers = workers or workers_of(scale)
+        runs = left(wanted, scale, out_dir)
         if scale.told:
             err.print(scale.told, markup=False, highlight=False)
-        told = estimate(wanted, scale, out_dir, workers, progress())
+        told = f"{count(runs)} runs" if cluster else estimate(runs, workers, progress())
         err.print(told, markup=False, highlight=False)
         if dry_run:
             return
         commits_in(*(ledger_of(artefact, scale, out_dir).parent for artefact in wanted))
-        failed = run(wanted, scale, out_dir, workers, progress())
+        failed = run(wanted, scale, out_dir, workers, progress(), cluster)
+        if cluster and (jobs := pending(wanted, scale, out_dir, progress())):
+            said = f"{jobs} jobs have not ended; the same command draws what they give"
+            err.print(said, markup=False, highlight=False)
+            if json:
+                print(as_json({"files": {}, "failed": [], "jobs": jobs}))
+            return
     written: dict[str, list[str]] = {}
     missing: dict[str, str] = {}
     for artefact in wanted:

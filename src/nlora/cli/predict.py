@@ -39,9 +39,10 @@ def predict(
         typer.Option(
             "--answers",
             help="likely: the most likely label; matched: with an offset per label that makes the "
-            "model answer as it did right after the task (docs/explain.md).",
+            "model answer as it did right after the task (docs/explain.md); auto: matched for "
+            "tasks of which `nlora explain --dev` has found that it helps.",
         ),
-    ] = "likely",
+    ] = "auto",
     columns: o.Columns = None,
     encoding: o.Encoding = None,
     out: Annotated[

@@ -50,6 +50,11 @@ def show_preview(seen: Preview, settings: dict[str, Any], json: bool) -> None:
         out.print(f"adapted: {listed} ({seen.adapted.reason})", markup=False, highlight=False)
     share = 100 * seen.trainable_parameters / seen.all_parameters
     out.print(f"trainable: {seen.trainable_parameters:,} parameters ({share:.2f} % of the model)")
+    if (memory := seen.memory) is not None:
+        parts = (memory.total, memory.weights, memory.optimizer, memory.step)
+        whole, weights, kept, step = (f"{part / 1e9:.2f} GB" for part in parts)
+        line = f"memory of training: {whole} (weights {weights}, optimiser {kept}, a step {step})"
+        out.print(line, highlight=False)
 
 
 def _show_prompt(example: RenderedExample) -> None:

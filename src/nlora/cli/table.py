@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from nlora.cli.console import out
+from nlora.cli.console import out, show_table
 from nlora.visible import visible, visible_json
 
 
@@ -32,8 +32,13 @@ def table(
         ),
     ] = False,
     form: Annotated[
-        str, typer.Option("--format", help="markdown, latex, csv or json.")
-    ] = "markdown",
+        str | None,
+        typer.Option(
+            "--format",
+            help="markdown, latex, csv or json.  [default: for a terminal as it is wide, else "
+            "markdown]",
+        ),
+    ] = None,
     methods: Annotated[
         str | None,
         typer.Option(metavar="A,B,…", help="Only these, by their names in the ledger."),
@@ -56,10 +61,15 @@ def table(
     from nlora.report.tables import tables as make
     from nlora.store.atomic import write_text
 
+    on_screen, form = form is None and out_dir is None and out.is_terminal, form or "markdown"
     if form not in ENDINGS:
         raise unknown("format", form, ENDINGS)
     named = split_names(methods) if methods else ()
     found = make(ledgers, [*(tables or ()), *(["pareto"] if pareto else [])], named, baseline)
+    if on_screen:
+        for made in found:
+            show_table(made)
+        return
     if out_dir is None:
         text = render(found, form)
         shown = visible_json(text) if form == "json" else text

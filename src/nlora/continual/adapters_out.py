@@ -18,6 +18,7 @@ from nlora.adapters.peft_config import CONFIG
 from nlora.adapters.peft_files import WEIGHTS, read_adapter
 from nlora.continual.agreement import stored_plan
 from nlora.continual.cards import base_name, many_adapters, one_adapter
+from nlora.continual.offsets import TOLD, beside
 from nlora.errors import NloraError
 from nlora.merging.registry import consolidation
 from nlora.progress import Progress, spoken
@@ -51,9 +52,14 @@ def export_adapter(
             report = _write(plan, directory, None, draft, rank)
             prompts = _prompts(plan)
             draft_text(draft / PROMPTS, indented(prompts))
+            offsets = beside(directory.stages(), plan.stream)
+            for name, value in offsets.items():
+                draft_text(draft / name, indented(value))
             draft_text(draft / REPORT, indented(report))
             draft_text(draft / "README.md", one_adapter(plan, directory, report))
     spoken(progress).message(f"the adapter is in {out}: {_in_words(report)}")
+    if offsets:
+        spoken(progress).message(TOLD)
     return report
 
 
@@ -92,7 +98,8 @@ def export_adapters(
             order = {record.index: names[task] for task, record in stages.items()}
             by = _write_router(plan, directory, draft, order)
             draft_text(draft / "README.md", many_adapters(plan, directory, report, by))
-    spoken(progress).message(f"{len(report)} adapters are in {out}; README.md says how to use them")
+    count = "1 adapter is" if len(report) == 1 else f"{len(report)} adapters are"
+    spoken(progress).message(f"{count} in {out}; README.md says how to use them")
     return report
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _NOT_COMPARED = ("data", "plugin", "stream")
 """Paths and names: the tasks and the fingerprints of their data are compared instead."""
 
-_FREE = ("checkpoint_every", "measure_kl", "sharding")
+FREE = ("checkpoint_every", "measure_kl", "sharding")
 """Settings that no number depends on: they may differ from start to start."""
 
 
@@ -61,7 +61,7 @@ def check_plan(plan: Plan, directory: ModelDirectory, tasks: Sequence[str] | Non
         pairs["tasks"] = (stored.get("tasks"), list(tasks))
     old, new = with_todays_names(stored.get("settings", {})), plan.settings()
     # Newer settings than the directory has have their default.
-    for name in [n for n in {**LATER, **old} if n not in (*own, *_FREE)]:
+    for name in [n for n in {**LATER, **old} if n not in (*own, *FREE)]:
         pairs[name] = old.get(name, LATER.get(name)), new.get(name, LATER.get(name))
     different = [f"{name} {a!r}, not {b!r}" for name, (a, b) in pairs.items() if a != b]
     if different:
@@ -178,7 +178,7 @@ def document(plan: Plan) -> dict[str, Any]:
 
 def numbers_of(plan: Plan, done: Sequence[StageRecord]) -> dict[str, Any]:
     """What decides the numbers of the next stage beside its own data: digests, by their names."""
-    settings = {name: v for name, v in plan.settings().items() if name not in _FREE}
+    settings = {name: v for name, v in plan.settings().items() if name not in FREE}
     return {
         "plan": digest([plan.config.method, settings, plan.config.seed, plan.base.revision]),
         "earlier stages": digest([[record.folder, record.files] for record in done]),

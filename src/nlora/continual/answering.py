@@ -145,9 +145,13 @@ def _given(
     examples = [Example(task, text if task.chat else plain(text), "") for text in texts]
     if free or task.labels is None:
         return [(p.text, None) for p in model.answer(examples, task.name, stage)]
-    scores = model.scores(examples, task.name, stage)
-    if task.name in corrections and scores:
+    if not examples:
+        return []
+    if task.name in corrections:
+        scores = model.scores(examples, task.name, stage)
         scores = corrections[task.name](np.array(scores)).tolist()
+    else:
+        scores = model.corrected(examples, task.name, stage)
     return [_chosen(task.labels, row) for row in scores]
 
 

@@ -5,10 +5,13 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from nlora.adapters.base import Adapter
+from nlora.continual.offsets import correction
+from nlora.data.comparing import punctuated
 from nlora.data.encode import Encoder
 from nlora.data.task import Example
 from nlora.evaluation.among import answers_and_log_likelihoods, log_likelihoods, reads_once
@@ -19,6 +22,7 @@ from nlora.evaluation.writing import Tell, Writing, Written, write
 from nlora.fast.logits import answer_logits
 from nlora.plan.settings import RunSettings
 from nlora.progress import Progress
+from nlora.store.records import Offsets
 
 T = TypeVar("T")
 
@@ -33,6 +37,8 @@ class Asked:
     mixed: bool
     """Whether it computes in bf16 with weights in fp32."""
     progress: Progress
+    offsets: Callable[[], Mapping[str, Offsets]] = dict
+    """Which corrections of labels' scores are in force now, by task."""
     _told: bool = field(default=False, init=False)
 
     def answers(self, examples: Sequence[Example]) -> list[Prediction]:
@@ -40,8 +46,15 @@ class Asked:
         return self._decoded(answer, examples)
 
     def tested(self, examples: Sequence[Example]) -> list[Prediction]:
-        """The same, with the most likely label where the task has labels and the settings ask."""
-        labels = examples[0].task.labels
+        """The same, with the most likely label where the task has labels and the settings ask.
+
+        Where a correction is in force the answer is the label of the highest corrected score.
+        """
+        task, labels = examples[0].task, examples[0].task.labels
+        if labels is not None and task.name in self.offsets():
+            return [
+                _chosen(e, row) for e, row in zip(examples, self.corrected(examples), strict=True)
+            ]
         if labels is None or not self._among_labels():
             return self.answers(examples)
         found = self._decoded(answers_and_log_likelihoods, examples)
@@ -80,6 +93,14 @@ class Asked:
                 self.run.eval_tokens,
                 self.progress.advance,
             )
+
+    def corrected(self, examples: Sequence[Example]) -> list[list[float]]:
+        """The same, with the correction that is in force for their task, if there is one."""
+        scores, task = self.scores(examples), examples[0].task
+        known = self.offsets().get(task.name)
+        if known is None:
+            return scores
+        return correction(known, task.labels or ())(np.array(scores)).tolist()
 
     def states(self, examples: Sequence[Example]) -> list[Tensor]:
         """The hidden state from which the answer to each example is begun (`answer_states`)."""
@@ -124,3 +145,10 @@ class Asked:
         if not self.mixed:
             return nullcontext()
         return torch.autocast(self.adapter.model.device.type, dtype=torch.bfloat16)
+
+
+def _chosen(example: Example, scores: Sequence[float]) -> Prediction:
+    """The label of the highest score, as an answer."""
+    labels = example.task.labels or ()
+    best = labels[scores.index(max(scores))]
+    return Prediction(best, example.label, example.text, best, punctuated(labels), labels)

@@ -6,10 +6,11 @@ from nlora.continual.guard import Guard
 from nlora.continual.repair import STEPS
 from nlora.continual.tasks import as_tasks
 from nlora.data.task import TaskData
+from nlora.progress import duration
 from nlora.store.directory import ModelDirectory
 
-TRIES = STEPS + 4
-"""Evaluations that scaling a stage back takes at most."""
+TRIES = STEPS + 5
+"""Evaluations that repairing a stage takes at most: scaled back, by thirds, answers matched."""
 
 
 def forecast(directory: ModelDirectory, stream: Sequence[TaskData], guard: Guard) -> list[str]:
@@ -22,14 +23,16 @@ def forecast(directory: ModelDirectory, stream: Sequence[TaskData], guard: Guard
         return ["the guard would compare nothing: no task is known or watched yet"]
     asked = sum(len(data.test) for data in as_tasks(stream))
     each = _seconds_of_a_test(directory)
-    takes = "" if each is None else f" (about {_time(each * asked)}, as fast as the last stage's)"
+    takes = (
+        "" if each is None else f" (about {duration(each * asked)}, as fast as the last stage's)"
+    )
     lines = [
         f"after training {asked} tests are answered{takes}; those of {names} are compared with the "
         f"answers before, and the stage stands if none loses more than {guard.bound:g} points"
     ]
     if guard.repair != "off":
-        most = "" if each is None else f" (about {_time(TRIES * each * asked)})"
-        lines.append(f"if one does, scaling back takes up to {TRIES} times as many{most}")
+        most = "" if each is None else f" (about {duration(TRIES * each * asked)})"
+        lines.append(f"if one does, repairing it takes up to {TRIES} times as many{most}")
     return lines
 
 
@@ -38,14 +41,3 @@ def _seconds_of_a_test(directory: ModelDirectory) -> float | None:
     if not records or not sum(records[-1].tested.values()):
         return None
     return records[-1].seconds.get("evaluation", 0.0) / sum(records[-1].tested.values())
-
-
-def _time(seconds: float) -> str:
-    """Rounded to what is known.
-
-    >>> _time(7.2), _time(400.0), _time(9000.0)
-    ('7 s', '7 min', '2.5 h')
-    """
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

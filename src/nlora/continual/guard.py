@@ -43,7 +43,7 @@ class Guard:
     bound: float = 2.0
     """Points that a task may lose."""
     repair: RepairMode = "offer"
-    """Whether a stage that costs too much is scaled back (`continual.repair`): not at all, to be
+    """Whether a stage that costs too much is repaired (`continual.repair`): not at all, to be
     accepted by hand, or at once where the new task keeps enough."""
 
     def __post_init__(self) -> None:
@@ -173,10 +173,4 @@ def advice(plan: Plan, stage: int, name: str, found: Verdict) -> list[str]:
             "routing: a model begun without --method keeps each task's own adapter, and finds it "
             "by the text"
         )
-        if any(data.name in found.too_far and data.task.labels for data in plan.stream):
-            lines.append(
-                "matched answers, an offset per label without training or old data: accept it, see "
-                "by `nlora explain` what they give back, and have them by `nlora predict --answers "
-                "matched`"
-            )
     return [line for line in lines if line]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nlora.continual.holding import held
+from nlora.continual.offsets import in_force
 from nlora.continual.results import by_tests
 from nlora.errors import NloraError
 from nlora.store.directory import ModelDirectory, StageRecord
@@ -17,8 +18,9 @@ from nlora.store.records import taken_out
 
 
 def history(directory: ModelDirectory) -> dict[str, Any]:
-    """The life of a model: `stages` in order, `only_tested` tasks, what is `kept` of data,
-    rollbacks that can be `undone`, and the stage that is `held`: trained and not in force.
+    """The life of a model: `stages` in order, `only_tested` tasks, those whose answers are
+    `matched` (`continual.offsets`), what is `kept` of data, rollbacks that can be `undone`, and
+    the stage that is `held`: trained and not in force.
 
     Of each stage when it was committed, its data, the accuracy of its tasks then and now with what
     was forgotten (the best since then minus now), all three over the tests that this stage brought,
@@ -36,6 +38,7 @@ def history(directory: ModelDirectory) -> dict[str, Any]:
         "bytes": size(directory.path),
         "stages": _stages(directory, records),
         "only_tested": [_only_tested(zero, records, t["name"]) for t in zero.tasks] if zero else [],
+        "matched": sorted(in_force(records)),
         "kept": kept(directory),
         "undone": [
             {"number": int(one.path.name), "stages": list(one.stages), "when": one.when}

@@ -3,8 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from nlora.continual.results import results
-from nlora.continual.tasks import learned_tasks, only_tested
+from nlora.continual.results import bring_up
 from nlora.errors import NloraError
 from nlora.progress import NoProgress, Progress
 from nlora.store.directory import ModelDirectory
@@ -14,8 +13,8 @@ from nlora.store.pending import REPAIRED, TRAINED
 def accept(out: Path, repaired: bool = False, progress: Progress | None = None) -> dict[str, Any]:
     """Let the pending stage of a model directory be in force, without training; the results.
 
-    `repaired` takes the one whose update is scaled back. Where nothing is pending nothing is done.
-    Raises NloraError if there is no model, or no repaired stage.
+    `repaired` takes the best repair: its update scaled back, or answers matched. Where nothing is
+    pending nothing is done. Raises NloraError if there is no model, or no repaired stage.
     """
     progress, directory = progress or NoProgress(), _opened(out)
     with directory.locked():
@@ -25,12 +24,12 @@ def accept(out: Path, repaired: bool = False, progress: Progress | None = None) 
         else:
             if repaired and pending.record(REPAIRED) is None:
                 raise NloraError(
-                    f"{out}: no scale was found at which nothing falls too far; `nlora accept` "
+                    f"{out}: no repair was found with which nothing falls too far; `nlora accept` "
                     "without --repair takes the stage as it was trained"
                 )
             record = pending.accept(REPAIRED if repaired else TRAINED)
             progress.message(f"'{record.name}' is in force now, as stage {record.index} of {out}")
-        return _results(directory)
+        return bring_up(directory)
 
 
 def discard(out: Path, progress: Progress | None = None) -> None:
@@ -43,6 +42,8 @@ def discard(out: Path, progress: Progress | None = None) -> None:
         record = directory.pending.record()
         if record is None:
             progress.message(f"{out} holds no stage that is not in force, nothing to do")
+            if directory.stages():
+                bring_up(directory)  # an `accept` may have been killed
             return
         directory.pending.remove()
         progress.message(f"'{record.name}' is removed; {out} is as it was before")
@@ -67,14 +68,3 @@ def _opened(out: Path) -> ModelDirectory:
     if not directory.exists():
         raise NloraError(f"{out} holds no model")
     return directory
-
-
-def _results(directory: ModelDirectory) -> dict[str, Any]:
-    """`results.json`, brought up to the last stage."""
-    path = directory.path / "results.json"
-    if path.is_file() and len(directory.results()["stages"]) == len(directory.stages()):
-        return directory.results()
-    tasks = [data.name for data in [*learned_tasks(directory), *only_tested(directory)]]
-    found = results(directory, tasks, directory.config()["method"])
-    directory.write_results(found)
-    return found

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nlora import processes
 from nlora.continual.commit import filled
 from nlora.continual.guard import Answers, Guard, SetAside, advice, verdict
-from nlora.continual.repair import ENOUGH, WHOLE, Repair, Scaling, in_words, repair, why_not
+from nlora.continual.repair import ENOUGH, Repair, Scaling, Try, in_words, repair
 from nlora.evaluation.answers import Prediction
 from nlora.store.directory import WATCHED, ModelDirectory, StageRecord
 from nlora.store.pending import REPAIRED, TRAINED, Version
@@ -32,7 +33,7 @@ class Learned(NamedTuple):
 def judge(
     model: ContinualModel, guard: Guard, stage: Stage, learned: Learned, tested: Sequence[TaskData]
 ) -> Learned:
-    """The stage as it may stand, its update scaled back where the guard says so.
+    """The stage as it may stand, repaired where the guard says so.
 
     Raises SetAside where it costs too much. It is then the directory's pending stage, and the model
     is as it was before.
@@ -49,32 +50,54 @@ def judge(
     trained = filled(model, record, learned.answers, stage.tasks, learned.losses)
     told["own"] = _own(record, name)
     versions = {TRAINED: Version(record, trained)}
-    reason = "it was not asked for" if guard.repair == "off" else why_not(model, name, found)
-    if reason is not None:
-        told["repair"] = {"not": reason}
+    if guard.repair == "off":
+        told["repair"] = {"not": "it was not asked for"}
     else:
         started = time.perf_counter()
-        scaling = Scaling(model.adapter)  # type: ignore[arg-type]
-        tried = repair(model, scaling, stage, tested, before, (learned.answers, found))
+        tried = repair(model, stage, tested, before, (learned.answers, found))
         told["repair"] = tried.to_json()
         record.seconds["repair"] = time.perf_counter() - started
-        versions[TRAINED] = Version(record, scaling.at(WHOLE, trained))
         if (best := tried.best) is not None:
             mended = _mended(model, learned, tried)
+            put = _putting(model, best)
             if guard.repair == "auto" and tried.kept >= ENOUGH:
-                scaling.put(best.scales)
+                put()
                 model.records[-1] = mended.record
                 model.progress.message(
-                    f"'{record.name}' would have cost too much: its update is scaled back to "
-                    f"{in_words(best.scales)}, and keeps {tried.kept:.0%} of what it gained"
+                    f"'{record.name}' would have cost too much: {_done(tried, best)}, and it keeps "
+                    f"{tried.kept:.0%} of what it gained"
                 )
                 return mended
             fill = filled(model, mended.record, mended.answers, stage.tasks, learned.losses)
-            versions[REPAIRED] = Version(mended.record, scaling.at(best.scales, fill))
+            versions[REPAIRED] = Version(mended.record, _after(put, fill))
     processes.on_main(lambda: model.directory.pending.keep(versions))
     processes.on_main(model.directory.drop_checkpoints)
     model.restore()
     raise SetAside(model.directory.path, record.name, told)
+
+
+def _putting(model: ContinualModel, best: Try) -> Callable[[], None]:
+    """What puts the update into the model as a repair has it."""
+    if best.matched:
+        return lambda: None  # it is whole
+    scaling = Scaling(model.adapter)  # type: ignore[arg-type]
+    return lambda: scaling.put(best.scales)
+
+
+def _after(put: Callable[[], None], write: Callable[[Path], None]) -> Callable[[Path], None]:
+    """What writes a stage once its update is put."""
+
+    def written(folder: Path) -> None:
+        put()
+        write(folder)
+
+    return written
+
+
+def _done(tried: Repair, best: Try) -> str:
+    if best.matched:
+        return f"answers to {', '.join(tried.offsets)} are matched"
+    return f"its update is scaled back to {in_words(best.scales)}"
 
 
 def _own(record: StageRecord, name: str) -> dict[str, float]:
@@ -86,13 +109,17 @@ def _own(record: StageRecord, name: str) -> dict[str, float]:
 
 
 def _mended(model: ContinualModel, learned: Learned, tried: Repair) -> Learned:
-    """The stage at the best scale."""
+    """The stage with the best repair."""
     best = tried.best
     assert best is not None
-    record, answers = learned.record.model_copy(deep=True), tried.answers[best.scales]
+    record = learned.record.model_copy(deep=True)
+    answers = tried.answers[tried.curve.index(best)]
     record.accuracy = model.measured(answers)
     record.notes["guard"] = best.verdict.to_json() | {"repair": tried.to_json()}
-    record.notes["scaled"] = list(best.scales)
+    if best.matched:
+        record.matched = tried.offsets
+    else:
+        record.notes["scaled"] = list(best.scales)
     return Learned(record, answers, learned.losses)
 
 

@@ -16,6 +16,8 @@ from nlora.backbones.load import Backbone, load, own_dtype
 from nlora.continual.building import weights_dtype
 from nlora.continual.cards import plain_model
 from nlora.continual.model import ContinualModel
+from nlora.continual.offsets import TOLD
+from nlora.continual.offsets import beside as offsets_in_force
 from nlora.continual.survival import PROMPTS, Change, changes, logits, parameters
 from nlora.errors import NloraError
 from nlora.plan.resolve import Plan
@@ -79,7 +81,11 @@ def of_directory(
     for line in notes.values():
         progress.message(line)
     model = ContinualModel.begin(plan, directory, progress, fp32=True)
-    beside = dict(describe(model)) if describe else {}
+    beside = offsets_in_force(model.records, model.stream)
+    if beside:
+        notes["answers"] = TOLD
+        progress.message(TOLD)
+    beside |= dict(describe(model)) if describe else {}
     examples = list(dict.fromkeys(e for data in model.stream for e in data.test))
     chosen = examples[:: max(len(examples) // PROMPTS, 1)][:PROMPTS]
     inputs = [ids for ids, _ in model.encoder.prompts(chosen)] or _neutral(model.backbone)

@@ -22,6 +22,7 @@ from nlora.continual.building import (
     stored_targets,
     weights_dtype,
 )
+from nlora.continual.offsets import in_force
 from nlora.continual.tasks import answerable_tasks
 from nlora.data.comparing import punctuated, to_tell_apart
 from nlora.data.messages import conversation
@@ -29,6 +30,7 @@ from nlora.data.task import Example, Task, TaskData
 from nlora.errors import NloraError
 from nlora.evaluation.answers import Prediction
 from nlora.fast.attention import use_plain_attention
+from nlora.fast.dropout import use_quick_dropout
 from nlora.methods.base import Route
 from nlora.methods.context import Context, Stage
 from nlora.plan.resolve import Plan
@@ -69,6 +71,7 @@ class ContinualModel:
         comes again), and the tasks that are only tested."""
         self.encoder = make_encoder(plan, backbone)
         use_plain_attention(backbone.model)
+        use_quick_dropout(backbone.model)
         self.adapter: Adapter = adapter or make_adapter(plan, backbone, stored_targets(directory))
         self.mixed = plan.run.precision == "bf16" and weights_dtype(plan) == torch.float32
         self.records = directory.stages()
@@ -77,7 +80,14 @@ class ContinualModel:
         self.holds = self._held = False
         """Whether updates are to be held in memory, and whether they are."""
         self._known_states: dict[int | None, dict[Any, Tensor]] = {}
-        self.asked = Asked(plan.run, self.adapter, self.encoder, self.mixed, self.progress)
+        self.asked = Asked(
+            plan.run,
+            self.adapter,
+            self.encoder,
+            self.mixed,
+            self.progress,
+            lambda: in_force(self.records[: self._in_hand]),
+        )
         self._routes_taken: dict[str, list[Route]] = {}
         """Of the last evaluation, by task, where the method routes."""
 
@@ -318,6 +328,12 @@ class ContinualModel:
     ) -> list[list[float]]:
         """ln p of each of the task's labels as the answer to each example; routed as `answer`."""
         return self.routed(examples, task, stage, self.asked.scores)
+
+    def corrected(
+        self, examples: Sequence[Example], task: str, stage: int | None = None
+    ) -> list[list[float]]:
+        """The same with the corrections that stages have put in force (`continual.offsets`)."""
+        return self.routed(examples, task, stage, self.asked.corrected)
 
     def states(
         self, examples: Sequence[Example], task: str, stage: int | None = None

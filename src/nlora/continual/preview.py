@@ -3,10 +3,13 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
-import torch
-
+from nlora import machine, processes
 from nlora.backbones.load import load
+from nlora.backbones.quantized import Quantization
+from nlora.backbones.structure import wrappers
 from nlora.backbones.targets import Targets
 from nlora.continual.building import (
     check_frozen,
@@ -15,10 +18,13 @@ from nlora.continual.building import (
     make_adapter,
     make_encoder,
     stored_targets,
+    weights_dtype,
 )
+from nlora.continual.memory import Memory, estimate, what_fits
 from nlora.data.balance import label_counts, majority
 from nlora.data.encode import Encoder
 from nlora.data.task import Example, TaskData
+from nlora.errors import first_line
 from nlora.methods.context import Stage
 from nlora.methods.parts.terms import never_acting
 from nlora.plan.resolve import Plan, trained
@@ -74,7 +80,9 @@ class Preview:
     trainable_parameters: int
     all_parameters: int
     notes: list[str]
-    """What a run would tell of the data before it trains."""
+    """What a run would tell of the data before it trains, and whether memory will be enough."""
+    memory: Memory | None
+    """What training takes; None where it cannot be estimated (the notes say why)."""
 
 
 def preview(plan: Plan, directory: ModelDirectory | None = None) -> Preview:
@@ -86,7 +94,7 @@ def preview(plan: Plan, directory: ModelDirectory | None = None) -> Preview:
     check_available(plan.run)
     notes = plan.run.doubts()
     check_metrics(plan, notes.append)
-    backbone = load(plan.base, torch.float32, weights=False)
+    backbone = load(plan.base, weights_dtype(plan), weights=False)
     total = sum(p.numel() for p in backbone.model.parameters())
     if plan.run.quantization != "none":
         check_frozen(plan, plan.run.quantization)
@@ -100,15 +108,48 @@ def preview(plan: Plan, directory: ModelDirectory | None = None) -> Preview:
     adapter.begin()
     steps = planned_steps(plan, encoder, stages)
     notes += never_acting(plan.method, stages, steps)
+    counts = sum(p.numel() for p in adapter.trained().values())
+    targets = adapter.targets
+    memory = _memory(plan, adapter.model, encoder, tasks, notes)
     return Preview(
         tasks=[_task(encoder, data) for data in [*tasks, *others]],
         stages=[(stage.name, count) for stage, count in zip(stages, steps, strict=True)],
         examples=_examples(encoder, tasks, others),
-        adapted=adapter.targets,
-        trainable_parameters=sum(p.numel() for p in adapter.trained().values()),
+        adapted=targets,
+        trainable_parameters=counts,
         all_parameters=total,
         notes=notes,
+        memory=memory,
     )
+
+
+def _memory(
+    plan: Plan, model: Any, encoder: Encoder, tasks: Sequence[TaskData], notes: list[str]
+) -> Memory | None:
+    """What training takes, and a note where that is not there."""
+    run = plan.run
+    examples = [example for data in tasks for example in encoder.all(data.train)]
+    rows = max(min(run.batch_size // run.accumulation // processes.count(), len(examples)), 1)
+
+    @cache
+    def at(rows: int, checkpointing: bool, quantization: Quantization) -> Memory:
+        return estimate(model, examples, rows, run.optimizer, checkpointing, quantization)
+
+    if not examples:
+        return None
+    if any(getattr(part, "prompted", False) for part in wrappers(model)):
+        notes.append("memory is not estimated: soft prompts are read beside the text")
+        return None
+    try:
+        found = at(rows, run.gradient_checkpointing, run.quantization)
+        have = machine.device_memory()
+        advice = what_fits(have, run, rows, at) if have else None
+    except Exception as error:  # models of others, without numbers: there is no end of what fails
+        notes.append(f"memory is not estimated: {first_line(error)}")
+        return None
+    if advice is not None:
+        notes.append(advice)
+    return found
 
 
 def planned_steps(plan: Plan, encoder: Encoder, stages: Sequence[Stage]) -> list[int]:

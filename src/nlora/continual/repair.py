@@ -1,8 +1,10 @@
-"""A stage that costs too much, repaired without training: its update is scaled back.
+"""A stage that costs too much, repaired without training.
 
-First by one factor, found by bisection: the largest at which no task falls too far. Then by a
-factor for each third of the layers, from that one: where what is lost comes from some layers, the
-others keep their whole update. Each try costs one evaluation and none a step of training.
+Its answers to the tasks that fall too far are matched (`continual.rematch`), and its update is
+scaled back: first by one factor, found by bisection, the largest at which no task falls too far;
+then by a factor for each third of the layers, from that one: where what is lost comes from some
+layers, the others keep their whole update. Each try costs one evaluation and none a step of
+training.
 """
 
 from __future__ import annotations
@@ -14,8 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nlora.adapters.lora import Lora
+from nlora.continual import rematch
 from nlora.continual.guard import Answers, Fall, Verdict, verdict
 from nlora.continual.tasks import brought
+from nlora.errors import NloraError
+from nlora.store.records import Offsets
 
 if TYPE_CHECKING:
     from nlora.continual.model import ContinualModel
@@ -25,7 +30,7 @@ if TYPE_CHECKING:
 Scales = tuple[float, ...]
 """Of the update in the first, middle and last third of the layers."""
 
-WHOLE, NOTHING = (1.0, 1.0, 1.0), (0.0, 0.0, 0.0)
+WHOLE = (1.0, 1.0, 1.0)
 STEPS = 5
 """Of the bisection: the factor is known to 1/32."""
 ENOUGH = 0.9
@@ -93,17 +98,20 @@ def why_not(model: ContinualModel, name: str, found: Verdict) -> str | None:
 
 
 class Try(NamedTuple):
-    """The update at one scale: what the new task reaches, and what the others lose."""
+    """One repair: what the new task reaches with it, and what the others lose."""
 
     scales: Scales
     new: float
     verdict: Verdict
+    matched: bool = False
+    """Whether the answers to what falls too far are matched."""
 
     def to_json(self) -> dict[str, Any]:
         """As it is kept in the stage's record."""
         lost = {f.task: [f.lost, f.low, f.high] for f in self.verdict.falls}
         return {
             "scales": list(self.scales),
+            "matched": self.matched,
             "new": self.new,
             "lost": lost,
             "passes": not self.verdict.too_far,
@@ -114,28 +122,40 @@ class Try(NamedTuple):
 class Repair:
     """What was tried."""
 
-    zero: float
+    zero: float = 0.0
     """What the new task reaches without the update."""
-    curve: list[Try]
+    curve: list[Try] = field(default_factory=list)
     """The whole update first."""
-    answers: dict[Scales, Answers] = field(default_factory=dict)
+    answers: list[Answers] = field(default_factory=list)
+    """Of each."""
+    offsets: dict[str, Offsets] = field(default_factory=dict)
+    """By which answers are matched, by task."""
+    unscaled: str | None = None
+    """Why the update was not scaled back."""
+    unmatched: str | None = None
+    """Why answers were not matched."""
 
     @property
     def best(self) -> Try | None:
-        """Of those at which nothing falls too far, the one at which the new task gains most."""
+        """Of those with which nothing falls too far, the one with which the new task gains most."""
         passing = [one for one in self.curve if not one.verdict.too_far and one.new > self.zero]
         return max(passing, key=lambda one: (one.new, -_worst(one.verdict).lost), default=None)
 
     @property
     def kept(self) -> float:
         """Of what the new task gained by the whole update, the share that the best keeps."""
-        gained = self.curve[0].new - self.zero
-        return 0.0 if self.best is None or gained <= 0 else (self.best.new - self.zero) / gained
+        best = self.best
+        gained = 0.0 if best is None else self.curve[0].new - self.zero
+        return 0.0 if best is None or gained <= 0 else (best.new - self.zero) / gained
 
     def to_json(self) -> dict[str, Any]:
         """As it is kept in the stage's record."""
         best = self.best
-        return {
+        reasons = {"not": self.unscaled, "unmatched": self.unmatched}
+        why = {name: reason for name, reason in reasons.items() if reason}
+        if not self.curve:
+            return why
+        return why | {
             "without": self.zero,
             "curve": [one.to_json() for one in self.curve],
             "best": best and best.to_json(),
@@ -145,52 +165,85 @@ class Repair:
 
 def repair(
     model: ContinualModel,
-    scaling: Scaling,
     stage: Stage,
     tested: Sequence[TaskData],
     before: Answers,
     whole: tuple[Answers, Verdict],
 ) -> Repair:
-    """Try the update of a stage at several scales; `whole` is what it did unscaled."""
+    """Try what repairs a stage whose update is in hand; `whole` is what it did as it is.
+
+    Afterwards the update is as it was, and no offsets are in force.
+    """
     name = stage.tasks[0].name
-    own = [data for data in model.stream if data.name == name]
-    places = brought(own)[-1]
+    places = brought([data for data in model.stream if data.name == name])[-1]
     task = next(data for data in tested if data.name == name)
 
     def reached(answers: Mapping[str, Any]) -> float:
         return model.measured({name: [answers[name][i] for i in places]})[name]
 
-    def tried(scales: Scales) -> Try:
-        scaling.put(scales)
-        answers = model.evaluate(tested)
-        one = Try(scales, reached(answers), verdict(before, answers, tested, whole[1].bound))
-        worst = _worst(one.verdict)
-        found.answers[scales] = answers
+    def tried(scales: Scales, answers: Answers, matched: bool = False) -> Try:
+        judged = verdict(before, answers, tested, whole[1].bound)
+        one = Try(scales, reached(answers), judged, matched)
+        found.answers.append(answers)
         found.curve.append(one)
+        worst = _worst(one.verdict)
         model.progress.message(
-            f"the update at {in_words(scales)}: '{name}' {one.new:.1f} % (whole "
-            f"{found.curve[0].new:.1f}), '{worst.task}' loses most, "
-            f"{worst.lost:.1f} points"
+            f"{one_in_words(one)}: '{name}' {one.new:.1f} % (whole {found.curve[0].new:.1f}), "
+            f"'{worst.task}' loses most, {worst.lost:.1f} points"
         )
         return one
 
-    scaling.put(NOTHING)
-    zero = reached(model.evaluate([task]))
-    found = Repair(zero, [Try(WHOLE, reached(whole[0]), whole[1])], {WHOLE: whole[0]})
+    found = Repair(
+        unscaled=why_not(model, name, whole[1]), unmatched=rematch.why_not(model, name, whole[1])
+    )
+    if found.unscaled and found.unmatched:
+        return found
+    with model.standing(len(model.records) - 1):
+        found.zero = reached(model.evaluate([task]))
+    found.curve, found.answers = [Try(WHOLE, reached(whole[0]), whole[1])], [whole[0]]
+    if found.unmatched is None:
+        fallen = [data for data in tested if data.name in whole[1].too_far]
+        try:
+            found.offsets = rematch.corrections(model, fallen)
+        except NloraError as error:
+            found.unmatched = str(error)
+        else:
+            model.records[-1].matched = found.offsets
+            tried(WHOLE, {**whole[0], **model.evaluate(fallen)}, matched=True)
+            model.records[-1].matched = {}
+    if found.unscaled is None:
+        scaling = Scaling(model.adapter)  # type: ignore[arg-type]
+        _scaled(scaling, lambda: model.evaluate(tested), tried)
+    return found
+
+
+def _scaled(
+    scaling: Scaling, answers: Callable[[], Answers], tried: Callable[[Scales, Answers], Try]
+) -> None:
+    """Try the update at several scales."""
+
+    def passes(*scales: float) -> bool:
+        first, middle, last = scales
+        scaling.put((first, middle, last))
+        return not tried((first, middle, last), answers()).verdict.too_far
+
     low, high = 0.0, 1.0
     for _ in range(STEPS):
-        middle = (low + high) / 2
-        fell = tried((middle,) * 3).verdict.too_far
-        low, high = (low, middle) if fell else (middle, high)
-    passing = []
-    for third in range(3):
-        scales = tuple(1.0 if i == third else low for i in range(3))
-        if not tried(scales).verdict.too_far:
-            passing.append(third)
+        scale = (low + high) / 2
+        low, high = (scale, high) if passes(scale, scale, scale) else (low, scale)
+    passing = [
+        third for third in range(3) if passes(*(1.0 if i == third else low for i in range(3)))
+    ]
     if len(passing) == 2:
-        tried(tuple(1.0 if i in passing else low for i in range(3)))
+        passes(*(1.0 if i in passing else low for i in range(3)))
     scaling.put(WHOLE)
-    return found
+
+
+def one_in_words(one: Try) -> str:
+    """A repair, in words."""
+    if one.matched:
+        return "answers matched"
+    return f"the update at {in_words(one.scales)}"
 
 
 def in_words(scales: Sequence[float]) -> str:

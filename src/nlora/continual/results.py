@@ -41,6 +41,25 @@ def write_results(directory: ModelDirectory, tasks: Sequence[str], method: str) 
     return found
 
 
+def current(directory: ModelDirectory) -> dict[str, Any]:
+    """`results.json`, or what it is to be: who committed the last stage may have been killed before
+    writing it. Raises NloraError where there are no results yet, or they cannot be read."""
+    records, zero = directory.stages(), directory.zero_shot()
+    there = directory.undone.results().is_file()
+    if there or not (records or zero):
+        found = directory.results()
+        if len(found["stages"]) == len(records):
+            return found
+    return results(directory, columns(directory, records, zero), directory.config()["method"])
+
+
+def bring_up(directory: ModelDirectory) -> dict[str, Any]:
+    """Write `results.json` if it is not there, or behind the stages; `current`. Under the lock."""
+    found = current(directory)
+    directory.write_results(found)
+    return found
+
+
 def told(directory: ModelDirectory, method: str) -> dict[str, float]:
     """What trackers get after a stage: its metrics as `results.json` names them, `accuracy/TASK`,
     and `off_list/TASK`."""

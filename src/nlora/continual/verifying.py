@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from nlora import processes
 from nlora.continual.agreement import stored_plan
 from nlora.continual.holding import held
-from nlora.continual.results import results_of
+from nlora.continual.results import current, results_of
 from nlora.continual.tasks import answerable_tasks, only_tested
 from nlora.data.comparing import punctuated, to_tell_apart
 from nlora.data.task import TaskData
@@ -100,8 +100,11 @@ def _check_results(
     zero: StageRecord | None,
     faults: Faults,
 ) -> None:
-    """Whether `results.json` is what the stages say; an earlier version may have said less."""
-    there = faults.attempt(directory.results)
+    """Whether `results.json` is what the stages say; an earlier version may have said less.
+
+    One that is behind the stages is no fault: the next command that changes the model writes it.
+    """
+    there = faults.attempt(lambda: current(directory))
     if there is None:
         return
     try:

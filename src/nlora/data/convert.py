@@ -60,11 +60,11 @@ def convert(name: str, source: Path, data: Path) -> Converted:
     if target.exists():
         raise NloraError(f"{target} exists already; remove it or choose another folder")
     dropped: dict[str, int] = {}
-    with _files(source.expanduser(), group) as files, _writing(target) as work:
+    with _files(source.expanduser(), group) as files, writing(target) as work:
         for task in GROUPS[group]:
             splits, description = _READERS[group](files, task)
             described = description | {"metric": METRICS[task]}
-            _write(work / task / "task.json", {k: v for k, v in described.items() if v})
+            write_rows(work / task / "task.json", {k: v for k, v in described.items() if v})
             for split, rows in splits.items():
                 full = [row for row in rows if row["label"].strip() and row["sentence"].strip()]
                 if not full and split != "dev":
@@ -72,7 +72,7 @@ def convert(name: str, source: Path, data: Path) -> Converted:
                 if len(full) < len(rows):
                     dropped[f"{task}/{split}.json"] = len(rows) - len(full)
                 if full:
-                    _write(work / task / f"{split}.json", full)
+                    write_rows(work / task / f"{split}.json", full)
     return Converted(target, dropped)
 
 
@@ -242,7 +242,7 @@ def _wanted(names: list[str], group: str, source: Path) -> dict[tuple[str, str],
 
 
 @contextmanager
-def _writing(target: Path) -> Iterator[Path]:
+def writing(target: Path) -> Iterator[Path]:
     """A folder that gets the target's name when all is written, or is removed."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -258,6 +258,7 @@ def _writing(target: Path) -> Iterator[Path]:
         raise NloraError(f"cannot write {place}: {error.strerror}") from None
 
 
-def _write(path: Path, value: object) -> None:
-    path.parent.mkdir(exist_ok=True)
+def write_rows(path: Path, value: object) -> None:
+    """Write a file of a data set, in a folder that is made if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, ensure_ascii=False, indent=1), encoding="utf-8")

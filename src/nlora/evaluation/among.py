@@ -12,15 +12,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, EncoderDecoderCache
 
 from nlora import processes
-from nlora.backbones.structure import accepts, base_model, wrappers
+from nlora.backbones.structure import accepts, base_model
 from nlora.data.batches import IGNORED, Collator, by_budget, on_device, pad
 from nlora.data.encode import Encoded, Encoder
 from nlora.data.task import Example
 from nlora.evaluation.answers import Prediction, answer
-from nlora.evaluation.reading import EncoderRead, Read, encoded, of_rows, read
+from nlora.evaluation.reading import EncoderRead, Read, encoded, has_encoder, of_rows, read
 from nlora.fast.attention import NAME
 from nlora.fast.logits import answer_logits
 from nlora.fast.prefix import continuing, why_not
@@ -114,11 +113,8 @@ def _following(
     """ln p (rows, answers) that the answers follow prompts that were read; None if this model must
     read prompt and answer together."""
     base = base_model(model)
-    if any(getattr(wrapper, "prompted", False) for wrapper in wrappers(model)):
-        return None
-    if base.config.is_encoder_decoder:
-        known = base.config.model_type in ("t5", "mt5", "umt5")
-        return _AfterEncoder(model, answers, batch_tokens) if known else None
+    if has_encoder(model):
+        return _AfterEncoder(model, answers, batch_tokens)
     exchangeable = base.config._attn_implementation in (NAME, "sdpa", "eager")
     if why_not(model) or not exchangeable or not accepts(type(base), "position_ids"):
         return None
@@ -204,7 +200,7 @@ class _AfterPrompt:
 
 
 class _AfterEncoder:
-    """Reads answers after prompts that the encoder of T5's kind has read."""
+    """Reads answers after prompts that a model of T5's kind has read; its cache stays as it is."""
 
     def __init__(self, model: Any, answers: Sequence[list[int]], batch_tokens: int) -> None:
         self.model = model
@@ -217,38 +213,21 @@ class _AfterEncoder:
         self.counted = torch.arange(self.targets.shape[1], device=device) < counts[:, None]
 
     def __call__(self, batch: EncoderRead) -> Tensor:
-        mask, hidden = batch.inputs["attention_mask"], batch.outputs.last_hidden_state
         rows, labels = len(batch.rows), len(self.answers)
-        begin = base_model(self.model).config.decoder_start_token_id
-        cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
-        first = self._read(hidden, mask, mask.new_full((rows, 1), begin), cache)
         longest = self.targets.shape[1]
-        together = max(self.batch_tokens // max(mask.shape[1], longest), 1)
+        together = max(self.batch_tokens // max(batch.mask.shape[1], longest), 1)
         sums = []
-        for pairs in torch.arange(rows * labels, device=mask.device).split(together):
+        for pairs in torch.arange(rows * labels, device=batch.mask.device).split(together):
             row, label = pairs // labels, pairs % labels
-            logits = first[row]
+            logits = batch.logits[row]
             if longest > 1:
-                known = EncoderDecoderCache(
-                    of_rows(cache.self_attention_cache, row),
-                    of_rows(cache.cross_attention_cache, row),
-                )
-                after = self._read(hidden[row], mask[row], self.beginnings[label], known)
+                after = batch.of(row).follow(self.model, self.beginnings[label])
                 logits = torch.cat([logits, after], dim=1)
             logits = logits.float()
             said = logits.gather(2, self.targets[label][..., None])[..., 0]
             each = (said - logits.logsumexp(-1)).double()
             sums.append(each.masked_fill(~self.counted[label], 0.0).sum(1))
         return torch.cat(sums).view(rows, labels)
-
-    def _read(self, hidden: Tensor, mask: Tensor, ids: Tensor, cache: Any) -> Tensor:
-        return self.model(
-            encoder_outputs=(hidden,),
-            attention_mask=mask,
-            decoder_input_ids=ids,
-            past_key_values=cache,
-            use_cache=True,
-        ).logits
 
 
 def _whole(

@@ -74,7 +74,7 @@ def answer(
     batch_tokens: int = 2048,
     early_stop: bool = True,
     advance: Callable[[int], None] = lambda count: None,
-    seen: Callable[[Any], object] | None = None,
+    seen: Callable[[Any], object] = lambda batch: None,
 ) -> list[Prediction]:
     """The model's answers to the examples, in their order, by greedy decoding.
 

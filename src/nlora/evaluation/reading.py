@@ -1,20 +1,20 @@
 """Prompts that a model has read, batch by batch, before anything is said to follow them.
 
 Decoder-only models with a plain cache read what all prompts begin with once. Of T5's kind it is the
-encoder that reads.
+encoder that reads; the decoder has read its start token then, which fills its cache.
 """
 
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import Cache, DynamicCache
+from transformers import Cache, DynamicCache, EncoderDecoderCache
 
 from nlora import processes
-from nlora.backbones.structure import accepts, base_model, positions
+from nlora.backbones.structure import accepts, base_model, positions, wrappers
 from nlora.data.batches import SHORTEST_PREFIX, Collator, by_budget, common_prefix, on_device
 from nlora.data.encode import Encoder
 from nlora.fast.prefix import continuing, read_prefix, without_prefix
@@ -35,13 +35,37 @@ class Read:
 
 @dataclass(frozen=True)
 class EncoderRead:
-    """A batch of prompts that an encoder has read."""
+    """A batch of prompts that an encoder has read, and after which the decoder has begun."""
 
     rows: list[int]
-    inputs: dict[str, Tensor]
-    """Padded on the right."""
-    outputs: Any
-    """The encoder's."""
+    mask: Tensor
+    """Which tokens of the prompts count, padded on the right, (rows, S)."""
+    states: Tensor
+    """Of the encoder, (rows, S, width)."""
+    cache: EncoderDecoderCache
+    """Of the decoder: the encoder's keys and values, and those of the start token."""
+    logits: Tensor
+    """After the start token, (rows, 1, vocabulary)."""
+
+    def follow(self, model: Any, ids: Tensor) -> Tensor:
+        """Logits after each token of `ids` (rows, T), read behind what the cache holds; they join
+        it."""
+        return model(
+            encoder_outputs=(self.states,),
+            attention_mask=self.mask,
+            decoder_input_ids=ids,
+            past_key_values=self.cache,
+            use_cache=True,
+        ).logits
+
+    def of(self, index: Tensor) -> "EncoderRead":
+        """Some of the rows, in a cache of their own."""
+        cache = EncoderDecoderCache(
+            of_rows(self.cache.self_attention_cache, index),
+            of_rows(self.cache.cross_attention_cache, index),
+        )
+        rows = [self.rows[i] for i in index.tolist()]
+        return EncoderRead(rows, self.mask[index], self.states[index], cache, self.logits[index])
 
 
 def read(
@@ -82,14 +106,27 @@ def read(
         yield Read(rows, inputs, cache, logits)
 
 
+def has_encoder(model: Any) -> bool:
+    """Whether a model is of T5's kind: its encoder can read prompts once, whatever follows."""
+    if any(getattr(wrapper, "prompted", False) for wrapper in wrappers(model)):
+        return False
+    return base_model(model).config.model_type in ("t5", "mt5", "umt5")
+
+
 def encoded(
     model: Any, encoder: Encoder, prompts: Sequence[list[int]], batch_tokens: int
 ) -> Iterator[EncoderRead]:
-    """Likewise the prompts as the encoder of an encoder-decoder model reads them."""
+    """Likewise the prompts as a model of T5's kind reads them."""
+    base = base_model(model)
     collator = Collator(encoder.tokenizer.pad_token_id, encoder_decoder=True)
     for rows in processes.share_of_passes(by_budget([len(p) for p in prompts], batch_tokens)):
         inputs = on_device(collator.prompts([prompts[i] for i in rows]), model.device)
-        yield EncoderRead(rows, inputs, base_model(model).get_encoder()(**inputs))
+        mask = inputs["attention_mask"]
+        start = mask.new_full((len(rows), 1), base.config.decoder_start_token_id)
+        states = base.get_encoder()(**inputs).last_hidden_state
+        cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+        begun = EncoderRead(rows, mask, states, cache, states)
+        yield replace(begun, logits=begun.follow(model, start))
 
 
 def of_rows(cache: Cache, index: Tensor | slice) -> DynamicCache:

@@ -1,6 +1,7 @@
-"""How labels are chosen, as commands are told: `likely`, or `matched`."""
+"""How labels are chosen, as commands are told: `auto`, `likely`, or `matched`."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from nlora.errors import NloraError, unknown
@@ -10,37 +11,34 @@ if TYPE_CHECKING:
     from nlora.continual.export import Describe
     from nlora.continual.model import ContinualModel
 
-LIKELY, MATCHED = "likely", "matched"
-OFFSETS = "offsets.json"
+WAYS = AUTO, LIKELY, MATCHED = "auto", "likely", "matched"
 
 
 def correct_by(how: str, free: bool = False) -> "Correct | None":
-    """What corrects a model's scores. Raises NloraError for what is no way to choose a label."""
-    if how not in (LIKELY, MATCHED):
-        raise unknown("way to answer", how, (LIKELY, MATCHED))
-    if how == LIKELY:
+    """What corrects a model's scores. Raises NloraError for what is no way to choose a label.
+
+    `auto` matches the answers to tasks of which `nlora explain --dev` has found that it helps.
+    """
+    if how not in WAYS:
+        raise unknown("way to answer", how, WAYS)
+    if how == LIKELY or (free and how == AUTO):
         return None
     if free:
         raise NloraError("--free answers are no labels; leave --free or --answers matched out")
-    from nlora.explain.matched import matched
+    from nlora.explain.matched import matched, where_it_helps
 
-    return matched
+    return matched if how == MATCHED else where_it_helps
 
 
 def offsets_by(how: str) -> "Describe | None":
     """What is written beside an exported model: offsets by task and label, with the rule."""
-    return _offsets if correct_by(how) else None
+    correct = correct_by(how)
+    return partial(_offsets, correct) if correct else None
 
 
-def _offsets(model: "ContinualModel") -> Mapping[str, Any]:
-    from nlora.explain.matched import RULE, matched
+def _offsets(correct: "Correct", model: "ContinualModel") -> Mapping[str, Any]:
+    from nlora.continual.offsets import as_file, stored
 
     labels = {data.name: data.task.labels or () for data in model.stream}
-    found = {
-        name: {
-            "offsets": dict(zip(labels[name], made.offsets.tolist(), strict=True)),
-            "scale": made.scale,
-        }
-        for name, made in matched(model, list(labels)).items()
-    }
-    return {OFFSETS: {"rule": RULE, "tasks": found}}
+    found = correct(model, list(labels))
+    return as_file({name: stored(made, labels[name]) for name, made in found.items()})

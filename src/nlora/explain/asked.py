@@ -37,6 +37,8 @@ class Options:
     """Learn so many examples of each earlier task again, on a copy."""
     shift: int = 60
     """Test texts whose hidden states are compared before and after each stage; 0 for none."""
+    gradients: int = 32
+    """Training examples of each task whose gradients are compared before each stage; 0: none."""
     on_dev: bool = False
     """Ask dev examples in place of the test's, so that something can be chosen by them."""
 
@@ -47,8 +49,10 @@ class Options:
                 raise unknown("kind of text", kind, KINDS)
         if "neutral" in self.kinds and self.neutral is None:
             raise NloraError("neutral texts come from a file: give --neutral FILE")
-        if self.texts < 1 or min(self.relearn, self.probe, self.shift) < 0:
-            raise NloraError("--texts must be at least 1, --probe, --relearn, --shift at least 0")
+        if self.texts < 1 or min(self.relearn, self.probe, self.shift, self.gradients) < 0:
+            raise NloraError(
+                "--texts must be at least 1, --probe, --relearn, --shift, --gradients at least 0"
+            )
         kinds = dict.fromkeys((*self.kinds, *(["neutral"] if self.neutral else [])))
         return replace(self, kinds=tuple(kind for kind in KINDS if kind in kinds))
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from nlora import processes
 from nlora.continual.agreement import stored_plan
+from nlora.continual.self_written import self_written
 from nlora.data.task import TaskData
 from nlora.errors import NloraError
 from nlora.explain.asked import Learned, Options, Questions, learned
@@ -14,7 +15,7 @@ from nlora.explain.explained import Found, all_tasks, over_tasks
 from nlora.explain.free_text import free_text
 from nlora.explain.looks import Looks
 from nlora.explain.readings import Kept, kept_answers, moved, readings
-from nlora.explain.texts import neutral_texts, self_written
+from nlora.explain.texts import neutral_texts
 from nlora.progress import NoProgress, Progress
 from nlora.store.atomic import write_json
 from nlora.store.directory import ModelDirectory, StageRecord
@@ -47,6 +48,7 @@ def explain(
     neutral = neutral_texts(options.neutral, options.texts) if options.neutral else []
     known = examples_of(directory, stream, data, progress)
     from nlora.continual.model import ContinualModel  # slow, and not for what is refused
+    from nlora.explain.alignment import aligned
 
     model = ContinualModel.begin(plan, directory, progress)
     tasks = learned(model, known, options)
@@ -60,6 +62,7 @@ def explain(
     questions = Questions(options, neutral, written, by_stage)
     looks = Looks(model, folder, on="dev" if options.on_dev else "test")
     looks.take(pair for task in listed for pair in questions.looks(task).items())
+    pulled = aligned(looks, tasks, options.gradients)
     kept = {} if options.on_dev else kept_answers(directory)
     names = {0: "the base model", **{record.index: record.name for record in model.records}}
     explained = [
@@ -67,7 +70,7 @@ def explain(
             task,
             readings(task, questions, looks.found, kept),
             names,
-            moved(task, looks.found),
+            moved(task, looks.found, pulled.get(task.data.name, {})),
         )
         for task in listed
     ]

@@ -10,7 +10,16 @@ from typing import Any
 import numpy as np
 
 from nlora.explain.asked import Learned
-from nlora.explain.parts import Reading, Way, accuracies, by_example, kept, length, parts
+from nlora.explain.parts import (
+    Reading,
+    Way,
+    accuracies,
+    by_example,
+    difference,
+    kept,
+    length,
+    parts,
+)
 from nlora.explain.sources import TRANSDUCTIVE, no_old_text
 from nlora.report.explained import matched_by
 
@@ -18,6 +27,9 @@ Json = dict[str, Any]
 ZEROS = BASE, BEFORE = "base", "before"
 """Models that never learned a task: the base model, and the one that the task came to, which for
 the first one is the base model, too."""
+
+AMONG = "among"
+"""In place of a source of offsets: the most likely label, with none."""
 
 
 class Found:
@@ -42,7 +54,7 @@ class Found:
         right = {
             (stage, source): answers
             for stage, reading in read.items()
-            for source, answers in reading.matched.items()
+            for source, answers in {AMONG: reading.among, **reading.matched}.items()
         }
         self.matched = accuracies(known.data.name, right)
 
@@ -86,6 +98,7 @@ class Found:
     def _lost(self, stage: int) -> Json:
         now, name = self.read[stage], self.known.data.name
         split = self.parts(stage)
+        likely = self.matched[stage, AMONG]
         return {
             "after": self.names[stage],
             "stage": stage,
@@ -99,6 +112,10 @@ class Found:
                     for source in now.matched
                 }
                 for zero in ZEROS
+            },
+            "helps": {
+                source: difference(likely, self.matched[stage, source]).to_json()
+                for source in now.matched
             },
         }
 

@@ -17,6 +17,7 @@ from numpy import ndarray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from nlora.continual.self_written import CACHE
 from nlora.data.task import Example, digest
 from nlora.folders import cache_dir
 from nlora.progress import shown
@@ -25,9 +26,6 @@ from nlora.store.manifests import Manifests
 
 if TYPE_CHECKING:
     from nlora.continual.model import ContinualModel
-
-CACHE = "explain"
-"""Below the cache folder: what is the same for all runs with a base model."""
 
 _PROMPT = ("prompt", "chat", "max_length", "max_text_tokens", "precision", "quantization")
 """Run settings that decide what is read, and how precisely."""

@@ -8,14 +8,15 @@ make it answer so today. All of it is kept in the model's folder (`looks`).
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
+from nlora.continual.self_written import self_written
 from nlora.errors import NloraError
 from nlora.evaluation.matching import Correction
 from nlora.explain.asked import Learned, Options, Questions, learned
 from nlora.explain.examples import examples_of
 from nlora.explain.explain import FOLDER
+from nlora.explain.helps import helped
 from nlora.explain.looks import Look, Looks
 from nlora.explain.sources import Known, corrections
-from nlora.explain.texts import self_written
 
 if TYPE_CHECKING:
     from nlora.continual.model import ContinualModel
@@ -23,11 +24,6 @@ if TYPE_CHECKING:
 KIND = "self"
 SOURCES = (f"{KIND}: answers, matched", f"{KIND}: answers")
 """The best that can be had first; the second without training texts."""
-
-RULE = (
-    "score of a label = scale * ln p(label and end token | prompt) + its offset; the answer is the "
-    "label of the highest score"
-)
 
 
 def matched(model: "ContinualModel", names: Collection[str]) -> dict[str, Correction]:
@@ -56,6 +52,19 @@ def matched(model: "ContinualModel", names: Collection[str]) -> dict[str, Correc
         wanted = _wanted(task, last)
         looks.take(pair for pair in questions.looks(task).items() if pair[0] in wanted)
     return {task.data.name: _correction(task, looks, last) for task in tasks}
+
+
+def where_it_helps(model: "ContinualModel", names: Collection[str]) -> dict[str, Correction]:
+    """`matched` for those of the tasks that `nlora explain --dev` has found it to help, of the
+    stages as they are now, beyond its interval. Each is told."""
+    found = {name: gain for name, gain in helped(model, SOURCES).items() if name in names}
+    for name, gain in found.items():
+        model.progress.message(
+            f"{name}: labels are matched to how they were answered right after the task, which on "
+            f"dev makes {gain.value:.1f} % more of them right [{gain.low:.1f}, {gain.high:.1f}] "
+            "(--answers likely does without)"
+        )
+    return matched(model, found) if found else {}
 
 
 def _wanted(task: Learned, last: int) -> set[Look]:

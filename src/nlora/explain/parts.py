@@ -143,7 +143,12 @@ class Way(NamedTuple):
 
 def length(way: Way) -> Estimate:
     """How long the way from never learned to right after learning is, with its interval."""
-    return Estimate(way.then.value - way.never.value, *middle(way.then.samples - way.never.samples))
+    return difference(way.never, way.then)
+
+
+def difference(before: Accuracy, after: Accuracy) -> Estimate:
+    """By how much the second is above the first, with its interval, paired over examples."""
+    return Estimate(after.value - before.value, *middle(after.samples - before.samples))
 
 
 def kept(ways: Mapping[str, Way]) -> Estimate:

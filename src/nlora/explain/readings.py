@@ -67,19 +67,25 @@ def _reading(
     )
 
 
-def moved(known: Learned, looks: Mapping[Look, ndarray]) -> dict[int, dict[str, float]]:
-    """By later stage, how far it moved the states that the task's answers begin from."""
+def moved(
+    known: Learned, looks: Mapping[Look, ndarray], pulled: Mapping[int, float]
+) -> dict[int, dict[str, float]]:
+    """By later stage, how far it moved the states that the task's answers begin from, and whether
+    its gradient pointed where the task's own did (`pulled`, cosines by stage)."""
     name = known.data.name
     states = {
         look.stage: found
         for look, found in looks.items()
         if (look.task, look.kind) == (name, SHIFT)
     }
-    return {
+    found = {
         stage: {"cosine": cosine(states[stage - 1], after), "cka": cka(states[stage - 1], after)}
         for stage, after in sorted(states.items())
         if stage - 1 in states
     }
+    for stage, value in pulled.items():
+        found.setdefault(stage, {})["gradients"] = value
+    return found
 
 
 def _scores(looks: Mapping[Look, ndarray], known: Learned, stage: int, later: int) -> Scores:

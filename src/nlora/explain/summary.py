@@ -24,8 +24,8 @@ class Wanted:
     def described(self) -> dict[str, Any]:
         """What decides the figures, as a row says it; a file of neutral texts has no path there."""
         asked = self.options.checked()
-        counts = {"texts": asked.texts, "probe": asked.probe, "shift": asked.shift}
-        return {**counts, "kinds": list(asked.kinds)}
+        counts = ("texts", "probe", "shift", "gradients")
+        return {**{name: getattr(asked, name) for name in counts}, "kinds": list(asked.kinds)}
 
     def of(self, path: Path, progress: Progress) -> dict[str, Any]:
         """The figures of the run in a folder."""

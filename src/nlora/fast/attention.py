@@ -2,7 +2,8 @@
 
 Plain matrix products with the groups of grouped queries together, as long as the scores are few; a
 long sequence goes to the fused kernel, whose memory does not grow with its square. In bf16 the
-scores are rounded before the softmax, as in Transformers' own eager attention.
+scores are rounded before the softmax, as in Transformers' own eager attention. That of T5, which
+has a bias by position, is in `fast.biased`.
 """
 
 from typing import Any
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask
+
+from nlora.fast.biased import attend_biased
 
 NAME = "nlora_plain"
 MOST_SCORES = 2**22
@@ -29,7 +32,7 @@ def attend(
     position_bias: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """softmax(Q·Kᵀ·scaling + bias)·V for (B, heads, S, d): (B, S, heads, d).
+    """softmax(Q·Kᵀ·scaling + bias)·V for (B, heads, S, d): (B, S, heads, d), weights dropped.
 
     `attention_mask` (B, 1, S, T) is added to the scores.
     """
@@ -37,7 +40,12 @@ def attend(
     groups, longest = key.shape[1:3]
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     unmasked = attention_mask is None and causal and length > 1
-    if unmasked or dropout or rows * heads * length * longest > MOST_SCORES:
+    if position_bias is not None and not unmasked and heads == groups:
+        scale = width**-0.5 if scaling is None else scaling
+        out = attend_biased(query, key, value, attention_mask, position_bias, scale, dropout)
+        return out.transpose(1, 2).contiguous(), None
+    large = rows * heads * length * longest > MOST_SCORES
+    if unmasked or dropout or position_bias is not None or large:
         return sdpa_attention_forward(
             module,
             query,
@@ -54,8 +62,6 @@ def attend(
         rows, groups, -1, width
     )
     scores = (together @ key.transpose(2, 3)).view(rows, heads, length, longest)
-    if position_bias is not None:
-        scores = scores + position_bias
     if attention_mask is not None:
         scores = scores + attention_mask
     weights = scores.softmax(-1).view(rows, groups, -1, longest)

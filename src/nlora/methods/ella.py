@@ -128,7 +128,7 @@ class Ella(LoraMethod):
         if weight and lora.past:
             relative = s.ella_unit == "relative" and s.ella_weight != AUTO
             overlap = PastOverlap(lora, weight, relative, ctx.stage.steps)
-            terms.append(self.weighed(ready(overlap, ctx.stage), s.ella_weight, ctx))
+            terms.append(self.weighed(ready(overlap), s.ella_weight, ctx))
         return terms
 
     def measured(self, stage: int) -> list[str]:

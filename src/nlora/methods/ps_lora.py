@@ -97,7 +97,7 @@ class PsLora(LoraMethod):
         weight = per_stage(self.settings.opposition_weight, ctx.stage.index, "opposition_weight")
         lora = ctx.adapter_as(Lora)
         if weight and lora.past:
-            terms.append(ready(Opposition(lora, weight, ctx.stage.steps), ctx.stage))
+            terms.append(ready(Opposition(lora, weight, ctx.stage.steps)))
         return terms
 
     def measured(self, stage: int) -> list[str]:

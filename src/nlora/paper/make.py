@@ -1,7 +1,7 @@
 """An artefact from its runs: those it needs, run by `compare`, and written in the paper's form."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +10,14 @@ from nlora.paper.artefacts import MOVED, Artefact
 from nlora.paper.explained import explained
 from nlora.paper.figure import Figure
 from nlora.paper.material import Material
+from nlora.paper.published import LARGE, STANDARD
 from nlora.paper.scale import Scale
 from nlora.plan.points import parse_points
 from nlora.progress import NoProgress, Progress
 from nlora.recipes import MODELS
 from nlora.report.formats import comma_separated, latex, markdown
 from nlora.report.table import Table
+from nlora.study.cluster import Cluster, collect
 from nlora.study.compare import compare
 from nlora.study.grid import Grid, folder
 from nlora.study.output import LEDGER
@@ -24,40 +26,64 @@ RUNS = "runs"
 """The folder of the comparison, below that of the artefacts; one in it for each model."""
 
 
-def grid_of(artefact: Artefact, scale: Scale) -> Grid:
-    """The runs that an artefact needs, each as any other artefact would have it run."""
-    model = scale.model or MODELS[artefact.model]
-    recipes = artefact.model if scale.recipes == "auto" else scale.recipes
-    points = parse_points([",".join(artefact.methods)])
+def grids_of(artefacts: Sequence[Artefact], scale: Scale) -> Iterator[tuple[str, Grid]]:
+    """The runs that artefacts need, each in one grid alone, with the paper's model for it.
+
+    What several artefacts show is run once. How far a stage moves the model is measured where an
+    artefact shows it, on the standard orders.
+    """
+    for model in dict.fromkeys(artefact.model for artefact in artefacts):
+        for streams, kl in ((STANDARD, True), (LARGE, False)):
+            pairs = {
+                (stream, label): None
+                for artefact in artefacts
+                if artefact.model == model
+                for stream in streams
+                if stream in artefact.streams
+                for label in artefact.methods
+            }
+            if pairs:
+                yield model, _grid(model, list(pairs), kl, scale)
+
+
+def _grid(model: str, pairs: Sequence[tuple[str, str]], kl: bool, scale: Scale) -> Grid:
+    """The runs of these streams with these methods, with the recipes of one of the paper's models.
+
+    `kl`: of some methods it is measured how far each stage moved the model.
+    """
+    points = parse_points([",".join(dict.fromkeys(label for _, label in pairs))])
     methods = {point.method for point in points}
-    of_methods = {k: v for k, v in scale.settings.items() if isinstance(v, dict)}
-    common = {k: v for k, v in scale.settings.items() if k not in of_methods}
-    own = {
-        name: {**of_methods.get(name, {}), **({"measure_kl": True} if name in MOVED else {})}
-        for name in sorted(methods)
-    }
+    settings = {k: v for k, v in scale.settings.items() if not isinstance(v, dict)}
+    for name in sorted(methods):
+        own = {
+            **scale.settings.get(name, {}),
+            **({"measure_kl": True} if kl and name in MOVED else {}),
+        }
+        if own:
+            settings[name] = own
     return Grid(
-        model=model,
-        streams=artefact.streams,
+        model=scale.model or MODELS[model],
+        streams=tuple(dict.fromkeys(stream for stream, _ in pairs)),
         points=points,
         seeds=scale.seeds,
         data=scale.data,
         max_train=scale.max_train,
         max_eval=scale.max_eval,
-        recipes=recipes,
-        settings={**common, **{name: more for name, more in own.items() if more}},
+        recipes=model if scale.recipes == "auto" else scale.recipes,
+        settings=settings,
+        only=frozenset(pairs),
     )
 
 
-def folder_of(artefact: Artefact, scale: Scale, out: Path) -> Path:
-    """Where the runs of an artefact are: those of one model together.
+def folder_of(model: str, scale: Scale, out: Path) -> Path:
+    """Where the runs of artefacts are that the paper has of this model (one of `recipes.MODELS`).
 
     The folder has the name of the model that runs, and that of the paper's beside where it is
     another: their recipes differ.
     """
-    model = os.path.basename(os.path.abspath(scale.model or MODELS[artefact.model]))
-    instead = "" if model == artefact.model else f"-for-{artefact.model}"
-    return out / RUNS / folder(f"{model}{instead}")
+    name = os.path.basename(os.path.abspath(scale.model or MODELS[model]))
+    instead = "" if name == model else f"-for-{model}"
+    return out / RUNS / folder(f"{name}{instead}")
 
 
 def run(
@@ -66,29 +92,35 @@ def run(
     out: Path,
     workers: int = 1,
     progress: Progress | None = None,
+    cluster: Cluster | None = None,
 ) -> list[str]:
     """Run what the artefacts need and is not there; a line for every cell that failed.
 
-    Raises NloraError as `compare` does.
+    With `cluster` the runs are submitted as jobs, and nothing is waited for. Raises NloraError as
+    `compare` does.
     """
-    progress = progress or NoProgress()
     failed: dict[str, None] = {}
-    for artefact in artefacts:
-        place = folder_of(artefact, scale, out)
+    for model, grid in grids_of(artefacts, scale):
+        place = folder_of(model, scale, out)
         place.parent.mkdir(parents=True, exist_ok=True)
-        progress.message(
-            f"{artefact.key}: {len(artefact.methods)} methods, {len(artefact.streams)} orders"
-        )
-        for row in compare(grid_of(artefact, scale), place, workers, progress):
+        for row in compare(grid, place, workers, progress, cluster=cluster):
             if "error" in row:
                 cell = "{method} on {stream}, seed {seed}".format(**row["cell"])
                 failed[f"{cell}: {row['error']}"] = None
     return list(failed)
 
 
+def pending(
+    artefacts: Sequence[Artefact], scale: Scale, out: Path, progress: Progress | None = None
+) -> int:
+    """How many jobs of a cluster that run what the artefacts need have not ended."""
+    places = {folder_of(artefact.model, scale, out) for artefact in artefacts}
+    return sum(len(collect(place, progress or NoProgress())) for place in places)
+
+
 def ledger_of(artefact: Artefact, scale: Scale, out: Path) -> Path:
     """The ledger of an artefact's runs."""
-    return folder_of(artefact, scale, out) / LEDGER
+    return folder_of(artefact.model, scale, out) / LEDGER
 
 
 def write(artefact: Artefact, material: Material, out: Path) -> list[Path]:

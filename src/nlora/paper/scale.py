@@ -7,15 +7,15 @@ from typing import Any
 
 SEEDS = (0, 1, 2)
 """As many as the paper has."""
-_SHORT: Mapping[str, object] = {"epochs": 1, "max_text_tokens": 32, "among_labels": False}
+_SHORT: Mapping[str, object] = {"epochs": 1, "max_text_tokens": 16, "among_labels": False}
 """What a trial is set to: every run of the paper in minutes, to see that all of it works."""
 _SHORT_OF: Mapping[str, Mapping[str, object]] = {
     "ewc": {"fisher_examples": 8},
-    "lfpt5": {"prompt_length": 30, "pseudo_samples": 1, "candidates": 1},
-    "prog-prompt": {"prompt_length": 10},
+    "lfpt5": {"prompt_length": 10, "pseudo_samples": 1, "candidates": 1},
+    "prog-prompt": {"prompt_length": 5},
 }
 """Likewise, of the methods that are slowest beside their training steps."""
-_TESTED = 8
+_TESTED = 16
 """A trial has one test for so many training examples."""
 _WORKERS = 4
 """Runs of a trial at a time, at most; each takes up to 1 GB."""

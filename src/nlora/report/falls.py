@@ -131,12 +131,13 @@ def _kl(of_old: bool) -> Measure:
 
 
 def _moved(name: str) -> Measure:
-    """How far the hidden states of the old task's texts moved: 1 less a likeness."""
+    """How far the stage moved the hidden states of the old task's texts, or pulled another way than
+    the old task would: 1 less a likeness."""
 
     def measure(seen: _Seen) -> float | None:
         tasks = seen.row.get("explained", {}).get("tasks", {})
         stages = tasks.get(seen.old, {}).get("moved", ())
-        found = next((m[name] for m in stages if m["stage"] == seen.stage + 1), None)
+        found = next((m.get(name) for m in stages if m["stage"] == seen.stage + 1), None)
         return None if found is None else 1 - found
 
     return measure
@@ -173,6 +174,7 @@ MEASURES: dict[str, Measure] = {
     "KL on the old task": _kl(of_old=True),
     "states of old texts, 1 − cosine": _moved("cosine"),
     "states of old texts, 1 − CKA": _moved("cka"),
+    "gradients, 1 − cosine": _moved("gradients"),
     "texts alike": _similarity("texts"),
     "labels shared": _similarity("labels"),
     "accuracy before": lambda seen: seen.before,

@@ -33,11 +33,13 @@ class Reading(Kind):
 
 
 class Moved(Kind):
-    """How far a later stage moved the states that a task's answers begin from."""
+    """How far a later stage moved the states that a task's answers begin from, and the cosine of
+    its gradient and the task's."""
 
     stage: Count
-    cosine: Measured
-    cka: Measured
+    cosine: Measured | None = None
+    cka: Measured | None = None
+    gradients: Measured | None = None
 
 
 class Task(Kind):
@@ -71,6 +73,7 @@ class Explained(Kind):
     texts: Count | None = None
     probe: Count | None = None
     shift: Count | None = None
+    gradients: Count | None = None
     kinds: list[str] = Field(default_factory=list)
     tasks: dict[str, Task] = Field(default_factory=dict)
     over_tasks: Annotated[OverTasks | None, _OR_NONE] = None

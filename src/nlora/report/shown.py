@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 WIDTH = 160
 """Of a text, at most."""
+BETWEEN = 3
+"""Characters between two columns."""
+MOST = 24
+"""A cell of more characters than these is a text, whose words may stand below each other."""
 
 
 def laid_out(
@@ -30,6 +34,59 @@ def laid_out(
     for row in rows:
         made.add_row(*(_cell(value, form) for value in row))
     return made
+
+
+def fitted(
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    width: int,
+    form: str = ".1f",
+) -> list[RichTable]:
+    """The same in as many tables as it takes for no short cell to be torn apart at this width.
+
+    The leading columns, which say what a row is about, stand in each; the title in the first.
+    """
+    least = [
+        max([_longest(name), *(_narrowest(_cell(row[i], form)) for row in rows)])
+        for i, name in enumerate(columns)
+    ]
+    keys = _keys(rows, len(columns))
+    parts: list[list[int]] = [[]]
+    for i in range(keys, len(columns)):
+        wide = sum(least[j] + BETWEEN for j in [*range(keys), *parts[-1], i]) - BETWEEN
+        if parts[-1] and wide > width:
+            parts.append([])
+        parts[-1].append(i)
+    made = []
+    for number, part in enumerate(parts):
+        shown = [*range(keys), *part]
+        chosen = [[row[i] for i in shown] for row in rows]
+        named = [columns[i] for i in shown]
+        table = laid_out("" if number else title, named, chosen, form)
+        for column, i in zip(table.columns, shown, strict=True):
+            column.min_width = min(least[i], MOST)
+        made.append(table)
+    return made
+
+
+def _keys(rows: Sequence[Sequence[Any]], columns: int) -> int:
+    """How many leading columns are no figures: one at least, two at most."""
+    some = [i for i in range(min(2, columns)) if not all(_is_figure(row[i]) for row in rows)]
+    return 2 if some == [0, 1] and columns > 2 else 1
+
+
+def _is_figure(value: Any) -> bool:
+    return isinstance(value, int | float | None) or str(value)[:1] in "0123456789+-–±"
+
+
+def _narrowest(cell: str) -> int:
+    """The width that a cell needs: all of a short one, the longest word of a text."""
+    return len(cell) if len(cell) <= MOST else _longest(cell)
+
+
+def _longest(words: str) -> int:
+    return max(map(len, words.split()), default=0)
 
 
 def _cell(value: Any, form: str) -> str:

@@ -33,6 +33,16 @@ class Part(Kind):
     among_labels: Finite | None = None
 
 
+class Offsets(Kind):
+    """How the scores of a task's labels are corrected before the best is the answer
+    (`evaluation.matching`)."""
+
+    offsets: dict[str, Finite]
+    """What is added, by label."""
+    scale: Finite = 1.0
+    """What the scores are multiplied by before."""
+
+
 class StageRecord(Kind):
     """`stage.json`: all that is known of one committed stage."""
 
@@ -62,6 +72,8 @@ class StageRecord(Kind):
     says, by task that has labels."""
     off_list: dict[str, float] = Field(default_factory=dict)
     """Per cent of answers that are none of the task's labels, by task that has labels."""
+    matched: dict[str, Offsets] = Field(default_factory=dict)
+    """By earlier task, the correction that this stage put in force with its update."""
     kl: dict[str, Finite] = Field(default_factory=dict)
     """By task, how far the stage moved the model: the mean KL(before ‖ after) in nats at answers,
     where it was measured."""

@@ -45,6 +45,18 @@ def compare(
     `if __name__ == "__main__":`. Raises NloraError, before anything runs, for all that is wrong
     with the grid, or if the folder holds something else.
     """
+    check_asked(grid, workers)
+    output.check_place(out)
+    comparison = Comparison(grid, out, workers, progress or NoProgress(), explain, cluster)
+    comparison.check()
+    with output.claimed(out, grid):
+        if comparison.tune():
+            comparison.run()
+    return comparison.rows()
+
+
+def check_asked(grid: Grid, workers: int) -> None:
+    """Raise NloraError for what no comparison can be asked for."""
     if processes.count() > 1:
         raise NloraError("a comparison starts its own processes: --workers N, without torchrun")
     if workers < 1:
@@ -53,24 +65,19 @@ def compare(
         raise NloraError(f"there must be at least 0 trials, not {grid.tune}")
     if grid.tune and tune.SEED in grid.seeds:
         raise NloraError(f"seed {tune.SEED} is the one that tuning uses; choose another")
-    output.check_place(out)
-    comparison = _Comparison(grid, out, workers, progress or NoProgress(), explain, cluster)
-    comparison.check()
-    with output.claimed(out, grid):
-        if comparison.tune():
-            comparison.run()
-    return comparison.rows()
 
 
-class _Comparison:
+class Comparison:
+    """A grid and its folder: what is to be run, and what has been."""
+
     def __init__(
         self,
         grid: Grid,
         out: Path,
         workers: int,
         progress: Progress,
-        explain: Wanted | None,
-        cluster: Cluster | None,
+        explain: Wanted | None = None,
+        cluster: Cluster | None = None,
     ) -> None:
         self.grid = grid
         self.out = out
@@ -83,10 +90,15 @@ class _Comparison:
         self.trials: dict[tuple[str, str], list[Row]] = {}
         """The finished trials of every stream and method."""
 
+    @cached_property
+    def notes(self) -> list[str]:
+        """What reading the data has to say, each line once."""
+        read = [data for tasks in self.grid.tasks.values() for data in tasks]
+        return list(dict.fromkeys(note for data in read for note in data.notes))
+
     def check(self) -> None:
         """What is wrong with a setting or with the data should not wait for a training."""
-        read = [data for tasks in self.grid.tasks.values() for data in tasks]
-        for note in dict.fromkeys(note for data in read for note in data.notes):
+        for note in self.notes:
             self.progress.message(note)
         for stream, point in self.grid.pairs():
             self.grid.cell(stream, point, self.grid.seeds[0])
@@ -99,30 +111,30 @@ class _Comparison:
             return True
         path = self.out / output.TUNING
         self._warn_of_dev()
-        jobs = [job for stream, point in self.grid.pairs() for job in self._trials(stream, point)]
+        jobs = [job for stream, point in self.grid.pairs() for job in self.trials_of(stream, point)]
         submitted = self._submitted()
         begun = self._begun()
         old = {
-            _trial(row)
-            for row in _trials(path)
+            trial_of(row)
+            for row in trials(path)
             if "error" not in row
             or (row["stream"], row["method"]) in begun
             or self.cluster is not None  # whose next call is to submit the cells
         }
-        self._run([job for job in jobs if _trial(job.key) not in old], jobs, submitted)
-        found = {_trial(row): row for row in _trials(path)}
-        if not all(_trial(job.key) in found for job in jobs):
+        self._run([job for job in jobs if trial_of(job.key) not in old], jobs, submitted)
+        found = {trial_of(row): row for row in trials(path)}
+        if not all(trial_of(job.key) in found for job in jobs):
             self.progress.message("when the trials are done, the same command submits the cells")
             return False
         for job in jobs:
             key = (job.key["stream"], job.key["method"])
-            self.trials.setdefault(key, []).append(found[_trial(job.key)])
+            self.trials.setdefault(key, []).append(found[trial_of(job.key)])
         shutil.rmtree(self.out / "tuning", ignore_errors=True)
         return True
 
     def _begun(self) -> set[tuple[Any, Any]]:
         """Streams and methods of which a cell has used the trials: none is tried again then."""
-        finished = [_cell(row) for row in _rows(self.ledger) if "error" not in row]
+        finished = [cell_of(row) for row in rows_of(self.ledger) if "error" not in row]
         cells = [cell for cell in self.cells if (self.out / cell.name).parent.is_dir()]
         return {(stream, method) for stream, method, _ in finished} | {
             (cell.stream, cell.label) for cell in cells
@@ -131,7 +143,7 @@ class _Comparison:
     def run(self) -> None:
         """Run the cells that are not finished."""
         submitted = self._submitted()
-        done = {_cell(row): row for row in _rows(self.ledger) if "error" not in row}
+        done = {cell_of(row): row for row in rows_of(self.ledger) if "error" not in row}
         jobs = []
         for cell in self.cells:
             try:
@@ -140,10 +152,10 @@ class _Comparison:
                 self._record(Job(cell.name, cell.key, cell.plan), {"error": str(error)})
                 continue
             jobs.append(_job(cell.name, cell.key, plan))
-        waiting = [job for job in jobs if _cell({"cell": job.key}) not in done]
+        waiting = [job for job in jobs if cell_of({"cell": job.key}) not in done]
         if len(done):
             self.progress.message(f"{len(jobs) - len(waiting)} of {len(jobs)} cells are finished")
-        rows = [(job, done.get(_cell({"cell": job.key}))) for job in jobs]
+        rows = [(job, done.get(cell_of({"cell": job.key}))) for job in jobs]
         waiting += [
             replace(job, shared=Shared(), row=row)
             for job, row in rows
@@ -160,8 +172,8 @@ class _Comparison:
 
     def rows(self) -> list[Row]:
         """The ledger's rows of the grid, in the grid's order."""
-        found = {_cell(row): row for row in _rows(self.ledger)}
-        keys = [_cell({"cell": cell.key}) for cell in self.cells]
+        found = {cell_of(row): row for row in rows_of(self.ledger)}
+        keys = [cell_of({"cell": cell.key}) for cell in self.cells]
         return [found[key] for key in keys if key in found]
 
     @cached_property
@@ -173,7 +185,8 @@ class _Comparison:
             for stream, point in self.grid.pairs()
         ]
 
-    def _trials(self, stream: str, point: Point) -> list[Job]:
+    def trials_of(self, stream: str, point: Point) -> list[Job]:
+        """The trials by which a method is tuned on a stream."""
         grid, name = self.grid, stream_name(stream)
         tasks = [on_dev(data, tune.SEED) for data in grid.tasks[name]]
 
@@ -218,7 +231,9 @@ class _Comparison:
         """Run jobs, here or on the cluster; `others` may have what they share."""
         if self.cluster is None:
             common = self.out, self.workers, self.progress, self.commit
-            Runner(*common, self._record, self.explain).run(jobs, others)
+            runner = Runner(*common, self._record, self.explain)
+            runner.told.update(self.notes)
+            runner.run(jobs, others)
             return
         new = [(job, self._about(job)) for job in jobs if job.name not in submitted]
         known = {job.name: job.shared for job in [*jobs, *others]}
@@ -259,18 +274,22 @@ def _job(name: str, key: Row, plan: Plan, trial: bool = False) -> Job:
     return Job(name, key, plan, shared(plan), trial)
 
 
-def _rows(path: Path) -> list[Row]:
+def rows_of(path: Path) -> list[Row]:
+    """Those of a ledger, which may not be there yet."""
     return list(ledger.rows(path)) if path.is_file() else []
 
 
-def _trials(path: Path) -> list[Row]:
+def trials(path: Path) -> list[Row]:
+    """The rows of `tuning.jsonl`, which may not be there yet."""
     return list(ledger.lines(path, tune.Trial)) if path.is_file() else []
 
 
-def _cell(row: Row) -> tuple[Any, ...]:
+def cell_of(row: Row) -> tuple[Any, ...]:
+    """Which cell a row is of."""
     cell = row.get("cell") or {}
     return cell.get("stream"), cell.get("method"), cell.get("seed")
 
 
-def _trial(row: Row) -> tuple[Any, ...]:
+def trial_of(row: Row) -> tuple[Any, ...]:
+    """Which trial a row is of."""
     return row["stream"], row["method"], row["trial"]

@@ -57,6 +57,8 @@ class Grid:
     of `recipes.MODELS`), where there are any."""
     tune: int = 0
     """Trials of tuning for each method and stream."""
+    only: frozenset[tuple[str, str]] | None = None
+    """Which streams with which points, by their labels, where not all of them are run."""
 
     def __post_init__(self) -> None:
         kinds = {
@@ -128,8 +130,13 @@ class Grid:
         return Cell(name, point.label, seed, resolve(config, self.tasks[name], self.base))
 
     def pairs(self) -> Iterator[tuple[str, Point]]:
-        """Every stream with every point."""
-        return ((stream, point) for stream in self.streams for point in self.points)
+        """Every stream with every point, or those of them that are run."""
+        every = ((stream, point) for stream in self.streams for point in self.points)
+        return (
+            (stream, point)
+            for stream, point in every
+            if self.only is None or (stream, point.label) in self.only
+        )
 
 
 def stream_name(stream: str) -> str:

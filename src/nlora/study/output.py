@@ -8,7 +8,7 @@ errors/          tracebacks of cells that failed for no fault of the user's
 jobs/, rows/     jobs of a cluster, and the rows that they left (`study.cluster`)
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from nlora.backbones.catalog import Base
+from nlora.continual.agreement import FREE
 from nlora.errors import NloraError
 from nlora.plan.config import with_todays_names
 from nlora.plan.points import Point
@@ -193,7 +194,11 @@ def _check_agreement(out: Path, old: dict[str, Any], new: dict[str, Any]) -> Non
     """Raise NloraError if what both have is not the same; settings that are newer may be added."""
     pairs = [(name, old[name], new.get(name)) for name in old if name not in _GROWS]
     pairs += [
-        (f"{part}: {name}", old[part][name], _known(old[part][name], new[part][name]))
+        (
+            f"{part}: {name}",
+            _compared(old[part][name]),
+            _compared(new[part][name], old[part][name].get("settings")),
+        )
         for part in _GROWS
         for name in old.get(part, {}).keys() & new[part].keys()
     ]
@@ -208,8 +213,16 @@ def _check_agreement(out: Path, old: dict[str, Any], new: dict[str, Any]) -> Non
             )
 
 
-def _known(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """`new` without the settings that there were not when `old` was written."""
-    if "settings" not in new:
-        return new
-    return {**new, "settings": {k: v for k, v in new["settings"].items() if k in old["settings"]}}
+def _compared(value: dict[str, Any], known: Collection[str] | None = None) -> dict[str, Any]:
+    """A stream or a method without settings that no number depends on, nor those not `known`.
+
+    There were fewer when the folder was begun.
+    """
+    if "settings" not in value:
+        return value
+    settings = {
+        k: v
+        for k, v in value["settings"].items()
+        if k not in FREE and (known is None or k in known)
+    }
+    return {**value, "settings": settings}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import nlora
+from nlora.continual.results import current
 from nlora.continual.tasks import learned_tasks, only_tested, titles
 from nlora.data.task import digest
 from nlora.errors import NloraError
@@ -76,7 +77,7 @@ def described(directory: ModelDirectory, made_by: str | None) -> dict[str, Any]:
         "data": {k: v for r in records for k, v in r.fingerprints.items()},
         "versions": document["versions"],
         "machine": machine(),
-        **directory.results(),
+        **current(directory),
         "seconds_by": {
             kind: sum(r.seconds.get(kind, 0.0) for r in everything)
             for kind in ("training", "evaluation")

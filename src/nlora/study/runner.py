@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nlora.explain.summary import Wanted
-from nlora.progress import Progress
+from nlora.progress import Progress, duration
 from nlora.study import share
 from nlora.study.worker import Job, Order, work
 
@@ -49,6 +49,8 @@ class Runner:
         self.explain = explain
         self.bar = False
         """Whether a bar is shown."""
+        self.told: set[str] = set()
+        """What was said already: many cells have the same to say."""
 
     def run(self, jobs: Sequence[Job], others: Sequence[Job] = ()) -> None:
         """Run the jobs in order; `others` may have what they share. All end with this process."""
@@ -97,7 +99,7 @@ class Runner:
         if not self.ended:
             return said
         left = (time.monotonic() - self.started) / self.ended * (self.total - self.ended)
-        return f"{said}, about {_duration(left)} left"
+        return f"{said}, about {duration(left)} left"
 
     def _listen(self, connection: Connection, running: dict[Connection, _Running]) -> None:
         """Take one message of a worker, or its end."""
@@ -111,7 +113,12 @@ class Runner:
             del running[connection]
             connection.close()
             self._end(job, kind, values, process.exitcode)
-        elif self.workers > 1:
+            return
+        if kind == "message":
+            if values[0] in self.told:
+                return
+            self.told.add(values[0])
+        if self.workers > 1:
             if kind in ("message", "start"):
                 self.progress.message(f"{job.name}: {values[0]}")
         elif kind == "advance":
@@ -144,7 +151,7 @@ def _context() -> Any:
     if torch.cuda.is_available() or "forkserver" not in get_all_start_methods():
         return get_context("spawn")
     context = get_context("forkserver")
-    context.set_forkserver_preload(["nlora.study.worker", "nlora.continual.model"])
+    context.set_forkserver_preload(["nlora.study.preloaded"])
     return context
 
 
@@ -176,13 +183,3 @@ def _interrupts_held() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _duration(seconds: float) -> str:
-    """A time for people.
-
-    >>> _duration(50), _duration(3600), _duration(100_000)
-    ('1 min', '60 min', '27 h 47 min')
-    """
-    minutes = max(round(seconds / 60), 1)
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"

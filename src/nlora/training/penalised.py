@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,14 @@ from nlora.adapters.lora import Lora
 from nlora.errors import NloraError
 from nlora.methods.base import Method, Penalty
 from nlora.methods.context import Context, Stage
+from nlora.methods.parts.terms import never_acting
 from nlora.store.packed import put_back, read_packed, write_packed
 from nlora.training.gradients import GradientCallback
 from nlora.training.in_loss import in_loss
 from nlora.training.running import declared
 from nlora.training.shards import Shards, sharded
+
+log = logging.getLogger("nlora")
 
 KEPT = "continual_lora"
 """The file in the Trainer's checkpoints."""
@@ -73,6 +77,8 @@ class Penalised(TrainerCallback):
             stage_of=lambda task: None,
         )
         penalties = self.method.penalties(ctx)
+        for line in never_acting(self.method, [stage], [steps]):
+            log.warning(line)
         self._gradients = GradientCallback(
             self.method, ctx, penalties, self.optimizer, shards=shards
         )

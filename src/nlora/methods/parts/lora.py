@@ -214,7 +214,7 @@ class LoraMethod(Method):
         kind = ProximalSparsity if s.penalty == "column-row" else Sparsity
         unit = "sum" if s.l1 == AUTO else s.l1_unit
         term = kind(ctx.adapter_as(Lora).whole().values(), s.penalty, weight, unit, ctx.stage.steps)
-        return [self.weighed(ready(term, ctx.stage), s.l1, ctx)]
+        return [self.weighed(ready(term), s.l1, ctx)]
 
     def weighed(self, term: Weighted, weight: Any, ctx: Context) -> Penalty:
         """The term of a setting, whose weight climbs where the setting is `auto`; no hook."""

@@ -13,7 +13,6 @@ measured once per stage and then constant. c says at which size of the update th
 
 from __future__ import annotations
 
-import logging
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 
 MOMENTUM = 0.9
 
-log = logging.getLogger("nlora")
 
 Pairs: TypeAlias = "Sequence[tuple[Parameter, Tensor]]"
 """Parameters and the gradients of what is penalised."""
@@ -175,18 +173,9 @@ def never_acting(method: Method, stages: Sequence[Stage], steps: Sequence[int]) 
 P = TypeVar("P", bound=OnFactors)
 
 
-def ready(penalty: P, stage: Stage) -> P:
+def ready(penalty: P) -> P:
     """The penalty of a stage. What it cannot take is an NloraError now, not after the warm-up."""
     penalty.value_and_pairs()
-    if stage.steps <= penalty.warm_up:
-        log.warning(
-            "stage '%s' has %d steps, and the weight of penalty '%s' is measured over the first "
-            "%d: it never acts",
-            stage.name,
-            stage.steps,
-            penalty.name,
-            penalty.warm_up,
-        )
     return penalty
 
 

@@ -1,0 +1,63 @@
+"""Corrections of labels' scores that stages have put in force, and what is written of them.
+
+They come with a stage that would have cost too much (`continual.rematch`), and belong to the model
+from then on: until the task is learned anew, another stage brings new ones, or theirs is taken out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nlora.evaluation.matching import Correction
+from nlora.store.records import Offsets, StageRecord, taken_out
+
+if TYPE_CHECKING:
+    from nlora.data.task import TaskData
+
+OFFSETS = "offsets.json"
+"""The file in which programs that know nothing of nlora find them."""
+TOLD = f"some tasks are answered by offsets per label, which are in {OFFSETS} with their rule"
+RULE = (
+    "score of a label = scale * ln p(label and end token | prompt) + its offset; the answer is the "
+    "label of the highest score"
+)
+
+
+def in_force(records: Sequence[StageRecord]) -> dict[str, Offsets]:
+    """Those of the model after these stages, by task."""
+    out = taken_out(records)
+    found: dict[str, Offsets] = {}
+    for record in records:
+        if record.folder in out or "rejected" in record.notes:
+            continue
+        for task in record.tasks:
+            found.pop(task["name"], None)  # its new update was trained without
+        found |= record.matched
+    return found
+
+
+def stored(made: Correction, labels: Sequence[str]) -> Offsets:
+    """A correction as a stage's record has it."""
+    return Offsets(
+        offsets=dict(zip(labels, made.offsets.tolist(), strict=True)), scale=float(made.scale)
+    )
+
+
+def correction(known: Offsets, labels: Sequence[str]) -> Correction:
+    """What a record has, for scores in the order of these labels."""
+    return Correction(np.array([known.offsets.get(label, 0.0) for label in labels]), known.scale)
+
+
+def beside(records: Sequence[StageRecord], stream: Sequence[TaskData]) -> dict[str, Any]:
+    """What lies beside an exported model: the file with the corrections in force, if any are."""
+    known = in_force(records)
+    return as_file({data.name: known[data.name] for data in stream if data.name in known})
+
+
+def as_file(found: Mapping[str, Offsets]) -> dict[str, Any]:
+    """The content of `offsets.json` under its name; nothing where there are none."""
+    tasks = {name: one.model_dump() for name, one in found.items()}
+    return {OFFSETS: {"rule": RULE, "tasks": tasks}} if tasks else {}

@@ -1,0 +1,78 @@
+"""Texts that a base model writes by itself: they have nothing to do with any task."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nlora import processes
+from nlora.data.task import digest
+from nlora.folders import cache_dir
+from nlora.store.atomic import write_json
+from nlora.store.reading import Kind, whole
+
+if TYPE_CHECKING:
+    from nlora.continual.model import ContinualModel
+
+CACHE = "explain"
+"""Below the cache folder: what is the same for all runs with a base model."""
+
+SAMPLING = {"do_sample": True, "temperature": 1.0, "top_p": 0.95, "top_k": 0, "max_new_tokens": 60}
+"""How the base model writes texts by itself."""
+
+SEED = 0
+"""The run's seed decides nothing: runs are compared on the same texts."""
+
+
+class SelfWritten(Kind):
+    """A file of what a base model wrote by itself."""
+
+    made_of: str
+    texts: list[str]
+
+
+def self_written(model: ContinualModel, count: int, place: Path | None = None) -> list[str]:
+    """Texts that the base model writes by itself, from its start token on.
+
+    Sampled at temperature 1 from the likeliest tokens that make up 95 %, 60 tokens at most. Empty
+    ones are left out, so there may be fewer than `count`. They are kept in the cache folder for all
+    runs with the same base model, and at `place`, too.
+    """
+    key = digest([model.plan.base.title, model.plan.base.revision, count, SAMPLING, SEED])
+    shared = cache_dir() / CACHE / f"self-written-{key}.json"
+    places = [shared] if place is None else [place, shared]
+    known = (texts for path in places if (texts := _read(path, key)) is not None)
+    texts = processes.from_main(next(known, None))
+    if texts is None:
+        model.progress.message(f"the base model writes {count} texts")
+        texts = processes.from_main(_write(model, count))
+
+    def keep() -> None:
+        for new in places:
+            if _read(new, key) is None:
+                with suppress(OSError) if new is shared else nullcontext():
+                    new.parent.mkdir(parents=True, exist_ok=True)
+                    write_json(new, {"made_of": key, "texts": texts})
+
+    processes.on_main(keep)
+    return texts
+
+
+def _read(place: Path, key: str) -> list[str] | None:
+    """The texts of a file, if they are these and it is whole."""
+    found = whole(SelfWritten, place)
+    return found.texts if found and found.made_of == key else None
+
+
+def _write(model: ContinualModel, count: int) -> list[str]:
+    import torch
+
+    tokenizer = model.encoder.tokenizer
+    start = tokenizer.bos_token_id
+    prompts = [[tokenizer.eos_token_id if start is None else start]] * count
+    devices = [model.adapter.model.device] if torch.cuda.is_available() else []
+    with model.standing(0), torch.random.fork_rng(devices=devices):
+        torch.manual_seed(SEED)
+        texts = model.context().generate(prompts, **SAMPLING)
+    return [" ".join(text.split()) for text in texts if text.strip()]

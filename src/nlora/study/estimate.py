@@ -1,0 +1,84 @@
+"""How long runs take on this machine: a short run measured, and scaled up."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+from nlora.errors import NloraError
+from nlora.plan.budgets import value_at
+from nlora.plan.resolve import Plan
+from nlora.progress import Progress, duration
+from nlora.study.grid import Grid
+from nlora.study.runner import Runner
+from nlora.study.worker import Job
+
+PROBED = 64
+"""Training and test examples of the short run."""
+
+
+class Work(NamedTuple):
+    """What a run does: training examples gone through, and tests answered."""
+
+    trained: int
+    tested: int
+
+
+def work(plan: Plan) -> Work:
+    """What a run with this plan does."""
+    stages = plan.stages()
+    epochs = plan.run.epochs
+    trained = sum(
+        value_at(epochs, stage.index) * sum(len(data.train) for data in stage.tasks)
+        for stage in stages
+    )
+    ahead = {"seen": 0, "next": 1, "all": len(plan.stream)}[plan.config.evaluate]
+    tests = [len(data.test) for data in plan.stream]
+    tested = sum(sum(tests[: stage.index + ahead]) for stage in stages) + sum(tests)
+    return Work(trained, tested)
+
+
+def seconds_of(plans: Sequence[Plan], grid: Grid, workers: int, progress: Progress) -> float:
+    """How long runs with these plans take, by a short run of a method of the grid.
+
+    It is `inc-lora` or `n-lora` where the grid has one. What methods do beside is not counted
+    (EWC's Fisher information, LFPT5's pseudo-samples), nor what runs share. Raises NloraError if
+    the short run fails.
+    """
+    if not plans:
+        return 0.0
+    training, testing = _rates(grid, workers, progress)
+    each = [work(plan) for plan in plans]
+    trained, tested = (sum(column) for column in zip(*each, strict=True))
+    return (training * trained + testing * tested) / workers
+
+
+def in_words(runs: int, seconds: float) -> str:
+    """What is left, and how long it takes.
+
+    >>> in_words(3, 700)
+    '3 runs, about 12 min by a short one of 64 examples'
+    """
+    what = "1 run" if runs == 1 else f"{runs} runs"
+    return f"{what}, about {duration(seconds)} by a short one of {PROBED} examples"
+
+
+def _rates(grid: Grid, workers: int, progress: Progress) -> tuple[float, float]:
+    """Seconds for a training example, and for a test, as one of the runs at a time has it."""
+    [point, *_] = [p for p in grid.points if p.method in ("inc-lora", "n-lora")] or grid.points
+    own = {name: v for name, v in grid.settings.items() if not isinstance(v, dict)}
+    settings = {**own, "epochs": 1}
+    tests = min(grid.max_eval or PROBED, PROBED)
+    small = replace(grid, points=(point,), max_train=PROBED, max_eval=tests, settings=settings)
+    cell = small.cell(grid.streams[0], point, grid.seeds[0])
+    first = cell.plan.with_stream(cell.plan.stream[:1])
+    rows = []
+    with TemporaryDirectory() as place:
+        runner = Runner(Path(place), workers, progress, None, lambda job, row: rows.append(row))
+        runner.run([Job("probe", cell.key, first)])
+    [row] = rows
+    if "error" in row:
+        raise NloraError(str(row["error"]))
+    spent, did = row["seconds_by"], work(first)
+    return spent["training"] / did.trained, spent["evaluation"] / did.tested

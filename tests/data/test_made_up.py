@@ -1,0 +1,51 @@
+"""Data sets whose labels are made-up words."""
+
+import json
+
+import pytest
+
+from nlora.data.made_up import made_up, relabel
+from nlora.data.streams import load_stream
+from nlora.errors import NloraError
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A data folder with two tasks, one of them without dev examples."""
+    for name, labels, splits in (
+        ("TC/news", ["World", "Sports"], ("train", "dev", "test")),
+        ("SC/films", ["good", "bad", "neither"], ("train", "test")),
+    ):
+        (folder := tmp_path / "data" / name).mkdir(parents=True)
+        (folder / "labels.json").write_text(json.dumps(labels))
+        for split in splits:
+            rows = [{"label": label, "sentence": f"{split} of {label}"} for label in labels]
+            (folder / f"{split}.json").write_text(json.dumps(rows))
+    return tmp_path / "data"
+
+
+def test_only_the_labels_are_others(data, tmp_path):
+    words = relabel("news,films", data, tmp_path / "made", seed=3)
+    before, after = load_stream("news,films", data), load_stream("news,films", tmp_path / "made")
+    for old, new in zip(before, after, strict=True):
+        became = words[old.name]
+        assert new.task.labels == tuple(became[label] for label in old.task.labels or ())
+        assert new.task.instruction == old.task.instruction
+        for split in ("train", "dev", "test"):
+            pairs = zip(getattr(old, split), getattr(new, split), strict=True)
+            assert all((b.text, b.label) == (a.text, became[a.label]) for a, b in pairs)
+    assert not set(words["news"].values()) & set(words["films"].values())
+    assert made_up(2, "news", 3) == after[0].task.labels != made_up(2, "news", 4)
+
+
+def test_nothing_is_overwritten_and_nothing_is_left_of_what_fails(data, tmp_path):
+    with pytest.raises(NloraError, match="exists already"):
+        relabel("news", data, data)
+    (data / "TC" / "free").mkdir()
+    for split in ("train", "test"):
+        rows = [{"label": "an answer", "sentence": "a question"}]
+        (data / "TC" / "free" / f"{split}.json").write_text(json.dumps(rows))
+    (data / "TC" / "free" / "task.json").write_text("{}")
+    with pytest.raises(NloraError, match="'free' has no labels"):
+        relabel("news,free", data, tmp_path / "made")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
