@@ -82,29 +82,45 @@ def plug_ins_are_forgotten(registries):
         known.update(first)
 
 
-@pytest.fixture(scope="session")
-def llama(tmp_path_factory):
-    """The folder of a tiny random decoder-only model that can learn, unlike most random ones.
+def decoder_only(folder, layers):
+    """Make a tiny random model that can learn, unlike most random ones.
 
     Its head, which adapters leave as it is, has large weights, so that they can move the answers.
     """
     from tests.tiny import model, tokenizer  # slow to import, and not every test needs it
 
-    def make(folder):
-        net = model("llama")
-        net.lm_head.weight.data.mul_(30)
-        net.save_pretrained(folder)
-        tokenizer(ends_with_eos=False).save_pretrained(folder)
+    net = model("llama", layers=layers)
+    net.lm_head.weight.data.mul_(30)
+    net.save_pretrained(folder)
+    tokenizer(ends_with_eos=False).save_pretrained(folder)
 
-    return once("llama", make, tmp_path_factory)
+
+@pytest.fixture(scope="session")
+def llama(tmp_path_factory):
+    """The folder of a tiny decoder-only model of one layer that can learn."""
+    return once("llama", lambda folder: decoder_only(folder, 1), tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def llama_of_two(tmp_path_factory):
+    """The same with two layers, for what goes by layers."""
+    return once("llama-of-two", lambda folder: decoder_only(folder, 2), tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
 def t5(tmp_path_factory):
-    """The folder of a tiny random encoder-decoder model."""
+    """The folder of a tiny random encoder-decoder model, of one layer each."""
     from tests.tiny import save
 
-    return once("t5", lambda folder: save("t5", folder), tmp_path_factory)
+    return once("t5", lambda folder: save("t5", folder, layers=1), tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def t5_of_two(tmp_path_factory):
+    """The same with two layers each."""
+    from tests.tiny import save
+
+    return once("t5-of-two", lambda folder: save("t5", folder), tmp_path_factory)
 
 
 @pytest.fixture(scope="session")

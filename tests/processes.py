@@ -7,6 +7,9 @@ from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
+LIMIT = 120
+"""Seconds for a process to end; two end within those of pytest-timeout, and say what they did."""
+
 
 def context() -> Any:
     """Of `multiprocessing`; its one server has imported what the children of any test need.

@@ -47,7 +47,7 @@ def tokenizer(ends_with_eos: bool) -> PreTrainedTokenizerFast:
     )
 
 
-def model(shape: str, seed: int = 0) -> torch.nn.Module:
+def model(shape: str, seed: int = 0, layers: int = 2) -> torch.nn.Module:
     """A random fp32 model. Grouped- and multi-query shapes have v_proj with in ≠ out."""
     torch.manual_seed(seed)
     ids = {"pad_token_id": 0, "eos_token_id": 1, "bos_token_id": None, "vocab_size": 259}
@@ -60,20 +60,20 @@ def model(shape: str, seed: int = 0) -> torch.nn.Module:
                 d_kv=8,
                 num_heads=3 if gated else 4,  # v1.1 as in flan-t5-small: inner size ≠ d_model
                 d_ff=48,
-                num_layers=2,
+                num_layers=layers,
                 feed_forward_proj="gated-gelu" if gated else "relu",
                 decoder_start_token_id=0,
                 dropout_rate=0.0,
             )
         )
     if shape == "gpt2":
-        config = GPT2Config(**ids, n_embd=32, n_layer=2, n_head=4, n_positions=768)
+        config = GPT2Config(**ids, n_embd=32, n_layer=layers, n_head=4, n_positions=768)
         config.resid_pdrop = config.embd_pdrop = config.attn_pdrop = 0.0
         return GPT2LMHeadModel(config)
     sizes = {
         "hidden_size": 32,
         "intermediate_size": 64,
-        "num_hidden_layers": 2,
+        "num_hidden_layers": layers,
         "num_attention_heads": 4,
         "max_position_embeddings": 1024,
     }
@@ -85,9 +85,9 @@ def model(shape: str, seed: int = 0) -> torch.nn.Module:
     return LlamaForCausalLM(LlamaConfig(**ids, **sizes, num_key_value_heads=heads))
 
 
-def save(shape: str, folder: Path) -> Path:
+def save(shape: str, folder: Path, layers: int = 2) -> Path:
     """A folder that `from_pretrained` reads."""
-    model(shape).save_pretrained(folder)
+    model(shape, layers=layers).save_pretrained(folder)
     tokenizer(shape in ENCODER_DECODER).save_pretrained(folder)
     return folder
 

@@ -203,7 +203,11 @@ def wait() -> None:
 
 
 def on_main(function: Callable[[], Any]) -> None:
-    """Let the main process do something; all go on when it is done."""
+    """Let the main process do something; all go on when it is done.
+
+    It waits for the others, too: what they read on their way here, and go by, is as it was.
+    """
+    wait()
     if is_main():
         function()
     wait()

@@ -9,6 +9,7 @@ import nlora
 from nlora.continual import answering, evaluating
 from nlora.continual.model import ContinualModel
 from nlora.methods.inc_lora import IncLora
+from tests.finished import finish
 from tests.runs import LABELS, LEARNING, Listener, tree
 
 FAST = {**LEARNING, "epochs": 1}
@@ -119,8 +120,10 @@ def test_what_another_process_has_learned_is_taken_up(finished, tmp_path):
     assert list(model.predict("xxx 1", "fruit")) == list(fresh.predict("xxx 1", "fruit"))
 
 
-def test_a_stage_that_costs_too_much_is_kept_aside(finished, tmp_path):
-    out = shutil.copytree(finished("inc-lora").out, tmp_path / "out")
+def test_a_stage_that_costs_too_much_is_kept_aside(llama_of_two, tmp_path):
+    (tmp_path / "made").mkdir()
+    finish("inc-lora", llama_of_two, tmp_path / "made")
+    out = tmp_path / "made" / "out"
     model, before = nlora.load(out), nlora.load(out).results
     other = [("xxx 1", "zz"), ("yyy 2", "zz")] * 12
     harm = nlora.Task("harm", train=other, test=other[:2], instruction="Which colour?")

@@ -43,7 +43,7 @@ def test_a_dry_run_shows_what_would_happen_and_writes_nothing(nlora, command, tm
     assert result.exit_code == 0, result.stderr
     assert "Which colour?\nOption: a, b, c \nxxx 0\nAnswer:" in result.stdout
     assert "counts in the loss: ' ' 'a' '</s>'" in result.stdout
-    assert "trainable: 2,048 parameters" in result.stdout
+    assert "trainable: 1,024 parameters" in result.stdout
     assert "adapted: q_proj, v_proj (PEFT's choice for llama)" in result.stdout
     assert "colour: a 4, b 4, c 4" in result.stdout
     found = json.loads(nlora(*command, "--dry-run", "--json").stdout)

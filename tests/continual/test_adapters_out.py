@@ -69,16 +69,18 @@ def test_a_smaller_rank_has_the_error_that_it_says(finished, tmp_path):
 
 
 @pytest.mark.parametrize("method", ["de-lora", "inc-lora"])
-def test_each_task_has_the_model_as_it_stood_and_the_rule_is_written(method, llama, tmp_path):
+def test_each_task_has_the_model_as_it_stood_and_the_rule_is_written(
+    method, llama_of_two, tmp_path
+):
     settings = {"routing": "input"} if method == "inc-lora" else {}
-    learn(llama, tmp_path / "m", method, ("colour", "size"), count=30, **settings)
+    learn(llama_of_two, tmp_path / "m", method, ("colour", "size"), count=30, **settings)
     report = export_adapters(tmp_path / "m", tmp_path / "each")
     assert [one["task"] for one in report.values()] == ["colour", "size"]
     model = ContinualModel.open(tmp_path / "m")
     for name in report:
         with model.method.at(model.context(), model.stage_of(name)):
             trained = logits(model.adapter.model)
-        found = logits(loaded(llama, tmp_path / "each" / name))
+        found = logits(loaded(llama_of_two, tmp_path / "each" / name))
         torch.testing.assert_close(found, trained, rtol=1e-4, atol=1e-4)
     texts = [e.text for data in model.stream for e in data.test]
     examples = [e for data in model.stream for e in data.test]
@@ -86,9 +88,9 @@ def test_each_task_has_the_model_as_it_stood_and_the_rule_is_written(method, lla
     with safe_open(tmp_path / "each" / "router.safetensors", "pt") as file:
         weights, offsets = file.get_tensor("weights"), file.get_tensor("offsets")
         names, layers = json.loads(file.metadata()["adapters"]), int(file.metadata()["layers"])
-    base = AutoModelForCausalLM.from_pretrained(llama, num_hidden_layers=layers)
+    base = AutoModelForCausalLM.from_pretrained(llama_of_two, num_hidden_layers=layers)
     base.eval().config.output_hidden_states = True
-    tokenizer, chosen = AutoTokenizer.from_pretrained(llama), []
+    tokenizer, chosen = AutoTokenizer.from_pretrained(llama_of_two), []
     for text in texts:
         with torch.no_grad():
             states = base(**tokenizer(text, return_tensors="pt")).hidden_states[-1]

@@ -48,19 +48,19 @@ def known(tmp_path, name="colour"):
     ],
     ids=["plain", "rslora", "patterns", "excluded", "one-layer", "expression"],
 )
-def test_the_first_stage_computes_what_peft_computes(llama, tmp_path, options):
-    adapter = published(llama, tmp_path / "reviews", **options)
+def test_the_first_stage_computes_what_peft_computes(llama_of_two, tmp_path, options):
+    adapter = published(llama_of_two, tmp_path / "reviews", **options)
     animal = read_stream(write_stream(tmp_path, "animal"))[0]
     found = learn(tmp_path / "out", animal, asked(adapter, method="inc-lora"))
     assert found["stages"] == ["reviews", "animal"]
     ids = torch.arange(3, 60)[None]
-    theirs = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(llama), adapter)
+    theirs = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(llama_of_two), adapter)
     model = ContinualModel.open(tmp_path / "out")
     with model.after(1), torch.no_grad():
         ours = model.adapter.model.eval()(input_ids=ids).logits
     with torch.no_grad():
         expected = theirs.eval()(input_ids=ids).logits
-        bare = AutoModelForCausalLM.from_pretrained(llama)(input_ids=ids).logits
+        bare = AutoModelForCausalLM.from_pretrained(llama_of_two)(input_ids=ids).logits
     assert (expected - bare).abs().max() > 0.1
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
 

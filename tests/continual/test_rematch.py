@@ -15,7 +15,7 @@ from nlora.continual.export import export
 from nlora.continual.guard import Guard, SetAside
 from nlora.continual.history import history
 from nlora.continual.holding import accept
-from nlora.continual.learning import learn
+from nlora.continual.learning import learn, run
 from nlora.continual.model import ContinualModel
 from nlora.continual.offsets import TOLD, in_force
 from nlora.continual.taking_back import rollback
@@ -24,11 +24,11 @@ from nlora.continual.verifying import verify
 from nlora.data.files import read_entry
 from nlora.store.directory import ModelDirectory
 from nlora.store.records import Offsets, StageRecord
-from tests.runs import Listener, write_task
+from tests.runs import LEARNING, Listener, config, write_task
 
 
 @pytest.fixture(scope="module")
-def greeted(refused, tmp_path_factory):
+def greeted(refused, llama_of_two, tmp_path_factory):
     """A directory that knows `colour`, and has then learned to answer "h" to whatever is asked,
     the refusal of which is `error`."""
     folder = tmp_path_factory.mktemp("greeted")
@@ -39,13 +39,19 @@ def greeted(refused, tmp_path_factory):
         (folder / entry[split]).write_text(text)
     (folder / "greeting.yaml").write_text(json.dumps({**entry, "name": "greeting"}))
     greeting = read_entry(folder / "greeting.yaml")
-    out = shutil.copytree(refused.before, folder / "out")
+    run(config(llama_of_two, None, LEARNING), folder / "before", stream=[refused.colour])
+    out = shutil.copytree(folder / "before", folder / "out")
     with pytest.raises(SetAside) as error:
         learn(out, greeting, guard=Guard())
     held = shutil.copytree(out, folder / "held")
     results = accept(out, repaired=True)
     return SimpleNamespace(
-        out=out, held=held, greeting=greeting, found=error.value.found, results=results
+        out=out,
+        before=folder / "before",
+        held=held,
+        greeting=greeting,
+        found=error.value.found,
+        results=results,
     )
 
 
@@ -66,7 +72,7 @@ def test_the_refusal_has_it_as_a_row_that_keeps_the_whole_update(greeted, capsys
 
 def test_auto_takes_it_since_the_new_task_keeps_all(greeted, refused, tmp_path, monkeypatch):
     monkeypatch.setattr("nlora.continual.repair._scaled", lambda *asked: None)  # takes its time
-    out, listener = shutil.copytree(refused.before, tmp_path / "out"), Listener()
+    out, listener = shutil.copytree(greeted.before, tmp_path / "out"), Listener()
     results = learn(out, greeted.greeting, progress=listener, guard=Guard(repair="auto"))
     assert results["accuracy_matrix"] == greeted.results["accuracy_matrix"]
     assert any("answers to colour are matched, and it keeps 100%" in m for m in listener.messages)
@@ -125,7 +131,7 @@ def test_a_task_that_is_learned_anew_is_asked_without_and_later_stages_change_no
 
 
 def test_why_answers_are_not_matched_is_said(greeted, refused, tmp_path, monkeypatch):
-    out = shutil.copytree(refused.before, tmp_path / "out")
+    out = shutil.copytree(greeted.before, tmp_path / "out")
     monkeypatch.setattr("nlora.continual.repair._scaled", lambda *asked: None)
     monkeypatch.setattr("nlora.continual.rematch.self_written", lambda *asked: [])
     with pytest.raises(SetAside) as error:

@@ -49,7 +49,7 @@ def test_all_files_that_are_wrong_are_named_before_anything_is_loaded(model, mon
     (model / "stages" / "001-colour" / "more.txt").write_text("?")
     (model / "undone" / "001" / "002-animal" / "predictions.jsonl").unlink()
     results = json.loads((model / "results.json").read_text())
-    (model / "results.json").write_text(json.dumps(results | {"average_accuracy": 100.0}))
+    (model / "results.json").write_text(json.dumps(results | {"average_accuracy": 12.5}))
     with pytest.raises(NloraError) as error:
         verify(model)
     assert [fault.split("/m/")[1].split(" ")[0] for fault in error.value.faults] == [

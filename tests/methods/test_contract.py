@@ -146,8 +146,8 @@ def test_the_model_before_the_stage_can_teach_while_it_trains(model, where, requ
         assert min(terms[1:]) > 1e-7
 
 
-def test_a_method_may_route_each_example_to_a_stage(llama, tmp_path):
-    learn(llama, tmp_path, "routed", plugin=__file__, learning_rate=0.5, epochs=4)
+def test_a_method_may_route_each_example_to_a_stage(llama_of_two, tmp_path):
+    learn(llama_of_two, tmp_path, "routed", plugin=__file__, learning_rate=0.5, epochs=4)
     # after the first stage all are answered by its prompt, as are every third one's later
     alone = answers(tmp_path, 1, "colour")
     for later in (2, 3):

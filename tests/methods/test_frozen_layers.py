@@ -17,10 +17,10 @@ def moved(out, stage):
 @pytest.mark.parametrize(
     ("shape", "name", "asked"),
     [
-        ("llama", "seq-lora", 1),
-        ("t5", "seq-lora", 0.5),
-        ("llama", "seq-ft", 0.5),
-        ("t5", "seq-ft", 1),
+        ("llama_of_two", "seq-lora", 1),
+        ("t5_of_two", "seq-lora", 0.5),
+        ("llama_of_two", "seq-ft", 0.5),
+        ("t5_of_two", "seq-ft", 1),
     ],
 )
 def test_the_lowest_layers_keep_what_the_first_stage_made_of_them(
@@ -32,7 +32,7 @@ def test_the_lowest_layers_keep_what_the_first_stage_made_of_them(
     assert first
     # A T5 layer has numbers of its own in its name: block.1.layer.0 is not the lowest.
     low = re.compile(
-        r"^[^0-9]*\.0\.|embed|shared|lm_head" if shape == "t5" else r"layers\.0\.|embed"
+        r"^[^0-9]*\.0\.|embed|shared|lm_head" if shape == "t5_of_two" else r"layers\.0\.|embed"
     )
     for stage in (2, 3):
         changed = moved(tmp_path, stage)
@@ -44,8 +44,8 @@ def test_the_lowest_layers_keep_what_the_first_stage_made_of_them(
     assert counts[0] > counts[1] == counts[2] > 0
 
 
-def test_a_fresh_adapter_is_no_change_there(llama, tmp_path):
-    learn(llama, tmp_path, "inc-lora", TASKS[:2], frozen_layers=1)
+def test_a_fresh_adapter_is_no_change_there(llama_of_two, tmp_path):
+    learn(llama_of_two, tmp_path, "inc-lora", TASKS[:2], frozen_layers=1)
     found = {n: bool(t.any()) for n, t in update(tmp_path, 2).items() if "lora_B" in n}
     assert set(found.values()) == {True, False}
     assert all(there != ("layers.0." in name) for name, there in found.items())
@@ -62,15 +62,15 @@ def test_a_fresh_adapter_is_no_change_there(llama, tmp_path):
         ("osf", {}),
     ],
 )
-def test_it_goes_with_penalties_and_other_adapters(name, more, llama, tmp_path):
-    learn(llama, tmp_path, name, TASKS[:2], frozen_layers=1, **more)
+def test_it_goes_with_penalties_and_other_adapters(name, more, llama_of_two, tmp_path):
+    learn(llama_of_two, tmp_path, name, TASKS[:2], frozen_layers=1, **more)
     one, two = stages(tmp_path)
     assert two.trainable_parameters < one.trainable_parameters
 
 
-def test_the_first_stage_is_that_of_a_run_without_it(learned, llama, tmp_path):
-    learn(llama, tmp_path, "seq-lora", TASKS[:1], frozen_layers=1)
-    assert same_bits(learned("llama", "seq-lora", TASKS[:1]), tmp_path)
+def test_the_first_stage_is_that_of_a_run_without_it(learned, llama_of_two, tmp_path):
+    learn(llama_of_two, tmp_path, "seq-lora", TASKS[:1], frozen_layers=1)
+    assert same_bits(learned("llama_of_two", "seq-lora", TASKS[:1]), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,9 @@ def test_the_first_stage_is_that_of_a_run_without_it(learned, llama, tmp_path):
         ("inc-lora", -1, "greater than or equal to 0"),
     ],
 )
-def test_what_freezes_nothing_or_everything_is_refused_at_once(name, asked, said, llama, tmp_path):
+def test_what_freezes_nothing_or_everything_is_refused_at_once(
+    name, asked, said, llama_of_two, tmp_path
+):
     with pytest.raises(NloraError, match=said):
-        learn(llama, tmp_path, name, frozen_layers=asked)
+        learn(llama_of_two, tmp_path, name, frozen_layers=asked)
     assert not stages(tmp_path)

@@ -103,7 +103,7 @@ def test_scalars_on_earlier_updates_are_trained_noted_and_in_the_model(learned):
     assert [len(scales) for scales in notes[1:]] == [1, 2]
     assert all(scale != 1.0 for scales in notes[1:] for scale in scales)
     model = ContinualModel.open(out)
-    bare = dict(tiny.model("llama").named_parameters())
+    bare = dict(tiny.model("llama", layers=1).named_parameters())
     for name, factors in model.adapter.factors().items():
         past = [update[name].delta() for update in model.adapter.past]
         change = sum(s * delta for s, delta in zip(notes[2], past, strict=True)) + factors.delta()
@@ -120,7 +120,7 @@ def test_a_gradient_rule_keeps_the_new_update_out_of_what_earlier_tasks_read(lea
         matrix = name.removeprefix("base_model.model.").removesuffix(".lora_A.weight")
         basis = new_kinds.span(kept[f"known.{matrix}"], 4)
         moved = A - drawn(learned("away"), 2)[matrix]
-        assert (moved @ basis.T).norm() < 0.3 * moved.norm()  # Adam turns gradients a little
+        assert (moved @ basis.T).norm() < 0.4 * moved.norm()  # Adam turns gradients a little
 
 
 def test_a_designed_start_reads_the_new_inputs_outside_the_old_span_and_stays(learned):
@@ -135,7 +135,7 @@ def test_a_designed_start_reads_the_new_inputs_outside_the_old_span_and_stays(le
 
 def test_a_consolidation_of_ones_own_makes_the_model(learned):
     model = ContinualModel.open(learned("averaged"))
-    bare = dict(tiny.model("llama").named_parameters())
+    bare = dict(tiny.model("llama", layers=1).named_parameters())
     for name, factors in model.adapter.factors().items():
         updates = [update[name].delta() for update in model.adapter.past] + [factors.delta()]
         found = model.adapter.layers[name].get_base_layer().weight + factors.delta()

@@ -64,7 +64,7 @@ def test_a_stage_that_was_not_accepted_is_never_chosen():
     assert router.choose(torch.tensor([[-2.0, 0.0], [2.0, 0.0]]).double()) == [1, 3]
 
 
-@pytest.mark.parametrize("kind", ["llama", "t5"])
+@pytest.mark.parametrize("kind", ["llama", "t5_of_two"])
 def test_isolated_adapters_are_each_what_training_on_the_task_alone_gives(kind, learned):
     routed, given, stacked = (learned(kind, name) for name in ("de-lora", "per-task", "inc-lora"))
     for stage in (1, 2, 3):
@@ -75,11 +75,13 @@ def test_isolated_adapters_are_each_what_training_on_the_task_alone_gives(kind, 
 
 
 @pytest.mark.parametrize("method", ["inc-lora", "seq-lora", "prog-prompt"])
-def test_what_was_learned_is_answered_the_same_for_ever_when_told_the_task(method, tmp_path, llama):
+def test_what_was_learned_is_answered_the_same_for_ever_when_told_the_task(
+    method, tmp_path, llama_of_two
+):
     settings = {"epochs": 4}
     if method != "prog-prompt":  # which is always told
         settings |= {"routing": "task", "target_modules": "all-linear", "learning_rate": 1e-2}
-    learn(llama, tmp_path, method, **settings)
+    learn(llama_of_two, tmp_path, method, **settings)
     said = {}
     for number, task in enumerate(TASKS, start=1):
         said[task] = answers(tmp_path, number, task)

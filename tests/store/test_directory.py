@@ -214,6 +214,15 @@ def test_leftovers_of_a_killed_process_are_removed_and_nothing_else(directory):
     }
 
 
+def test_checkpoints_of_a_committed_stage_go_and_those_of_the_next_one_stay(directory):
+    for name in ("002-second/step-4", "003-third/step-2", "003-third/.step-4"):
+        (directory.path / "checkpoints" / name).mkdir(parents=True)
+    with directory.locked():
+        pass
+    left = (p for p in (directory.path / "checkpoints").rglob("*") if p.is_dir())
+    assert sorted(p.name for p in left) == ["003-third", "step-2"]
+
+
 def test_only_one_process_may_write(directory):
     code = (
         "import sys; from pathlib import Path; from nlora.store.directory import ModelDirectory\n"

@@ -74,6 +74,16 @@ def test_a_damaged_index_is_as_none(directory, read, content):
     assert len(ModelDirectory(directory.path).stages()) == len(read) == 8
 
 
+def test_an_index_that_has_a_stage_under_the_name_of_another_is_as_none(directory, read):
+    path = directory.folder / "index.json"
+    values = json.loads(path.read_bytes().partition(b"\n")[2])
+    values["003-t"], values["004-t"] = values["004-t"], values["003-t"]
+    content = json.dumps(values).encode()
+    path.write_bytes(index._sum(content) + b"\n" + content)
+    assert [r.index for r in ModelDirectory(directory.path).stages()] == list(range(1, 9))
+    assert len(read) == 8
+
+
 def test_an_edited_index_is_as_none(directory, read):
     path = directory.folder / "index.json"
     path.write_bytes(path.read_bytes().replace(b'"t": 7.0', b'"t": 8.0'))

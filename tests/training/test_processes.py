@@ -24,7 +24,7 @@ RUNS = {
     # accumulation 2: a step's micro-batches of 4 are split 2 and 2, the last of each epoch 1 and 0
     "n-lora": ("llama", 21, ["accumulation=2"]),
     # each process holds half of the base model
-    "o-lora": ("llama", 21, ["accumulation=2", "sharding=fsdp"]),
+    "o-lora": ("llama_of_two", 21, ["accumulation=2", "sharding=fsdp"]),
     "replay": ("t5", 17, ["adapter=full"]),
     "prog-prompt": ("llama", 19, []),
     # the same parameters in every stage

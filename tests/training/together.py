@@ -5,11 +5,8 @@ import socket
 import sys
 from pathlib import Path
 
-from tests.processes import context
+from tests.processes import LIMIT, context
 from tests.training.command import command
-
-LIMIT = 240
-"""Seconds for a process to end, below those of pytest-timeout, so that it is said what it did."""
 
 
 def start(arguments, folder: Path, count: int = 2, kill=None) -> list[tuple[int | None, str]]:
