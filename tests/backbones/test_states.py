@@ -44,3 +44,4 @@ def test_with_its_first_layers_alone_it_is_a_shallower_model_and_then_itself_aga
     assert torch.equal(found, mean_state(shallow, ids, mask))
     assert not torch.equal(found, whole)
     assert torch.equal(mean_state(net, ids, mask), whole)
+    assert half_of_layers(shallow) is None  # what T5 lists within its one layer are no layers

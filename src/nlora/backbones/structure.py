@@ -32,8 +32,11 @@ def layers_of(reader: nn.Module) -> tuple[nn.Module, str] | None:
     """What holds the list of a model's layers, and by which name; None where there is no list.
 
     It is the first list of several modules from the top down. XLM has a list of attentions beside
-    one of feed-forward layers, and none of both.
+    one of feed-forward layers, and none of both. A model of one layer has no such list, whatever
+    lists there are within the layer (T5's).
     """
+    if getattr(getattr(reader, "config", None), "num_hidden_layers", None) == 1:
+        return None
     level = [reader]
     while level:
         for module in level:
