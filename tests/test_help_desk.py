@@ -9,6 +9,7 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from nlora.cli.app import app
+from nlora.cli.console import out as console
 
 ROOT = Path(__file__).parents[1]
 
@@ -42,7 +43,7 @@ def check_shown(shown: list[str], printed: str) -> None:
 
 def test_a_year_of_a_help_desk(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr(console, "width", 100)
     monkeypatch.syspath_prepend(ROOT / "examples")
     status, learned = 0, 0
     for command, shown in steps((ROOT / "docs" / "help-desk.md").read_text(encoding="utf-8")):

@@ -9,7 +9,7 @@ from nlora.adapters.prompt import Prompt
 from nlora.errors import NloraError
 from nlora.lowrank.factors import Factors
 from nlora.methods.base import Method, Settings, Term
-from nlora.methods.context import Stage, Step
+from nlora.methods.context import Step
 from nlora.methods.parts.terms import OnFactors, ready
 from tests import tiny
 from tests.loop import train_stage
@@ -205,4 +205,4 @@ def test_gradients_of_another_shape_are_one_line_that_names_term_and_matrix():
 
     factors = [Factors(torch.ones(2, 5), torch.ones(3, 2), 1.0)] * 2
     with pytest.raises(NloraError, match=r"'swapped': the gradient of A of matrix 1 is \[3, 2\]"):
-        ready(Swapped(factors, 1.0, relative=False, steps=9), Stage(1, "colour", (), 0))
+        ready(Swapped(factors, 1.0, relative=False, steps=9))
