@@ -94,7 +94,7 @@ def unknown(
     >>> print(unknown("stream", "x", ["order-1", "demo"]))
     unknown stream 'x'; known are: demo, order-1
     """
-    names, name = sorted(known), name if isinstance(name, str) else repr(name)
+    names, name = sorted(set(known)), name if isinstance(name, str) else repr(name)
     folded = {n.lower(): n for n in names}
     near = [folded[n] for n in difflib.get_close_matches(name.lower(), folded, n=3, cutoff=0.6)]
     if near:

@@ -97,6 +97,13 @@ def test_a_name_that_stands_for_a_task_is_read_as_by_the_command_line(tmp_path):
         ("general", True, 0, 12),
         ("mood", True, 0, 2),
     ]
+    [said] = watched[0].notes
+    assert f"--watch general:auto={file} makes the" in said
+    labelled = watched_task(f"general:auto={file}")
+    assert (labelled.task.labels is not None, labelled.notes) == (True, ())
+    assert watched_task(f"general:a,b,c={file}").task.labels == ("a", "b", "c")
+    with pytest.raises(NloraError, match="--watch takes FILE, NAME=FILE, NAME:auto=FILE"):
+        watched_task(f"general:={file}")
     with pytest.raises(NloraError, match="is a stream"):
         task_of("demo")
     with pytest.raises(NloraError, match="not int"):

@@ -33,7 +33,7 @@ def refused(llama, tmp_path_factory):
     out = shutil.copytree(folder / "before", folder / "out")
     listener = Listener()
     with pytest.raises(SetAside) as error:
-        learn(out, fruit, progress=listener, guard=Guard())
+        learn(out, fruit, progress=listener, guard=Guard(5.0))
     return SimpleNamespace(
         out=out, before=folder / "before", colour=colour, fruit=fruit, error=error.value
     )

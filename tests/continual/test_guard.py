@@ -46,6 +46,17 @@ def test_few_tests_do_not_decide_and_many_do():
     assert judged(predictions("x", *"xxxxxx"), predictions("x", *"yyyyyy")).too_far == ["a"]
 
 
+def test_a_fall_that_few_tests_cannot_show_is_told():
+    found = judged(predictions("x", *"x" * 9), predictions("x", *"yyxxxxxxx"))
+    assert found.untold() == [
+        "a: 22.2 points lost of 9 tests, too few to tell whether more than 2 are lost; "
+        "more test rows would"
+    ]
+    refused = judged(predictions("x", *"x" * 9), predictions("x", *"y" * 9))
+    assert (refused.too_far, refused.untold()) == (["a"], [])
+    assert judged(predictions("x", *"x" * 9), predictions("x", *"x" * 9)).untold() == []
+
+
 def test_what_gets_better_and_tests_that_are_new_count_for_nothing():
     found = judged(predictions("x", *"y" * 30), predictions("x", *("x" * 30 + "z" * 40)))
     assert (found.falls[0].lost, found.falls[0].tests, found.too_far) == (-100.0, 30, [])
@@ -188,11 +199,13 @@ def test_watched_tasks_are_judged_too(refused, tmp_path):
 def test_what_would_be_measured_is_told_beforehand(refused):
     directory = ModelDirectory(refused.before)
     [colour] = learned_stages(directory)
-    first, second = forecast(directory, [colour, refused.fruit], Guard())
+    first, second, few = forecast(directory, [colour, refused.fruit], Guard())
     assert "48 tests are answered (about" in first
     assert "those of colour are compared" in first
     assert "up to 10 times as many" in second
-    assert len(forecast(directory, [colour, refused.fruit], Guard(repair="off"))) == 1
+    assert "colour (24 tests) by less than 25.0 points; more test rows" in few
+    assert len(forecast(directory, [colour, refused.fruit], Guard(repair="off"))) == 2
+    assert len(forecast(directory, [colour, refused.fruit], Guard(25.0))) == 2
     assert "would compare nothing" in forecast(directory, [refused.fruit], Guard())[0]
 
 

@@ -66,11 +66,11 @@ def test_auto_takes_it_only_where_the_new_task_keeps_enough(refused, found, tmp_
     out = shutil.copytree(refused.before, tmp_path / "out")
     assert found["kept"] < 0.9
     with pytest.raises(SetAside):
-        learn(out, refused.fruit, guard=Guard(repair="auto"))
+        learn(out, refused.fruit, guard=Guard(5.0, repair="auto"))
     shutil.rmtree(out / "pending")
     monkeypatch.setattr("nlora.continual.judging.ENOUGH", found["kept"])
     listener = Listener()
-    results = learn(out, refused.fruit, progress=listener, guard=Guard(repair="auto"))
+    results = learn(out, refused.fruit, progress=listener, guard=Guard(5.0, repair="auto"))
     assert any("scaled back" in line and "keeps" in line for line in listener.messages)
     repaired = shutil.copytree(refused.out, tmp_path / "repaired")
     assert accept(repaired, repaired=True)["accuracy_matrix"] == results["accuracy_matrix"]
@@ -126,7 +126,7 @@ def test_a_loss_beyond_the_bound_that_may_be_chance_is_explained(refused, capsys
         )
         return capsys.readouterr().out
 
-    note = "A fall counts only where its 95 % interval lies beyond the bound, and"
+    note = "A repair is in bound where its 95 % interval does not lie wholly beyond it."
     chance = shown(12.5, 0.0)
     assert "12.5" in chance
     assert "0.0 to 30.0" in chance
@@ -150,6 +150,16 @@ def test_the_best_passes_gains_most_and_costs_least():
     assert found.kept == 0.5
     assert Repair(60.0, tries).best is None
     assert Repair(60.0, tries).kept == 0.0
+
+
+def test_a_loss_wholly_beyond_the_bound_is_never_offered_however_few_answers_it_is():
+    few = Fall("a", 18, 100.0, 72.2, 27.8, 5.6, 50.0, too_far=False)  # five answers of 18
+    tries = [Try((1.0,) * 3, 80.0, falls(60.0)), Try((0.5,) * 3, 70.0, Verdict(2.0, [few]))]
+    found = Repair(40.0, tries)
+    assert found.best is None
+    assert [one["passes"] for one in found.to_json()["curve"]] == [False, False]
+    chance = Verdict(2.0, [replace(few, low=0.0)])
+    assert Repair(40.0, [tries[0], tries[1]._replace(verdict=chance)]).best is not None
 
 
 def test_thirds_are_of_each_stack():

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from nlora.api.arguments import check, plain
+from nlora.data.balance import label_counts
 from nlora.data.columns import check_columns, parse_columns
 from nlora.data.files import read_entry, task_from_files
 from nlora.data.formats import YAML, Source, is_rows, is_source, source, title
@@ -17,6 +18,7 @@ from nlora.data.reading import Reading
 from nlora.data.streams import KNOWN, canonical, check_task, load_stream
 from nlora.data.task import TaskData
 from nlora.errors import NloraError, shown
+from nlora.plan.given import named_file
 
 if TYPE_CHECKING:
     from nlora.evaluation.metrics import Own
@@ -213,14 +215,29 @@ def named_task(
 def watched_task(given: AnyTask, data: str | Path | None = None) -> TaskData:
     """The task that is meant, only to be tested: its tests, or of a file of rows all of them.
 
-    A text is `[NAME=]FILE`, or a data set of the benchmark. Raises NloraError as `task_of` does.
+    A text is `[NAME[:LABELS]=]FILE` (as in `--knows`), or a data set of the benchmark.
+    Raises NloraError as `task_of` does.
     """
     if not isinstance(given, str | Path):
         return _only_tested(task_of(given, data))
-    name, _, place = str(given).rpartition("=")
+    text = str(given)
+    name, labels, place = named_file(text) if "=" in text else ("", None, text)
+    if labels == "" or (labels and not name):
+        raise NloraError(
+            "--watch takes FILE, NAME=FILE, NAME:auto=FILE or NAME:A,B=FILE (with labels), a YAML "
+            f"file of one task or a data set, not '{text}'"
+        )
     if is_source(place):
         rows = source(place, Path())
-        return task_from_files(name or title(rows), None, rows)
+        found = task_from_files(name or title(rows), None, rows, labels=labels)
+        answers = label_counts(found.test, None)
+        if labels or found.task.chat or not answers:
+            return found
+        hint = (
+            f"answers of '{found.name}' are free text; --watch {found.name}:auto={place} makes the "
+            f"{len(answers)} in it labels"
+        )
+        return replace(found, notes=(*found.notes, hint))
     path = Path(os.path.expanduser(place))
     if path.suffix.lower() in YAML:
         found = read_entry(path)

@@ -103,11 +103,12 @@ def _show_repair(name: str, tried: dict[str, Any], bound: float) -> None:
     columns = ["scale", name, "lost", "95 % interval", "by", "in bound"]
     title = "Repaired without training (a | b | c: scales of the first, middle, last layers)"
     show(title, columns, rows)
-    _say_of_chance(beyond)
+    if beyond:
+        _say("A repair is in bound where its 95 % interval does not lie wholly beyond it.\n")
     if best := tried["best"]:
         _say(f"Best: {_words(best)}; '{name}' keeps {tried['kept']:.0%} of its gain.\n")
     else:
-        _say("No repair leaves it any gain and costs little enough.\n")
+        _say("Nothing is left to offer: no repair leaves it any gain and costs little enough.\n")
 
 
 def _order(one: dict[str, Any]) -> tuple[Any, ...]:

@@ -62,9 +62,10 @@ def learn(
     watch: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="[NAME=]FILE",
+            metavar="[NAME[:LABELS]=]FILE",
             help="A task that is only tested, before and after this and every later stage: a file "
-            "of rows, a YAML file of one task, or a data set; repeat for more.",
+            "of rows, a YAML file of one task, or a data set; repeat for more. "
+            "NAME:auto=FILE has the labels in it, NAME:A,B=FILE these; else answers are free text.",
         ),
     ] = None,
     max_forgetting: g.MaxForgetting = 2.0,

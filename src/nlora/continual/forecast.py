@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from nlora.continual.guard import Guard
+from nlora.continual.guard import FEWEST, Guard
 from nlora.continual.repair import STEPS
 from nlora.continual.tasks import as_tasks
 from nlora.data.task import TaskData
@@ -33,6 +33,18 @@ def forecast(directory: ModelDirectory, stream: Sequence[TaskData], guard: Guard
     if guard.repair != "off":
         most = "" if each is None else f" (about {duration(TRIES * each * asked)})"
         lines.append(f"if one does, repairing it takes up to {TRIES} times as many{most}")
+    few = [
+        f"{data.name} ({len(data.test)} tests) by less than {100 * FEWEST / len(data.test):.1f}"
+        if len(data.test) >= FEWEST
+        else f"{data.name} ({len(data.test)} tests) by any"
+        for data in as_tasks([data for data in stream if not data.train])
+        if data.test and 100 * FEWEST / len(data.test) > guard.bound
+    ]
+    if few and guard.bound < 100:
+        lines.append(
+            f"a fall counts from {FEWEST} answers that became worse, so these may fall unrefused: "
+            f"{', '.join(few)} points; more test rows would tell"
+        )
     return lines
 
 

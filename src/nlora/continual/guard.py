@@ -91,6 +91,21 @@ class Verdict:
         """The tasks that fall too far."""
         return [fall.task for fall in self.falls if fall.too_far]
 
+    @property
+    def beyond(self) -> list[str]:
+        """The tasks whose interval lies beyond the bound, however few answers became worse: what
+        chance may excuse in a stage recommends no repair of one that is refused."""
+        return [fall.task for fall in self.falls if fall.low > self.bound]
+
+    def untold(self) -> list[str]:
+        """One line for each task that lost more than the bound, of too few tests to refuse it."""
+        return [
+            f"{fall.task}: {fall.lost:.1f} points lost of {fall.tests} tests, too few to tell "
+            f"whether more than {self.bound:g} are lost; more test rows would"
+            for fall in self.falls
+            if fall.lost > self.bound and not fall.too_far
+        ]
+
     def to_json(self) -> dict[str, Any]:
         """The verdict as JSON, for the stage's record."""
         return asdict(self)

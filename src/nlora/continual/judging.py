@@ -43,6 +43,8 @@ def judge(
     found = verdict(before, learned.answers, tested, guard.bound)
     record.notes["guard"] = found.to_json()
     if not found.too_far:
+        for line in found.untold():
+            model.progress.message(line)
         return learned
     found.advice = advice(model.plan, stage.index, name, found)
     told: dict[str, Any] = found.to_json()
@@ -67,6 +69,8 @@ def judge(
                     f"'{record.name}' would have cost too much: {_done(tried, best)}, and it keeps "
                     f"{tried.kept:.0%} of what it gained"
                 )
+                for line in best.verdict.untold():
+                    model.progress.message(line)
                 return mended
             fill = filled(model, mended.record, mended.answers, stage.tasks, learned.losses)
             versions[REPAIRED] = Version(mended.record, _after(put, fill))

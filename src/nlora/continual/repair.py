@@ -1,7 +1,8 @@
 """A stage that costs too much, repaired without training.
 
 Its answers to the tasks that fall too far are matched (`continual.rematch`), and its update is
-scaled back: first by one factor, found by bisection, the largest at which no task falls too far;
+scaled back: first by one factor, found by bisection, the largest at which no interval of what
+a task loses lies beyond the bound;
 then by a factor for each third of the layers, from that one: where what is lost comes from some
 layers, the others keep their whole update. Each try costs one evaluation and none a step of
 training.
@@ -114,7 +115,7 @@ class Try(NamedTuple):
             "matched": self.matched,
             "new": self.new,
             "lost": lost,
-            "passes": not self.verdict.too_far,
+            "passes": not self.verdict.beyond,
         }
 
 
@@ -137,8 +138,8 @@ class Repair:
 
     @property
     def best(self) -> Try | None:
-        """Of those with which nothing falls too far, the one with which the new task gains most."""
-        passing = [one for one in self.curve if not one.verdict.too_far and one.new > self.zero]
+        """Of those with which no interval lies beyond the bound, that of the largest gain."""
+        passing = [one for one in self.curve if not one.verdict.beyond and one.new > self.zero]
         return max(passing, key=lambda one: (one.new, -_worst(one.verdict).lost), default=None)
 
     @property
@@ -225,7 +226,7 @@ def _scaled(
     def passes(*scales: float) -> bool:
         first, middle, last = scales
         scaling.put((first, middle, last))
-        return not tried((first, middle, last), answers()).verdict.too_far
+        return not tried((first, middle, last), answers()).verdict.beyond
 
     low, high = 0.0, 1.0
     for _ in range(STEPS):

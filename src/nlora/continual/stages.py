@@ -146,5 +146,7 @@ def watch(model: ContinualModel, data: TaskData) -> None:
     record.tasks, record.fingerprints = [data.task.to_json()], {data.name: data.fingerprint()}
     record.notes["after"] = model.records[-1].folder if model.records else None
     record.accuracy = model.measured(answers)
+    if not record.accuracy[data.name]:
+        model.progress.message(f"'{data.name}' is watched at 0 %: it can lose nothing")
     record.seconds = {"evaluation": time.perf_counter() - started}
     commit(model, record, answers, [data], directory=model.directory.shelf(WATCHED))

@@ -25,9 +25,8 @@ def known_task(knows: str) -> TaskData:
     if knows.lower().endswith(YAML):
         data = read_entry(Path(knows), untrained=True)
     else:
-        asked, _, file = knows.partition("=")
-        name, _, labels = asked.partition(":")
-        if not (name and file) or asked == f"{name}:":
+        name, labels, file = named_file(knows)
+        if not (name and file) or labels == "":
             raise NloraError(
                 "--knows takes NAME=FILE, NAME:auto=FILE or NAME:A,B=FILE (with labels), or a YAML "
                 f"file of one task, not '{knows}'"
@@ -35,6 +34,17 @@ def known_task(knows: str) -> TaskData:
         where = source(file, Path())
         data = task_from_files(name, None, where, labels=labels or None)
     return replace(data, train=(), dev=(), only_tested=False, notes=(*data.notes, _taken_for(data)))
+
+
+def named_file(text: str) -> tuple[str, str | None, str]:
+    """Name, labels (None where none are asked for) and file of `NAME[:LABELS]=FILE`.
+
+    >>> named_file("mood:good,bad=mood.csv"), named_file("mood=mood.csv")
+    (('mood', 'good,bad', 'mood.csv'), ('mood', None, 'mood.csv'))
+    """
+    asked, _, file = text.partition("=")
+    name, colon, labels = asked.partition(":")
+    return name, labels if colon else None, file
 
 
 def _taken_for(data: TaskData) -> str:
