@@ -162,8 +162,12 @@ def test_a_file_of_rows_is_known_by_its_content_whatever_its_ending(nlora, new, 
 
 def test_a_new_directory_needs_a_model(refused, benchmark, tmp_path):
     command = ("learn", tmp_path / "new", "--task", "mail", "--data", benchmark)
-    assert "'model' is needed" in refused(*command)
+    assert "new will be a new model directory: 'model' is needed" in refused(*command)
     assert not (tmp_path / "new").exists()
+    (tmp_path / "desk").mkdir()
+    (tmp_path / "desk" / "model.json").write_text("{}")
+    line = refused("learn", tmp_path / "dsek", "--task", "mail", "--data", benchmark)
+    assert f"(or did you mean {tmp_path / 'desk'}?)" in " ".join(line.split())
 
 
 def test_who_does_not_choose_a_method_gets_the_one_that_forgets_least(

@@ -190,6 +190,8 @@ def test_watched_tasks_are_judged_too(refused, tmp_path):
     assert [fall["task"] for fall in error.value.found["falls"]] == ["colour", "general"]
     assert error.value.found["repair"] == {"not": "it was not asked for"}
     assert len(ModelDirectory(out).watched()) == 1
+    kept = history(ModelDirectory(out))["kept"]["test"]
+    assert sum(kept.values()) == 2 * len(tests)  # colour's, and those of what is only tested
     record = ModelDirectory(out).pending.record()
     assert record is not None
     assert set(record.kl) == {"fruit", "general"}  # how far it moved on the new and the watched one

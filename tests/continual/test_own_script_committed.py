@@ -97,6 +97,14 @@ def test_what_was_saved_is_committed_from_another_process(llama, adapters, tasks
     torch.testing.assert_close(logits(model), trained, rtol=1e-4, atol=1e-4)
 
 
+def test_a_penalty_that_was_never_in_force_is_told(llama, tmp_path, caplog):
+    started(llama).commit(tmp_path / "silent", name="colour")
+    assert "no step was counted, so the penalty was never in force" in caplog.text
+    caplog.clear()
+    started(llama, penalty="none").commit(tmp_path / "plain", name="colour")
+    assert "never in force" not in caplog.text
+
+
 def test_a_router_takes_the_task_up(llama, routed, tasks, tmp_path):
     out = shutil.copytree(routed, tmp_path / "out")
     lora = started(llama, out)

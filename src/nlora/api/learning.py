@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,7 +152,7 @@ def requested(
         unsaid = not (values.get("method") or values.get("from_adapter") or config)
         if unsaid:
             values = chosen(values)
-        source = str(config or "a new model directory")
+        source = str(config or _begun(place))
         new = faults.attempt(lambda: parse_config(values, source))
     found = faults.attempt(lambda: task_of(task, data))
     others = [
@@ -177,3 +178,11 @@ def guard_of(max_forgetting: float | None, repair: str) -> Guard:
         raise unknown("--repair", repair, REPAIRS)
     bound = 100.0 if max_forgetting is None else float(max_forgetting)
     return Guard(bound, repair)  # type: ignore[arg-type]
+
+
+def _begun(place: Path) -> str:
+    """A model directory that is not there, in words, with one beside whose name is near."""
+    beside = [path.parent.name for path in place.parent.glob("*/model.json")]
+    near = difflib.get_close_matches(place.name, beside, n=1, cutoff=0.6)
+    meant = f" (or did you mean {place.parent / near[0]}?)" if near else ""
+    return f"{place} will be a new model directory{meant}"

@@ -13,7 +13,7 @@ from nlora.continual.holding import held
 from nlora.continual.offsets import in_force
 from nlora.continual.results import by_tests
 from nlora.errors import NloraError
-from nlora.store.directory import ModelDirectory, StageRecord
+from nlora.store.directory import WATCHED, ModelDirectory, StageRecord
 from nlora.store.records import taken_out
 
 
@@ -54,14 +54,17 @@ def size(folder: Path) -> int:
 
 
 def kept(directory: ModelDirectory) -> dict[str, dict[str, int]]:
-    """How many examples a directory holds, by task: to test with, and to train on again.
+    """How many examples a directory holds, by task: to test with, those of tasks that are only
+    tested among them, and to train on again.
 
-    The second are those of the method's memory after the last stage, such as a replay buffer.
+    The last are those of the method's memory after the last stage, such as a replay buffer.
     """
     records = directory.stages()
     memory = Counter(_examples(directory.remembered(records[-1]))) if records else Counter()
-    tests = {task: len(rows) for task, rows in directory.tests().items()}
-    return {"test": tests, "train": dict(memory)}
+    tests: Counter[str] = Counter()
+    for shelf in (directory, directory.shelf(WATCHED)):
+        tests.update({task: len(rows) for task, rows in shelf.tests().items()})
+    return {"test": dict(tests), "train": dict(memory)}
 
 
 def _examples(value: Any) -> Iterator[str]:

@@ -8,6 +8,7 @@ trained a stage of a model directory.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,6 +27,8 @@ from nlora.errors import NloraError
 from nlora.progress import Progress
 from nlora.training.penalised import Penalised
 from nlora.training.shards import sharded
+
+log = logging.getLogger("nlora")
 
 
 class HasData(Protocol):
@@ -86,6 +89,8 @@ class ContinualLora(Penalised):
         adapter.begin()
         super().__init__(adapter, self.choice.method, run.optimizer)
         self.number = len(self.earlier) + 1
+        self.loaded = False
+        """Whether the update was trained elsewhere."""
 
     def rows(self, task: TaskData | HasData, tokenizer: Any) -> list[dict[str, list[int]]]:
         """The task's training examples as `input_ids` and `labels`, asked as its tests will be.
@@ -106,6 +111,7 @@ class ContinualLora(Penalised):
         Raises NloraError where it is no plain LoRA of the same matrices, or of a larger rank.
         """
         self.adapter.put(given(str(adapter)).factors(self.adapter.factors()))
+        self.loaded = True
 
     @processes.together()
     def commit(
@@ -145,6 +151,11 @@ class ContinualLora(Penalised):
             {"steps": len(self.losses), **self.measured},
             self.losses,
         )
+        if not self.losses and not self.loaded and self.choice.method.own_weight():
+            log.warning(
+                "no step was counted, so the penalty was never in force: call `begin` and `step` "
+                "in a loop of your own, or give this object to the Trainer as a callback"
+            )
         data = None if task is None else _data(task)
         guard = None if max_forgetting is None else Guard(max_forgetting, repair)
         with self.adapter.kept_on_failure():
@@ -152,7 +163,7 @@ class ContinualLora(Penalised):
         self.earlier = earlier_updates(self.base, out)
         self.number = len(self.earlier) + 1
         self.adapter.begin()
-        self._gradients = None
+        self._gradients, self.loaded = None, False
         return found
 
 
