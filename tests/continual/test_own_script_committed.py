@@ -102,7 +102,12 @@ def test_a_penalty_that_was_never_in_force_is_told(llama, tmp_path, caplog):
     assert "no step was counted, so the penalty was never in force" in caplog.text
     caplog.clear()
     started(llama, penalty="none").commit(tmp_path / "plain", name="colour")
+    term = started(llama)
+    term.loss().backward()  # a term of a loss of one's own
+    term.commit(tmp_path / "term", name="colour")
     assert "never in force" not in caplog.text
+    term.commit(tmp_path / "term", name="animal")
+    assert "never in force" in caplog.text
 
 
 def test_a_router_takes_the_task_up(llama, routed, tasks, tmp_path):

@@ -151,7 +151,7 @@ class ContinualLora(Penalised):
             {"steps": len(self.losses), **self.measured},
             self.losses,
         )
-        if not self.losses and not self.loaded and self.choice.method.own_weight():
+        if not (self.applied or self.loaded) and self.choice.method.own_weight():
             log.warning(
                 "no step was counted, so the penalty was never in force: call `begin` and `step` "
                 "in a loop of your own, or give this object to the Trainer as a callback"
@@ -163,7 +163,7 @@ class ContinualLora(Penalised):
         self.earlier = earlier_updates(self.base, out)
         self.number = len(self.earlier) + 1
         self.adapter.begin()
-        self._gradients, self.loaded = None, False
+        self._gradients, self.losses, self._as_term, self.loaded = None, [], False, False
         return found
 
 

@@ -35,6 +35,10 @@ def why_not(model: ContinualModel, name: str, found: Verdict) -> str | None:
         return "each task has an adapter of its own"
     if name in found.too_far:
         return f"'{name}' itself answers its earlier tests otherwise"
+    learned = {data.name for data in model.stream}
+    watched = [task for task in found.too_far if task not in learned]
+    if watched:
+        return f"'{watched[0]}' is only tested, and offsets are for tasks that were learned"
     labelled = {data.name for data in model.stream if data.task.labels is not None}
     free = [task for task in found.too_far if task not in labelled]
     return f"'{free[0]}' has no labels" if free else None

@@ -154,7 +154,7 @@ class Repair:
         best = self.best
         reasons = {"not": self.unscaled, "unmatched": self.unmatched}
         why = {name: reason for name, reason in reasons.items() if reason}
-        if not self.curve:
+        if len(self.curve) < 2:  # nothing was tried
             return why
         return why | {
             "without": self.zero,

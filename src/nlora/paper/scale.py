@@ -13,6 +13,7 @@ _SHORT_OF: Mapping[str, Mapping[str, object]] = {
     "ewc": {"fisher_examples": 8},
     "lfpt5": {"prompt_length": 10, "pseudo_samples": 1, "candidates": 1},
     "prog-prompt": {"prompt_length": 5},
+    "replay": {"buffer": 2},
 }
 """Likewise, of the methods that are slowest beside their training steps."""
 _TESTED = 16

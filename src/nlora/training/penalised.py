@@ -42,7 +42,7 @@ class Penalised(TrainerCallback):
         """Of each optimiser step: penalties by name, norms of gradients, learning rate."""
         self._gradients: GradientCallback | None = None
         self._total = 0
-        self._in_loss = False
+        self._in_loss = self._as_term = False
 
     @property
     def model(self) -> Any:
@@ -57,6 +57,11 @@ class Penalised(TrainerCallback):
     def measured(self) -> dict[str, Any]:
         """What penalties have measured, by name: the factor λ among it."""
         return {p.name: p.notes() for p in self._penalties() if p.notes()}
+
+    @property
+    def applied(self) -> bool:
+        """Whether penalties were in force in this stage: in steps, or as a term of a loss."""
+        return bool(self.losses) or self._as_term
 
     # A loop of one's own.
 
@@ -82,7 +87,7 @@ class Penalised(TrainerCallback):
         self._gradients = GradientCallback(
             self.method, ctx, penalties, self.optimizer, shards=shards
         )
-        self.losses, self._total = [], steps
+        self.losses, self._total, self._as_term = [], steps, False
 
     def step(self, optimizer: Any, max_grad_norm: float = 0.0) -> None:
         """Add the penalties' gradients to those in `.grad`, clip, and take the optimiser's step.
@@ -106,6 +111,7 @@ class Penalised(TrainerCallback):
             raise NloraError("of sharded parameters penalties are no term of the loss; use `step`")
         if self._gradients is None:
             self.begin(1)
+        self._as_term = True
         return share * in_loss(self._penalties(), self.adapter.model.device)
 
     # Transformers' Trainer.
