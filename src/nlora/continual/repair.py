@@ -197,21 +197,21 @@ def repair(
     found = Repair(
         unscaled=why_not(model, name, whole[1]), unmatched=rematch.why_not(model, name, whole[1])
     )
+    fallen = [data for data in tested if data.name in whole[1].too_far]
+    if found.unmatched is None:
+        try:
+            found.offsets = rematch.corrections(model, fallen)
+        except NloraError as error:
+            found.unmatched = str(error)
     if found.unscaled and found.unmatched:
         return found
     with model.standing(len(model.records) - 1):
         found.zero = reached(model.evaluate([task]))
     found.curve, found.answers = [Try(WHOLE, reached(whole[0]), whole[1])], [whole[0]]
     if found.unmatched is None:
-        fallen = [data for data in tested if data.name in whole[1].too_far]
-        try:
-            found.offsets = rematch.corrections(model, fallen)
-        except NloraError as error:
-            found.unmatched = str(error)
-        else:
-            model.records[-1].matched = found.offsets
-            tried(WHOLE, {**whole[0], **model.evaluate(fallen)}, matched=True)
-            model.records[-1].matched = {}
+        model.records[-1].matched = found.offsets
+        tried(WHOLE, {**whole[0], **model.evaluate(fallen)}, matched=True)
+        model.records[-1].matched = {}
     if found.unscaled is None:
         scaling = Scaling(model.adapter)  # type: ignore[arg-type]
         _scaled(scaling, lambda: model.evaluate(tested), tried)
