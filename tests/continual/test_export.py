@@ -194,8 +194,12 @@ def test_an_adapter_of_anybody_is_merged(llama, t5, tmp_path):
 def test_what_is_not_one_model_is_refused_and_nothing_is_overwritten(llama, tmp_path):
     stream = write_stream(tmp_path, "colour")
     for method, settings, said in (
-        ("de-lora", {}, r"\(routing=input\): --adapters writes"),
-        ("inc-lora", {"routing": "input"}, r"\(routing=input\): --adapters writes"),
+        ("de-lora", {}, r"\(routing=input\): adapters=True \(--adapters\) writes"),
+        (
+            "inc-lora",
+            {"routing": "input"},
+            r"\(routing=input\): adapters=True \(--adapters\) writes",
+        ),
         ("prog-prompt", {"prompt_length": 2}, "does not make one model"),
     ):
         run(config(llama, stream, {"precision": "fp32", **settings}, method=method), tmp_path / "m")

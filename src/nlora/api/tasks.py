@@ -208,7 +208,7 @@ def named_task(
         raise NloraError(f"'{task}' is a data set of the benchmark, which is read as it is")
     stream = load_stream(task, data)
     if len(stream) != 1:
-        raise NloraError(f"a task is one, and '{task}' is a stream; use `nlora run`")
+        raise NloraError(f"{option('task')} takes one task, '{task}' is a stream; use `nlora run`")
     return stream[0]
 
 
@@ -244,7 +244,7 @@ def watched_task(given: AnyTask, data: str | Path | None = None) -> TaskData:
     else:
         stream = load_stream(place, folder(data))
         if len(stream) != 1:
-            raise NloraError(f"{option('watch')} takes tasks, '{place}' is a stream; name each")
+            raise NloraError(f"each {option('watch')} takes one task, '{place}' is a stream")
         found = stream[0]
     if name:
         raise NloraError(f"{option('watch', text)}: '{place}' has a name of its own")
