@@ -35,6 +35,21 @@ from nlora.training.trainer import StageTrainer
 BATCH = 16
 
 
+def plain(folder: str) -> dict[str, Any]:
+    """The arguments of a plain Trainer that keeps nothing and says nothing."""
+    return {
+        "output_dir": folder,
+        "learning_rate": 1e-3,
+        "lr_scheduler_type": "constant",
+        "use_cpu": not torch.cuda.is_available(),
+        "save_strategy": "no",
+        "logging_steps": 1,
+        "disable_tqdm": True,
+        "remove_unused_columns": False,
+        "num_train_epochs": 1,
+    }
+
+
 class Ours:
     """One stage of a method, as `nlora run` trains it."""
 
@@ -100,17 +115,9 @@ class Minimal:
         """All steps."""
         with tempfile.TemporaryDirectory() as folder:
             arguments = TrainingArguments(
-                output_dir=folder,
+                **plain(folder),
                 per_device_train_batch_size=BATCH,
-                learning_rate=1e-3,
-                lr_scheduler_type="constant",
                 train_sampling_strategy="sequential",
-                use_cpu=not torch.cuda.is_available(),
-                save_strategy="no",
-                logging_steps=1,
-                disable_tqdm=True,
-                remove_unused_columns=False,
-                num_train_epochs=1,
             )
             trainer = Trainer(
                 model=self.model,

@@ -47,7 +47,7 @@ from nlora.data.batches import TrainingOrder
 from nlora.data.streams import load_stream
 from nlora.data.task import Example, TaskData, sample
 from nlora.machine import peak_memory
-from sides import Ours
+from sides import Ours, plain
 
 SHAPES = {
     "t5-base": {"d_model": 768, "d_ff": 3072, "num_layers": 12, "num_heads": 12},
@@ -97,17 +97,9 @@ class Plain:
 
     def _trainer(self, folder: str, rows: Sequence[Any], **more: Any) -> Seq2SeqTrainer:
         arguments = Seq2SeqTrainingArguments(
-            output_dir=folder,
+            **plain(folder),
             per_device_train_batch_size=self.batch,
             per_device_eval_batch_size=self.batch,
-            learning_rate=1e-3,
-            lr_scheduler_type="constant",
-            use_cpu=not torch.cuda.is_available(),
-            save_strategy="no",
-            logging_steps=1,
-            disable_tqdm=True,
-            remove_unused_columns=False,
-            num_train_epochs=1,
             predict_with_generate=True,
             generation_config=GenerationConfig(
                 max_new_tokens=50, decoder_start_token_id=0, eos_token_id=1, pad_token_id=0

@@ -180,8 +180,8 @@ def test_max_train_makes_it_a_trial_where_nothing_else_is_said():
     assert (whole, whole.told) == (Scale(), "")
     trial = scale(max_train=64, **open_)
     assert (trial.seeds, trial.max_eval, trial.settings["epochs"]) == ((0,), 4, 1)
-    assert trial.settings["ewc"] == {"fisher_examples": 8}
-    assert "ewc.fisher_examples=8" in trial.told
+    assert trial.settings["ewc"] == {"fisher_examples": 4}
+    assert "ewc.fisher_examples=4" in trial.told
     more = scale(max_train=64, **{**open_, "settings": {"ewc": {"fisher_examples": 9}}})
     assert more.settings["ewc"] == {"fisher_examples": 9}
     assert "64 training and 4 test examples a task, seeds 0, epochs=1" in trial.told

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from nlora import processes
-from nlora.data.batches import Collator, by_budget, on_device
+from nlora.data.batches import IGNORED, Collator, by_budget, on_device
 from nlora.data.encode import Encoded
 from nlora.data.task import TaskData, sample
 from nlora.evaluation.divergence import divergences
@@ -37,18 +36,23 @@ def moved(model: ContinualModel, stage: int, tasks: Sequence[TaskData]) -> dict[
     The newest model counts, before and after, also where a method routes. A task on which it is
     not finite is left out: the model gives NaN there.
     """
-    rows = {data.name: _encoded(model, data) for data in tasks}
-    sums = {name: torch.zeros(2, dtype=torch.float64) for name in rows}
+    rows = [[(data.name, row) for row in _encoded(model, data)] for data in tasks]
+    sums = {data.name: torch.zeros(2, dtype=torch.float64) for data in tasks}
     """Of each task's divergences, and of its answer tokens."""
-    with shown(model.progress, "KL to the model before", sum(map(len, rows.values()))):
+    if model.encoder.encoder_decoder:
+        rows = [[row for own in rows for row in own]]  # no batch of one task has a prefix to share
+    with shown(model.progress, "KL to the model before", sum(map(len, rows))):
         for part in _parts(rows, model.plan.run.eval_tokens, model.encoder.ids or 1):
-            batches = processes.share_of_passes(part)
+            read = processes.share_of_passes(part)
+            batches = [_collated(model, [row for _, row in batch]) for batch in read]
             with model.after(stage - 1):
-                before = [_logits(model, batch) for _, batch in batches]
-            for (name, batch), then in zip(batches, before, strict=True):
-                each = divergences(then, _logits(model, batch)).cpu()
-                sums[name] += torch.stack([each.sum(), torch.tensor(float(len(each)))])
-            model.progress.advance(sum(len(batch) for _, batch in part))
+                before = [model.asked.logits(batch) for batch in batches]
+            for asked, batch, then in zip(read, batches, before, strict=True):
+                each = divergences(then, model.asked.logits(batch)).cpu()
+                of_rows = each.split((batch["labels"] != IGNORED).sum(1).tolist())
+                for (name, _), own in zip(asked, of_rows, strict=True):
+                    sums[name] += torch.stack([own.sum(), torch.tensor(float(len(own)))])
+            model.progress.advance(sum(map(len, part)))
     found = {name: processes.summed_passes(total).tolist() for name, total in sums.items()}
     means = {name: total / max(count, 1) for name, (total, count) in found.items()}
     return {name: mean for name, mean in means.items() if math.isfinite(mean)}
@@ -58,27 +62,28 @@ def _encoded(model: ContinualModel, data: TaskData) -> list[Encoded]:
     return model.encoder.all(sample(data.test, PROMPTS, seed=0))
 
 
-def _parts(
-    rows: Mapping[str, Sequence[Encoded]], tokens: int, vocabulary: int
-) -> Iterator[list[tuple[str, list[Encoded]]]]:
-    """Batches of one task each, with its name, as many at a time as have few enough logits."""
-    part: list[tuple[str, list[Encoded]]] = []
+Asked = list[tuple[str, Encoded]]
+"""Rows, each with the name of its task."""
+
+
+def _parts(rows: Sequence[Asked], tokens: int, vocabulary: int) -> Iterator[list[Asked]]:
+    """Batches, each of one of the lists, as many at a time as have few enough logits."""
+    part: list[Asked] = []
     held = 0
-    for name, own in rows.items():
-        for chosen in by_budget([len(row) for row in own], tokens):
-            batch = [own[i] for i in chosen]
-            size = vocabulary * sum(len(row.answer) for row in batch)
+    for together in rows:
+        for chosen in by_budget([len(row) for _, row in together], tokens):
+            batch = [together[i] for i in chosen]
+            size = vocabulary * sum(len(row.answer) for _, row in batch)
             if part and held + size > HELD:
                 yield part
                 part, held = [], 0
-            part.append((name, batch))
+            part.append(batch)
             held += size
     if part:
         yield part
 
 
-def _logits(model: ContinualModel, rows: Sequence[Encoded]) -> Tensor:
-    """At the answer tokens of these rows, (n, vocabulary), of the model as it is at the moment."""
+def _collated(model: ContinualModel, rows: Sequence[Encoded]) -> Mapping[str, Any]:
     encoder, prefix = model.encoder, model.plan.run.shared_prefix == "auto"
     collate = Collator(encoder.tokenizer.pad_token_id, encoder.encoder_decoder, prefix)
-    return model.asked.logits(on_device(collate(rows), model.adapter.model.device))
+    return on_device(collate(rows), model.adapter.model.device)

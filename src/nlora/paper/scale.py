@@ -10,10 +10,10 @@ SEEDS = (0, 1, 2)
 _SHORT: Mapping[str, object] = {"epochs": 1, "max_text_tokens": 8, "among_labels": False}
 """What a trial is set to: every run of the paper in minutes, to see that all of it works."""
 _SHORT_OF: Mapping[str, Mapping[str, object]] = {
-    "ewc": {"fisher_examples": 8},
+    "ewc": {"fisher_examples": 4},
     "lfpt5": {"prompt_length": 10, "pseudo_samples": 1, "candidates": 1},
     "prog-prompt": {"prompt_length": 5},
-    "replay": {"buffer": 2},
+    "replay": {"buffer": 1},
 }
 """Likewise, of the methods that are slowest beside their training steps."""
 _TESTED = 16
