@@ -47,7 +47,7 @@ class Block(NamedTuple):
         found = []
         for command in self.commands:
             words = shlex.split(command, comments=True)
-            for sign in ("|", ">", ">>", "&&"):
+            for sign in ("|", ">", ">>", "&&", "&"):
                 words = words[: words.index(sign)] if sign in words else words
             if "nlora" in words[:10] and "pip" not in words:
                 found.append(words[words.index("nlora") + 1 :])

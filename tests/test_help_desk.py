@@ -1,11 +1,16 @@
 """docs/help-desk.md: every command runs, ends as it says there, and prints what is shown there."""
 
+import logging
 import re
 import runpy
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
+import uvicorn
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
 from typer.testing import CliRunner
 
 from nlora.cli.app import app
@@ -41,8 +46,19 @@ def check_shown(shown: list[str], printed: str) -> None:
         place = found + len(wanted)
 
 
+def asked(server: FastAPI, words: list[str]) -> str:
+    """What the server answers to the words of a `curl`."""
+    path, body = words[1].partition("/")[2], words[words.index("-d") + 1]
+    headers = dict([words[words.index("-H") + 1].split(": ")])
+    with TestClient(server, base_url="http://localhost:8000") as client:
+        return client.post(path, content=body, headers=headers).text
+
+
 def test_a_year_of_a_help_desk(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(logging, "_handlerList", [])  # uvicorn closes those that it finds
+    served: list[Any] = []
+    monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: served.append(self.config.app))
     monkeypatch.setattr(console, "width", 100)
     monkeypatch.syspath_prepend(ROOT / "examples")
     status, learned = 0, 0
@@ -57,7 +73,10 @@ def test_a_year_of_a_help_desk(tmp_path, monkeypatch):
             monkeypatch.setattr(sys, "argv", arguments)
             runpy.run_path(str(ROOT / arguments[0]), run_name="__main__")
             printed = ""
+        elif program == "curl":
+            printed = asked(served[-1], arguments)
         else:
+            arguments = [*arguments[:-1], "--port", "0"] if arguments[-1] == "&" else arguments
             text = given.removeprefix("echo ").strip('"') + "\n"
             done = CliRunner().invoke(app, arguments, prog_name="nlora", input=text)
             assert done.exit_code in (0, 3), (command, done.output)
@@ -65,4 +84,4 @@ def test_a_year_of_a_help_desk(tmp_path, monkeypatch):
             status, printed = done.exit_code, done.stdout
             learned += arguments[0] == "learn" and status == 0
         check_shown(shown, printed)
-    assert learned == 12
+    assert (learned, len(served)) == (12, 1)
