@@ -83,7 +83,7 @@ def test_the_streams_of_the_documentation_are_some(page, names, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("page", "printed"), [("README.md", 3), ("docs/python.md", 12), ("docs/own-script.md", 3)]
+    ("page", "printed"), [("README.md", 3), ("docs/python.md", 12), ("docs/own-script.md", 4)]
 )
 def test_the_python_of_the_documentation_runs(page, printed, t5, tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)

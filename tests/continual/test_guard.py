@@ -9,9 +9,10 @@ from typer.testing import CliRunner
 
 from nlora.api.results import History
 from nlora.cli.app import app
+from nlora.continual.agreement import stored_plan
 from nlora.continual.copying import copy
 from nlora.continual.forecast import forecast
-from nlora.continual.guard import Guard, SetAside, verdict
+from nlora.continual.guard import Fall, Guard, SetAside, Verdict, advice, verdict
 from nlora.continual.history import history
 from nlora.continual.holding import accept, discard
 from nlora.continual.learning import learn
@@ -19,7 +20,7 @@ from nlora.continual.results import current
 from nlora.continual.taking_back import rollback
 from nlora.continual.tasks import learned_stages
 from nlora.continual.verifying import verify
-from nlora.data.task import Task, TaskData
+from nlora.data.task import Example, Task, TaskData
 from nlora.errors import NloraError
 from nlora.evaluation.answers import Prediction
 from nlora.store.directory import ModelDirectory
@@ -69,6 +70,23 @@ def test_a_task_at_chance_whose_answers_change_at_random_is_not_lost():
     assert [fall.too_far for fall in found.falls] == [False]
     always = {label: [replace(p, text=label) for p in now] for label in labels}
     assert judged(always["x"], always["y"]).too_far == []
+
+
+def test_a_watched_task_at_chance_that_falls_is_advised_against(refused):
+    labels, plan = ("good", "bad"), stored_plan(ModelDirectory(refused.out))
+    mood = Task("mood", labels=labels)
+    tests = tuple(Example(mood, f"text {i}", labels[i % 2]) for i in range(20))
+    plan = plan.with_stream([*plan.stream, TaskData(mood, (), tests, only_tested=True)])
+
+    def first(before):
+        fall = Fall("mood", 20, before, 0.0, before, before - 5, before + 5, too_far=True)
+        return advice(plan, 2, "fruit", Verdict(2.0, [fall]))[0]
+
+    assert first(50.0) == (
+        "another task to watch: 'mood' is at 50.0 %, and one label for all would be right in "
+        "50.0 %, so the model hardly knows it and what it loses may be bias alone"
+    )
+    assert first(55.0).startswith("fewer epochs: ")
 
 
 def test_what_gets_better_and_tests_that_are_new_count_for_nothing():

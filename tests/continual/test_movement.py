@@ -121,3 +121,10 @@ def test_equal_logits_are_0_apart_and_large_ones_are_numbers():
     found = divergences(torch.tensor([[0.0, 0.0]]), torch.tensor([[0.0, 2.0]]))
     p = torch.tensor([0.0, 2.0], dtype=torch.float64).softmax(0)
     assert float(found) == pytest.approx(float(-0.5 * (2 * p).log().sum()))
+
+
+def test_a_task_on_which_it_is_not_finite_is_left_out(measured, monkeypatch):
+    model = ContinualModel.open(measured[0])
+    diverged = lambda then, now: torch.full((len(now),), float("nan"))  # noqa: E731
+    monkeypatch.setattr("nlora.continual.movement.divergences", diverged)
+    assert moved(model, 2, model.stream) == {}

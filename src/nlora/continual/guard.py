@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
+from nlora.data.balance import label_counts, majority
 from nlora.errors import NloraError, option
 from nlora.evaluation.metrics import each
 from nlora.evaluation.statistics import estimates
@@ -170,7 +171,14 @@ def advice(plan: Plan, stage: int, name: str, found: Verdict) -> list[str]:
     """What could be tried in place of a stage of the task `name` that costs too much."""
     settings, method = plan.settings(), plan.method
     epochs, rate = (value_at(settings[name], stage) for name in ("epochs", "learning_rate"))
+    watched = {data.name: data for data in plan.stream if data.only_tested}
     lines = [
+        f"another task to watch: {line}"
+        for fall in found.falls
+        if fall.too_far and fall.task in watched
+        if (line := at_chance(watched[fall.task], fall.before))
+    ]
+    lines += [
         f"a look at the new labels: after them '{name}' itself answers its earlier tests otherwise"
         if name in found.too_far
         else "",
@@ -193,6 +201,22 @@ def advice(plan: Plan, stage: int, name: str, found: Verdict) -> list[str]:
             "finds it by the text"
         )
     return [line for line in lines if line]
+
+
+def at_chance(data: TaskData, accuracy: float) -> str | None:
+    """What to say of a task that is answered no better than by one label for all; None of others.
+
+    What such a task loses may be bias alone.
+    """
+    if data.task.labels is None or data.task.metric not in (None, "exact", "accuracy"):
+        return None
+    constant = 100 * (majority(label_counts(data.test, data.task.labels)) or 0.0)
+    if accuracy > constant:
+        return None
+    return (
+        f"'{data.name}' is at {accuracy:.1f} %, and one label for all would be right in "
+        f"{constant:.1f} %, so the model hardly knows it and what it loses may be bias alone"
+    )
 
 
 def _set(name: str, value: float) -> str:
