@@ -163,17 +163,31 @@ def one_stage(llama, tmp_path_factory):
     return first_stages(place / "whole", 1, place / "out"), told
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_memory_or_disk_that_one_process_lacks_ends_all_in_one_line(one_stage, tmp_path, fault):
+def lacking(one_stage, tmp_path, rank, fault):
+    """How two processes end that go on, with a fault in one of them, and the directory then."""
     begun, told = one_stage
-    rank, inside, line = FAULTS[fault]
-    (tmp_path / "plugin.py").write_text(LACKING.format(rank=rank, fault=inside))
+    (tmp_path / "plugin.py").write_text(LACKING.format(rank=rank, fault=fault))
     out = shutil.copytree(begun, tmp_path / "out")
     given = {begun.with_name("whole"): out, begun.with_name("plugin.py"): tmp_path / "plugin.py"}
-    ended = start([given.get(part, part) for part in told], tmp_path)
+    return start([given.get(part, part) for part in told], tmp_path), out
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_memory_or_disk_that_one_process_lacks_ends_all_in_one_line(one_stage, tmp_path, fault):
+    begun, _ = one_stage
+    rank, inside, line = FAULTS[fault]
+    ended, out = lacking(one_stage, tmp_path, rank, inside)
     assert [status for status, _ in ended] == [2, 2]
     [said] = complaints(ended)
     assert line in said
+    assert "Traceback" not in "".join(said for _, said in ended)
+    assert tree(out) == tree(begun)
+
+
+def test_where_the_main_process_is_killed_the_other_ends_too(one_stage, tmp_path):
+    begun, _ = one_stage
+    ended, out = lacking(one_stage, tmp_path, 0, "os.kill(os.getpid(), 9)")
+    assert [status for status, _ in ended] == [-signal.SIGKILL, 2]
     assert "Traceback" not in "".join(said for _, said in ended)
     assert tree(out) == tree(begun)
 
