@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from nlora.api.geometry import analyze, penalty
     from nlora.api.learning import learn
     from nlora.api.models import Model, load
+    from nlora.api.own_script import ContinualLora
     from nlora.api.running import run
     from nlora.api.tasks import Task
     from nlora.continual.guard import SetAside
-    from nlora.continual.own_script import ContinualLora
 
 __version__ = "0.1.0"
 
 _PLACES = {
-    "ContinualLora": "nlora.continual.own_script",
+    "ContinualLora": "nlora.api.own_script",
     "Model": "nlora.api.models",
     "SetAside": "nlora.continual.guard",
     "Task": "nlora.api.tasks",

@@ -1,8 +1,8 @@
-"""Errors that are the user's to mend, and the nearest name to a misspelt one."""
+"""Errors that are the user's to mend: how names, settings and what is near them are told."""
 
 import difflib
 import errno
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -95,14 +95,46 @@ def unknown(
     unknown stream 'x'; known are: demo, order-1
     """
     names, name = sorted(set(known)), name if isinstance(name, str) else repr(name)
-    folded = {n.lower(): n for n in names}
-    near = [folded[n] for n in difflib.get_close_matches(name.lower(), folded, n=3, cutoff=0.6)]
-    if near:
-        hint = "did you mean " + " or ".join(f"'{n}'" for n in near) + "?"
-    else:
-        hint = otherwise or "known are: " + ", ".join(names)
+    hint = meant(near(name, names)) or otherwise or "known are: " + ", ".join(names)
     said = f"'{name}'" if len(name) <= 200 else shown(name)
     return NloraError(f"unknown {kind} {said}; {hint}")
+
+
+def near(name: str, known: Iterable[str], least: float = 0.6) -> list[str]:
+    """Up to three of the known names that are like a misspelt one, the nearest first.
+
+    `least` is how alike they are at least, 1 for equal ones; case, and _ for -, count for nothing.
+
+    >>> near("smolm2_135M", ["tiny-t5", "smollm2-135m"])
+    ['smollm2-135m']
+    """
+    folded = {_folded(one): one for one in known}
+    return [folded[n] for n in difflib.get_close_matches(_folded(name), folded, 3, least)]
+
+
+def _folded(name: str) -> str:
+    return name.lower().replace("_", "-")
+
+
+def meant(names: Sequence[str]) -> str:
+    """The question whether one of the near names is meant; nothing where there is none.
+
+    >>> meant(["n-lora", "o-lora"]), meant([])
+    ("did you mean 'n-lora' or 'o-lora'?", '')
+    """
+    return "did you mean " + " or ".join(f"'{name}'" for name in names) + "?" if names else ""
+
+
+def option(name: str, value: object = None) -> str:
+    """An argument as a script gives it, and as the command line does.
+
+    >>> option("max_lost"), option("dtype", "float32"), option("adapter", True)
+    ('max_lost (--max-lost)', "dtype='float32' (--dtype float32)", 'adapter=True (--adapter)')
+    """
+    flag = f"--{name.replace('_', '-')}"
+    if value is None:
+        return f"{name} ({flag})"
+    return f"{name}={value!r} ({flag if value is True else f'{flag} {value}'})"
 
 
 class Several(NloraError):

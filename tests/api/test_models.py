@@ -41,6 +41,9 @@ def test_it_answers_and_scores_as_the_commands_and_stays_as_it_is(routed, finish
     assert list(routed.predict(texts)) == list(answers)
     assert tree(out) == before
     assert (routed.tasks, routed.reload()) == (["colour", "animal"], False)
+    tasks = "colour (24 to train, 6 to test), animal (24 to train, 6 to test)"
+    assert str(routed).startswith(f"Model('{out}', de-lora on ")
+    assert str(routed).endswith(f", {tasks})")
 
 
 def test_rows_to_test_with_are_a_task_a_list_or_a_file(routed, finished):
@@ -180,3 +183,5 @@ def test_it_is_exported_with_its_answers(finished, tmp_path):
     assert (tmp_path / "plain" / "model.safetensors").is_file()
     model.export(tmp_path / "adapter", adapter=True, rank=2)
     assert (tmp_path / "adapter" / "adapter_config.json").is_file()
+    with pytest.raises(nlora.NloraError, match=r"dtype='float32' \(--dtype float32\) keeps them"):
+        model.export(tmp_path / "coarse", dtype="bfloat16", max_lost=0.01)

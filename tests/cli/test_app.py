@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,15 @@ def test_every_command_has_help(nlora, path, option):
     assert result.exit_code == 0
     assert "Usage: nlora" in result.stdout
     assert result.stderr == ""
+
+
+@pytest.mark.parametrize("columns", [60, 100])
+def test_help_is_broken_where_the_terminal_ends(nlora, columns):
+    lines = nlora("learn", "--help", env={"COLUMNS": str(columns)}).stdout.splitlines()
+    paragraph = lines[next(i for i, line in enumerate(lines) if "Without --method" in line) :]
+    whole = paragraph[: next(i for i, line in enumerate(paragraph) if not line.strip())]
+    for line, after in pairwise(text.strip() for text in whole):
+        assert len(line) + len(after.split()[0]) + 3 > columns  # with a space at both ends
 
 
 def test_version(nlora):

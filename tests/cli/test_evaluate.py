@@ -2,7 +2,9 @@
 
 import json
 
-from tests.runs import tree
+from nlora.api.running import run
+from nlora.api.tasks import Task
+from tests.runs import FAST, tree
 
 
 def test_figures_are_shown_and_written_where_that_is_asked(nlora, finished, tmp_path):
@@ -19,6 +21,30 @@ def test_figures_are_shown_and_written_where_that_is_asked(nlora, finished, tmp_
     assert whole["tasks"] == rows
     assert len(whole["answers"]) == 6
     assert tree(out) == before
+
+
+def test_a_metric_of_ones_own_is_needed_to_measure_and_not_to_answer(
+    nlora, refused, llama, tmp_path, registries
+):
+    def halves(answers, labels):
+        return 50.0
+
+    halves.__module__, halves.__qualname__ = "office.measures", "halves"  # of a package elsewhere
+    rows, out = [("xxx 1", "a"), ("yyy 2", "b")], tmp_path / "out"
+    judged = Task("judged", train=rows, test=rows, labels="auto", metric=halves)
+    run([judged], model=llama, method="inc-lora", out=out, settings=FAST)
+    for known, first in registries:  # as in another process
+        known.clear()
+        known.update(first)
+    answered = nlora("predict", out, "-", input="xxx 1\n")
+    assert (answered.exit_code, answered.stdout.count("\n")) == (0, 1), answered.stderr
+    for command in (["evaluate", out], ["remove", out, "judged"]):
+        line = refused(*command)
+        assert "metric 'office.measures:halves'" in line
+        assert "--plugin FILE" in line
+    (tmp_path / "measures.py").write_text("def halves(answers, labels):\n    return 25.0\n")
+    measured = nlora("evaluate", out, "--plugin", tmp_path / "measures.py", "--json")
+    assert [task["accuracy"] for task in json.loads(measured.stdout)["tasks"]] == [25.0]
 
 
 def test_what_is_wrong_is_said_before_anything_is_loaded(refused, finished, tmp_path):

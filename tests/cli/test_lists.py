@@ -5,6 +5,7 @@ from typing import get_args
 
 import pytest
 
+from nlora.backbones.catalog import find
 from nlora.cli.methods import FREE
 from nlora.data.download import Download
 from nlora.merging.registry import consolidations
@@ -104,7 +105,9 @@ def test_models(nlora, monkeypatch, tmp_path):
     monkeypatch.setenv("NLORA_CACHE", str(tmp_path))
     (found,) = [m for m in listed(nlora("models", "list", "--json")) if m["name"] == "smollm2-135m"]
     assert (found["fetched"], found["path"]) == (False, None)
-    assert "Apache-2.0" in nlora("models", "list").stdout
+    shown = nlora("models", "list").stdout
+    assert "Apache-2.0" in shown
+    assert f"tiny-t5: {find('tiny-t5').target}" in shown.splitlines()
 
 
 @pytest.mark.parametrize(
@@ -168,7 +171,10 @@ def test_data_check_reads_a_file_as_learn_does(nlora, refused, benchmark, tmp_pa
     options = ("--encoding", "cp1252", "--columns", "text=Meinung,label=Wertung")
     assert "not UTF-8" in nlora("data", "check", path).stdout
     empty = nlora("data", "check", path, *options)
-    assert "'text' is empty; --skip-bad-rows (on_bad_row: skip in YAML)" in empty.stdout
+    assert (
+        "'text' is empty; skip_bad_rows=True (--skip-bad-rows), in YAML on_bad_row: skip,"
+        in empty.stdout
+    )
     assert "data set" not in empty.stdout  # no table of nothing
     shown = nlora("data", "check", path, *options, "--skip-bad-rows")
     assert (shown.exit_code, "free" in shown.stdout) == (0, True)

@@ -63,8 +63,11 @@ def test_a_chat_is_shown_beside_its_answer(nlora, llama, tmp_path):
 
 
 def test_standard_input_is_read_by_lines(nlora, model_dir):
-    done = nlora("predict", model_dir, "-", "--task", "colour", input="xxx 1\nyyy 2\n")
+    done = nlora("predict", model_dir, "-", "--task", "colour", input="xxx 1\n\n \nyyy 2\n")
     assert [json.loads(line)["text"] for line in done.stdout.splitlines()] == ["xxx 1", "yyy 2"]
+    assert "-: 2 of 4 lines are blank and left out (2, 3)" in done.stderr
+    whole = nlora("predict", model_dir, "-", "--task", "colour", input="xxx 1\nyyy 2\n")
+    assert "blank" not in whole.stderr
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 import json
 import shutil
 
+from tests.runs import tree
+
 
 def test_a_stage_goes_comes_back_and_is_removed(nlora, finished, tmp_path):
     model = shutil.copytree(finished("inc-lora").out, tmp_path / "m")
@@ -21,7 +23,25 @@ def test_a_stage_goes_comes_back_and_is_removed(nlora, finished, tmp_path):
     }
     assert nlora("prune", model).stdout == f"{model} has nothing set aside\n"
     nlora("rollback", model, "--to", "0")
+    kept = tree(model)
+    listed = nlora("prune", model, "--dry-run")
+    assert listed.stdout.startswith("001-colour, 002-animal would be removed, ")
+    assert tree(model) == kept
     assert nlora("prune", model).stdout.startswith("001-colour, 002-animal is removed, ")
+
+
+def test_what_else_is_set_aside_is_said(nlora, refused, finished, tmp_path):
+    model = shutil.copytree(finished("inc-lora").out, tmp_path / "m")
+    nlora("rollback", model)
+    nlora("rollback", model)
+    assert "there are 1 (002-animal), 2 (001-colour)" in refused(
+        "rollback", model, "--undo", "--number", "7"
+    )
+    back = nlora("rollback", model, "--undo")
+    assert back.stdout.splitlines() == [
+        "colour is back; the model stands at stage 1 (colour)",
+        "still set aside (rollback 1): 002-animal",
+    ]
 
 
 def test_what_cannot_be_taken_or_brought_back_is_refused(refused, finished, tmp_path):

@@ -4,7 +4,7 @@ import torch
 from torch.optim import SGD
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-from nlora.continual.own_script import ContinualLora
+from nlora.api.own_script import ContinualLora
 from nlora.training.shards import whole
 from tests.loop import encode
 from tests.tiny import ENCODER_DECODER, task

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,9 +13,12 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from nlora.continual.adapters_out import export_adapter, export_adapters
+from nlora.continual.agreement import stored_plan
+from nlora.continual.cards import one_adapter
 from nlora.continual.model import ContinualModel
 from nlora.continual.taking_out import take_out
 from nlora.errors import NloraError
+from nlora.store.directory import ModelDirectory
 from tests.methods.helpers import learn
 from tests.runs import tree
 
@@ -104,6 +108,19 @@ def test_each_task_has_the_model_as_it_stood_and_the_rule_is_written(
     assert "`e @ weights - offsets`" in card
 
 
+def test_a_card_says_how_the_base_models_folder_is_found(finished, tmp_path):
+    directory = ModelDirectory(finished("inc-lora").out)
+    plan, report = stored_plan(directory), export_adapter(directory.path, tmp_path / "one")
+    card = (tmp_path / "one" / "README.md").read_text()
+    assert f'from_pretrained("FOLDER-OF-{plan.base.title}")' in card
+    assert f"tokenizer is {plan.base.revision}." in card
+    built_in = plan.config.model_copy(update={"model": "tiny-t5"})
+    card = one_adapter(replace(plan, config=built_in), directory, report)
+    assert (
+        "`FOLDER-OF-tiny-t5` stands for the folder of the base model: `nlora models list`" in card
+    )
+
+
 def test_what_was_taken_out_is_in_no_adapter(finished, tmp_path):
     out = shutil.copytree(finished("inc-lora").out, tmp_path / "m")
     take_out(out, "colour")
@@ -114,8 +131,8 @@ def test_what_was_taken_out_is_in_no_adapter(finished, tmp_path):
     ("kind", "write", "reason"),
     [
         ("seq-ft", export_adapter, "seq-ft trains 'full', which is no LoRA adapter"),
-        ("de-lora", export_adapter, "de-lora has a model for each task: --adapters"),
-        ("inc-lora", export_adapters, "inc-lora makes one model for all tasks: --adapter"),
+        ("de-lora", export_adapter, "de-lora has a model for each task: adapters=True"),
+        ("inc-lora", export_adapters, "inc-lora makes one model for all tasks: adapter=True"),
     ],
 )
 def test_what_is_no_such_adapter_is_refused(kind, write, reason, finished, tmp_path):

@@ -146,7 +146,10 @@ def test_a_new_name_for_labels_that_are_known_is_asked_about(january, tmp_path):
 
     february = Task("february", labels=("a", "b", "d"))
     [asked] = said("abd", task=february)
-    assert "'colour' has labels of it (a, b); if it is more of 'colour': --name colour" in asked
+    assert (
+        "'colour' has labels of it (a, b); if it is more of 'colour': name='colour' (--name colour)"
+        in asked
+    )
     assert len(said("abd", task=Task("february"))) == 1  # free text, of the same answers
     assert said("agh", task=Task("february", labels=("a", "g", "h"))) == []
     assert said("abd") == []

@@ -1,6 +1,8 @@
 """A stage that costs too much is not in force, until somebody says so."""
 
+import random
 import shutil
+from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner
@@ -55,6 +57,18 @@ def test_a_fall_that_few_tests_cannot_show_is_told():
     refused = judged(predictions("x", *"x" * 9), predictions("x", *"y" * 9))
     assert (refused.too_far, refused.untold()) == (["a"], [])
     assert judged(predictions("x", *"x" * 9), predictions("x", *"x" * 9)).untold() == []
+
+
+def test_a_task_at_chance_whose_answers_change_at_random_is_not_lost():
+    draw, labels = random.Random(0), "xy"
+    before, now = (
+        [Prediction(draw.choice(labels), labels[i % 2], f"text {i}") for i in range(200)]
+        for _ in range(2)
+    )
+    found = judged(before, now)
+    assert [fall.too_far for fall in found.falls] == [False]
+    always = {label: [replace(p, text=label) for p in now] for label in labels}
+    assert judged(always["x"], always["y"]).too_far == []
 
 
 def test_what_gets_better_and_tests_that_are_new_count_for_nothing():
@@ -177,7 +191,7 @@ def test_what_costs_little_enough_stands_and_its_record_says_so(refused, tmp_pat
     assert results["stages"] == ["colour", "fruit"]
     found = ModelDirectory(out).stages()[1].notes["guard"]
     assert [fall["too_far"] for fall in found["falls"]] == [False]
-    with pytest.raises(NloraError, match="--max-forgetting takes points"):
+    with pytest.raises(NloraError, match=r"max_forgetting \(--max-forgetting\) takes points"):
         Guard(bound=-1.0)
 
 

@@ -15,7 +15,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from nlora.continual.own_script import ContinualLora
+from nlora.api.own_script import ContinualLora
 from nlora.errors import NloraError
 from tests.continual.own_script import (
     CLIP,

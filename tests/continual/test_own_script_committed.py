@@ -7,13 +7,13 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
+from nlora.api.own_script import ContinualLora
 from nlora.continual.answering import predict
 from nlora.continual.guard import SetAside
 from nlora.continual.history import history
 from nlora.continual.holding import discard
 from nlora.continual.learning import learn, run
 from nlora.continual.model import ContinualModel
-from nlora.continual.own_script import ContinualLora
 from nlora.continual.taking_back import rollback
 from nlora.continual.verifying import verify
 from nlora.data.files import read_stream
@@ -56,7 +56,8 @@ def test_earlier_adapters_and_the_new_update_are_stages_that_everything_reads(
     found = lora.commit(out, tasks[0])
     assert found["stages"] == ["task-1", "task-2", "colour"]
     assert found["tasks"] == ["colour"]
-    assert found["average_accuracy"] is not None
+    assert found.average_accuracy is not None
+    assert "after colour" in str(found)  # the table of `learn`
     model = ContinualModel.open(out)
     torch.testing.assert_close(logits(model.adapter.model), trained, rtol=1e-4, atol=1e-4)
     assert [row["name"] for row in history(ModelDirectory(out))["stages"]] == [

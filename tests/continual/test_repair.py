@@ -13,6 +13,7 @@ from nlora.continual.learning import learn, run
 from nlora.continual.model import ContinualModel
 from nlora.continual.repair import Repair, Try, thirds
 from nlora.errors import NloraError
+from nlora.plan.config import stored_config
 from nlora.store.directory import ModelDirectory
 from tests.runs import LEARNING, Listener, config, tree
 
@@ -76,6 +77,35 @@ def test_auto_takes_it_only_where_the_new_task_keeps_enough(refused, found, tmp_
     assert accept(repaired, repaired=True)["accuracy_matrix"] == results["accuracy_matrix"]
     updates = [n for n in tree(out) if "/update/" in n]
     assert [tree(out)[n] for n in updates] == [tree(repaired)[n] for n in updates]
+
+
+def test_at_the_default_bound_what_is_offered_is_within_it(refused, tmp_path):
+    out = shutil.copytree(refused.before, tmp_path / "out")
+    fewer = stored_config(ModelDirectory(out))
+    fewer.settings["epochs"] = 4  # of eight, nothing is left within this bound
+    with pytest.raises(SetAside) as error:
+        learn(out, refused.fruit, fewer, guard=Guard())
+    found = error.value.found
+    curve, best = found["repair"]["curve"], found["repair"]["best"]
+    assert found["bound"] == 2.0
+    assert [one["passes"] for one in curve] == [one["lost"]["colour"][1] <= 2.0 for one in curve]
+    assert not curve[0]["passes"]
+    results = accept(out, repaired=True)
+    [before, after] = [row[0] for row in results["accuracy_matrix"]]
+    assert before - after == pytest.approx(best["lost"]["colour"][0])
+    assert results["accuracy_matrix"][1][1] == best["new"] > found["repair"]["without"]
+
+
+def test_a_stage_whose_scores_are_no_numbers_is_refused_in_words(refused, tmp_path, monkeypatch):
+    def diverged(self, examples):
+        return [[float("nan")] * len(e.task.labels) for e in examples]
+
+    out = shutil.copytree(refused.before, tmp_path / "out")
+    monkeypatch.setattr("nlora.continual.asked.Asked.scores", diverged)
+    monkeypatch.setattr("nlora.continual.repair._scaled", lambda *asked: None)  # takes its time
+    with pytest.raises(SetAside) as error:
+        learn(out, refused.fruit, guard=Guard())
+    assert "are not finite (NaN)" in error.value.found["repair"]["unmatched"]
 
 
 @pytest.mark.parametrize(

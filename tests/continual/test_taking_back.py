@@ -82,7 +82,7 @@ def test_two_that_were_set_aside_are_told_apart(model, tmp_path):
     rollback(model)
     assert bring_back(model, 1).stages == ["animal"]
     assert names(model) == ["colour", "animal"]
-    with pytest.raises(NloraError, match="has no rollback 7; there are 002"):
+    with pytest.raises(NloraError, match=r"has no rollback 7; there are 2 \(002-fruit\)"):
         bring_back(model, 7)
 
 

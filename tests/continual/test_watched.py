@@ -2,15 +2,22 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import yaml
 
+from nlora.api.results import History
+from nlora.continual.guard import Guard, verdict
+from nlora.continual.history import history
 from nlora.continual.learning import learn
+from nlora.continual.model import ContinualModel
+from nlora.continual.taking_back import rollback
+from nlora.continual.tasks import only_tested
 from nlora.data.files import read_entry, task_from_files
 from nlora.errors import NloraError
 from nlora.store.directory import ModelDirectory
-from tests.runs import FAST, config, tree, write_task
+from tests.runs import FAST, Listener, config, tree, write_task
 
 
 def entry(folder, name):
@@ -59,6 +66,45 @@ def test_one_more_is_added_later_and_what_is_kept_is_known_again(watched, tmp_pa
     assert tree(out) == before
 
 
+def test_history_tells_of_it(watched):
+    out, results = watched
+    found = History(history(ModelDirectory(out)))
+    lost = results["only_tested"]["general"]
+    assert found["only_tested"] == [
+        {"name": "general", "before": lost["before"], "now": lost["now"]}
+    ]
+    said = "kept: 17 test examples (colour 6, animal 6, general 5; 1 of these tasks is only tested)"
+    assert said in [note for table in found.tables() for note in table.notes]
+
+
+def test_after_a_rollback_it_is_asked_of_the_model_that_is_there(watched, tmp_path, monkeypatch):
+    out = shutil.copytree(watched[0], tmp_path / "out")
+    learn(out, entry(tmp_path, "fruit"), watch=[general(tmp_path, 4, "sums")])
+    rollback(out, "1")
+    seen = {}
+
+    def judged(before, now, *given):
+        seen.update(before)
+        return verdict(before, now, *given)
+
+    monkeypatch.setattr("nlora.continual.judging.verdict", judged)
+    learn(out, entry(tmp_path, "animal"), guard=Guard(100.0))
+    assert seen.keys() == {"colour", "general", "sums"}
+    rollback(out)
+    model = ContinualModel.open(out)
+    with model.over([*model.stream, *only_tested(model.directory)]):
+        then = model.evaluate(only_tested(model.directory))
+    assert [p.text for p in seen["sums"]] == [p.text for p in then["sums"]]
+
+
+def test_one_that_the_model_does_not_know_is_told(llama, tmp_path):
+    out, listener = tmp_path / "out", Listener()
+    colour = replace(entry(tmp_path, "colour"), train=(), only_tested=True)
+    learn(out, entry(tmp_path, "animal"), config(llama, None), listener, watch=[colour])
+    [said] = [line for line in listener.messages if "is watched at" in line]
+    assert ("can lose nothing" in said) or ("one label for all would be right in 33.3 %" in said)
+
+
 def test_it_is_added_without_a_stage_where_the_task_is_learned(watched, tmp_path):
     out = shutil.copytree(watched[0], tmp_path / "out")
     results = learn(out, entry(tmp_path, "animal"), watch=[general(tmp_path, 4, "sums")])
@@ -75,7 +121,7 @@ def test_names_that_clash_are_one_line(watched, llama, tmp_path):
         ([general(tmp_path, 4)], "watches another task named 'general'"),
         ([general(tmp_path, 4, "colour")], "'colour' is learned, so it is tested anyway"),
         ([general(tmp_path, 4, "fruit")], "'fruit' is learned, so it is tested anyway"),
-        (twice, "two tasks of one name"),
+        (twice, "two of the watched tasks have one name"),
     ):
         with pytest.raises(NloraError, match=said):
             learn(out, task, watch=watch)

@@ -41,6 +41,10 @@ def test_only_the_labels_are_others(data, tmp_path):
 def test_nothing_is_overwritten_and_nothing_is_left_of_what_fails(data, tmp_path):
     with pytest.raises(NloraError, match="exists already"):
         relabel("news", data, data)
+    (tmp_path / "mail.csv").write_text("text,label\na: b,c\n")
+    with pytest.raises(NloraError, match=r"mail.csv is no stream, which is a name, data sets"):
+        relabel(str(tmp_path / "mail.csv"), data, tmp_path / "made")
+    (tmp_path / "mail.csv").unlink()
     (data / "TC" / "free").mkdir()
     for split in ("train", "test"):
         rows = [{"label": "an answer", "sentence": "a question"}]

@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
+from nlora.errors import NloraError
 from nlora.evaluation.matching import (
     Correction,
     divide_by_mean,
@@ -142,10 +143,19 @@ def test_shares_count_each_label_half_a_time_more():
     assert np.allclose(shares_of([0, 0, 1], 3), np.array([2.5, 1.5, 0.5]) / 4.5)
 
 
-@pytest.mark.parametrize("scores", [np.zeros((0, 3)), np.array([[np.nan, 1.0]]), np.zeros(3)])
+@pytest.mark.parametrize("scores", [np.zeros((0, 3)), np.zeros(3)])
 def test_scores_that_are_none_are_refused(scores):
-    with pytest.raises(ValueError, match="finite"):
+    with pytest.raises(ValueError, match="at least one text and one label"):
         match_shares(scores, np.full(3, 1 / 3))
+
+
+def test_scores_of_a_model_that_has_diverged_are_one_line():
+    finite, diverged = np.zeros((1, 2)), np.array([[np.nan, 1.0]])
+    with pytest.raises(NloraError, match="not finite"):
+        match_shares(diverged, np.full(2, 1 / 2))
+    for scores, targets in ((diverged, finite), (finite, diverged)):
+        with pytest.raises(NloraError, match="not finite"):
+            match_answers(scores, targets)
 
 
 def test_a_correction_scales_before_it_adds():

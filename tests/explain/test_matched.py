@@ -104,7 +104,9 @@ def test_labels_are_matched_by_themselves_only_where_dev_says_so(out, tmp_path):
         file.write_text(json.dumps(found))
         assert where_it_helps(model, ["colour"]) == {}
         file.write_text("{}")
-        with pytest.raises(NloraError, match=r"on-dev\.json: 'tasks': is missing"):
+        with pytest.raises(
+            NloraError, match=r"on-dev\.json: 'tasks': is missing; .*--answers likely"
+        ):
             where_it_helps(model, ["colour"])
     finally:
         file.unlink()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from nlora.adapters.peft_config import printable
 from nlora.adapters.peft_files import PeftAdapter, adapter_folder, read_adapter
-from nlora.errors import NloraError
+from nlora.errors import NloraError, option
 
 if TYPE_CHECKING:
     from nlora.lowrank.factors import Factors
@@ -30,7 +30,7 @@ _NOT_PLAIN = {
 _NARROWED = ("exclude_modules", "layers_to_transform", "layers_pattern")
 _MERGE = (
     "merge it into its base model (PEFT's merge_and_unload, then save_pretrained) and give that "
-    "as --model"
+    f"as {option('model')}"
 )
 
 

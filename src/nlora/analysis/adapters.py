@@ -5,7 +5,7 @@ from pathlib import Path
 
 from nlora.adapters.peft_config import CONFIG, printable
 from nlora.adapters.peft_files import PeftAdapter, adapter_folder, read_adapter
-from nlora.errors import NloraError
+from nlora.errors import NloraError, option
 from nlora.store.directory import ModelDirectory
 from nlora.store.manifests import Manifests
 
@@ -79,7 +79,8 @@ def _check_alike(adapters: list[PeftAdapter], same_base: bool) -> None:
         if not same_base and here and there and here.lower() != there.lower():
             raise NloraError(
                 f"'{first.name}' was trained on {here}, '{other.name}' on {there}: updates of "
-                "different models cannot be compared (--same-base if these are one model)"
+                "different models cannot be compared (give "
+                f"{option('same_base', True)} if these are one model)"
             )
         if first.config.layer_replication != other.config.layer_replication:
             raise NloraError(f"'{first.name}' and '{other.name}' replicate layers differently")

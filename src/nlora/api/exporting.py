@@ -8,7 +8,7 @@ from nlora.api.arguments import place
 from nlora.api.configs import Place
 from nlora.api.results import Exported
 from nlora.api.watching import watched
-from nlora.errors import NloraError
+from nlora.errors import NloraError, option
 from nlora.progress import spoken
 
 if TYPE_CHECKING:
@@ -44,19 +44,21 @@ def export(
     told = watched(progress)
     source, out = place(source=source), place(out=out)
     if adapter and adapters:
-        raise NloraError("--adapter is one for all and --adapters one per task; give one")
+        raise NloraError(
+            f"{option('adapter')} is one for all and {option('adapters')} one per task; give one"
+        )
     if push is not None:
         check_name(push)
     offsets = offsets_by(answers)
     if not (adapter or adapters):
         if rank is not None:
-            raise NloraError("--rank is for --adapter and --adapters")
+            raise NloraError(
+                f"{option('rank')} is for {option('adapter')} and {option('adapters')}"
+            )
         report = export_model(source, out, dtype, told, model, max_lost, offsets, consolidation)
     elif any(given is not None for given in (dtype, model, offsets, consolidation)):
-        raise NloraError(
-            "--dtype, --model, --answers and --consolidation are for a plain model, not for "
-            "adapters"
-        )
+        names = ", ".join(map(option, ("dtype", "model", "answers", "consolidation")))
+        raise NloraError(f"{names} are for a plain model, not for adapters")
     else:
         report = (export_adapter if adapter else export_adapters)(source, out, rank, told)
     if push is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from nlora.api.configs import Place, configuration, method_name, rehearsal
 from nlora.api.results import Results
 from nlora.api.tasks import AnyTask, several, task_of, watched_task
 from nlora.api.watching import watched
-from nlora.errors import Faults, unknown
+from nlora.errors import Faults, option, unknown
 from nlora.progress import spoken
 
 if TYPE_CHECKING:
@@ -125,6 +124,7 @@ def requested(
     **given: Any,
 ) -> Request:
     """What `learn` is asked for by these arguments. Raises NloraError with all that is wrong."""
+    from nlora.continual.added import NEW
     from nlora.continual.agreement import begun, check_method
     from nlora.plan.budgets import LIMITS
     from nlora.plan.config import parse_config
@@ -152,8 +152,11 @@ def requested(
         unsaid = not (values.get("method") or values.get("from_adapter") or config)
         if unsaid:
             values = chosen(values)
-        source = str(config or _begun(place))
-        new = faults.attempt(lambda: parse_config(values, source))
+        if exists or config or values.get("model") or values.get("from_adapter"):
+            source = str(config or f"{place} will be a new model directory")
+            new = faults.attempt(lambda: parse_config(values, source))
+        else:
+            faults.attempt(lambda: directory.check_there(NEW))
     found = faults.attempt(lambda: task_of(task, data))
     others = [
         faults.attempt(lambda one=one: watched_task(one, data)) for one in several(watch, "'watch'")
@@ -175,14 +178,6 @@ def guard_of(max_forgetting: float | None, repair: str) -> Guard:
     from nlora.continual.guard import REPAIRS, Guard
 
     if repair not in REPAIRS:
-        raise unknown("--repair", repair, REPAIRS)
+        raise unknown(option("repair"), repair, REPAIRS)
     bound = 100.0 if max_forgetting is None else float(max_forgetting)
     return Guard(bound, repair)  # type: ignore[arg-type]
-
-
-def _begun(place: Path) -> str:
-    """A model directory that is not there, in words, with one beside whose name is near."""
-    beside = [path.parent.name for path in place.parent.glob("*/model.json")]
-    near = difflib.get_close_matches(place.name, beside, n=1, cutoff=0.6)
-    meant = f" (or did you mean {place.parent / near[0]}?)" if near else ""
-    return f"{place} will be a new model directory{meant}"

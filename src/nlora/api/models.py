@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from nlora.continual import answering, evaluating, holding
 from nlora.continual.agreement import stored_plan
 from nlora.continual.guard import SetAside
 from nlora.continual.history import history
-from nlora.continual.results import current
+from nlora.continual.results import current, in_force
 from nlora.data.files import read_texts
 from nlora.data.memory import InMemory
 from nlora.progress import NoProgress, Progress
@@ -54,6 +55,8 @@ def load(
     >>> model = nlora.load(place)
     >>> model.tasks, [answer.task for answer in model.predict(["why two charges?"])]
     (['mail'], ['mail'])
+    >>> str(model).endswith("inc-lora on tiny-t5, mail (2 to train, 2 to test))")
+    True
     """
     for one in own if isinstance(own, Sequence) else [own]:
         if isinstance(one, type):
@@ -71,6 +74,18 @@ class Model:
         self._progress = progress
         self._held: ContinualModel | None = None
         self.continual  # noqa: B018  # loaded at once, so that what is wrong is said here
+
+    def __repr__(self) -> str:
+        model, trained = self.continual, Counter[str]()
+        for record in in_force(model.records):
+            for task, rows in record.budget.get("rows", {}).items():
+                trained[task] += rows["train"][0]
+        told = [
+            f"{data.name} ({trained[data.name]} to train, {len(data.test)} to test)"
+            for data in model.stream
+        ]
+        made = f"{model.plan.config.method} on {model.plan.base.title}"
+        return f"Model({str(self.path)!r}, {made}, {', '.join(told)})"
 
     @property
     def continual(self) -> ContinualModel:
@@ -152,6 +167,7 @@ class Model:
         """
         check(task=task)
         model = self.continual
+        model.plan.check_metrics()
         where = None if data is None else _tests(data)
         if task is None and isinstance(data, Task) and data.name in self.tasks:
             task = data.name

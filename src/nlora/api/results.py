@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 from nlora.api.result import Result, Shown, number, numbers
@@ -83,9 +83,14 @@ class Results(Result):
             Table("accuracy", title, ["", *self["tasks"]], rows),
             Table("metrics", "", ["metric", "value"], self._metrics()),
         ]
+        if again := [task for task in self["tasks"] if f"{task} (2)" in self["stages"]]:
+            made[0].notes.append(
+                f"{', '.join(again)}: on the tests of all its stages; `nlora history` has those of "
+                "each stage apart, and forgetting is measured on these"
+            )
         untrained = self.get("only_tested", {})
         if untrained:
-            columns = ["only tested", "before training", "now", "lost"]
+            columns = ["only tested", "at first", "now", "lost"]
             lost = [[name, *numbers(list(v.values()))] for name, v in untrained.items()]
             made.append(Table("only-tested", "", columns, lost))
         made[-1].notes += self.get("routing", {}).get("unclear", [])
@@ -170,9 +175,15 @@ class History(Result):
             size = _mb(row["bytes"])
             rows.append([row["stage"], row["task"], when, used, *scores, size, row["state"]])
         made = [Table("history", title, columns, rows)]
+        names = [row["task"] for row in self.records()]
+        if len(set(names)) < len(names):
+            made[0].notes.append(
+                "then, now, forgotten: on the tests that the stage brought; `learn` and `evaluate` "
+                "show a task on the tests of all its stages"
+            )
         lost = [[one["name"], *numbers([one["before"], one["now"]])] for one in self["only_tested"]]
         if lost:
-            made.append(Table("only-tested", "", ["only tested", "before training", "now"], lost))
+            made.append(Table("only-tested", "", ["only tested", "at first", "now"], lost))
         if self["held"]:
             from nlora.continual.holding import told  # slow, and seldom needed
 
@@ -180,7 +191,8 @@ class History(Result):
         if self["matched"]:
             names = ", ".join(self["matched"])
             made[-1].notes.append(f"answers matched, by offsets that a repaired stage has: {names}")
-        made[-1].notes += [*_kept(self["kept"]), *map(_undone, self["undone"])]
+        untrained = {one["name"] for one in self["only_tested"]}
+        made[-1].notes += [*_kept(self["kept"], untrained), *map(undone, self["undone"])]
         return made
 
 
@@ -263,18 +275,23 @@ def _scalars(value: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[str, Any
         yield " ".join(place), value
 
 
-def _kept(kept: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """What of the data lies in the directory, in words."""
+def _kept(kept: Mapping[str, Mapping[str, int]], untrained: Collection[str]) -> list[str]:
+    """What of the data lies in the directory, in words; `untrained` tasks are only tested."""
     words = {"test": "test examples", "train": "training examples in the method's memory"}
     lines = []
     for kind, counts in kept.items():
         if counts:
             each = ", ".join(f"{task} {count}" for task, count in counts.items())
-            lines.append(f"kept: {sum(counts.values())} {words[kind]} ({each})")
+            few = sum(task in untrained for task in counts)
+            more = (
+                f"; {few} of these tasks {'is' if few == 1 else 'are'} only tested" if few else ""
+            )
+            lines.append(f"kept: {sum(counts.values())} {words[kind]} ({each}{more})")
     return lines or ["kept: no example"]
 
 
-def _undone(rollback: Mapping[str, Any]) -> str:
+def undone(rollback: Mapping[str, Any]) -> str:
+    """A rollback that can be undone, in words."""
     return f"set aside (rollback {rollback['number']}): {', '.join(rollback['stages'])}"
 
 

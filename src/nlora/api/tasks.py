@@ -17,7 +17,7 @@ from nlora.data.memory import InMemory
 from nlora.data.reading import Reading
 from nlora.data.streams import KNOWN, canonical, check_task, load_stream
 from nlora.data.task import TaskData
-from nlora.errors import NloraError, shown
+from nlora.errors import NloraError, option, shown
 from nlora.plan.given import named_file
 
 if TYPE_CHECKING:
@@ -193,14 +193,14 @@ def named_task(
     own = path.suffix.lower() in YAML
     if not own:
         check_task(task, data)
-    for option, value, has in (
+    for flag, value, has in (
         ("--test", test, "tests"),
         ("--labels", labels, "labels"),
         ("--name", name, "a name"),
     ):
         if value is not None:
             raise NloraError(
-                f"{option} is for a file of rows as --task; '{task}' has {has} of its own"
+                f"{flag} is for a file of rows as --task; '{task}' has {has} of its own"
             )
     if own:
         return read_entry(path, asked)
@@ -208,7 +208,7 @@ def named_task(
         raise NloraError(f"'{task}' is a data set of the benchmark, which is read as it is")
     stream = load_stream(task, data)
     if len(stream) != 1:
-        raise NloraError(f"--task takes one task, '{task}' is a stream; use `nlora run`")
+        raise NloraError(f"{option('task')} takes one task, '{task}' is a stream; use `nlora run`")
     return stream[0]
 
 
@@ -224,8 +224,8 @@ def watched_task(given: AnyTask, data: str | Path | None = None) -> TaskData:
     name, labels, place = named_file(text) if "=" in text else ("", None, text)
     if labels == "" or (labels and not name):
         raise NloraError(
-            "--watch takes FILE, NAME=FILE, NAME:auto=FILE or NAME:A,B=FILE (with labels), a YAML "
-            f"file of one task or a data set, not '{text}'"
+            f"{option('watch')} takes FILE, NAME=FILE, NAME:auto=FILE or NAME:A,B=FILE (with "
+            f"labels), a YAML file of one task or a data set, not '{text}'"
         )
     if is_source(place):
         rows = source(place, Path())
@@ -234,8 +234,8 @@ def watched_task(given: AnyTask, data: str | Path | None = None) -> TaskData:
         if labels or found.task.chat or not answers:
             return found
         hint = (
-            f"answers of '{found.name}' are free text; --watch {found.name}:auto={place} makes the "
-            f"{len(answers)} in it labels"
+            f"answers of '{found.name}' are free text; "
+            f"{option('watch', f'{found.name}:auto=FILE')} makes the {len(answers)} in it labels"
         )
         return replace(found, notes=(*found.notes, hint))
     path = Path(os.path.expanduser(place))
@@ -244,10 +244,10 @@ def watched_task(given: AnyTask, data: str | Path | None = None) -> TaskData:
     else:
         stream = load_stream(place, folder(data))
         if len(stream) != 1:
-            raise NloraError(f"--watch takes one task, '{place}' is a stream; repeat the option")
+            raise NloraError(f"each {option('watch')} takes one task, '{place}' is a stream")
         found = stream[0]
     if name:
-        raise NloraError(f"--watch {given}: '{place}' has a name of its own")
+        raise NloraError(f"{option('watch', text)}: '{place}' has a name of its own")
     return _only_tested(found)
 
 

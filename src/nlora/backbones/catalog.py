@@ -3,9 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +12,7 @@ from nlora.backbones import smollm2
 from nlora.backbones.downloads import Download, Say, Unreachable, ensure, problem
 from nlora.backbones.fingerprint import fingerprint
 from nlora.data.hub import hub_reachable
-from nlora.errors import NloraError, first_line, unknown
+from nlora.errors import NloraError, first_line, meant, near, option, unknown
 from nlora.folders import cache_dir
 
 EVERY = "every adapter"
@@ -139,7 +137,7 @@ def find(model: str, say: Say = to_stderr) -> Base:
     if folder.is_dir():
         if (folder / ADAPTER_CONFIG).is_file() and not (folder / CONFIG).is_file():
             raise NloraError(
-                f"{folder} is an adapter and no model; go on from it with --from-adapter {folder}"
+                f"{folder} is an adapter and no model; go on from it by {option('from_adapter')}"
             )
         if not (folder / CONFIG).is_file():
             raise NloraError(
@@ -147,16 +145,15 @@ def find(model: str, say: Say = to_stderr) -> Base:
                 "`save_pretrained` wrote, a Hub name or a built-in name"
             )
         return Base(model, str(folder), folder.resolve().name, fingerprint(folder))
-    near = nearest(model)
+    perhaps = meant(nearest(model))
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", model, re.ASCII):
         raise NloraError(
             f"model '{model}' is neither a folder that exists nor a Hub name"
-            + (_meant(near) if near else "; built-in: " + ", ".join(sorted(BUILT_IN)))
+            f"; {perhaps or 'built-in: ' + ', '.join(sorted(BUILT_IN))}"
         )
-    if near and "/" not in model:  # the Hub's own have an owner; few are called without one
+    if perhaps and "/" not in model:  # the Hub's own have an owner; few are called without one
         raise NloraError(
-            f"model '{model}' is neither built in nor a folder{_meant(near)} "
-            "(the Hub's is OWNER/NAME)"
+            f"model '{model}' is neither built in nor a folder; {perhaps} (the Hub's is OWNER/NAME)"
         )
     return Base(model, model, model.rsplit("/", 1)[-1])
 
@@ -202,18 +199,9 @@ def nearest(model: str, least: float = _NEAR) -> list[str]:
     (['smollm2-135m'], [])
     """
     path = Path(os.path.expanduser(model))
-    asked = _folded(path.name)
-
-    def alike(name: str) -> bool:
-        return bool(get_close_matches(asked, [_folded(name)], 1, least))
-
-    beside = [folder for folder in sorted(path.parent.glob("*")) if alike(folder.name)]
-    folders = [str(folder) for folder in beside if (folder / CONFIG).is_file()]
-    return [*filter(alike, BUILT_IN), *folders][:3]
-
-
-def _folded(name: str) -> str:
-    return name.lower().replace("_", "-")
+    beside = [folder.parent.name for folder in path.parent.glob(f"*/{CONFIG}")]
+    folders = [str(path.parent / name) for name in near(path.name, beside, least)]
+    return [*near(path.name, BUILT_IN, least), *folders][:3]
 
 
 def nearest_hint(model: str) -> str:
@@ -222,12 +210,8 @@ def nearest_hint(model: str) -> str:
     >>> nearest_hint("somebody/smolm2-135m")
     "; did you mean 'smollm2-135m'?"
     """
-    near = nearest(model, _PERHAPS)
-    return _meant(near) if near and not os.path.isdir(model) else ""
-
-
-def _meant(near: Sequence[str]) -> str:
-    return "; did you mean " + " or ".join(f"'{name}'" for name in near) + "?"
+    said = "" if os.path.isdir(model) else meant(nearest(model, _PERHAPS))
+    return said and f"; {said}"
 
 
 def catalog(verify: bool = False) -> list[Entry]:

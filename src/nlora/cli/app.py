@@ -69,6 +69,15 @@ class FriendlyGroup(TyperGroup):
             status = 2
         processes.leave(status or 0)
 
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of that name, its help in paragraphs that the terminal breaks."""
+        command = super().get_command(ctx, cmd_name)
+        for one in [command, *getattr(command, "commands", {}).values()]:
+            if one is not None and one.help:
+                paragraphs = one.help.split("\n\n")
+                one.help = "\n\n".join(" ".join(text.split()) for text in paragraphs)
+        return command
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
         forget()

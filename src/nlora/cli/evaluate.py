@@ -37,6 +37,7 @@ def evaluate(
     ] = None,
     columns: o.Columns = None,
     encoding: o.Encoding = None,
+    plugin: o.Plugin = None,
     out: Annotated[
         Path | None, typer.Option(help="Write figures and every answer to this JSON file.")
     ] = None,
@@ -50,12 +51,15 @@ def evaluate(
     from nlora.data.formats import source
     from nlora.data.reading import Reading
     from nlora.errors import NloraError
+    from nlora.methods.registry import import_plugin
     from nlora.store.atomic import write_text
 
     if data is None and (columns or encoding):
         raise NloraError("--columns and --encoding say how --data is read; give that too")
     if out is not None:
         o.check_out(out)
+    if plugin is not None:
+        import_plugin(plugin)
     reading = Reading(**o.reading(columns, encoding, skip_bad_rows=False))
     where = None if data is None else source(data, Path())
     found = measure(model_dir, task, where, after, reading, progress())

@@ -6,7 +6,7 @@ from typing import Annotated, get_args
 import typer
 
 from nlora.cli import options as o
-from nlora.cli.console import out, print_json, progress, show
+from nlora.cli.console import out, print_json, progress, show_table
 
 app = typer.Typer(help="List the built-in models, or fetch one.", no_args_is_help=True)
 
@@ -18,18 +18,24 @@ def list_models(
     ] = False,
     json: o.Json = False,
 ) -> None:
-    """List the built-in models. Any folder or Hugging Face name works too."""
+    """List the built-in models, and the folders of those that are here.
+
+    Any folder or Hugging Face name works too.
+    """
     from nlora.backbones.catalog import catalog
+    from nlora.report.table import Cell, Table
 
     entries = catalog(verify)
     if json:
         print_json([{**asdict(e), "path": e.path and str(e.path)} for e in entries])
         return
-    rows = [
+    rows: list[list[Cell]] = [
         [e.name, e.problem or ("yes" if e.fetched else "no"), e.licence, e.description]
         for e in entries
     ]
-    show("built-in models", ["model", "fetched", "licence", "what it is"], rows)
+    columns = ["model", "fetched", "licence", "what it is"]
+    places = [f"{e.name}: {e.path}" for e in entries if e.path is not None]
+    show_table(Table("models", "built-in models", columns, rows, notes=places))
 
 
 @app.command("fetch")

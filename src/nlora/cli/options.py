@@ -54,7 +54,9 @@ SkipBadRows = Annotated[
     bool, typer.Option("--skip-bad-rows", help="Leave out rows that are wrong, at most 5 %.")
 ]
 Encoding = Annotated[str | None, typer.Option(help="Of text files.  [default: utf-8]")]
-Plugin = Annotated[Path | None, typer.Option(help="A Python file that defines a method.")]
+Plugin = Annotated[
+    Path | None, typer.Option(help="A Python file that defines a method, or a task's metric.")
+]
 FromAdapter = Annotated[
     str | None,
     typer.Option(

@@ -17,8 +17,8 @@ def predict(
     texts: Annotated[
         Path,
         typer.Argument(
-            help="A .txt file with one text a line, or a file of rows with texts or messages as "
-            "for `nlora learn`; - reads lines."
+            help="A .txt file with one text a line (blank lines are left out, which is said), or a "
+            "file of rows with texts or messages as for `nlora learn`; - reads lines."
         ),
     ],
     task: Annotated[
@@ -53,8 +53,9 @@ def predict(
 
     A text is asked as the task's examples were, with its instruction and labels. Where the task has
     labels the answer is the most likely of them, with the probability of each. Where the method
-    finds the task, confidence says how sure it is, unknown whether the text is far from every task,
-    and alike which other tasks have such texts, so that the task is a guess.
+    finds the task, confidence is the probability that it is this one of those learned (not that the
+    answer is right; null where the task was named), unknown whether the text is far from every
+    task, and alike which other tasks have such texts, so that the task is a guess.
     """
     from nlora.api.results import as_row
     from nlora.continual.answering import predict as answers

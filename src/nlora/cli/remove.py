@@ -17,6 +17,7 @@ def remove(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Measure what it would cost, and change nothing.")
     ] = False,
+    plugin: o.Plugin = None,
     json: o.Json = False,
 ) -> None:
     """Take what a task has added out of the model, and test all others again.
@@ -26,7 +27,10 @@ def remove(
     directory, so that `nlora rollback` can put it back.
     """
     from nlora.continual.taking_out import take_out
+    from nlora.methods.registry import import_plugin
 
+    if plugin is not None:
+        import_plugin(plugin)
     found = take_out(model_dir, task, dry_run, progress())
     if json:
         print_json({"path": str(model_dir), **found._asdict()})

@@ -23,7 +23,8 @@ def rollback(
         ),
     ] = None,
     undo: Annotated[
-        bool, typer.Option("--undo", help="Bring back what was set aside last.")
+        bool,
+        typer.Option("--undo", help="Bring back what was set aside last, of what fits the model."),
     ] = False,
     number: Annotated[
         int | None,
@@ -32,8 +33,11 @@ def rollback(
     json: o.Json = False,
 ) -> None:
     """Take the last stages back. They are set aside, and --undo brings them back until `prune`."""
+    from nlora.api.results import undone
+    from nlora.continual.history import set_aside
     from nlora.continual.taking_back import bring_back
     from nlora.continual.taking_back import rollback as take_back
+    from nlora.store.directory import ModelDirectory
 
     if undo and to is not None:
         raise NloraError("--undo brings stages back and --to takes them back; give one of them")
@@ -55,20 +59,29 @@ def rollback(
         f"rollback {model_dir} --undo` brings it back, `nlora prune {model_dir}` removes it"
     )
     out.print(said, markup=False, highlight=False)
+    for one in set_aside(ModelDirectory(model_dir)) if undo else ():
+        out.print(f"still {undone(one)}", markup=False, highlight=False)
 
 
 def prune(
     model_dir: Annotated[Path, typer.Argument(help="The model directory.")],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List what would be removed, and remove nothing.")
+    ] = False,
     json: o.Json = False,
 ) -> None:
-    """Remove the stages that `rollback` has set aside, for good."""
+    """Remove all stages that `rollback` has set aside, for good."""
+    from nlora.continual.taking_back import prunable
     from nlora.continual.taking_back import prune as remove
 
-    found = remove(model_dir)
+    found = prunable(model_dir) if dry_run else remove(model_dir)
     if json:
         print_json(found)
     elif found["removed"]:
-        names, free = ", ".join(found["removed"]), found["bytes"] / 1e6
-        out.print(f"{names} is removed, {free:.1f} MB are free", markup=False, highlight=False)
+        names, size = ", ".join(found["removed"]), found["bytes"] / 1e6
+        done = (
+            f"would be removed, {size:.1f} MB" if dry_run else f"is removed, {size:.1f} MB are free"
+        )
+        out.print(f"{names} {done}", markup=False, highlight=False)
     else:
         out.print(f"{model_dir} has nothing set aside", markup=False, highlight=False)

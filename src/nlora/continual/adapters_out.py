@@ -19,7 +19,7 @@ from nlora.adapters.peft_files import WEIGHTS, read_adapter
 from nlora.continual.agreement import stored_plan
 from nlora.continual.cards import base_name, many_adapters, one_adapter
 from nlora.continual.offsets import TOLD, beside
-from nlora.errors import NloraError
+from nlora.errors import NloraError, option
 from nlora.merging.registry import consolidation
 from nlora.progress import Progress, spoken
 from nlora.store.atomic import draft_text, indented, new_folder
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from nlora.plan.resolve import Plan
 
 REPORT, PROMPTS, ROUTER = "export.json", "prompts.json", "router.safetensors"
+_PLAIN = f"without {option('adapter')} a plain model is written, where the method makes one"
 
 
 def export_adapter(
@@ -113,18 +114,20 @@ def _check(plan: Plan, one: bool) -> None:
     name = plan.config.method
     if plan.method.adapter != "lora":
         raise NloraError(
-            f"{name} trains '{plan.method.adapter}', which is no LoRA adapter; `nlora export` "
-            "without --adapter writes a plain model, where the method makes one"
+            f"{name} trains '{plan.method.adapter}', which is no LoRA adapter; {_PLAIN}"
         )
     if one and not plan.method.mergeable:
-        raise NloraError(f"{name} has a model for each task: --adapters writes an adapter for each")
+        raise NloraError(
+            f"{name} has a model for each task: {option('adapters', True)} writes one for each"
+        )
     if not one and plan.method.mergeable:
-        raise NloraError(f"{name} makes one model for all tasks: --adapter writes one adapter")
+        raise NloraError(
+            f"{name} makes one model for all tasks: {option('adapter', True)} writes one adapter"
+        )
     rule = consolidation(_rule(plan))
     if not (rule.additive or rule.alone):
         raise NloraError(
-            f"updates that make one model as '{rule.name}' are no sum of adapters; `nlora export` "
-            "without --adapter writes the plain model, where the method makes one"
+            f"updates that make one model as '{rule.name}' are no sum of adapters; {_PLAIN}"
         )
 
 

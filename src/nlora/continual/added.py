@@ -10,13 +10,17 @@ from nlora.continual.again import again, learned_from, perhaps_known, same_budge
 from nlora.continual.agreement import agreed, begun, check_plan
 from nlora.continual.tasks import as_tasks, learned_stages, only_tested
 from nlora.data.task import TaskData
-from nlora.errors import NloraError
+from nlora.errors import NloraError, option
 from nlora.plan.budgets import LIMITS, at_stage, in_words, with_settings_of, without_limits
 from nlora.plan.config import RunConfig, stored_config
 from nlora.plan.given import check_names, known_task
 from nlora.plan.resolve import Plan, resolve, sampled
 from nlora.progress import Progress, spoken
 from nlora.store.directory import ModelDirectory
+
+NEW = f"; a new one needs {option('model')}, or {option('from_adapter')}"
+"""What to say where a model directory to go on from is not there."""
+_NAMED = option("watch", "NAME=FILE")
 
 
 def next_stage(
@@ -45,10 +49,7 @@ def asked(
     """The plan of what `learn` is asked for, over its task and those that it shall watch alone."""
     exists = directory.exists()
     if config is None:
-        if not exists:
-            raise NloraError(
-                f"{directory.path} holds no model; a new one needs --model, or --from-adapter"
-            )
+        directory.check_there(NEW)
         config = stored_config(directory)
         if begun(directory):
             config = without_limits(config)
@@ -57,9 +58,11 @@ def asked(
     if task.only_tested:
         raise NloraError(
             f"task '{task.name}' has no training examples; a task that is only tested is given by "
-            "--watch, or stands in the stream of `nlora run`"
+            f"{option('watch')}, or stands in the stream of `nlora run`"
         )
-    return resolve(config, [task, *watch], whole=False)
+    plan = resolve(config, [task, *watch], whole=False)
+    plan.check_metrics()
+    return plan
 
 
 class Grown(NamedTuple):
@@ -110,16 +113,16 @@ def _newly_watched(
         if data.name in learned:
             raise NloraError(
                 f"task '{data.name}' is learned, so it is tested anyway; give the one that is "
-                "watched another name (--watch NAME=FILE)"
+                f"watched another name: {_NAMED}"
             )
         if data.name in watched and watched[data.name].fingerprint() != data.fingerprint():
             raise NloraError(
-                f"{out} watches another task named '{data.name}'; give this one another name "
-                "(--watch NAME=FILE)"
+                f"{out} watches another task named '{data.name}'; give this one another name: "
+                f"{_NAMED}"
             )
     names = [data.name for data in asked]
     if len(set(names)) < len(names):
-        raise NloraError("--watch was given two tasks of one name; use --watch NAME=FILE")
+        raise NloraError(f"two of the watched tasks have one name; give another: {_NAMED}")
     return [data for data in asked if data.name not in watched]
 
 
@@ -131,8 +134,8 @@ def _own_budget(plan: Plan, data: TaskData, directory: ModelDirectory, progress:
     stored = directory.config()
     for name in LIMITS:
         if getattr(plan.config, name) is None and stored.get(name) is not None:
-            flag = f"--{name.replace('_', '-')} {stored[name]}"
-            progress.message(f"{flag} of the first stage is not inherited; give it again to use it")
+            said = option(name, stored[name])
+            progress.message(f"{said} of the first stage is not inherited; give it again to use it")
     plan, said = at_stage(plan, len(directory.stages()) + 1)
     for line in said:
         progress.message(line)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from nlora.data.examples import check_labels
 from nlora.data.task import Example, Task, TaskData
-from nlora.errors import NloraError
+from nlora.errors import NloraError, option
 from nlora.plan.budgets import LIMITS, check_same, in_words
 from nlora.plan.config import with_todays_names
 from nlora.plan.resolve import Plan, sampled
@@ -89,7 +89,7 @@ def perhaps_known(known: Sequence[TaskData], data: TaskData) -> str | None:
             return (
                 f"'{data.name}' becomes a task of its own, though '{task.name}' has labels of it "
                 f"({', '.join(shared[:5])}{', …' if len(shared) > 5 else ''}); if it is more of "
-                f"'{task.name}': --name {task.name}"
+                f"'{task.name}': {option('name', task.name)}"
             )
     return None
 

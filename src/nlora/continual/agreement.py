@@ -11,7 +11,7 @@ from nlora.backbones.attention import missing_here
 from nlora.backbones.fingerprint import FINGERPRINT
 from nlora.continual.tasks import aligned, answerable_tasks
 from nlora.data.task import digest
-from nlora.errors import NloraError
+from nlora.errors import NloraError, option
 from nlora.plan.budgets import LIMITS, own_settings, without_limits
 from nlora.plan.config import LATER, stored_config, with_todays_names
 from nlora.plan.resolve import Plan, resolve
@@ -82,7 +82,7 @@ def check_method(directory: ModelDirectory, method: str) -> None:
     if begun(directory) and method != stored:
         raise NloraError(
             f"{directory.path} holds method '{stored}', not '{method}', and all its stages are "
-            "learned by one; leave --method out, or choose another folder"
+            f"learned by one; leave {option('method')} out, or choose another folder"
         )
 
 

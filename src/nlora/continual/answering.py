@@ -15,7 +15,7 @@ from nlora.continual.agreement import stored_plan
 from nlora.continual.tasks import only_tested
 from nlora.data.messages import conversation, plain
 from nlora.data.task import Example, Task
-from nlora.errors import NloraError, unknown
+from nlora.errors import NloraError, option, unknown
 from nlora.progress import Progress, shown, spoken
 from nlora.store.directory import ModelDirectory
 
@@ -45,7 +45,8 @@ class Answer(NamedTuple):
     """None where there is none: `reason` says why."""
     probabilities: dict[str, float] | None = None
     confidence: float | None = None
-    """The probability of the task among those learned, where a router chose it."""
+    """The probability of the task among those learned, where a router chose it; it says nothing of
+    the answer."""
     unknown: bool = False
     """Whether the text is far from every task."""
     alike: tuple[str, ...] = ()
@@ -97,7 +98,7 @@ def check_asked(
             raise NloraError(f"task '{task}' is only tested and never learned; learned: {learned}")
         raise unknown("task", task, names)
     if task is None and len(names) > 1 and not plan.method.routes_by_input:
-        raise NloraError(f"which task? name one of {', '.join(names)}")
+        raise NloraError(f"which task? name one of {', '.join(names)} as {option('task')}")
     mine = [data.task for data in plan.stream if task in (None, data.name)]
     if not any(known.chat for known in mine):
         chat = next((i for i, text in enumerate(texts, start=1) if conversation(text)), None)
@@ -181,7 +182,7 @@ def _found(
     if guessed:
         model.progress.message(
             f"{guessed} of {len(texts)} texts are of a kind that several tasks have, so their task "
-            "is a guess (`alike` names the others): name it (--task)"
+            f"is a guess (`alike` names the others): name it by {option('task')}"
         )
     beyond = getattr(model.method.settings, "unknown", "nearest")
     few = {route.stage for route in routes if route.limit is None}
@@ -221,7 +222,7 @@ def routes_of(model: ContinualModel, texts: Sequence[str]) -> list[Route]:
     routes = processes.from_main(model.method.routes(model.context(), asked, named=False))
     if routes is None:
         names = ", ".join(data.name for data in model.stream)
-        raise NloraError(f"which task? name one of {names}")
+        raise NloraError(f"which task? name one of {names} as {option('task')}")
     return routes
 
 

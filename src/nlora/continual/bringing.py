@@ -132,6 +132,7 @@ def _plan(
     if task is None:
         known = [*learned_stages(directory), *only_tested(directory)]
         plan = resolve(config, known, whole=False)
+        plan.check_metrics()
         if begun(directory):
             check_base(plan, directory)
         return plan

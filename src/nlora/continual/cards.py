@@ -24,8 +24,24 @@ def base_name(plan: Plan) -> str:
 
 def _place(plan: Plan) -> str:
     """What other programs load the base model by: its name on the Hub, or a folder."""
-    known = plan.config.model in BUILT_IN or os.path.isabs(plan.config.model)
-    return f"FOLDER-OF-{base_name(plan)}" if known else plan.config.model
+    return f"FOLDER-OF-{base_name(plan)}" if _in_folder(plan) else plan.config.model
+
+
+def _in_folder(plan: Plan) -> bool:
+    return plan.config.model in BUILT_IN or os.path.isabs(plan.config.model)
+
+
+def _found(plan: Plan) -> list[str]:
+    """How the folder is found that stands for the base model, where it is in one."""
+    if not _in_folder(plan):
+        return []
+    name = plan.config.model
+    where = (
+        f"`nlora models list` says where it is, `nlora models fetch {name}` fetches it"
+        if name in BUILT_IN
+        else f"the hash of its weights, `config.json` and tokenizer is {plan.base.revision}"
+    )
+    return [f"`{_place(plan)}` stands for the folder of the base model: {where}."]
 
 
 def card(plan: Plan, directory: ModelDirectory, library: str, title: str, parts: list[str]) -> str:
@@ -77,7 +93,8 @@ def one_adapter(plan: Plan, directory: ModelDirectory, report: Mapping[str, Any]
     how = f"recompressed, with an error of {error:.3g} % (Frobenius norm)" if error else "exactly"
     said = f"One LoRA adapter of rank {rank} for the sum of {report['updates']} updates, {how}."
     shown = ONE.format(base=_place(plan), kind=_kind(directory))
-    return card(plan, directory, "peft", f"An adapter for {base_name(plan)}", [said, shown])
+    parts = [said, shown, *_found(plan)]
+    return card(plan, directory, "peft", f"An adapter for {base_name(plan)}", parts)
 
 
 def _kind(directory: ModelDirectory) -> str:
@@ -128,6 +145,7 @@ def many_adapters(
     served = SERVE if _kind(directory) == "CausalLM" else SERVE_ENCODER_DECODER
     first = next(iter(report))
     parts.append(served.format(base=_place(plan), rank=limit, modules=modules, first=first))
+    parts += _found(plan)
     return card(plan, directory, "peft", f"Adapters for {base_name(plan)}", parts)
 
 
@@ -149,8 +167,9 @@ text goes.
 
 ## Serving
 
-vLLM serves no adapters of an encoder-decoder model like this one. Plain PEFT reads them
-(`PeftModel.from_pretrained`), and `nlora serve` answers with the model directory itself."""
+vLLM serves no adapters of an encoder-decoder model like this one. Plain PEFT reads them over the
+base model (`PeftModel.from_pretrained`, with that of `{base}`), and `nlora serve` answers with the
+model directory itself."""
 SERVE = """`prompts.json` has the prompt of each task, with `{{text}}` where its text goes.
 
 ## Serving

@@ -50,8 +50,8 @@ def copy(
         raise NloraError(f"{source} is no archive that `nlora copy` has written")
     if not source.exists():
         raise NloraError(f"{source} does not exist")
-    if not source.is_file() and not ModelDirectory(source).exists():
-        raise NloraError(f"{source} holds no model")
+    if not source.is_file():
+        ModelDirectory(source).check_there()
     draft = out.with_name(f".{out.name}.partial")
     with held(out):
         if names_archive(out):

@@ -14,7 +14,7 @@ from nlora.continual.tasks import only_tested, stage_number
 from nlora.data.messages import agreed
 from nlora.data.reading import Reading, read_task
 from nlora.data.task import Example, TaskData
-from nlora.errors import NloraError, unknown
+from nlora.errors import NloraError, option, unknown
 from nlora.progress import Progress, spoken
 from nlora.store.directory import ModelDirectory
 
@@ -83,6 +83,7 @@ def evaluate(
     """
     directory, progress = ModelDirectory(model_dir), spoken(progress)
     plan = stored_plan(directory)
+    plan.check_metrics()
     asked = wanted(directory, plan.stream, task, data, after, reading, progress)
     from nlora.continual.model import ContinualModel  # slow, and not for what is refused
 
@@ -161,7 +162,7 @@ def _chosen(known: Sequence[TaskData], task: str | None, title: str) -> TaskData
         return known[0]
     if task is None:
         names = ", ".join(one.name for one in known)
-        raise NloraError(f"of which task is {title}? name one of {names} (--task)")
+        raise NloraError(f"of which task is {title}? name one of {names} as {option('task')}")
     found = next((one for one in known if one.name == task), None)
     if found is None:
         raise unknown("task", task, [one.name for one in known])

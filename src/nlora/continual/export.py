@@ -11,7 +11,7 @@ from nlora.adapters.given import given
 from nlora.adapters.peft_config import CONFIG
 from nlora.backbones.catalog import Base, find
 from nlora.continual.agreement import stored_plan
-from nlora.errors import NloraError, unknown
+from nlora.errors import NloraError, option, unknown
 from nlora.progress import Progress, spoken
 from nlora.store.atomic import check_place, draft_text, indented, new_folder
 from nlora.store.directory import ModelDirectory
@@ -56,14 +56,18 @@ def export(
     progress = spoken(progress)
     if (source / CONFIG).is_file():
         if consolidation is not None:
-            raise NloraError("--consolidation is for a model directory; an adapter is one update")
+            raise NloraError(
+                f"{option('consolidation')} is for a model directory; an adapter is one update"
+            )
         base, merge = _adapter(source, model)
         instead = ", and so does the adapter itself"
     elif model is not None:
-        raise NloraError("--model is for an adapter; a model directory knows its base model")
+        raise NloraError(
+            f"{option('model')} is for an adapter; a model directory knows its base model"
+        )
     else:
         base, merge = _directory(source, progress, describe, consolidation)
-        instead = ", and so does an adapter (--adapter), where updates are LoRA's"
+        instead = f", and so does {option('adapter', True)}, where updates are LoRA's"
     with held(out):
         if out.exists() or out.is_symlink():
             raise NloraError(f"{out} is there already; choose a new folder")
@@ -80,8 +84,8 @@ def _directory(
         name, routing = plan.config.method, getattr(plan.method.settings, "routing", "none")
         if routing != "none":
             raise NloraError(
-                f"{name} answers each task with a model of its own (routing={routing}): --adapters "
-                "writes an adapter for each"
+                f"{name} answers each task with a model of its own (routing={routing}): "
+                f"{option('adapters', True)} writes an adapter for each"
             )
         raise NloraError(
             f"{name} does not make one model that can be saved by itself: `nlora methods` tells "
@@ -101,7 +105,7 @@ def _adapter(source: Path, model: str | None) -> tuple[Base, Callable[[], Merged
     found = given(str(source))
     named = model or found.base
     if named is None:
-        raise NloraError(f"{source} does not say what its base model is; give --model")
+        raise NloraError(f"{source} does not say what its base model is; give {option('model')}")
 
     def merge() -> Merged:
         from nlora.continual.merged import of_adapter
@@ -138,7 +142,8 @@ def _write(
         raise NloraError(
             f"{found.lost:.3g} % of the updates would be lost in {name} (most in {worst}, "
             f"{found.matrices[worst]:.3g} %), whose numbers are too coarse for them beside the "
-            f"weights: --dtype float32 keeps them{instead}; --max-lost allows it"
+            f"weights: {option('dtype', 'float32')} keeps them{instead}; {option('max_lost')} "
+            "allows it"
         )
     plain = merged.model.to(numbers)
     answered = compared(merged.logits, logits(plain, merged.inputs))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from nlora.errors import NloraError
+from nlora.errors import NloraError, option
 from nlora.evaluation.metrics import each
 from nlora.evaluation.statistics import estimates
 from nlora.plan.budgets import value_at
@@ -48,7 +48,9 @@ class Guard:
 
     def __post_init__(self) -> None:
         if not 0 <= self.bound <= 100:
-            raise NloraError(f"--max-forgetting takes points from 0 to 100, not {self.bound:g}")
+            raise NloraError(
+                f"{option('max_forgetting')} takes points from 0 to 100, not {self.bound:g}"
+            )
 
 
 @dataclass(frozen=True)
@@ -172,20 +174,27 @@ def advice(plan: Plan, stage: int, name: str, found: Verdict) -> list[str]:
         f"a look at the new labels: after them '{name}' itself answers its earlier tests otherwise"
         if name in found.too_far
         else "",
-        f"fewer epochs: --set epochs={epochs // 2}" if epochs > 1 else "",
-        f"a smaller learning rate: --set learning_rate={rate / 2:g}",
+        f"fewer epochs: {_set('epochs', epochs // 2)}" if epochs > 1 else "",
+        f"a smaller learning rate: {_set('learning_rate', rate / 2)}",
     ]
     weight = method.own_weight()
     if weight is not None:
         value = value_at(settings[weight], stage)
-        lines.append(f"a stronger penalty: --set {weight}={2 * value:g}" if value else "")
+        lines.append(f"a stronger penalty: {_set(weight, 2 * value)}" if value else "")
     else:
-        lines.append("a penalty: a model begun with --method n-lora or ewc")
+        lines.append(f"a penalty: a model begun with {option('method', 'n-lora')}, or ewc")
     if not method.needs_old_data:
-        lines.append("replay: a model begun with --method replay keeps examples of each task")
+        lines.append(
+            f"replay: a model begun with {option('method', 'replay')} keeps examples of each task"
+        )
     if not (method.routes_by_input or method.needs_task_id):
         lines.append(
-            "routing: a model begun without --method keeps each task's own adapter, and finds it "
-            "by the text"
+            f"routing: a model begun without {option('method')} keeps each task's own adapter, and "
+            "finds it by the text"
         )
     return [line for line in lines if line]
+
+
+def _set(name: str, value: float) -> str:
+    """A setting as a script gives it, and as the command line does."""
+    return f"settings={{{name!r}: {value:g}}} (--set {name}={value:g})"

@@ -12,7 +12,6 @@ from typing import Any
 from nlora.continual.holding import held
 from nlora.continual.offsets import in_force
 from nlora.continual.results import by_tests
-from nlora.errors import NloraError
 from nlora.store.directory import WATCHED, ModelDirectory, StageRecord
 from nlora.store.records import taken_out
 
@@ -27,8 +26,7 @@ def history(directory: ModelDirectory) -> dict[str, Any]:
     and its size. Neither model nor updates are read.
     Raises NloraError where there is no model.
     """
-    if not directory.exists():
-        raise NloraError(f"{directory.path} holds no model")
+    directory.check_there()
     config, records = directory.config(), directory.stages()
     zero = directory.zero_shot()
     return {
@@ -37,15 +35,24 @@ def history(directory: ModelDirectory) -> dict[str, Any]:
         "base": config.get("base", {}).get("title") or config.get("model"),
         "bytes": size(directory.path),
         "stages": _stages(directory, records),
-        "only_tested": [_only_tested(zero, records, t["name"]) for t in zero.tasks] if zero else [],
+        "only_tested": [
+            _only_tested(first, records, task["name"])
+            for first in [*([zero] if zero else []), *directory.watched()]
+            for task in first.tasks
+        ],
         "matched": sorted(in_force(records)),
         "kept": kept(directory),
-        "undone": [
-            {"number": int(one.path.name), "stages": list(one.stages), "when": one.when}
-            for one in directory.undone.rollbacks()
-        ],
+        "undone": set_aside(directory),
         "held": held(directory),
     }
+
+
+def set_aside(directory: ModelDirectory) -> list[dict[str, Any]]:
+    """The rollbacks that can be undone, each with its number, its stages, and when it was."""
+    return [
+        {"number": int(one.path.name), "stages": list(one.stages), "when": one.when}
+        for one in directory.undone.rollbacks()
+    ]
 
 
 def size(folder: Path) -> int:
@@ -156,10 +163,11 @@ def _task(record: StageRecord, task: str, scores: Scores) -> dict[str, Any]:
 
 
 def _only_tested(
-    zero: StageRecord, records: Sequence[StageRecord], task: str
+    first: StageRecord, records: Sequence[StageRecord], task: str
 ) -> dict[str, str | float | None]:
-    last = records[-1] if records else zero
-    return {"name": task, "before": zero.accuracy.get(task), "now": last.accuracy.get(task)}
+    """What a task had when it was added, and has now, where the last stage was tested on it."""
+    last = records[-1] if records else first
+    return {"name": task, "before": first.accuracy.get(task), "now": last.accuracy.get(task)}
 
 
 def _written(path: Path) -> str:

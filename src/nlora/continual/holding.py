@@ -24,8 +24,8 @@ def accept(out: Path, repaired: bool = False, progress: Progress | None = None) 
         else:
             if repaired and pending.record(REPAIRED) is None:
                 raise NloraError(
-                    f"{out}: no repair was found with which nothing falls too far; `nlora accept` "
-                    "without --repair takes the stage as it was trained"
+                    f"{out}: no repair was found with which nothing falls too far; the stage is "
+                    "accepted as it was trained without repaired=True (--repair)"
                 )
             record = pending.accept(REPAIRED if repaired else TRAINED)
             progress.message(f"'{record.name}' is in force now, as stage {record.index} of {out}")
@@ -65,6 +65,5 @@ def told(place: object, folder: str) -> str:
 
 def _opened(out: Path) -> ModelDirectory:
     directory = ModelDirectory(out)
-    if not directory.exists():
-        raise NloraError(f"{out} holds no model")
+    directory.check_there()
     return directory

@@ -40,6 +40,10 @@ def judge(
     """
     record, name = learned.record, stage.tasks[0].name
     before = answers_before(model.directory, learned.answers)
+    unknown = [data for data in tested if data.only_tested and data.name not in before]
+    if unknown:  # they were added after stages that were taken back
+        with model.standing(len(model.records) - 1):
+            before = {**before, **model.evaluate(unknown)}
     found = verdict(before, learned.answers, tested, guard.bound)
     record.notes["guard"] = found.to_json()
     if not found.too_far:
@@ -128,18 +132,23 @@ def _mended(model: ContinualModel, learned: Learned, tried: Repair) -> Learned:
 
 
 def answers_before(directory: ModelDirectory, now: Answers) -> Answers:
-    """What the model answered before the stage, to those of the same tests that it was asked."""
+    """What the model answered before the stage, to those of the same tests that it was asked.
+
+    A watched task that was added after stages which were taken back since is not among them.
+    """
     zero, records = directory.zero_shot(), directory.stages()
     shelf = directory.shelf(WATCHED)
     known: dict[str, list[dict[str, Any]]] = {}
     if zero is not None:
         known |= {task["name"]: directory.predictions(zero)[task["name"]] for task in zero.tasks}
+    last = records[-1].folder if records else None
     for record in shelf.stages():
-        known |= shelf.predictions(record)
+        if record.notes.get("after") == last:
+            known |= shelf.predictions(record)
     if records:
-        learned = {task["name"] for record in records for task in record.tasks}
-        last = directory.predictions(records[-1])
-        known |= {task: rows for task, rows in last.items() if task in learned | known.keys()}
+        tasks = [task["name"] for record in [*records, *shelf.stages()] for task in record.tasks]
+        then = directory.predictions(records[-1])
+        known |= {task: rows for task, rows in then.items() if task in {*tasks, *known}}
     return {
         task: [_then(row, answer) for row, answer in zip(known[task], answers, strict=False)]
         for task, answers in now.items()

@@ -8,6 +8,7 @@ are what a directory keeps of every task, and no stage was trained on them. Noth
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,8 @@ HELD = 2**25
 def moved(model: ContinualModel, stage: int, tasks: Sequence[TaskData]) -> dict[str, float]:
     """By task, how far the stage that was just trained moved the model on it.
 
-    The newest model counts, before and after, also where a method routes.
+    The newest model counts, before and after, also where a method routes. A task on which it is
+    not finite is left out: the model gives NaN there.
     """
     rows = [[(data.name, row) for row in _encoded(model, data)] for data in tasks]
     sums = {data.name: torch.zeros(2, dtype=torch.float64) for data in tasks}
@@ -52,7 +54,8 @@ def moved(model: ContinualModel, stage: int, tasks: Sequence[TaskData]) -> dict[
                     sums[name] += torch.stack([own.sum(), torch.tensor(float(len(own)))])
             model.progress.advance(sum(map(len, part)))
     found = {name: processes.summed_passes(total).tolist() for name, total in sums.items()}
-    return {name: total / max(count, 1) for name, (total, count) in found.items()}
+    means = {name: total / max(count, 1) for name, (total, count) in found.items()}
+    return {name: mean for name, mean in means.items() if math.isfinite(mean)}
 
 
 def _encoded(model: ContinualModel, data: TaskData) -> list[Encoded]:

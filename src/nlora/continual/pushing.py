@@ -4,14 +4,14 @@ import os
 import re
 from pathlib import Path
 
-from nlora.errors import NloraError, first_line
+from nlora.errors import NloraError, first_line, option
 from nlora.progress import Progress
 
 
 def check_name(name: str) -> None:
     """Raise NloraError, before anything is written, for what cannot name a repository."""
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name, re.ASCII) or ".." in name:
-        raise NloraError(f"--push takes OWNER/NAME, not '{name}'")
+        raise NloraError(f"{option('push')} takes OWNER/NAME, not '{name}'")
 
 
 def push(folder: Path, name: str, progress: Progress) -> str:

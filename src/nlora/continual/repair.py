@@ -126,7 +126,7 @@ class Repair:
     zero: float = 0.0
     """What the new task reaches without the update."""
     curve: list[Try] = field(default_factory=list)
-    """The whole update first."""
+    """The whole update first; empty where nothing could be tried."""
     answers: list[Answers] = field(default_factory=list)
     """Of each."""
     offsets: dict[str, Offsets] = field(default_factory=dict)
@@ -154,7 +154,7 @@ class Repair:
         best = self.best
         reasons = {"not": self.unscaled, "unmatched": self.unmatched}
         why = {name: reason for name, reason in reasons.items() if reason}
-        if len(self.curve) < 2:  # nothing was tried
+        if not self.curve:
             return why
         return why | {
             "without": self.zero,

@@ -22,7 +22,8 @@ SAMPLING = {"do_sample": True, "temperature": 1.0, "top_p": 0.95, "top_k": 0, "m
 """How the base model writes texts by itself."""
 
 SEED = 0
-"""The run's seed decides nothing: runs are compared on the same texts."""
+"""Decides which texts are written, and which are drawn of others (`explain.texts`). The run's seed
+does not: runs are compared on the same texts."""
 
 
 class SelfWritten(Kind):

@@ -15,6 +15,7 @@ from nlora.continual.guard import Answers, Guard
 from nlora.continual.judging import Learned, judge
 from nlora.continual.movement import moved
 from nlora.continual.results import told
+from nlora.data.balance import label_counts, majority
 from nlora.data.task import TaskData
 from nlora.methods.context import Stage
 from nlora.plan.budgets import budget
@@ -137,6 +138,21 @@ def test_first(model: ContinualModel, tasks: Sequence[TaskData]) -> None:
     commit(model, record, answers, kept)
 
 
+def _little_to_lose(data: TaskData, accuracy: float) -> str | None:
+    """What to say of a watched task that the model does not know at all, if it is one."""
+    if not accuracy:
+        return f"'{data.name}' is watched at 0 %: it can lose nothing"
+    if data.task.labels is None or data.task.metric not in (None, "exact", "accuracy"):
+        return None
+    constant = 100 * (majority(label_counts(data.test, data.task.labels)) or 0)
+    if accuracy > constant:
+        return None
+    return (
+        f"'{data.name}' is watched at {accuracy:.1f} %, and one label for all would be right in "
+        f"{constant:.1f} %: what it loses may be bias alone, since the model hardly knows it"
+    )
+
+
 def watch(model: ContinualModel, data: TaskData) -> None:
     """Test a task that will only be tested, and keep it with the model."""
     started = time.perf_counter()
@@ -146,7 +162,7 @@ def watch(model: ContinualModel, data: TaskData) -> None:
     record.tasks, record.fingerprints = [data.task.to_json()], {data.name: data.fingerprint()}
     record.notes["after"] = model.records[-1].folder if model.records else None
     record.accuracy = model.measured(answers)
-    if not record.accuracy[data.name]:
-        model.progress.message(f"'{data.name}' is watched at 0 %: it can lose nothing")
+    if line := _little_to_lose(data, record.accuracy[data.name]):
+        model.progress.message(line)
     record.seconds = {"evaluation": time.perf_counter() - started}
     commit(model, record, answers, [data], directory=model.directory.shelf(WATCHED))

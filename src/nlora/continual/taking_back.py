@@ -82,7 +82,8 @@ def _fitting(
     known = directory.undone.rollbacks()
     asked = [one for one in known if number in (None, int(one.path.name))]
     if not asked:
-        which = f"; there are {', '.join(one.path.name for one in known)}" if known else ""
+        there = ", ".join(f"{int(one.path.name)} ({', '.join(one.stages)})" for one in known)
+        which = f"; there are {there}" if known else ""
         aside = "no stages set aside" if number is None else f"no rollback {number}"
         raise NloraError(f"{directory.path} has {aside}{which}")
     fits = [one for one in asked if one.on == _built_on(directory, records)]
@@ -102,16 +103,25 @@ def prune(model_dir: Path) -> dict[str, Any]:
     directory = _there(model_dir)
     with directory.locked():
         directory.check_writable()
-        stages = [name for one in directory.undone.rollbacks() for name in one.stages]
-        freed = size(directory.undone.folder) if stages else 0
+        found = _aside(directory)
         directory.undone.prune()
-        return {"path": str(model_dir), "removed": stages, "bytes": freed}
+        return found
+
+
+def prunable(model_dir: Path) -> dict[str, Any]:
+    """What `prune` would remove, as it says it."""
+    return _aside(_there(model_dir))
+
+
+def _aside(directory: ModelDirectory) -> dict[str, Any]:
+    stages = [name for one in directory.undone.rollbacks() for name in one.stages]
+    freed = size(directory.undone.folder) if stages else 0
+    return {"path": str(directory.path), "removed": stages, "bytes": freed}
 
 
 def _there(model_dir: Path) -> ModelDirectory:
     directory = ModelDirectory(model_dir)
-    if not directory.exists():
-        raise NloraError(f"{model_dir} holds no model")
+    directory.check_there()
     return directory
 
 

@@ -48,6 +48,7 @@ def take_out(
     """
     directory, progress = ModelDirectory(model_dir), spoken(progress)
     plan = stored_plan(directory)
+    plan.check_metrics()
     with processes.main_holds(directory.locked):
         records = directory.stages()
         if task not in [data.name for data in plan.stream]:

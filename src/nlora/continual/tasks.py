@@ -117,8 +117,7 @@ def _kept(directory: Shelf, record: StageRecord) -> list[TaskData]:
 
 def answerable_tasks(directory: ModelDirectory) -> list[TaskData]:
     """`learned_tasks` of a model that can be used. Raises NloraError if it is none, or is empty."""
-    if not directory.exists():
-        raise NloraError(f"{directory.path} holds no model")
+    directory.check_there()
     learned = learned_tasks(directory)
     if not learned:
         raise NloraError(f"{directory.path} has learned no task yet")

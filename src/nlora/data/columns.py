@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from nlora.data.rows import Report, Rows
-from nlora.errors import NloraError, unknown
+from nlora.errors import NloraError, option, unknown
 
 TARGETS = ("text", "label")
 """What columns are named as."""
@@ -85,7 +85,7 @@ def named(
         return rows, [], None
     if not plain and not columns:
         chosen = f"text is {_words(text)}" + (f", label is {_words(label)}" if answers else "")
-        told.append(f"{rows.path}: {chosen}; --columns or 'columns' chooses others")
+        told.append(f"{rows.path}: {chosen}; {option('columns')} chooses others")
     if label and label_names:
         _check_numbers(rows, label[0], label_names)
     values: list[object] = []
@@ -180,7 +180,7 @@ def _choose(
 def _unnamed(rows: Rows, keys: Sequence[str], missing: str) -> str:
     """What to do where no column has an obvious name."""
     have = ", ".join(keys)[:120]
-    which = "say which columns they are (--columns text=NAME,label=NAME, or 'columns' in YAML)"
+    which = "say which are (--columns text=NAME,label=NAME, or 'columns' in Python and YAML)"
     if rows.delimiter is None:
         return f"{rows.place(0)}: {missing}; it has: {have}; {which}"
     return (

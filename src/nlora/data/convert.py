@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import lzma
-import shutil
 import tempfile
 import zipfile
 import zlib
@@ -22,6 +21,7 @@ from typing import Any
 
 from nlora.data.published import GROUPS, METRICS, SOURCES
 from nlora.data.rows import decoded, read_array, read_bytes
+from nlora.data.writing import write_rows, writing
 from nlora.errors import NloraError, unknown
 
 SPLITS = {"TRACE": ("train", "eval", "test"), "SuperNI": ("train", "dev", "test")}
@@ -239,26 +239,3 @@ def _wanted(names: list[str], group: str, source: Path) -> dict[tuple[str, str],
             if named:
                 found[task, split] = named[0]
     return found
-
-
-@contextmanager
-def writing(target: Path) -> Iterator[Path]:
-    """A folder that gets the target's name when all is written, or is removed."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        try:
-            yield work
-            work.chmod(0o755)
-            work.rename(target)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
-    except OSError as error:
-        place = error.filename or target
-        raise NloraError(f"cannot write {place}: {error.strerror}") from None
-
-
-def write_rows(path: Path, value: object) -> None:
-    """Write a file of a data set, in a folder that is made if need be."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value, ensure_ascii=False, indent=1), encoding="utf-8")

@@ -169,17 +169,18 @@ def read_texts(
     encoding: str | None = None,
     tell: Callable[[str], object] = lambda note: None,
 ) -> tuple[str, ...]:
-    """The texts of a file, without answers; `tell` hears which columns were chosen.
+    """The texts of a file, without answers; `tell` hears what was chosen and left out.
 
-    A .txt file and standard input (`-`) hold a text a line; others are read as a task's files are.
+    A .txt file and standard input (`-`) hold a text a line, blank ones left out; others are read as
+    a task's files are.
     Raises NloraError, with file and line, for all that is wrong with the file.
     """
     columns = {target: name for target, name in (columns or {}).items() if target == "text"}
     rows = read_rows(path, "test", stop, encoding, columns, lines=True)
-    rows, notes, _ = named(rows, columns, None, stop, answers=False)
-    for note in notes:
+    texts, notes, _ = named(rows, columns, None, stop, answers=False)
+    for note in (*rows.notes, *notes):
         tell(note)
-    return to_texts(rows, PLAIN)
+    return to_texts(texts, PLAIN)
 
 
 def _task(place: str, name: str, instruction: str | None, labels: Sequence[str] | None) -> Task:

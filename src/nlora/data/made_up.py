@@ -9,10 +9,10 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from nlora.data.convert import write_rows, writing
 from nlora.data.messages import plain
 from nlora.data.streams import load_stream
 from nlora.data.task import TaskData
+from nlora.data.writing import write_rows, writing
 from nlora.errors import NloraError
 
 CONSONANTS, VOWELS, SYLLABLES = "bdfgklmnprstvz", "aeiou", 3
@@ -48,7 +48,9 @@ def relabel(stream: str, data: Path | None, out: Path, seed: int = 0) -> dict[st
         for known in tasks:
             task = known.task
             if task.labels is None or task.group is None or task.dataset is None:
-                raise NloraError(f"'{task.name}' has no labels, or is not of a data folder")
+                raise NloraError(
+                    f"'{task.name}' has no labels, or is of no data folder; name data sets of one"
+                )
             words = made_up(len(task.labels), task.name, seed)
             found[task.name] = dict(zip(task.labels, words, strict=True))
             folder = work / task.group / task.dataset

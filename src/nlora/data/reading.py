@@ -13,7 +13,7 @@ from nlora.data.examples import check_labels, to_examples
 from nlora.data.formats import Source, read_rows, test_split
 from nlora.data.holdout import hold_out
 from nlora.data.task import Example, Task, TaskData
-from nlora.errors import Faults, NloraError, Several, unknown
+from nlora.errors import Faults, NloraError, Several, option, unknown
 
 OnBadRow = Literal["refuse", "skip"]
 MOST_BAD = 0.05
@@ -136,7 +136,7 @@ def _read(source: Source, split: str, task: Task, reading: Reading) -> _Split:
 def _refusal(bad: Sequence[str], path: Source, total: int) -> list[str]:
     """The first wrong rows, and what leaves them out where they are few enough."""
     more = len(bad) - _NAMED
-    way = "--skip-bad-rows (on_bad_row: skip in YAML) leaves out such rows"
+    way = f"{option('skip_bad_rows', True)}, in YAML on_bad_row: skip, leaves out such rows"
     hint = f"; {way}" if len(bad) <= MOST_BAD * total else f"; {way} where at most 5 % are wrong"
     if more <= 0:
         return [*bad[:-1], bad[-1] + hint]

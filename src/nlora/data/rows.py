@@ -40,6 +40,8 @@ STDIN = Path("-")
 _MARK = "\ufeff"
 """The byte order mark, of which programs that add one to what has one make two."""
 _BETWEEN = re.compile(r"[\s,]*")
+_NAMED = 5
+"""Blank lines that are named."""
 
 Report = Callable[[str], object]
 """Called with a problem, one line of text: stops at it, or notes it and goes on."""
@@ -55,7 +57,8 @@ class Rows:
     """What a file holds: `values` in order, and `place(i)`: file and line of value i, in words.
 
     `names` are those of a column's numbers, where the file has them (`ClassLabel` of `datasets`).
-    `format` says in words what the file was read as, `delimiter` what stands between its cells.
+    `format` says in words what the file was read as, `delimiter` what stands between its cells,
+    `notes` what was left out.
     """
 
     path: Path | str
@@ -64,6 +67,7 @@ class Rows:
     format: str = ""
     names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     delimiter: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 def read_bytes(path: Path) -> bytes:
@@ -181,10 +185,18 @@ def read_jsonl(path: Path, text: str, report: Report = stop) -> Rows:
 
 
 def read_lines(path: Path, text: str) -> Rows:
-    """The lines of a text; blank ones do not count."""
-    lines = enumerate(text.split("\n"), start=1)
-    found = [(number, line.removesuffix("\r")) for number, line in lines if line.strip()]
-    return Rows(path, [line for _, line in found], lambda i: f"{path}, line {found[i][0]}")
+    """The lines of a text, without blank ones, of which `notes` tells."""
+    lines = dict(enumerate(text.removesuffix("\n").split("\n"), start=1))
+    blank = [str(number) for number, line in lines.items() if not line.strip()]
+    found = [number for number, line in lines.items() if line.strip()]
+    more = ", …" if len(blank) > _NAMED else ""
+    said = f"{path}: {len(blank)} of {len(lines)} lines are blank and left out"
+    return Rows(
+        path,
+        [lines[number].removesuffix("\r") for number in found],
+        lambda i: f"{path}, line {found[i]}",
+        notes=(f"{said} ({', '.join(blank[:_NAMED])}{more})",) if blank else (),
+    )
 
 
 def check_names(place: str, names: Sequence[str], hint: str = "") -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 from nlora.data import published
 from nlora.data.benchmark import DATASETS, canonical, find_datasets, load_task
 from nlora.data.files import read_stream
-from nlora.data.formats import is_rows
+from nlora.data.formats import YAML, is_rows
 from nlora.data.task import TaskData
-from nlora.errors import NloraError, unknown
+from nlora.errors import NloraError, Several, option, unknown
 
 ORDERS: dict[str, tuple[str, ...]] = {
     name: tuple(tasks.split())
@@ -76,8 +76,16 @@ def load_stream(stream: str, data: Path | None) -> list[TaskData]:
         return demo_stream()
     path = Path(os.path.expanduser(stream))
     known = name in STREAMS or canonical(name) in KNOWN
-    if not known and (path.suffix.lower() in (".yaml", ".yml") or os.path.isfile(path)):
-        return read_stream(path)
+    if not known and (path.suffix.lower() in YAML or os.path.isfile(path)):
+        try:
+            return read_stream(path)
+        except NloraError as error:
+            if path.suffix.lower() in YAML or isinstance(error, Several):
+                raise
+            raise NloraError(
+                f"{stream} is no stream, which is a name, data sets with commas between, or a YAML "
+                f"list of tasks: {error}"
+            ) from error
     names = STREAMS.get(name) or tuple(canonical(part) for part in stream.split(","))
     twice = [part for i, part in enumerate(names) if part in names[:i]]
     if twice:
@@ -92,7 +100,7 @@ def load_stream(stream: str, data: Path | None) -> list[TaskData]:
         other = any(part in published.FOLDERS for part in names)
         what = "files of another paper (`nlora data convert`)" if other else "the benchmark"
         raise NloraError(
-            f"stream '{stream}' reads {what}: give --data DIR or set NLORA_DATA"
+            f"stream '{stream}' reads {what}: give {option('data')} or set NLORA_DATA"
             + ("" if other else " (`nlora data download` fetches it)")
         )
     place = os.path.abspath(data)

@@ -21,6 +21,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy import ndarray
 
+from nlora.errors import NloraError
+
 SMALLEST_SHARE = 1e-30
 """Of a label in what is matched: none at all would be an offset of −∞."""
 SMALLEST_SCALE, LARGEST_SCALE = 0.01, 100.0
@@ -76,7 +78,7 @@ def match_answers(scores: ndarray, targets: ndarray) -> Correction:
     `targets` are probabilities, (texts, labels). The scale is kept within 0.01 and 100.
     """
     scores = _checked(scores)
-    problem, start = _Problem(scores, targets), np.zeros(scores.shape[1])
+    problem, start = _Problem(scores, _checked(targets)), np.zeros(scores.shape[1])
     # As they are, if that is as good: many scales give the same to answers that are all sure.
     scales = (1.0, max(1 / _softest(scores), SMALLEST_SCALE))
     begun = min(scales, key=lambda scale: problem.value(start, scale))
@@ -132,8 +134,10 @@ class _Problem:
 
 def _checked(scores: ndarray) -> ndarray:
     scores = np.asarray(scores, dtype=np.float64)
-    if scores.ndim != 2 or not scores.size or not np.isfinite(scores).all():
-        raise ValueError("scores must be finite numbers, at least one text and one label")
+    if scores.ndim != 2 or not scores.size:
+        raise ValueError("scores are of at least one text and one label")
+    if not np.isfinite(scores).all():
+        raise NloraError("its scores of labels are not finite (NaN), so no offset matches them")
     return scores
 
 

@@ -12,7 +12,8 @@ edit-similarity   1 - insertions and deletions per character, the mean over answ
 sari       of a simplification, beside the text that it simplifies (`nlora.evaluation.sari`)
 
 `module:function` is a function of one's own: it is given the answers and the labels, two lists of
-texts, and returns a number in per cent. One that was handed over (`register`) needs no module.
+texts, and returns a number in per cent. One that was handed over (`register`) or is in a plug-in
+file (`register_file`) needs no module.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import math
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,8 @@ EXTRA = "pip install 'nlora[metrics]'"
 
 Own = Callable[[list[str], list[str]], float]
 """From answers and labels to per cent."""
+
+_GIVE = "give the file that has it (--plugin FILE), or hand it over (nlora.load(…, own=…))"
 
 _registered: dict[str, Own] = {}
 """Functions of one's own that this process was handed, by name."""
@@ -189,6 +192,16 @@ def register(function: Own) -> str:
     return name
 
 
+def register_file(file: str, functions: Iterable[Own]) -> None:
+    """Let functions of a plug-in file be metrics, as `file:function`, its name without an ending.
+
+    They stand in for those, too, that a script has defined itself and that are not here.
+    """
+    for function in functions:
+        _registered[f"{file}:{function.__name__}"] = function
+        _registered.setdefault(f"__main__:{function.__name__}", function)
+
+
 def each(name: str | None, predictions: Sequence[Prediction]) -> list[float]:
     """What each answer contributes to a task's metric, from 0 to 1, so that answers can be paired.
 
@@ -209,7 +222,8 @@ def _importable(name: str) -> None:
 
 
 def _own(name: str) -> Metric:
-    found: Any = _registered.get(name) or _imported(name)
+    in_file = name.rpartition(".")[2]  # whatever package its module was in
+    found: Any = _registered.get(name) or _registered.get(in_file) or _imported(name)
     if not callable(found):
         raise NloraError(f"metric '{name}' is no function")
 
@@ -236,13 +250,15 @@ def _imported(name: str) -> Any:
         sys.path.append(here)
     if module == "__main__" and not hasattr(sys.modules[module], function):
         raise NloraError(
-            f"metric '{name}' was defined in the script that used it: put the function into a file "
-            f"beside, and name it as FILE:{function}, so that other commands find it"
+            f"metric '{name}' was defined in the script that used it: {_GIVE}; named as "
+            f"FILE:{function}, other commands find it in a file beside"
         )
     try:
         return getattr(importlib.import_module(module), function)
     except Exception as error:  # the module may raise whatever its author's code does
-        raise NloraError(f"metric '{name}': {_said(error)}") from error
+        missing = isinstance(error, ModuleNotFoundError | AttributeError)
+        more = f"; {_GIVE}" if missing else ""
+        raise NloraError(f"metric '{name}': {_said(error)}{more}") from error
 
 
 def try_out(

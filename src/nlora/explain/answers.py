@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from nlora.errors import NloraError, unknown
+from nlora.errors import NloraError, option, unknown
 
 if TYPE_CHECKING:
     from nlora.continual.answering import Correct
@@ -24,7 +24,10 @@ def correct_by(how: str, free: bool = False) -> "Correct | None":
     if how == LIKELY or (free and how == AUTO):
         return None
     if free:
-        raise NloraError("--free answers are no labels; leave --free or --answers matched out")
+        raise NloraError(
+            f"free answers are no labels; leave {option('free', True)} or "
+            f"{option('answers', MATCHED)} out"
+        )
     from nlora.explain.matched import matched, where_it_helps
 
     return matched if how == MATCHED else where_it_helps

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from nlora.errors import NloraError, option
 from nlora.explain.explain import FILE_ON_DEV, FOLDER, committed
 from nlora.report.schema_explained import Estimate
 from nlora.store.reading import Count, Kind, check, read_json
@@ -39,7 +40,10 @@ def helped(model: "ContinualModel", sources: Sequence[str]) -> dict[str, Estimat
     file = model.directory.path / FOLDER / FILE_ON_DEV
     if not file.is_file():
         return {}
-    read = check(_OnDev, read_json(file), file)
+    try:
+        read = check(_OnDev, read_json(file), file)
+    except NloraError as error:
+        raise NloraError(f"{error}; {option('answers', 'likely')} goes without it") from error
     if read.committed != committed(model.records):
         return {}
     found = {}

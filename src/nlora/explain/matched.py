@@ -9,7 +9,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from nlora.continual.self_written import self_written
-from nlora.errors import NloraError
+from nlora.errors import NloraError, option
 from nlora.evaluation.matching import Correction
 from nlora.explain.asked import Learned, Options, Questions, learned
 from nlora.explain.examples import examples_of
@@ -62,7 +62,7 @@ def where_it_helps(model: "ContinualModel", names: Collection[str]) -> dict[str,
         model.progress.message(
             f"{name}: labels are matched to how they were answered right after the task, which on "
             f"dev makes {gain.value:.1f} % more of them right [{gain.low:.1f}, {gain.high:.1f}] "
-            "(--answers likely does without)"
+            f"({option('answers', 'likely')} does without)"
         )
     return matched(model, found) if found else {}
 

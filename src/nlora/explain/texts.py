@@ -5,6 +5,7 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
+from nlora.continual.self_written import SEED
 from nlora.errors import NloraError
 
 CONTENT_FREE = ("N/A", "[MASK]", "")
@@ -12,9 +13,6 @@ CONTENT_FREE = ("N/A", "[MASK]", "")
 
 WORDS = 50
 """Of a line of a file of neutral texts, so many are taken."""
-
-SEED = 0
-"""Decides which texts are drawn. The run's seed does not: runs are compared on the same texts."""
 
 
 def drawn(texts: Sequence[str], count: int, name: str) -> list[str]:

@@ -9,11 +9,12 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 from pydantic import ValidationError
 
-from nlora.errors import NloraError, shown, unknown
+from nlora.errors import NloraError, option, shown, unknown
 from nlora.installed import entry_points
 from nlora.methods.avr import Avr
 from nlora.methods.base import Method
@@ -173,7 +174,7 @@ def methods(plugin: Path | None = None) -> dict[str, Entry]:
                 f"the installed methods of '{point.value}' fail: {_brief(error)}"
             ) from error
     if plugin is not None:
-        found += _entries(vars(_import(plugin)).values())
+        found += _entries(vars(import_plugin(plugin)).values())
     return {entry.name: entry for entry in found}
 
 
@@ -181,8 +182,8 @@ def method(name: str, plugin: Path | None = None) -> Entry:
     """The method of that name. Raises NloraError with the nearest names."""
     known = methods(plugin)
     if name not in known:
-        error = unknown("method", name, known)
-        raise error if plugin else NloraError(f"{error} (one of your own: --plugin FILE)")
+        own = "" if plugin else f" (one of your own: {option('plugin', 'FILE')})"
+        raise NloraError(f"{unknown('method', name, known)}{own}")
     return known[name]
 
 
@@ -204,7 +205,13 @@ def _entries(values: Iterable[Any]) -> list[Entry]:
     return [Entry(k.name, k, getattr(k, "summary", "")) for k in own]
 
 
-def _import(path: Path) -> Any:
+def import_plugin(path: Path) -> Any:
+    """The module of a user's own file; what it defines can be asked for by name from now on.
+
+    These are methods, adapters, consolidations, and functions as metrics. Raises NloraError.
+    """
+    from nlora.evaluation.metrics import register_file
+
     if not path.is_file():
         raise NloraError(f"plugin file {path} does not exist")
     spec = importlib.util.spec_from_file_location(f"{PLUGIN_MODULE}{path.stem}", path)
@@ -216,10 +223,20 @@ def _import(path: Path) -> Any:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         raise NloraError(f"plugin file {path} fails: {_brief(error)}") from error
+    functions = [value for value in _own(module) if isinstance(value, FunctionType)]
+    if not (functions or _entries(vars(module).values())):
+        raise NloraError(
+            f"plugin file {path} defines no method (a subclass of Method with a name), and no "
+            "function as a metric"
+        )
     _register_parts(module)
-    if not _entries(vars(module).values()):
-        raise NloraError(f"plugin file {path} defines no method (a subclass of Method with a name)")
+    register_file(path.stem, functions)
     return module
+
+
+def _own(module: Any) -> list[Any]:
+    """What a plug-in defines itself."""
+    return [v for v in vars(module).values() if getattr(v, "__module__", "") == module.__name__]
 
 
 def _register_parts(module: Any) -> None:
@@ -229,8 +246,7 @@ def _register_parts(module: Any) -> None:
     from nlora.merging import registry as consolidations
     from nlora.merging.base import Consolidation
 
-    own = [v for v in vars(module).values() if getattr(v, "__module__", "") == module.__name__]
-    for kind in [v for v in own if isinstance(v, type) and "name" in vars(v)]:
+    for kind in [v for v in _own(module) if isinstance(v, type) and "name" in vars(v)]:
         if issubclass(kind, Adapter):
             adapters.register(kind)
         elif issubclass(kind, Consolidation):

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, 
 from nlora.adapters.peft_config import read_config
 from nlora.adapters.peft_files import adapter_folder
 from nlora.backbones.catalog import BUILT_IN
-from nlora.errors import NloraError, shown, unknown
+from nlora.errors import NloraError, option, shown, unknown
 from nlora.methods.settings import FREE, Settings
 from nlora.plan.given import absolute_file
 from nlora.store.directory import ModelDirectory
@@ -112,7 +112,9 @@ def parse_config(values: dict[str, Any], source: str) -> RunConfig:
         if not values.get("model"):
             values["model"] = _base_of(str(values["from_adapter"]))
     elif values.get("knows"):
-        raise NloraError("--knows says what an adapter knows; give --from-adapter, too")
+        raise NloraError(
+            f"{option('knows')} says what an adapter knows; give {option('from_adapter')}, too"
+        )
     try:
         return RunConfig(**values)
     except ValidationError as error:
@@ -128,7 +130,7 @@ def _base_of(adapter: str) -> str:
     """The base model that an adapter's configuration names. Raises NloraError if it names none."""
     base = read_config(adapter_folder(adapter)).base_model_name_or_path
     if not base:
-        raise NloraError(f"{adapter} does not say what its base model is; give --model")
+        raise NloraError(f"{adapter} does not say what its base model is; give {option('model')}")
     return base
 
 

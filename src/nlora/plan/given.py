@@ -11,7 +11,7 @@ from nlora.data.balance import label_counts
 from nlora.data.files import read_entry, task_from_files
 from nlora.data.formats import YAML, source
 from nlora.data.task import TaskData
-from nlora.errors import NloraError
+from nlora.errors import NloraError, option
 from nlora.methods.base import Method
 
 
@@ -28,8 +28,8 @@ def known_task(knows: str) -> TaskData:
         name, labels, file = named_file(knows)
         if not (name and file) or labels == "":
             raise NloraError(
-                "--knows takes NAME=FILE, NAME:auto=FILE or NAME:A,B=FILE (with labels), or a YAML "
-                f"file of one task, not '{knows}'"
+                f"{option('knows')} takes NAME=FILE, NAME:auto=FILE or NAME:A,B=FILE (with "
+                f"labels), or a YAML file of one task, not '{knows}'"
             )
         where = source(file, Path())
         data = task_from_files(name, None, where, labels=labels or None)
@@ -53,7 +53,7 @@ def _taken_for(data: TaskData) -> str:
     if data.task.labels is not None:
         return f"{said}, answered by one of {len(data.task.labels)} labels"
     answers = label_counts(data.test, None)
-    hint = f"; --knows {data.name}:auto=FILE makes the {len(answers)} in them labels"
+    hint = f"; {option('knows', f'{data.name}:auto=FILE')} makes the {len(answers)} in them labels"
     return f"{said} of free text{hint if answers and not data.task.chat else ''}"
 
 

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from nlora.errors import option
+
 METHOD = "inc-lora"
 SETTINGS = {"routing": "input"}
 
@@ -10,7 +12,7 @@ WHY = (
     "by the text. Of all methods that need no old data it forgot least here (0.0 points; "
     "3 and more where one model answers all) at the best accuracy (docs/results/README.md). It "
     "costs an adapter per task, up to 2.5 times as long to answer, and no export as one model "
-    "(--method inc-lora makes one model, and forgets more)"
+    f"({option('method', METHOD)} makes one model, and forgets more)"
 )
 
 

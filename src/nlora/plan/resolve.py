@@ -17,7 +17,7 @@ from nlora.backbones.catalog import EVERY, Base, check_hub, find
 from nlora.backbones.hardware import bf16_is_faster
 from nlora.data.streams import load_stream
 from nlora.data.task import TaskData, sample
-from nlora.errors import Faults, NloraError, unknown
+from nlora.errors import Faults, NloraError, option, unknown
 from nlora.methods.base import ONE_PER_STAGE, Method
 from nlora.methods.registry import Entry, setting_error
 from nlora.methods.registry import method as entry_of
@@ -108,6 +108,11 @@ class Plan(Choice):
         """The same plan over other tasks, whose examples are those that are used."""
         return replace(self, stream=tuple(stream))
 
+    def check_metrics(self) -> None:
+        """Raise NloraError for a metric of a task that is not known here."""
+        for data in self.stream:
+            self.method.metric(data.task)
+
     def with_precision(self, precision: str | None) -> "Plan":
         """The plan in the precision in which its directory was begun, if `auto` was asked for.
 
@@ -195,12 +200,14 @@ def resolve(
         if stages:
             choice.check_lists(len(stages) + (config.from_adapter is not None))
         elif config.evaluate == "seen":
-            raise NloraError(f"{config.method} trains nothing: give --evaluate next or all")
+            raise NloraError(
+                f"{config.method} trains nothing: give {option('evaluate', 'next')}, or all"
+            )
         if config.knows is not None:
             stream = [known_task(config.knows), *stream]
             check_names(stream)
-    for data in stream:
-        method.metric(data.task)
+        for data in stream:
+            method.metric(data.task)
     if base is None:
         base = find(config.model)
         if whole:
@@ -216,7 +223,7 @@ def resolve(
 
 def _stream(config: RunConfig) -> list[TaskData]:
     if config.stream is None:
-        raise NloraError("which stream? give --stream NAME (`nlora streams` lists them)")
+        raise NloraError(f"which stream? give {option('stream')}; `nlora streams` lists them")
     return load_stream(config.stream, Path(config.data) if config.data else None)
 
 

@@ -33,7 +33,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from nlora.errors import NloraError
+from nlora.errors import NloraError, near, option
 from nlora.store.atomic import check_creatable, indented, naming, write_text
 from nlora.store.documents import read_document, read_results, sealed_document
 from nlora.store.pending import PENDING, Pending
@@ -84,7 +84,7 @@ class ModelDirectory(Shelf):
             if "adapter_config.json" in foreign:
                 raise NloraError(
                     f"{self.path} is an adapter and no model directory; to go on from it give a "
-                    f"new folder and --from-adapter {self.path}"
+                    f"new folder and {option('from_adapter')}"
                 )
             if foreign or self.folder.exists():
                 raise NloraError(
@@ -96,6 +96,15 @@ class ModelDirectory(Shelf):
         else:
             check_creatable(self.path)
         return False
+
+    def check_there(self, otherwise: str = "") -> None:
+        """Raise NloraError where there is no model, with a near name beside it, and `otherwise`."""
+        if self.exists():
+            return
+        beside = [path.parent.name for path in self.path.parent.glob("*/model.json")]
+        names = near(self.path.name, beside)
+        perhaps = f" (did you mean {self.path.with_name(names[0])}?)" if names else ""
+        raise NloraError(f"{self.path} holds no model{perhaps}{otherwise}")
 
     @contextmanager
     def locked(self) -> Iterator[None]:

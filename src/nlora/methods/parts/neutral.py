@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nlora import processes
-from nlora.errors import NloraError
+from nlora.errors import NloraError, option
 from nlora.progress import shown
 
 if TYPE_CHECKING:
@@ -77,5 +77,5 @@ def written(ctx: Context, count: int) -> list[str]:
                 return list(found)[:count]
     raise NloraError(
         f"the base model wrote {len(found)} different texts by itself, and {count} are wanted; "
-        "give a file of texts (--neutral FILE), or set a smaller neutral_texts"
+        f"give a file of texts by {option('neutral')}, or set a smaller neutral_texts"
     )

@@ -17,6 +17,7 @@ from nlora import processes
 from nlora.adapters.given import given
 from nlora.adapters.lora import Lora
 from nlora.adapters.past import Beneath
+from nlora.api.results import Results
 from nlora.continual.bringing import Brought, bring
 from nlora.continual.earlier import Earlier, earlier_updates, training_choice
 from nlora.continual.guard import Guard, RepairMode
@@ -123,8 +124,8 @@ class ContinualLora(Penalised):
         repair: RepairMode = "offer",
         tokenizer: Any = None,
         progress: Progress | None = None,
-    ) -> dict[str, Any]:
-        """Make what was trained a stage of a model directory; its results.
+    ) -> Results:
+        """Make what was trained a stage of a model directory; its results, as of `nlora.learn`.
 
         The directory is the one in `previous`, or a new one, in which earlier adapters are stages
         of their own. `task` (a `TaskData`, or what has one as `data`) brings the tests by which
@@ -164,7 +165,7 @@ class ContinualLora(Penalised):
         self.number = len(self.earlier) + 1
         self.adapter.begin()
         self._gradients, self.losses, self._as_term, self.loaded = None, [], False, False
-        return found
+        return Results(found)
 
 
 def _data(task: TaskData | HasData) -> TaskData:
