@@ -8,6 +8,7 @@ import sys
 import pytest
 from hypothesis import settings
 
+from tests import lacking
 from tests.budget import Budget
 from tests.once import once
 
@@ -35,9 +36,10 @@ def pytest_collection_modifyitems(session, items):
 
 
 def pytest_collection_finish(session):
-    """No bars where nobody looks."""
+    """No bars where nobody looks, and nothing is looked for that is not there."""
     if transformers := sys.modules.get("transformers"):
         transformers.utils.logging.disable_progress_bar()
+        lacking.remember()
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,8 @@ from importlib import import_module
 from transformers import LlamaForCausalLM, T5ForConditionalGeneration  # noqa: F401
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
+from tests import lacking
+
 NAMES = (
     "tests.training.command",
     "nlora.study.worker",
@@ -35,6 +37,7 @@ NAMES = (
 )
 for name in NAMES:
     import_module(name)
+lacking.remember()
 get_checkpoint_conversion_mapping("llama")  # made when the first model is loaded, in 0.2 s
 gc.collect()
 gc.freeze()

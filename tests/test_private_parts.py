@@ -49,6 +49,8 @@ IMPORTED = [
     "transformers.pytorch_utils.Conv1D",
     "transformers.trainer_pt_utils.get_length_grouped_indices",
     "transformers.training_args.OptimizerNames",
+    "transformers.utils.import_utils.is_flash_attn_2_available",
+    "transformers.utils.import_utils.is_flash_attn_3_available",
 ]
 """Modules and functions below a library's own documented names."""
 
@@ -81,6 +83,10 @@ def of_trainer(name):
 
 ATTRIBUTES = {
     "_attn_implementation": lambda: model("llama").config._attn_implementation == "sdpa",
+    **{
+        flag: lambda flag=flag: getattr(model("llama"), flag) is True
+        for flag in ("_supports_sdpa", "_supports_flash_attn", "_supports_flex_attn")
+    },
     "_is_distributed_loading_by_transformers": lambda: (
         "_is_distributed_loading_by_transformers"
         in inspect.getsource(importlib.import_module("transformers.distributed.mixin"))

@@ -114,7 +114,7 @@ def test_latex_stands_with_booktabs_and_every_row(measured, tmp_path):
     write(ARTEFACTS["table-4"], measured, tmp_path)
     text = (tmp_path / "table-4.tex").read_text()
     assert r"\toprule" in text
-    assert text.count(r"\\") == 1 + len(published.TABLE_4)
+    assert text.count(" \\\\\n") == 1 + len(published.TABLE_4)
     assert r"o-lora+n-lora" in text
 
 

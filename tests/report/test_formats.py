@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import shutil
+import subprocess
 
 import pytest
 
@@ -61,6 +63,24 @@ def test_latex_is_balanced_and_escapes_what_it_must(every):
     )
     assert r"100 \% of a\_b \& c" in shown
     assert r"\{\textasciitilde{}\textasciicircum{}\textbackslash{}\$\}" in shown
+
+
+def test_words_of_a_heading_in_latex_stand_below_one_another():
+    table = Table("t", "t", ["method", "standard: average [%]"], [["a", Value(1.0)]], [])
+    head = render([table], "latex").split(r"\toprule")[1].split(r"\midrule")[0].strip()
+    assert head == r"method & \shortstack[r]{standard:\\average\\{[}\%{]}} \\"
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs TeX")
+def test_latex_compiles_with_nothing_but_booktabs(every, tmp_path):
+    rows = [["{~^\\$}", Value(1.0, 0.5)], ["[x] * <b> 任\x1b λ", None]]
+    odd = Table("odd_1 %", "100 % of a_b & c", ["[x]# y", "y"], rows, ["note"])
+    head = "\\documentclass{article}\n\\usepackage{booktabs}\n\\begin{document}\n"
+    page = head + render([*every, odd], "latex") + "\\end{document}\n"
+    (tmp_path / "page.tex").write_text(page, encoding="ascii")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "page.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-500:]
 
 
 @pytest.mark.parametrize("form", ENDINGS)

@@ -1,6 +1,7 @@
 """Two processes learn what one learns, and end as one."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from typer.testing import CliRunner
 from nlora.cli.app import app
 from nlora.store.directory import ModelDirectory
 from tests.methods import new_kinds
-from tests.methods.helpers import losses, stages, state, update
+from tests.methods.helpers import first_stages, losses, stages, state, update
 from tests.processes import apart
 from tests.runs import LEARNING, tree, write_stream
 from tests.training.together import start
@@ -122,6 +123,73 @@ def test_one_process_that_fails_ends_all_and_says_why_alone(llama, tmp_path):
     assert complaints(ended) == ["error: no luck"]
     assert "Traceback" not in "".join(said for _, said in ended)
     assert [s.name for s in stages(tmp_path / "out")] == ["colour"]
+
+
+LACKING = """
+import os
+import torch
+from nlora.methods.inc_lora import IncLora
+
+def full(handle):
+    raise OSError(28, "No space left on device")
+
+class Lacking(IncLora):
+    name = "lacking"
+    summary = "one process lacks something in stage 2"
+
+    def loss(self, ctx, batch):
+        if ctx.stage.index == 2 and os.environ.get("RANK") == "{rank}":
+            {fault}
+        return super().loss(ctx, batch)
+"""
+FULL = "No space left on device; make room there"
+FAULTS = {
+    "memory": (1, 'raise MemoryError("8 GB")', "error: memory is not enough ('8 GB'): set a"),
+    "device": (1, 'raise torch.OutOfMemoryError("CUDA")', "error: memory is not enough ('CUDA'): "),
+    "disk": (1, 'raise OSError(28, "No space left on device", "/there/x")', f"/there/x: {FULL}"),
+    "disk-in-commit": (0, "os.fsync = full", FULL),
+}
+
+
+@pytest.fixture(scope="module")
+def one_stage(llama, tmp_path_factory):
+    """A directory with one of two stages, and the command that goes on with it."""
+    place = tmp_path_factory.mktemp("lacking")
+    (place / "plugin.py").write_text(LACKING.format(rank="none", fault="pass"))
+    stream = write_stream(place, "colour", "animal")
+    told = arguments("lacking", llama, stream, place / "whole", "epochs=1")
+    told += ["--plugin", place / "plugin.py"]
+    assert CliRunner().invoke(app, [str(part) for part in told]).exit_code == 0
+    return first_stages(place / "whole", 1, place / "out"), told
+
+
+def lacking(one_stage, tmp_path, rank, fault):
+    """How two processes end that go on, with a fault in one of them, and the directory then."""
+    begun, told = one_stage
+    (tmp_path / "plugin.py").write_text(LACKING.format(rank=rank, fault=fault))
+    out = shutil.copytree(begun, tmp_path / "out")
+    given = {begun.with_name("whole"): out, begun.with_name("plugin.py"): tmp_path / "plugin.py"}
+    return start([given.get(part, part) for part in told], tmp_path), out
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_memory_or_disk_that_one_process_lacks_ends_all_in_one_line(one_stage, tmp_path, fault):
+    begun, _ = one_stage
+    rank, inside, line = FAULTS[fault]
+    ended, out = lacking(one_stage, tmp_path, rank, inside)
+    assert [status for status, _ in ended] == [2, 2]
+    [said] = complaints(ended)
+    assert line in said
+    assert "Traceback" not in "".join(said for _, said in ended)
+    assert tree(out) == tree(begun)
+
+
+def test_where_the_main_process_is_killed_the_other_ends_too(one_stage, tmp_path):
+    begun, _ = one_stage
+    ended, out = lacking(one_stage, tmp_path, 0, "os.kill(os.getpid(), 9)")
+    assert [status for status, _ in ended] == [-signal.SIGKILL, 2]
+    assert "Traceback" not in "".join(said for _, said in ended)
+    assert tree(out) == tree(begun)
 
 
 @pytest.mark.parametrize("debug", ["", "1"], ids=["short", "debug"])

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from nlora.backbones.attention import Attention, check_known
 from nlora.backbones.catalog import Base, nearest_hint
 from nlora.backbones.hardware import device
 from nlora.backbones.quantized import (
@@ -52,13 +53,14 @@ def load(
     weights: bool = True,
     quantization: Quantization = "none",
     sharded: bool = False,
+    attention: Attention = "auto",
 ) -> Backbone:
     """Load a model (`catalog.find`) in `dtype` onto the device. No remote code is run.
 
     Without `weights` it is an empty shell, to count parameters. `quantization` is of the weights in
     memory. With `sharded` each process keeps a share of the layers. Raises NloraError if there is
-    no such model, if it is no language model, and where it cannot be quantised or sharded, or is
-    quantised already.
+    no such model, if it is no language model, and where it cannot be quantised or sharded, is
+    quantised already, or has no such attention.
     """
     import transformers
     from transformers import (
@@ -80,6 +82,11 @@ def load(
                 "quantization out"
             )
         kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        attends = {}
+        if attention != "auto":
+            with torch.device("meta"):
+                check_known(attention, kind.from_config(config))
+            attends["attn_implementation"] = attention
         if weights:
             if quantization != "none":
                 where["quantization_config"] = quantizer(quantization, dtype)
@@ -87,7 +94,9 @@ def load(
                 where["quantization_config"] = plain
             if quantization != "none" or stored is not None:
                 where["device_map"] = {"": device()}  # such a model cannot be moved
-            model: Any = kind.from_pretrained(base.target, config=config, dtype=dtype, **where)
+            model: Any = kind.from_pretrained(
+                base.target, config=config, dtype=dtype, **where, **attends
+            )
             if "device_map" in where:
                 keep_differentiable(model)
             elif sharded:
@@ -96,7 +105,7 @@ def load(
                 model = model.to(device())
         else:
             with torch.device("meta"):
-                model = kind.from_config(config, dtype=dtype)
+                model = kind.from_config(config, dtype=dtype, **attends)
         told = quantized(model) if weights else stored
         _check_tokenizer(base)
         place = {k: v for k, v in where.items() if k in ("revision", "local_files_only")}

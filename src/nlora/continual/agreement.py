@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nlora.backbones.attention import missing_here
 from nlora.backbones.fingerprint import FINGERPRINT
 from nlora.continual.tasks import aligned, answerable_tasks
 from nlora.data.task import digest
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 _NOT_COMPARED = ("data", "plugin", "stream")
 """Paths and names: the tasks and the fingerprints of their data are compared instead."""
 
-FREE = ("checkpoint_every", "measure_kl", "sharding")
+FREE = ("attention", "checkpoint_every", "measure_kl", "sharding")
 """Settings that no number depends on: they may differ from start to start."""
 
 
@@ -38,6 +40,8 @@ def stored_plan(directory: ModelDirectory, settings: Mapping[str, Any] | None = 
         config = config.model_copy(update={"settings": {**config.settings, **settings}})
     plan = resolve(config, learned, whole=False)
     plan = plan.with_precision(directory.precision())
+    if missing_here(plan.run.attention, plan.run.precision):  # it was there in training
+        plan = replace(plan, run=plan.run.model_copy(update={"attention": "auto"}))
     check_base(plan, directory)
     return plan
 

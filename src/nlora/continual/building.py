@@ -19,6 +19,7 @@ from nlora.data.task import TaskData
 from nlora.data.writable import check_readable, check_writable
 from nlora.errors import NloraError
 from nlora.evaluation.metrics import try_out
+from nlora.fast.packing import why_not_packed
 from nlora.plan.resolve import Plan
 from nlora.store.directory import ModelDirectory
 from nlora.store.reading import read_json
@@ -35,7 +36,13 @@ def load_base(plan: Plan, directory: ModelDirectory, fp32: bool) -> tuple[Plan, 
         check_frozen(plan, quantization)
     if not fp32:
         dtype, sharded = weights_dtype(plan), processes.count() > 1 and _sharded(plan)
-        return plan, load(plan.base, dtype, quantization=quantization, sharded=sharded)
+        return plan, load(
+            plan.base,
+            dtype,
+            quantization=quantization,
+            sharded=sharded,
+            attention=plan.run.attention,
+        )
     backbone = load(plan.base, torch.float32 if quantization != "none" else weights_dtype(plan))
     if backbone.quantized is not None:
         raise NloraError(
@@ -171,6 +178,18 @@ def check_metrics(plan: Plan, tell: Callable[[str], object]) -> None:
     """Raises NloraError for a metric of one's own that fails."""
     for data in plan.stream:
         try_out(plan.method.metric(data.task), data.task, data.test, tell)
+
+
+def check_packing(plan: Plan, model: Any) -> None:
+    """Raise NloraError if examples are to share rows and cannot, in this model with its adapter."""
+    if not plan.run.packing:
+        return
+    method = plan.method
+    reason = why_not_packed(model)
+    if method.needs_covariances or method.needs_magnitudes:
+        reason = f"{method.name} measures what layers read, row by row"
+    if reason is not None:
+        raise NloraError(f"packing: {reason}; leave packing out")
 
 
 def check_tasks(

@@ -138,7 +138,7 @@ def _train(
     zero_shot: bool = False,
 ) -> dict[str, Any]:
     """Load the model, begin the directory if it is new, and learn what is left."""
-    from nlora.continual.building import check_metrics, check_tasks
+    from nlora.continual.building import check_metrics, check_packing, check_tasks
     from nlora.continual.model import ContinualModel
     from nlora.continual.preview import planned_steps
     from nlora.continual.stages import learn_stage, test_first
@@ -158,6 +158,7 @@ def _train(
         model = (begin or ContinualModel.begin)(plan, directory, progress)
         stages, done = aligned(plan.stages(), model.records), len(model.records)
         coming = [*(data for stage in stages[done:] for data in stage.tasks), *watch]
+        check_packing(plan, model.adapter.model)
         check_tasks(plan, model.backbone, model.encoder, coming, progress.message)
         for line in filter(None, (told(data.task, data.test) for data in coming)):
             progress.message(line)

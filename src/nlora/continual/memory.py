@@ -15,15 +15,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from transformers import AttentionInterface, DynamicCache
+from transformers import DynamicCache
 
 from nlora.backbones.hardware import device
 from nlora.backbones.quantized import Quantization
 from nlora.backbones.structure import base_model
 from nlora.data.batches import SHORTEST_PREFIX, common_prefix
 from nlora.data.encode import Encoded
-from nlora.fast.attention import NAME, attend
 from nlora.fast.dropout import use_quick_dropout
+from nlora.fast.packing import arranged
 from nlora.fast.prefix import continuing, why_not
 from nlora.plan.settings import RunSettings
 
@@ -90,11 +90,12 @@ def estimate(
     optimizer: str,
     checkpointing: bool,
     quantization: Quantization = "none",
+    packing: bool = False,
 ) -> Memory:
     """Memory of training a model of the "meta" device, whose update is in it.
 
-    The micro-batch is of `rows` examples, the longest. What methods keep beside the model, its
-    update and the optimiser is not counted.
+    The micro-batch is of `rows` examples, the longest; with `packing` they share rows. What methods
+    keep beside the model, its update and the optimiser is not counted.
     """
     trained = [p for p in model.parameters() if p.requires_grad]
     in_matrices = {
@@ -109,7 +110,8 @@ def estimate(
     )
     count = sum(p.numel() for p in trained)
     states = next((n for name, n in STATES.items() if optimizer.startswith(name)), 2)
-    step = _step(model, trained, examples, rows, checkpointing)
+    longest = sorted(examples, key=len, reverse=True)[:rows]
+    step = _step(model, trained, longest, checkpointing, packing)
     return Memory(int(weights), 4 * states * count, step)
 
 
@@ -142,22 +144,22 @@ def what_fits(have: int, run: RunSettings, rows: int, at: Callable[..., Memory])
 
 
 def _step(
-    model: Any, trained: list[nn.Parameter], examples: Sequence[Encoded], rows: int, saving: bool
+    model: Any,
+    trained: list[nn.Parameter],
+    examples: Sequence[Encoded],
+    saving: bool,
+    packing: bool,
 ) -> int:
     base = base_model(model)
-    longest = sorted(examples, key=len, reverse=True)[:rows]
     if device().type == "cpu":
-        AttentionInterface.register(NAME, attend)
         use_quick_dropout(base)
-        if base.config._attn_implementation == "sdpa":
-            base.set_attn_implementation(NAME)
     model.train()
     if saving:
         base.gradient_checkpointing_enable()
     counting = Counting()
     counting.ignore([*model.parameters(), *model.buffers()])
     with torch.device("meta"), counting:
-        logits = _logits(model, base, longest)
+        logits = _logits(model, base, examples, packing)
         loss = nn.functional.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long))
         del logits
         loss.backward()
@@ -168,7 +170,7 @@ def _step(
     return counting.most
 
 
-def _logits(model: Any, base: Any, examples: Sequence[Encoded]) -> Tensor:
+def _logits(model: Any, base: Any, examples: Sequence[Encoded], packing: bool) -> Tensor:
     """At the answers of a batch, as `fast.logits` computes them, of no numbers.
 
     Masks are given whole: which of their entries count cannot be asked where there are none.
@@ -184,20 +186,20 @@ def _logits(model: Any, base: Any, examples: Sequence[Encoded]) -> Tensor:
             input_ids=ids, attention_mask=mask, decoder_input_ids=given, use_cache=False
         ).logits
         return logits.flatten(0, 1)[:answers]
-    length = max(len(e) for e in examples)
     shared = common_prefix([e.prompt for e in examples]) if rows > 1 else 0
+    shared = shared if shared >= SHORTEST_PREFIX and not why_not(model) else 0
+    lengths = [len(e) - shared for e in examples]
+    rows, width = arranged(lengths)[1] if packing else (rows, max(lengths))
     past: dict[str, Any] = {"use_cache": False}
-    if shared >= SHORTEST_PREFIX and not why_not(model):
+    if shared:
         cache = DynamicCache(config=base.config)
         model(input_ids=torch.zeros(1, shared, dtype=torch.long), **continuing(model, cache))
         cache.batch_repeat_interleave(rows)
         past = continuing(model, cache)
-    else:
-        shared = 0
-    mask = torch.zeros(rows, 1, length - shared, length, dtype=base.dtype)
+    mask = torch.zeros(rows, 1, width, shared + width, dtype=base.dtype)
     said = max(answers // rows, 1)
     logits = model(
-        input_ids=torch.zeros(rows, length - shared, dtype=torch.long),
+        input_ids=torch.zeros(rows, width, dtype=torch.long),
         attention_mask=mask,
         logits_to_keep=said,
         **past,

@@ -70,7 +70,8 @@ class ContinualModel:
         """What each stage of the run learns, learned or yet to be (a task that is learned again
         comes again), and the tasks that are only tested."""
         self.encoder = make_encoder(plan, backbone)
-        use_plain_attention(backbone.model)
+        if plan.run.attention == "auto":
+            use_plain_attention(backbone.model)
         use_quick_dropout(backbone.model)
         self.adapter: Adapter = adapter or make_adapter(plan, backbone, stored_targets(directory))
         self.mixed = plan.run.precision == "bf16" and weights_dtype(plan) == torch.float32

@@ -14,6 +14,7 @@ from nlora.backbones.targets import Targets
 from nlora.continual.building import (
     check_frozen,
     check_metrics,
+    check_packing,
     check_tasks,
     make_adapter,
     make_encoder,
@@ -25,6 +26,7 @@ from nlora.data.balance import label_counts, majority
 from nlora.data.encode import Encoder
 from nlora.data.task import Example, TaskData
 from nlora.errors import first_line
+from nlora.fast.attention import use_plain_attention
 from nlora.methods.context import Stage
 from nlora.methods.parts.terms import never_acting
 from nlora.plan.resolve import Plan, trained
@@ -94,7 +96,9 @@ def preview(plan: Plan, directory: ModelDirectory | None = None) -> Preview:
     check_available(plan.run)
     notes = plan.run.doubts()
     check_metrics(plan, notes.append)
-    backbone = load(plan.base, weights_dtype(plan), weights=False)
+    backbone = load(plan.base, weights_dtype(plan), weights=False, attention=plan.run.attention)
+    if plan.run.attention == "auto":
+        use_plain_attention(backbone.model)
     total = sum(p.numel() for p in backbone.model.parameters())
     if plan.run.quantization != "none":
         check_frozen(plan, plan.run.quantization)
@@ -105,6 +109,7 @@ def preview(plan: Plan, directory: ModelDirectory | None = None) -> Preview:
     tasks = [data for stage in stages for data in stage.tasks] or trained(plan.stream)
     check_tasks(plan, backbone, encoder, [*tasks, *others], notes.append)
     adapter = make_adapter(plan, backbone, stored_targets(directory) if directory else None)
+    check_packing(plan, adapter.model)
     adapter.begin()
     steps = planned_steps(plan, encoder, stages)
     notes += never_acting(plan.method, stages, steps)
@@ -133,7 +138,9 @@ def _memory(
 
     @cache
     def at(rows: int, checkpointing: bool, quantization: Quantization) -> Memory:
-        return estimate(model, examples, rows, run.optimizer, checkpointing, quantization)
+        return estimate(
+            model, examples, rows, run.optimizer, checkpointing, quantization, run.packing
+        )
 
     if not examples:
         return None

@@ -54,7 +54,8 @@ class Collator:
     Decoder-only: `input_ids`, `attention_mask`, `labels`, each (B, S), padded on the left; `labels`
     is IGNORED everywhere but at the answer and its end token, so that a padding token equal to the
     end token does no harm. With `share_prefix` the batch says how many tokens all its prompts begin
-    with (`shared_prefix`, an int), so that they can be read once.
+    with (`shared_prefix`, an int), so that they can be read once; with `packed` it says that its
+    examples are to share rows (`packed`, True).
 
     Encoder-decoder: `input_ids`, `attention_mask` (B, S) hold the prompt, padded on the right, and
     `labels` (B, T) the answer. Where some of its tokens do not count, `answers` (B, T) has all of
@@ -65,11 +66,16 @@ class Collator:
     """
 
     def __init__(
-        self, pad_token_id: int, encoder_decoder: bool, share_prefix: bool = False
+        self,
+        pad_token_id: int,
+        encoder_decoder: bool,
+        share_prefix: bool = False,
+        packed: bool = False,
     ) -> None:
         self.pad_token_id = pad_token_id
         self.encoder_decoder = encoder_decoder
         self.share_prefix = share_prefix and not encoder_decoder
+        self.packed = packed and not encoder_decoder
 
     def prompts(self, rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:
         """`input_ids` and `attention_mask`, (B, S), of prompts alone, as decoding needs them."""
@@ -97,6 +103,8 @@ class Collator:
             length = common_prefix([e.prompt for e in examples])
             if length >= SHORTEST_PREFIX:
                 batch["shared_prefix"] = length
+        if self.packed and len(examples) > 1:
+            batch["packed"] = True
         return batch
 
 

@@ -83,7 +83,7 @@ def read(
     prefix = None
     if shared:
         ids = torch.tensor(prompts[0][:shared], device=model.device)
-        prefix = read_prefix(model, ids, rows=1)
+        prefix = read_prefix(model, ids)
     for rows in processes.share_of_passes(
         by_budget([len(p) - shared for p in prompts], batch_tokens)
     ):

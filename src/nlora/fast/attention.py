@@ -13,6 +13,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask
 
+from nlora.backbones.hardware import device
 from nlora.fast.biased import attend_biased
 
 NAME = "nlora_plain"
@@ -70,8 +71,10 @@ def attend(
 
 
 def use_plain_attention(model: Any) -> None:
-    """Let a model on a CPU attend by `attend`, if its attention can be exchanged."""
-    if model.device.type != "cpu":
+    """Let a model, or its shell, attend by `attend` where models are on a CPU, if it can be
+    exchanged.
+    """
+    if device().type != "cpu":
         return
     AttentionInterface.register(NAME, attend)
     AttentionMaskInterface.register(NAME, eager_mask)

@@ -22,8 +22,8 @@ from nlora.backbones.structure import accepts, base_model, cache_argument, wrapp
 log = logging.getLogger("nlora")
 
 
-def read_prefix(model: nn.Module, prefix: Tensor, rows: int) -> DynamicCache | None:
-    """Keys and values of a prefix (P,) of ids, for a batch of `rows`.
+def read_prefix(model: nn.Module, prefix: Tensor) -> DynamicCache | None:
+    """Keys and values of a prefix (P,) of ids, for one row.
 
     None where that does not apply; the log says why not, once.
     """
@@ -38,7 +38,6 @@ def read_prefix(model: nn.Module, prefix: Tensor, rows: int) -> DynamicCache | N
         few["logits_to_keep"] = torch.zeros(1, dtype=torch.long, device=prefix.device)  # copies
     inputs = {"input_ids": prefix[None], "attention_mask": torch.ones_like(prefix)[None]}
     model(**inputs, **few, **continuing(model, cache))
-    cache.batch_repeat_interleave(rows)
     return cache
 
 
@@ -83,6 +82,15 @@ _REASONS: WeakKeyDictionary[nn.Module, str | None] = WeakKeyDictionary()
 
 def _why_never(base: Any) -> str | None:
     """Why a decoder-only model can never go on from a cache, or None if it can."""
+    if (reason := why_not_plain(base)) is not None:
+        return reason
+    if base.device.type == "meta" or _goes_on(base):  # of an empty shell it cannot be seen
+        return None
+    return f"{type(base).__name__} does not go on from a cache"
+
+
+def why_not_plain(base: Any) -> str | None:
+    """Why not all layers of a decoder-only model attend to all that stands before, or None."""
     kind = type(base).__name__
     if getattr(base, "_is_stateful", False) or cache_argument(type(base)) is None:
         return f"{kind} keeps a state instead of keys and values"
@@ -91,9 +99,7 @@ def _why_never(base: Any) -> str | None:
     layers = DynamicCache(config=base.config).layers
     if not layers or any(type(layer) is not DynamicLayer for layer in layers):
         return f"{kind} has layers with a sliding window or a state"
-    if base.device.type == "meta" or _goes_on(base):  # of an empty shell it cannot be seen
-        return None
-    return f"{kind} does not go on from a cache"
+    return None
 
 
 def has_cache(base: Any) -> bool:

@@ -24,8 +24,10 @@ DERIVED = ("format", "base", "tasks", "versions", "sha256")
 RENAMED = {"carrier": "adapter"}
 """Settings that had another name in nlora 0.1, and the one they have now."""
 LATER: dict[str, Any] = {
+    "attention": "auto",
     "checkpoint_every": "10min",
     "measure_kl": False,
+    "packing": False,
     "sharding": "none",
     **{name: Settings.model_fields[name].default for name in FREE},
 }

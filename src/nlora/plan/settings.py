@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from nlora.adapters.settings import AdapterSettings, Count
+from nlora.backbones.attention import Attention
 from nlora.data.prompts import PromptForm
 from nlora.methods.base import LARGEST, ONE_PER_STAGE, PerStage
 
@@ -91,6 +92,15 @@ class RunSettings(AdapterSettings):
     chat: bool = Field(False, description="wrap prompts in the model's chat template")
     shared_prefix: Literal["auto", "off"] = Field(
         "auto", description="auto reads what all prompts of a batch begin with only once"
+    )
+    packing: bool = Field(
+        False,
+        description="decoder-only models: examples of a batch share rows in place of padding, and "
+        "each reads itself alone",
+    )
+    attention: Attention = Field(
+        "auto",
+        description="how the model attends, by Transformers' names; auto: as is quickest here",
     )
     gradient_checkpointing: bool = Field(False, description="save memory, take longer")
     sharding: Literal["none", "fsdp"] = Field(

@@ -93,7 +93,7 @@ def latex(table: Table) -> str:
         *([r"\footnotesize\setlength{\tabcolsep}{3pt}"] if wide else []),
         rf"\begin{{tabular}}{{l{'r' * (len(table.columns) - 1)}}}",
         r"\toprule",
-        _latex_row(table.columns),
+        " & ".join(_heading(name) for name in table.columns) + r" \\",
         r"\midrule",
         *(_latex_row([text(cell) for cell in row]) for row in table.rows),
         r"\bottomrule",
@@ -101,6 +101,13 @@ def latex(table: Table) -> str:
         rf"\end{{{kind}}}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _heading(name: str) -> str:
+    """What a column is headed by, its words below one another: its figures say how wide it is."""
+    words = name.split()
+    said = r"\\".join(_latex(word) for word in words)
+    return said if len(words) == 1 else rf"\shortstack[r]{{{said}}}"
 
 
 def _latex_row(cells: Sequence[str]) -> str:

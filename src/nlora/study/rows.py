@@ -22,7 +22,7 @@ from nlora.study.alike import alike
 THRESHOLDS = ("0.1rms", "1e-3")
 """Of collisions: relative to each matrix' own size, and absolute."""
 
-_BESIDE = {"among_labels", "checkpoint_every", "measure_kl", "sharding"}
+_BESIDE = {"among_labels", "attention", "checkpoint_every", "measure_kl", "sharding"}
 """Settings that decide nothing of the results, only what is measured or kept beside them."""
 
 _OF_STEPS = ("pairs", "per_adapter", "collisions")

@@ -15,6 +15,7 @@ from transformers.integrations.integration_utils import get_reporting_integratio
 from transformers.training_args import OptimizerNames
 
 from nlora import processes
+from nlora.backbones.attention import check_here
 from nlora.backbones.sharding import is_sharded
 from nlora.data.batches import IGNORED, Collator, TrainingOrder
 from nlora.errors import NloraError, first_line, unknown
@@ -52,6 +53,7 @@ class StageTrainer(Trainer):
             and not is_sharded(ctx.model)
             and not (method.needs_covariances or method.needs_magnitudes)
             and not overrides(method, "batch"),
+            packed=run.packing,
         )
         self.scratch = tempfile.TemporaryDirectory()
         super().__init__(
@@ -200,6 +202,10 @@ class StageTrainer(Trainer):
                 self.state, self.optimizer, self.lr_scheduler, self.gradients, self.losses
             )
 
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Nothing: the Trainer counts parameters at every micro-batch, for a sum nobody reads."""
+        return 0
+
     def teller(self) -> Callable[[Mapping[str, float]], None]:
         """What gives the trackers numbers measured after the stage, as `eval/NAME`, the last ones.
 
@@ -240,7 +246,8 @@ class StageTrainer(Trainer):
 
 
 def check_available(settings: RunSettings) -> None:
-    """Raise NloraError for an optimiser or a tracker that this machine does not have."""
+    """Raise NloraError for an optimiser, an attention or a tracker that is not there here."""
+    check_here(settings.attention, settings.precision)
     name = "optimizer"
     if settings.optimizer not in list(OptimizerNames):
         raise unknown(name, settings.optimizer, [known.value for known in OptimizerNames])
