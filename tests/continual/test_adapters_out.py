@@ -117,7 +117,8 @@ def test_a_card_says_how_the_base_models_folder_is_found(finished, tmp_path):
     built_in = plan.config.model_copy(update={"model": "tiny-t5"})
     card = one_adapter(replace(plan, config=built_in), directory, report)
     assert (
-        "`FOLDER-OF-tiny-t5` stands for the folder of the base model: `nlora models list`" in card
+        "`FOLDER-OF-tiny-t5` stands for the folder of the base model: `nlora models fetch tiny-t5`"
+        in card
     )
 
 

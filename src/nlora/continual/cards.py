@@ -37,7 +37,7 @@ def _found(plan: Plan) -> list[str]:
         return []
     name = plan.config.model
     where = (
-        f"`nlora models list` says where it is, `nlora models fetch {name}` fetches it"
+        f"`nlora models fetch {name}` says where it is, and fetches it if need be"
         if name in BUILT_IN
         else f"the hash of its weights, `config.json` and tokenizer is {plan.base.revision}"
     )

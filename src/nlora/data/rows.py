@@ -190,7 +190,8 @@ def read_lines(path: Path, text: str) -> Rows:
     blank = [str(number) for number, line in lines.items() if not line.strip()]
     found = [number for number, line in lines.items() if line.strip()]
     more = ", …" if len(blank) > _NAMED else ""
-    said = f"{path}: {len(blank)} of {len(lines)} lines are blank and left out"
+    are = "is" if len(blank) == 1 else "are"
+    said = f"{path}: {len(blank)} of {len(lines)} lines {are} blank and left out"
     return Rows(
         path,
         [lines[number].removesuffix("\r") for number in found],
