@@ -23,6 +23,13 @@ def test_figures_are_shown_and_written_where_that_is_asked(nlora, finished, tmp_
     assert tree(out) == before
 
 
+def test_it_is_said_where_the_task_is_told_that_tests_had_to_find(nlora, finished):
+    said = "accuracy: the task is told; recorded: it is found by the text"
+    out = finished("de-lora").out
+    assert said in nlora("evaluate", out, "--task", "colour").stdout.splitlines()
+    assert said not in nlora("evaluate", out).stdout
+
+
 def test_a_metric_of_ones_own_is_needed_to_measure_and_not_to_answer(
     nlora, refused, llama, tmp_path, registries
 ):

@@ -137,7 +137,9 @@ class Evaluation(Result):
             [v if isinstance(v := row[key], str | int) else number(v) for key in shown.values()]
             for row in self["tasks"]
         ]
-        return [Table("evaluation", title, list(shown), rows)]
+        told = "recorded" in shown and self["named"]
+        notes = ["accuracy: the task is told; recorded: it is found by the text"] if told else []
+        return [Table("evaluation", title, list(shown), rows, notes)]
 
 
 class History(Result):

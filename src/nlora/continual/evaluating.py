@@ -78,8 +78,8 @@ def evaluate(
     Every task that was learned or is only tested is asked by default, on the tests that the
     directory keeps and as `learn` asks them. A `task` that is named is answered by the model as it
     stood for it, as by `predict`. `data` is a file of rows of a task to test with instead. `after`
-    is a stage, by number or name: the model as it was then; 0 is the base model. Nothing is
-    written. Raises NloraError.
+    is a stage, by number or name: the model as it was then; 0 is the base model. `named` says that
+    a task was told which else is found by the text. Nothing is written. Raises NloraError.
     """
     directory, progress = ModelDirectory(model_dir), spoken(progress)
     plan = stored_plan(directory)
@@ -107,6 +107,7 @@ def evaluated(model: ContinualModel, asked: Wanted) -> dict[str, Any]:
         "path": str(model.directory.path),
         "after": len(records),
         "data": asked.data,
+        "named": asked.task is not None and model.method.routes_by_input,
         "tasks": found,
         "answers": [row for name, rows in answers.items() for row in _rows(name, rows)],
     }
