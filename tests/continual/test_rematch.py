@@ -107,6 +107,8 @@ def test_exports_have_the_offsets_beside_them_and_say_so(greeted, tmp_path):
         written = json.loads((tmp_path / folder / "offsets.json").read_text())
         assert written["tasks"] == {"colour": known.model_dump()}
     assert listener.messages.count(TOLD) == 2
+    [said] = [line for line in listener.messages if line.startswith("the model is in")]
+    assert said.startswith(f"the model is in {tmp_path / 'plain'}, in float32: ")
 
 
 def test_it_goes_with_its_stage(greeted, tmp_path):
@@ -128,6 +130,8 @@ def test_a_task_that_is_learned_anew_is_asked_without_and_later_stages_change_no
     assert in_force([*records, stage(4, "a")]) == {}
     assert in_force([*records, stage(4, "a", notes={"rejected": {}})]) == known
     assert in_force(records[:1]) == {}
+    out = {"task": "a", "stages": ["001-a"]}
+    assert in_force([*records, stage(4, "without a", notes={"taken_out": out})]) == {}
 
 
 def test_why_answers_are_not_matched_is_said(greeted, refused, tmp_path, monkeypatch):

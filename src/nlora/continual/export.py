@@ -159,8 +159,8 @@ def _write(
         plain.save_pretrained(draft)
         merged.tokenizer.save_pretrained(draft)
         draft_text(draft / REPORT, indented(report))
-        for name, value in merged.beside.items():
-            draft_text(draft / name, indented(value))
+        for file, value in merged.beside.items():
+            draft_text(draft / file, indented(value))
         if merged.prompts:
             draft_text(draft / PROMPTS, indented(merged.prompts))
         if merged.card is not None:
