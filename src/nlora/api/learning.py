@@ -126,13 +126,23 @@ def requested(
     """What `learn` is asked for by these arguments. Raises NloraError with all that is wrong."""
     from nlora.continual.added import NEW
     from nlora.continual.agreement import begun, check_method
+    from nlora.methods.registry import defines_parts, import_plugin
     from nlora.plan.budgets import LIMITS
     from nlora.plan.config import parse_config
     from nlora.plan.recommended import WHY, chosen
     from nlora.plan.resolve import choose
     from nlora.store.directory import ModelDirectory
 
+    plugin = given.get("plugin")
+    module = None if plugin is None else import_plugin(Path(plugin).expanduser())
     faults, place = Faults(), place_of(out=out)
+    found = faults.attempt(lambda: task_of(task, data))
+    others = [
+        faults.attempt(lambda one=one: watched_task(one, data)) for one in several(watch, "'watch'")
+    ]
+    measured = [one.task.metric for one in (found, *others) if one is not None and one.task.metric]
+    if module is not None and not (defines_parts(module) or any(":" in name for name in measured)):
+        given["plugin"] = None  # its rows are read by now, and nothing needs it any more
     directory = ModelDirectory(place)
     new, inherited, unsaid = None, False, False
     exists = directory.exists()
@@ -157,10 +167,6 @@ def requested(
             new = faults.attempt(lambda: parse_config(values, source))
         else:
             faults.attempt(lambda: directory.check_there(NEW))
-    found = faults.attempt(lambda: task_of(task, data))
-    others = [
-        faults.attempt(lambda one=one: watched_task(one, data)) for one in several(watch, "'watch'")
-    ]
     if new is not None:
         faults.attempt(lambda: choose(new))
     guard = faults.attempt(lambda: guard_of(max_forgetting, repair))
