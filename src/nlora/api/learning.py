@@ -136,6 +136,13 @@ def requested(
     plugin = given.get("plugin")
     module = None if plugin is None else import_plugin(Path(plugin).expanduser())
     faults, place = Faults(), place_of(out=out)
+    directory = ModelDirectory(place)
+    new, inherited, unsaid = None, False, False
+    exists = directory.exists()
+    name = faults.attempt(lambda: method_name(method))
+    if exists and name is not None:
+        faults.attempt(lambda: check_method(directory, name))
+    agreed = not faults.found
     found = faults.attempt(lambda: task_of(task, data))
     others = [
         faults.attempt(lambda one=one: watched_task(one, data)) for one in several(watch, "'watch'")
@@ -143,16 +150,10 @@ def requested(
     measured = [one.task.metric for one in (found, *others) if one is not None and one.task.metric]
     if module is not None and not (defines_parts(module) or any(":" in name for name in measured)):
         given["plugin"] = None  # its rows are read by now, and nothing needs it any more
-    directory = ModelDirectory(place)
-    new, inherited, unsaid = None, False, False
-    exists = directory.exists()
-    name = faults.attempt(lambda: method_name(method))
-    if exists and name is not None:
-        faults.attempt(lambda: check_method(directory, name))
     flags = {"method": name, **given}
     rehearsed = rehearsal(replay, neutral)
     told = [config, settings, rehearsed, *(value is not None for value in flags.values())]
-    if not faults.found and (any(told) or not exists):
+    if agreed and (any(told) or not exists):
         if config is None and exists and not (given.get("model") and name):
             config = place / "model.json"
             inherited = begun(directory)
