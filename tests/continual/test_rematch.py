@@ -22,6 +22,8 @@ from nlora.continual.taking_back import rollback
 from nlora.continual.taking_out import take_out
 from nlora.continual.verifying import verify
 from nlora.data.files import read_entry
+from nlora.explain.matched import where_it_helps
+from nlora.report.schema_explained import Estimate
 from nlora.store.directory import ModelDirectory
 from nlora.store.records import Offsets, StageRecord
 from tests.runs import LEARNING, Listener, config, write_task
@@ -97,6 +99,12 @@ def test_from_then_on_all_that_asks_for_a_label_has_it(greeted, tmp_path):
     assert free[0].answer == "h"  # what it writes is as it was trained
     copy(greeted.out, tmp_path / "handed")
     assert ModelDirectory(tmp_path / "handed").stages()[-1].matched == record.matched
+
+
+def test_offsets_that_help_without_them_do_not_take_their_place_unasked(greeted, monkeypatch):
+    gain = Estimate(value=50.0, low=40.0, high=60.0)
+    monkeypatch.setattr("nlora.explain.matched.helped", lambda *asked: {"colour": gain})
+    assert where_it_helps(ContinualModel.open(greeted.out), ["colour"]) == {}
 
 
 def test_exports_have_the_offsets_beside_them_and_say_so(greeted, tmp_path):
