@@ -14,8 +14,9 @@ from nlora.continual.cards import _table
 from nlora.continual.history import history
 from nlora.continual.learning import learn, run
 from nlora.continual.model import ContinualModel
+from nlora.continual.tasks import as_tasks, brought
 from nlora.data.files import read_stream, task_from_files
-from nlora.data.task import Task
+from nlora.data.task import Example, Task, TaskData
 from nlora.evaluation.matrix import summary
 from nlora.methods.parts.routing import Router, RouterState
 from nlora.store.directory import ModelDirectory
@@ -185,6 +186,20 @@ def test_tests_that_come_again_count_once(january, tmp_path):
     last = ModelDirectory(tmp_path / "out").stages()[2]
     assert last.tested["colour"] == 6
     assert [part.rows for part in last.parts["colour"].values()] == [6, 6]
+
+
+def test_each_row_of_a_stage_counts_once_however_often_its_text_comes():
+    task = Task("colour", labels=("a", "b"))
+
+    def stage(texts):
+        return TaskData(task, (), tuple(Example(task, text, "a") for text in texts))
+
+    stages = [stage("xxy"), stage("xz"), stage("zyxxx")]
+    tests = [e.text for e in as_tasks(stages)[0].test]
+    found = brought(stages)
+    assert tests == list("xxyz")
+    assert found == [[0, 1, 2], [0, 3], [3, 2, 0, 1, 0]]
+    assert ["".join(tests[i] for i in places) for places in found] == ["xxy", "xz", "zyxxx"]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 from nlora.data.task import Example, Task, TaskData
@@ -62,7 +63,10 @@ def as_tasks(stages: Sequence[TaskData]) -> list[TaskData]:
 
 
 def brought(stages: Sequence[TaskData]) -> list[list[int]]:
-    """The stages of one task: which tests of the task, as `as_tasks` lists them, each has."""
+    """The stages of one task: which test of the task, as `as_tasks` lists them, each row is.
+
+    Each row of a stage counts once, however often its text stands in the tests of others.
+    """
     known: list[Example] = []
     found: list[list[int]] = []
     for data in stages:
@@ -70,7 +74,8 @@ def brought(stages: Sequence[TaskData]) -> list[list[int]]:
         places: dict[tuple[str, str], list[int]] = {}
         for i, example in enumerate(known):
             places.setdefault(_same(example), []).append(i)
-        found.append(sorted({i for example in data.test for i in places[_same(example)]}))
+        rows = {same: cycle(there) for same, there in places.items()}
+        found.append([next(rows[_same(example)]) for example in data.test])
     return found
 
 
