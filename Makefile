@@ -84,7 +84,7 @@ quantized: install
 
 # Apart likewise: it is built from source, and compiles an operation for CPUs when it first runs, in minutes.
 deepspeed: install
-	DS_BUILD_OPS=0 DS_ACCELERATOR=cpu $(BIN)/python -m pip install --quiet --no-compile --no-deps --no-build-isolation --upgrade --disable-pip-version-check -c constraints.txt --target $(VENV)/deepspeed deepspeed hjson msgpack ninja py-cpuinfo
+	DS_BUILD_OPS=0 DS_ACCELERATOR=cpu $(BIN)/python -m pip install --quiet --no-compile --no-deps --no-build-isolation --upgrade --disable-pip-version-check -c constraints.txt --target $(VENV)/deepspeed deepspeed einops hjson msgpack ninja py-cpuinfo
 	DS_ACCELERATOR=cpu PATH="$(CURDIR)/$(VENV)/deepspeed/bin:$$PATH" PYTHONPATH=$(VENV)/deepspeed $(BIN)/pytest -n 0 --timeout 1800 tests/continual/test_deepspeed.py
 
 coverage: install
