@@ -209,7 +209,7 @@ def test_what_costs_little_enough_stands_and_its_record_says_so(refused, tmp_pat
     assert results["stages"] == ["colour", "fruit"]
     found = ModelDirectory(out).stages()[1].notes["guard"]
     assert [fall["too_far"] for fall in found["falls"]] == [False]
-    with pytest.raises(NloraError, match=r"max_forgetting \(--max-forgetting\) takes points"):
+    with pytest.raises(NloraError, match=r"max_forgetting takes points"):
         Guard(bound=-1.0)
 
 
