@@ -84,7 +84,7 @@ def test_light_commands_do_not_wait_for_torch(line):
         (["run", "--seed", "one"], "--seed"),
         (["run", "--max-train", "1.5"], "--max-train"),
         (["--versio"], "--version"),
-        (["learn"], "model_dir"),
+        (["learn"], "MODEL_DIR"),
         (["run", "--set"], "--set"),
     ],
     ids=str,

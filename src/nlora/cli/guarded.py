@@ -31,7 +31,8 @@ RepairMode = Annotated[
         metavar="offer|auto|off",
         help="What is done about a stage that costs too much: it is scaled back, or answers to "
         "earlier tasks are matched, to be taken by `nlora accept --repair` (offer) or at once "
-        "where the new task keeps 90 % of what it gained (auto).",
+        "where the new task keeps 90 % of what it gained and no other was measured to lose more "
+        "(auto).",
     ),
 ]
 
