@@ -67,7 +67,7 @@ def test_a_task_has_a_budget_of_its_own(nlora, new, benchmark, tmp_path):
     second = nlora("learn", out, "--task", "shop", "--data", benchmark, *given)
     assert second.exit_code == 0, second.stderr
     assert "8 of 8 training rows" in second.stderr
-    assert "--max-train 4) of the first stage is not inherited" in second.stderr
+    assert "--max-train 4 of the first stage is not inherited" in second.stderr
     stage = json.loads((out / "stages/002-shop/stage.json").read_text())
     assert (stage["examples"], stage["steps"]) == (8, 3)
     assert (stage["budget"]["epochs"], stage["budget"]["learning_rate"]) == (3, 2e-3)
