@@ -2,7 +2,9 @@
 
 import difflib
 import errno
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -125,16 +127,45 @@ def meant(names: Sequence[str]) -> str:
     return "did you mean " + " or ".join(f"'{name}'" for name in names) + "?" if names else ""
 
 
+_COMMAND = ContextVar("whether the command line runs", default=False)
+
+
+@contextmanager
+def as_commands() -> Iterator[None]:
+    """Meanwhile what is to be given is named as the command line does, not as a script."""
+    token = _COMMAND.set(True)
+    try:
+        yield
+    finally:
+        _COMMAND.reset(token)
+
+
 def option(name: str, value: object = None) -> str:
-    """An argument as a script gives it, and as the command line does.
+    """An argument as a script gives it; as the command line does where that runs.
 
     >>> option("max_lost"), option("dtype", "float32"), option("adapter", True)
-    ('max_lost (--max-lost)', "dtype='float32' (--dtype float32)", 'adapter=True (--adapter)')
+    ('max_lost', "dtype='float32'", 'adapter=True')
+    >>> with as_commands():
+    ...     option("max_lost"), option("dtype", "float32"), option("adapter", True)
+    ('--max-lost', '--dtype float32', '--adapter')
     """
+    if not _COMMAND.get():
+        return name if value is None else f"{name}={value!r}"
     flag = f"--{name.replace('_', '-')}"
-    if value is None:
-        return f"{name} ({flag})"
-    return f"{name}={value!r} ({flag if value is True else f'{flag} {value}'})"
+    return flag if value is None or value is True else f"{flag} {value}"
+
+
+def setting(name: str, value: float | None = None) -> str:
+    """A setting as `option` names an argument; without a value some other one is meant.
+
+    >>> setting("epochs", 2), setting("epochs")
+    ("settings={'epochs': 2}", "settings={'epochs': …}")
+    >>> with as_commands():
+    ...     setting("learning_rate", 5e-05)
+    '--set learning_rate=5e-05'
+    """
+    given = "…" if value is None else f"{value:g}"
+    return f"--set {name}={given}" if _COMMAND.get() else f"settings={{{name!r}: {given}}}"
 
 
 class Several(NloraError):

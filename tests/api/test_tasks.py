@@ -98,13 +98,11 @@ def test_a_name_that_stands_for_a_task_is_read_as_by_the_command_line(tmp_path):
         ("mood", True, 0, 2),
     ]
     [said] = watched[0].notes
-    assert "--watch general:auto=FILE) makes the" in said
+    assert "watch='general:auto=FILE' makes the" in said
     labelled = watched_task(f"general:auto={file}")
     assert (labelled.task.labels is not None, labelled.notes) == (True, ())
     assert watched_task(f"general:a,b,c={file}").task.labels == ("a", "b", "c")
-    with pytest.raises(
-        NloraError, match=r"watch \(--watch\) takes FILE, NAME=FILE, NAME:auto=FILE"
-    ):
+    with pytest.raises(NloraError, match=r"watch takes FILE, NAME=FILE, NAME:auto=FILE"):
         watched_task(f"general:={file}")
     with pytest.raises(NloraError, match="is a stream"):
         task_of("demo")

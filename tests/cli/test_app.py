@@ -67,7 +67,7 @@ def test_ctrl_c_while_the_libraries_are_loaded_is_one_line():
         (["run", "--seed", "one"], "--seed"),
         (["run", "--max-train", "1.5"], "--max-train"),
         (["--versio"], "--version"),
-        (["learn"], "model_dir"),
+        (["learn"], "MODEL_DIR"),
         (["run", "--set"], "--set"),
     ],
     ids=str,

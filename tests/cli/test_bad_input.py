@@ -87,7 +87,7 @@ def command(llama, tmp_path):
         ({"method": "nlora"}, "unknown method 'nlora'; did you mean 'n-lora'"),
         ({"stream": "order-9"}, "unknown stream 'order-9'; did you mean 'order-"),
         ({"stream": "agnews,yelpp"}, "unknown data set 'yelpp'; did you mean 'yelp'"),
-        ({"stream": "order-1"}, r"give data \(--data\) or set NLORA_DATA"),
+        ({"stream": "order-1"}, r"give --data or set NLORA_DATA"),
         ({"stream": "missing.yaml"}, r"no such file: \S*missing\.yaml"),
         ({"model": "./no-such-folder"}, "neither a folder that exists nor a Hub name"),
         ({"model": "~stranger/model"}, "neither a folder that exists nor a Hub name"),

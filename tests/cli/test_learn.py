@@ -3,6 +3,7 @@ import json
 import pytest
 import yaml
 
+from nlora.errors import NloraError
 from tests.published import published
 from tests.runs import LEARNING, tree, write_task
 
@@ -66,7 +67,7 @@ def test_a_task_has_a_budget_of_its_own(nlora, new, benchmark, tmp_path):
     second = nlora("learn", out, "--task", "shop", "--data", benchmark, *given)
     assert second.exit_code == 0, second.stderr
     assert "8 of 8 training rows" in second.stderr
-    assert "--max-train 4) of the first stage is not inherited" in second.stderr
+    assert "--max-train 4 of the first stage is not inherited" in second.stderr
     stage = json.loads((out / "stages/002-shop/stage.json").read_text())
     assert (stage["examples"], stage["steps"]) == (8, 3)
     assert (stage["budget"]["epochs"], stage["budget"]["learning_rate"]) == (3, 2e-3)
@@ -163,12 +164,14 @@ def test_a_file_of_rows_is_known_by_its_content_whatever_its_ending(nlora, new, 
 def test_a_new_directory_needs_a_model(refused, benchmark, tmp_path):
     command = ("learn", tmp_path / "new", "--task", "mail", "--data", benchmark)
     line = refused(*command)
-    assert "new holds no model; a new one needs model (--model), or from_adapter" in line
+    assert "new holds no model; a new one needs --model, or --from-adapter" in line
     assert not (tmp_path / "new").exists()
     (tmp_path / "desk").mkdir()
     (tmp_path / "desk" / "model.json").write_text("{}")
     line = refused("learn", tmp_path / "dsek", "--task", "mail", "--data", benchmark)
-    assert f"dsek holds no model (did you mean {tmp_path / 'desk'}?); a new one needs model" in line
+    assert (
+        f"dsek holds no model (did you mean {tmp_path / 'desk'}?); a new one needs --model" in line
+    )
 
 
 def test_who_does_not_choose_a_method_gets_the_one_that_forgets_least(
@@ -177,16 +180,31 @@ def test_who_does_not_choose_a_method_gets_the_one_that_forgets_least(
     command = ("learn", tmp_path / "out", "--data", benchmark, "--model", llama, *QUICK)
     first = nlora(*command, "--task", "mail")
     assert first.exit_code == 0, first.stderr
-    assert "no --method: inc-lora with routing=input" in first.stderr
+    assert "without --method: inc-lora with routing=input" in first.stderr
     found = json.loads((tmp_path / "out/model.json").read_text())
     assert (found["method"], found["settings"]["routing"]) == ("inc-lora", "input")
     again = nlora(*command, "--task", "mail")
     assert "nothing to do" in again.stderr
-    assert "no --method" not in again.stderr
+    assert "without --method" not in again.stderr
     other = ("learn", tmp_path / "other", "--data", benchmark, "--model", llama, *QUICK)
     assert nlora(*other, "--task", "mail", "--set", "routing=none").exit_code == 0
     stored = json.loads((tmp_path / "other/model.json").read_text())
     assert stored["settings"]["routing"] == "none"
+
+
+def test_a_directory_without_a_stage_says_how_it_was_begun(nlora, new, benchmark, monkeypatch):
+    def fails(*asked):
+        raise NloraError("no texts")
+
+    command = ("--data", benchmark, "--task", "mail")
+    with monkeypatch.context() as broken:
+        broken.setattr("nlora.continual.stages.learn_stage", fails)
+        assert nlora("learn", *new, *command).exit_code == 2
+    assert "no stage is committed yet" in nlora("history", new[0]).stdout
+    said = f"{new[0]} holds no stage yet, and was begun with seq-lora on {new[2]}, which is gone on"
+    assert said in nlora("learn", new[0], *command, "--dry-run").stderr
+    assert said not in nlora("learn", *new, *command).stderr
+    assert "no stage is committed yet" not in nlora("history", new[0]).stdout
 
 
 def test_a_table_is_a_task_with_its_labels_and_a_part_held_out(nlora, new, tmp_path):
@@ -271,7 +289,7 @@ def test_an_adapter_in_the_place_of_a_model_is_told_what_it_is_for(refused, llam
     assert "--from-adapter" in refused("learn", tmp_path / "out", *task, *new)
     assert "--from-adapter" in refused("learn", adapter, *task)
     lone = ("--knows", "a=b.jsonl", "--model", llama, "--method", "inc-lora")
-    assert "give from_adapter (--from-adapter)" in refused("learn", tmp_path / "out", *task, *lone)
+    assert "give --from-adapter" in refused("learn", tmp_path / "out", *task, *lone)
 
 
 def test_a_file_is_more_of_a_task_that_was_learned(nlora, refused, new, tmp_path):
@@ -321,7 +339,7 @@ def test_what_would_cost_too_much_is_shown_and_decided_afterwards(nlora, refused
     before = tree(out)
     task = ("learn", out, "--task", tmp_path / "fruit.yaml")
     assert "did you mean 'auto'" in refused(*task, "--repair", "outo")
-    assert "(--max-forgetting) takes points" in refused(*task, "--max-forgetting", "200")
+    assert "--max-forgetting takes points" in refused(*task, "--max-forgetting", "200")
     found = nlora(*task)
     assert found.exit_code == 3, found.stderr
     for part in ("What 'fruit' would cost", "turned wrong", r"xxx\x1b[31m", "Best: ", "epochs=4"):

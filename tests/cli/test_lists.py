@@ -171,13 +171,11 @@ def test_data_check_reads_a_file_as_learn_does(nlora, refused, benchmark, tmp_pa
     options = ("--encoding", "cp1252", "--columns", "text=Meinung,label=Wertung")
     assert "not UTF-8" in nlora("data", "check", path).stdout
     empty = nlora("data", "check", path, *options)
-    assert (
-        "'text' is empty; skip_bad_rows=True (--skip-bad-rows), in YAML on_bad_row: skip,"
-        in empty.stdout
-    )
+    assert "'text' is empty; --skip-bad-rows, in YAML on_bad_row: skip," in empty.stdout
     assert "data set" not in empty.stdout  # no table of nothing
     shown = nlora("data", "check", path, *options, "--skip-bad-rows")
     assert (shown.exit_code, "free" in shown.stdout) == (0, True)
+    assert "answers are free text; --labels auto makes the 2 in it labels" in shown.stdout
     listed_ = listed(nlora("data", "check", path, *options, "--skip-bad-rows", "--json"))
     assert listed_["datasets"][0]["labels"] is None
     labelled = nlora("data", "check", path, *options, "--skip-bad-rows", "--labels", "auto")

@@ -70,6 +70,12 @@ def test_standard_input_is_read_by_lines(nlora, model_dir):
     assert "blank" not in whole.stderr
 
 
+def test_texts_may_stand_on_the_command_line(nlora, model_dir):
+    given = nlora("predict", model_dir, "--text", "xxx 1", "--text", "yyy 2", "--task", "colour")
+    read = nlora("predict", model_dir, "-", "--task", "colour", input="xxx 1\nyyy 2\n")
+    assert given.stdout == read.stdout != ""
+
+
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
@@ -87,7 +93,12 @@ def test_a_bad_file_is_one_line(refused, model_dir, tmp_path, name, content, sai
 
 def test_bad_paths_are_one_line(refused, model_dir, tmp_path):
     (tmp_path / "t.txt").write_text("a")
-    assert "no such file" in refused("predict", model_dir, tmp_path / "none.txt")
+    line = refused("predict", model_dir, tmp_path / "none.txt")
+    assert "no such file" in line
+    assert line.endswith("none.txt; a text itself is given by --text")
+    assert "either a file of texts or --text" in refused("predict", model_dir)
+    assert "either a file" in refused("predict", model_dir, tmp_path / "t.txt", "--text", "a")
+    assert f"{tmp_path} holds no model" in refused("predict", tmp_path, tmp_path / "t.txt")
     assert "holds no model" in refused("predict", tmp_path / "none", tmp_path / "t.txt")
     line = refused("predict", model_dir, tmp_path / "t.txt", "--out", tmp_path)
     assert "is a folder" in line

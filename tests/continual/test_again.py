@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from nlora.analysis.adapters import read_stages
+from nlora.api.results import Evaluation, History
 from nlora.continual.added import next_stage
 from nlora.continual.answering import predict
 from nlora.continual.cards import _table
+from nlora.continual.evaluating import evaluate
 from nlora.continual.history import history
 from nlora.continual.learning import learn, run
 from nlora.continual.model import ContinualModel
@@ -115,6 +117,18 @@ def test_history_and_card_compare_answers_to_the_same_tests(february):
     lost = [row["forgotten"] for row in rows[:2]]
     assert results["forgetting"] == pytest.approx(sum(lost) / 2)
     assert f"| 6 | {rows[0]['then']:.1f} | {rows[0]['now']:.1f} |" in _table(told)
+    assert told["shared"] == {}
+
+
+def test_what_was_recorded_on_other_tests_is_not_shown_beside_a_new_figure(february):
+    out, _, _, _ = february
+    found = evaluate(out, after="2")
+    recorded = {row["task"]: row["recorded"] for row in found["tasks"]}
+    assert recorded == {"colour": None, "animal": recorded["animal"]}
+    assert recorded["animal"] is not None
+    assert found["learned_again"] == ["colour"]
+    assert "nothing is recorded of colour on these tests after that stage" in str(Evaluation(found))
+    assert evaluate(out)["learned_again"] == []
 
 
 def test_the_router_takes_both_months_for_one_task_and_its_newest_model(february):
@@ -147,10 +161,7 @@ def test_a_new_name_for_labels_that_are_known_is_asked_about(january, tmp_path):
 
     february = Task("february", labels=("a", "b", "d"))
     [asked] = said("abd", task=february)
-    assert (
-        "'colour' has labels of it (a, b); if it is more of 'colour': name='colour' (--name colour)"
-        in asked
-    )
+    assert "'colour' has labels of it (a, b); if it is more of 'colour': name='colour'" in asked
     assert len(said("abd", task=Task("february"))) == 1  # free text, of the same answers
     assert said("agh", task=Task("february", labels=("a", "g", "h"))) == []
     assert said("abd") == []
@@ -186,6 +197,9 @@ def test_tests_that_come_again_count_once(january, tmp_path):
     last = ModelDirectory(tmp_path / "out").stages()[2]
     assert last.tested["colour"] == 6
     assert [part.rows for part in last.parts["colour"].values()] == [6, 6]
+    told = history(ModelDirectory(tmp_path / "out"))
+    assert (told["kept"]["test"]["colour"], told["shared"]) == (12, {"colour": 6})
+    assert "test examples that several stages brought count once: colour 6" in str(History(told))
 
 
 def test_each_row_of_a_stage_counts_once_however_often_its_text_comes():

@@ -125,7 +125,7 @@ def test_what_it_knows_has_labels_if_they_are_told_and_what_it_is_taken_for_is_s
     [said] = data.notes
     assert "6 test rows" in said
     assert taken in said
-    assert ("--knows colour:auto=FILE) makes the 3" in said) == (labels == "")
+    assert ("knows='colour:auto=FILE' makes the 3" in said) == (labels == "")
 
 
 def test_a_yaml_file_of_what_it_knows_may_name_one_file_for_both(llama, tmp_path):

@@ -116,7 +116,7 @@ def test_a_stage_that_costs_too_much_is_not_in_force(refused):
     assert found["own"]["tests"] == 24
     assert found["own"]["accuracy"] > 50
     assert not any("new labels" in line for line in found["advice"])
-    assert any("epochs=4" in line for line in found["advice"])
+    assert any("settings={'epochs': 4}" in line for line in found["advice"])
     assert any(line.startswith("routing") for line in found["advice"])
     assert "nlora accept" in str(refused.error)
     assert "\n" not in str(refused.error)
@@ -168,6 +168,8 @@ def test_discarding_it_leaves_the_directory_as_it_was(refused, tmp_path):
     assert tree(out) == tree(refused.before)
     discard(out, listener)
     assert "nothing to do" in listener.messages[-1]
+    shown = CliRunner().invoke(app, ["accept", str(out)])
+    assert (shown.stdout, "nothing to do" in shown.stderr) == ("", True)
 
 
 def test_a_held_stage_is_named_wherever_the_model_is_looked_at(refused, tmp_path):
@@ -209,7 +211,7 @@ def test_what_costs_little_enough_stands_and_its_record_says_so(refused, tmp_pat
     assert results["stages"] == ["colour", "fruit"]
     found = ModelDirectory(out).stages()[1].notes["guard"]
     assert [fall["too_far"] for fall in found["falls"]] == [False]
-    with pytest.raises(NloraError, match=r"max_forgetting \(--max-forgetting\) takes points"):
+    with pytest.raises(NloraError, match=r"max_forgetting takes points"):
         Guard(bound=-1.0)
 
 

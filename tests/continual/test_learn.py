@@ -85,9 +85,7 @@ def test_telling_it_again_is_allowed_and_something_else_is_refused(learned, llam
 
 
 def test_a_new_directory_needs_a_configuration(learned, tmp_path):
-    with pytest.raises(
-        NloraError, match=r"needs model \(--model\), or from_adapter \(--from-adapter\)"
-    ):
+    with pytest.raises(NloraError, match=r"needs model, or from_adapter"):
         learn(tmp_path / "new", learned.third)
     assert not (tmp_path / "new").exists()
 
@@ -181,10 +179,7 @@ def test_limits_are_those_of_a_stage_and_how_many_rows_are_used_is_said(llama, t
     run(config(llama, None, max_train=9, max_eval=3), out, stream=tasks[:1])
     learn(out, tasks[1], progress=listener)
     assert "'animal': 12 of 12 training rows, 6 of 6 test rows are used" in listener.messages
-    assert any(
-        "max_train=9 (--max-train 9) of the first stage is not inherited" in m
-        for m in listener.messages
-    )
+    assert any("max_train=9 of the first stage is not inherited" in m for m in listener.messages)
     learn(out, tasks[2], config(llama, None, max_train=6, max_eval=2), listener)
     assert "'fruit': 6 of 12 training rows, 2 of 6 test rows are used" in listener.messages
     assert [record["examples"] for record in records(out)] == [9, 12, 6]

@@ -88,7 +88,7 @@ def test_what_cannot_be_asked_is_one_line(trained, llama, tmp_path):
     for model_dir, task, said in (
         (tmp_path / "nothing", None, "nothing holds no model"),
         (tmp_path / "zero", None, "has learned no task yet"),
-        (trained / "inc-lora", None, "which task? name one of colour, animal as task (--task)"),
+        (trained / "inc-lora", None, "which task? name one of colour, animal as task"),
         (trained / "inc-lora", "animals", "unknown task 'animals'; did you mean 'animal'"),
     ):
         with pytest.raises(NloraError, match=re.escape(said)) as caught:

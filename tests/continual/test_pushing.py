@@ -75,5 +75,5 @@ def test_a_hub_that_refuses_is_one_line_and_the_folder_stays(httpserver, monkeyp
     ):
         push(tmp_path / "one", "me/mine", NoProgress())
     for name in ("mine", "me/..", "https://hub/me/mine"):
-        with pytest.raises(NloraError, match=r"push \(--push\) takes OWNER/NAME"):
+        with pytest.raises(NloraError, match=r"push takes OWNER/NAME"):
             check_name(name)

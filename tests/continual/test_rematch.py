@@ -75,7 +75,9 @@ def test_the_refusal_has_it_as_a_row_that_keeps_the_whole_update(greeted, capsys
 def test_auto_takes_it_since_the_new_task_keeps_all(greeted, refused, tmp_path, monkeypatch):
     monkeypatch.setattr("nlora.continual.repair._scaled", lambda *asked: None)  # takes its time
     out, listener = shutil.copytree(greeted.before, tmp_path / "out"), Listener()
-    results = learn(out, greeted.greeting, progress=listener, guard=Guard(repair="auto"))
+    bound = greeted.found["repair"]["best"]["lost"]["colour"][0]
+    guard = Guard(bound, repair="auto")
+    results = learn(out, greeted.greeting, progress=listener, guard=guard)
     assert results["accuracy_matrix"] == greeted.results["accuracy_matrix"]
     assert any("answers to colour are matched, and it keeps 100%" in m for m in listener.messages)
     assert in_force(ModelDirectory(out).stages()) == in_force(ModelDirectory(greeted.out).stages())

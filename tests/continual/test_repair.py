@@ -7,11 +7,12 @@ import pytest
 
 from nlora.analysis.adapters import read_stages
 from nlora.cli.guarded import show_refusal
-from nlora.continual.guard import Fall, Guard, SetAside, Verdict
+from nlora.continual.guard import Fall, Guard, SetAside, Verdict, verdict
 from nlora.continual.holding import accept
 from nlora.continual.learning import learn, run
 from nlora.continual.model import ContinualModel
-from nlora.continual.repair import Repair, Try, thirds
+from nlora.continual.movement import moved
+from nlora.continual.repair import Repair, Try, in_words, thirds
 from nlora.errors import NloraError
 from nlora.plan.config import stored_config
 from nlora.store.directory import ModelDirectory
@@ -46,7 +47,8 @@ def test_the_repaired_stage_is_the_trained_one_scaled(refused, found, tmp_path):
     whole = shutil.copytree(refused.out, tmp_path / "whole")
     out = shutil.copytree(refused.out, tmp_path / "out")
     accept(whole)
-    results = accept(out, repaired=True)
+    listener = Listener()
+    results = accept(out, repaired=True, progress=listener)
     scales = found["best"]["scales"]
     trained, scaled = read_stages(whole)[1], read_stages(out)[1]
     place = thirds(list(trained.shapes))
@@ -61,6 +63,12 @@ def test_the_repaired_stage_is_the_trained_one_scaled(refused, found, tmp_path):
     model = ContinualModel.open(out)
     assert model.measured(model.evaluate(model.stream)) == record.accuracy
     assert not (out / "pending").exists()
+    moves = moved(model, 2, [data for data in model.stream if data.name == "fruit"])
+    assert record.kl == pytest.approx(moves, rel=1e-3)
+    assert record.kl["fruit"] < ModelDirectory(whole).stages()[1].kl["fruit"]
+    lost = record.notes["guard"]["falls"][0]["lost"]
+    assert listener.messages[-2].startswith(f"colour: {lost:.1f} points lost of 24 tests")
+    assert listener.messages[-1].endswith(f": its update is scaled back to {in_words(scales)}")
 
 
 def test_auto_takes_it_only_where_the_new_task_keeps_enough(refused, found, tmp_path, monkeypatch):
@@ -70,6 +78,7 @@ def test_auto_takes_it_only_where_the_new_task_keeps_enough(refused, found, tmp_
         learn(out, refused.fruit, guard=Guard(5.0, repair="auto"))
     shutil.rmtree(out / "pending")
     monkeypatch.setattr("nlora.continual.judging.ENOUGH", found["kept"])
+    monkeypatch.setattr(Verdict, "within", True)  # as few tests show, it loses more
     listener = Listener()
     results = learn(out, refused.fruit, progress=listener, guard=Guard(5.0, repair="auto"))
     assert any("scaled back" in line and "keeps" in line for line in listener.messages)
@@ -163,9 +172,31 @@ def test_a_loss_beyond_the_bound_that_may_be_chance_is_explained(refused, capsys
     assert note in chance
     assert note not in shown(1.5, 0.0)
 
+    best = "keeps 50% of its gain"
+    cost = "colour loses 12.5 points of 24 tests, too few to tell"
+    assert f"gains most: 'fruit' {best}, and {cost}. To discard it loses nothing" in chance
+    assert f"--repair   lets it stand scaled back, and {cost}" in chance
+    assert f"Best: 0.5; 'fruit' {best}.\n" in shown(1.5, 0.0)
 
-def falls(lost):
-    return Verdict(2.0, [Fall("a", 9, 90.0, 90.0 - lost, lost, lost, lost, lost > 2)])
+
+def test_a_repair_that_lost_more_than_the_bound_as_measured_is_not_taken_unasked(
+    refused, tmp_path, monkeypatch
+):
+    def lose(found):
+        return replace(found, falls=[replace(f, lost=30.0, low=0.0) for f in found.falls])
+
+    out = shutil.copytree(refused.before, tmp_path / "out")
+    monkeypatch.setattr("nlora.continual.judging.ENOUGH", 0.0)
+    monkeypatch.setattr("nlora.continual.repair._scaled", lambda *asked: None)
+    monkeypatch.setattr("nlora.continual.repair.verdict", lambda *asked: lose(verdict(*asked)))
+    with pytest.raises(SetAside) as error:
+        learn(out, refused.fruit, guard=Guard(5.0, repair="auto"))
+    assert error.value.found["repair"]["best"]["matched"]
+
+
+def falls(lost, low=None):
+    low = lost if low is None else low
+    return Verdict(2.0, [Fall("a", 9, 90.0, 90.0 - lost, lost, low, lost, low > 2)])
 
 
 def test_the_best_passes_gains_most_and_costs_least():
@@ -180,6 +211,16 @@ def test_the_best_passes_gains_most_and_costs_least():
     assert found.kept == 0.5
     assert Repair(60.0, tries).best is None
     assert Repair(60.0, tries).kept == 0.0
+
+
+def test_what_was_measured_within_the_bound_is_better_than_what_chance_may_excuse():
+    tries = [
+        Try((1.0,) * 3, 80.0, falls(30.0)),
+        Try((0.5,) * 3, 70.0, falls(20.0, low=0.0)),
+        Try((0.2,) * 3, 50.0, falls(2.0)),
+    ]
+    assert Repair(40.0, tries).best == tries[2]
+    assert Repair(40.0, tries[:2]).best == tries[1]
 
 
 def test_a_loss_wholly_beyond_the_bound_is_never_offered_however_few_answers_it_is():

@@ -174,7 +174,7 @@ def test_a_group_that_is_there_is_not_replaced(tmp_path):
 
 def test_a_stream_without_its_files_says_how_to_get_them():
     for name in ("trace", "superni-15", "fomc"):
-        with pytest.raises(NloraError, match=r"nlora data convert.*data \(--data\)"):
+        with pytest.raises(NloraError, match=r"nlora data convert.*data"):
             load_stream(name, None)
 
 

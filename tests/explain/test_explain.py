@@ -14,6 +14,7 @@ from nlora.continual.copying import copy
 from nlora.continual.model import ContinualModel
 from nlora.errors import NloraError
 from nlora.explain.asked import Options
+from nlora.explain.conclusion import conclusion
 from nlora.explain.examples import examples_of
 from nlora.explain.explain import explain
 from nlora.explain.parts import PARTS
@@ -230,6 +231,7 @@ def test_the_command_prints_tables_writes_files_and_refuses_in_one_line(explaine
     shown = call(*same, "--out", tmp_path / "tables")
     assert shown.exit_code == 0, shown.output
     assert "What was lost since it was learned" in shown.output
+    assert shown.stdout.rstrip().endswith(str(conclusion(found)))
     names = {path.name for path in (tmp_path / "tables").iterdir()}
     assert {"losses.md", "losses.csv", "sources.csv", "ways.md", "readings.md"} <= names
     assert json.loads(call(*same, "--json").stdout)["tasks"] == found["tasks"]
@@ -245,6 +247,16 @@ def test_the_command_prints_tables_writes_files_and_refuses_in_one_line(explaine
         result = call(*line)
         assert result.exit_code == 2, line
         assert said in result.output
+
+
+def test_the_conclusion_names_the_largest_part_and_what_helps():
+    split = {"off the list": 1.0, "bias": 12.3, "inaccessible": None, "gone": -2.0}
+    found = {"over_tasks": {"tasks": ["a", "b"], "parts": split}}
+    said = str(conclusion(found))
+    assert said.startswith("Of 11.3 points lost of a, b the largest part is bias (12.3): an offset")
+    split["gone"] = -20.0
+    assert conclusion(found) == "Nothing is lost of a, b, on average."
+    assert conclusion({"over_tasks": None}) is None
 
 
 def test_a_kind_of_text_that_is_none_is_refused():

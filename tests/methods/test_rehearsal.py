@@ -244,13 +244,13 @@ def test_what_cannot_be_is_refused_before_a_model_is_loaded(settings, said, tmp_
 
 def test_too_few_texts_are_told(llama, texts, tmp_path):
     asked = {"replay": "self", "neutral": str(texts)}
-    with pytest.raises(NloraError, match="has 6 texts, and 128 are wanted; set neutral_texts=6"):
+    with pytest.raises(NloraError, match=r"128 are wanted; give more, or .*'neutral_texts': 6"):
         learn(llama, tmp_path / "out", "seq-lora", **asked)
 
 
 def test_a_base_model_that_writes_nothing_is_told_before_training(llama, monkeypatch, tmp_path):
     monkeypatch.setattr("nlora.methods.context.Context.generate", lambda *_, **__: ["", " "])
-    with pytest.raises(NloraError, match="wrote 0 different texts by itself, and 4 are wanted"):
+    with pytest.raises(NloraError, match=r"writes no texts by itself; give a file of .*neutral$"):
         learn(llama, tmp_path / "out", "seq-lora", **FEW)
     assert not stages(tmp_path / "out")
 

@@ -83,6 +83,7 @@ def test_a_text_far_from_every_task_is_answered_as_the_settings_say(both, tmp_pa
             assert answer.answer is not None
             continue
         assert answer.task is None
+        assert answer.confidence is None
         assert answer.reason.startswith("far from every task: at a distance of ")
         assert (answer.answer is None) == (setting == "none")
     model = ContinualModel.open(copy)

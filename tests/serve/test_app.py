@@ -194,6 +194,12 @@ def test_what_is_wrong_with_a_request_is_said_in_one_line(client, path, body, st
     assert "\n" not in error["message"]
 
 
+def test_a_body_that_is_no_json_is_told_so(client):
+    told = {"content-type": "application/json"}
+    found = client.post("/predict", content="x", headers=told)
+    assert (found.status_code, found.json()["error"]["message"]) == (400, "the body is not JSON")
+
+
 def test_turns_that_a_task_never_saw_and_other_hosts_are_refused(client):
     turns = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "xxx"}]
     asked = {"model": "mine:colour", "messages": turns}

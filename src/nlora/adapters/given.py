@@ -28,10 +28,6 @@ _NOT_PLAIN = {
     "layer_replication": "it is of a model with replicated layers (layer_replication)",
 }
 _NARROWED = ("exclude_modules", "layers_to_transform", "layers_pattern")
-_MERGE = (
-    "merge it into its base model (PEFT's merge_and_unload, then save_pretrained) and give that "
-    f"as {option('model')}"
-)
 
 
 @dataclass(frozen=True)
@@ -97,9 +93,9 @@ def given(source: str) -> Given:
     for key, reason in _NOT_PLAIN.items():
         if values.get(key):
             value = printable(str(values[key]))[:60]
-            raise NloraError(f"{path}: {reason.format(value=value)}; {_MERGE}")
+            raise NloraError(f"{path}: {reason.format(value=value)}; {_merge()}")
     if config.bias not in (None, "none"):
-        raise NloraError(f"{path}: it trained biases beside B·A (bias: {config.bias}); {_MERGE}")
+        raise NloraError(f"{path}: it trained biases beside B·A (bias: {config.bias}); {_merge()}")
     if config.moves_base:
         raise NloraError(
             f"{path}: it was initialised with {printable(str(config.init_lora_weights))}, which "
@@ -107,10 +103,10 @@ def given(source: str) -> Given:
             "path_initial_model_for_weight_conversion"
         )
     if embedding := adapter.embedding:
-        raise NloraError(f"{path}: it adapts the embedding {embedding}; {_MERGE}")
+        raise NloraError(f"{path}: it adapts the embedding {embedding}; {_merge()}")
     if adapter.left_out:
         name = printable(adapter.left_out[0])
-        raise NloraError(f"{path}: it holds {name!r}, which is no factor of LoRA; {_MERGE}")
+        raise NloraError(f"{path}: it holds {name!r}, which is no factor of LoRA; {_merge()}")
     ranks = {name: config.rank(name) for name in adapter.shapes}
     largest = max(ranks, key=lambda name: ranks[name])
     rank, scaling = ranks[largest], config.scaling(largest)
@@ -118,6 +114,13 @@ def given(source: str) -> Given:
         raise NloraError(f"{path}: its scaling is {scaling:g}, so it changes nothing that is added")
     alpha = config.lora_alpha if scaling == config.lora_alpha / rank else scaling * rank
     return Given(adapter, rank, alpha, _targets(adapter))
+
+
+def _merge() -> str:
+    return (
+        "merge it into its base model (PEFT's merge_and_unload, then save_pretrained) and give "
+        f"that as {option('model')}"
+    )
 
 
 def given_name(source: str) -> str:

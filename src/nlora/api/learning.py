@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from nlora.methods.base import Method
     from nlora.plan.config import RunConfig
     from nlora.progress import Progress
+    from nlora.store.directory import ModelDirectory
 
 
 def learn(
@@ -124,12 +125,12 @@ def requested(
     **given: Any,
 ) -> Request:
     """What `learn` is asked for by these arguments. Raises NloraError with all that is wrong."""
-    from nlora.continual.added import NEW
+    from nlora.continual.added import wanted_of_new
     from nlora.continual.agreement import begun, check_method
     from nlora.methods.registry import defines_parts, import_plugin
     from nlora.plan.budgets import LIMITS
     from nlora.plan.config import parse_config
-    from nlora.plan.recommended import WHY, chosen
+    from nlora.plan.recommended import chosen, why
     from nlora.plan.resolve import choose
     from nlora.store.directory import ModelDirectory
 
@@ -151,10 +152,12 @@ def requested(
     if module is not None and not (defines_parts(module) or any(":" in name for name in measured)):
         given["plugin"] = None  # its rows are read by now, and nothing needs it any more
     flags = {"method": name, **given}
+    anew = config is not None or (given.get("model") and name)
+    left = exists and not begun(directory) and not anew
     rehearsed = rehearsal(replay, neutral)
     told = [config, settings, rehearsed, *(value is not None for value in flags.values())]
     if agreed and (any(told) or not exists):
-        if config is None and exists and not (given.get("model") and name):
+        if exists and not anew:
             config = place / "model.json"
             inherited = begun(directory)
         values = configuration(settings, None, config, replay, neutral, data=data, **flags)
@@ -167,16 +170,28 @@ def requested(
             source = str(config or f"{place} will be a new model directory")
             new = faults.attempt(lambda: parse_config(values, source))
         else:
-            faults.attempt(lambda: directory.check_there(NEW))
+            faults.attempt(lambda: directory.check_there(wanted_of_new()))
     if new is not None:
         faults.attempt(lambda: choose(new))
     guard = faults.attempt(lambda: guard_of(max_forgetting, repair))
     faults.check()
+    if left:
+        spoken(progress).message(_begun_with(directory))
     assert found is not None
     assert guard is not None
     if unsaid:
-        spoken(progress).message(WHY)
+        spoken(progress).message(why())
     return Request(place, found, new, [one for one in others if one is not None], guard)
+
+
+def _begun_with(directory: ModelDirectory) -> str:
+    """What to say of a directory whose first stage was never committed."""
+    stored = directory.config()
+    return (
+        f"{directory.path} holds no stage yet, and was begun with {stored['method']} on "
+        f"{stored['model']}, which is gone on with; {option('model')} and {option('method')} begin "
+        "anew"
+    )
 
 
 def guard_of(max_forgetting: float | None, repair: str) -> Guard:

@@ -139,6 +139,11 @@ class Evaluation(Result):
         ]
         told = "recorded" in shown and self["named"]
         notes = ["accuracy: the task is told; recorded: it is found by the text"] if told else []
+        if again := self.get("learned_again"):
+            notes.append(
+                f"nothing is recorded of {', '.join(again)} on these tests after that stage: later "
+                "ones have brought more of them, and perhaps labels"
+            )
         return [Table("evaluation", title, list(shown), rows, notes)]
 
 
@@ -177,6 +182,8 @@ class History(Result):
             size = _mb(row["bytes"])
             rows.append([row["stage"], row["task"], when, used, *scores, size, row["state"]])
         made = [Table("history", title, columns, rows)]
+        if not rows:
+            made[0].notes.append("no stage is committed yet: `nlora learn` goes on as it was begun")
         names = [row["task"] for row in self.records()]
         if len(set(names)) < len(names):
             made[0].notes.append(
@@ -194,6 +201,9 @@ class History(Result):
             names = ", ".join(self["matched"])
             made[-1].notes.append(f"answers matched, by offsets that a repaired stage has: {names}")
         untrained = {one["name"] for one in self["only_tested"]}
+        if shared := self["shared"]:
+            each = ", ".join(f"{task} {count}" for task, count in shared.items())
+            made[-1].notes.append(f"test examples that several stages brought count once: {each}")
         made[-1].notes += [*_kept(self["kept"], untrained), *map(undone, self["undone"])]
         return made
 

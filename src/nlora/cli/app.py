@@ -42,7 +42,7 @@ from nlora.cli import (
 )
 from nlora.cli.console import err, prepare
 from nlora.cli.standing import forget, nothing_stands
-from nlora.errors import of_disk, of_memory
+from nlora.errors import as_commands, of_disk, of_memory
 
 NOTHING = "; nothing is committed yet, the same command begins anew"
 DEBUG = "NLORA_DEBUG"
@@ -73,16 +73,21 @@ class FriendlyGroup(TyperGroup):
         """The command of that name, its help in paragraphs that the terminal breaks."""
         command = super().get_command(ctx, cmd_name)
         for one in [command, *getattr(command, "commands", {}).values()]:
-            if one is not None and one.help:
-                paragraphs = one.help.split("\n\n")
-                one.help = "\n\n".join(" ".join(text.split()) for text in paragraphs)
+            if one is None:
+                continue
+            paragraphs = (one.help or "").split("\n\n")
+            one.help = "\n\n".join(" ".join(text.split()) for text in paragraphs)
+            for given in one.params:
+                if given.param_type_name == "argument" and not given.metavar:
+                    given.metavar = given.name.upper()
         return command
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
         forget()
         try:
-            return super().invoke(ctx)
+            with as_commands():
+                return super().invoke(ctx)
         except NloraError as error:
             _fail(str(error))
             ctx.exit(2)

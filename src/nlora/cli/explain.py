@@ -88,6 +88,7 @@ def explain(
     it is done. docs/explain.md says what each column means.
     """
     from nlora.explain.asked import Options
+    from nlora.explain.conclusion import conclusion
     from nlora.explain.tables import tables
     from nlora.plan.points import split_names
 
@@ -114,6 +115,8 @@ def explain(
         return
     for table in made:
         show_table(table)
+    if said := conclusion(found):
+        _say(said)
     if not made:
         _say("there is nothing to explain: no task was learned before the last stage")
 

@@ -31,7 +31,8 @@ RepairMode = Annotated[
         metavar="offer|auto|off",
         help="What is done about a stage that costs too much: it is scaled back, or answers to "
         "earlier tasks are matched, to be taken by `nlora accept --repair` (offer) or at once "
-        "where the new task keeps 90 % of what it gained (auto).",
+        "where the new task keeps 90 % of what it gained and no other was measured to lose more "
+        "(auto).",
     ),
 ]
 
@@ -61,17 +62,18 @@ def show_refusal(model_dir: Path, name: str, found: dict[str, Any]) -> None:
                 f"{_short(a['now'])}"
             )
         _say("")
-    _show_repair(name, found.get("repair", {}), bound)
+    _show_repair(name, found)
     _say("What could be tried, after `nlora discard`:")
     for line in found["advice"]:
         _say(f"  {line}")
     _say("")
     best = found.get("repair", {}).get("best")
+    lost = _lost(best, found) if best else ""
     _say(f"'{name}' is trained and not in force. None of these trains again:")
     _say(f"  nlora accept {model_dir}   lets it stand as it is")
     if best:
         how = "with matched answers" if best.get("matched") else "scaled back"
-        _say(f"  nlora accept {model_dir} --repair   lets it stand {how}")
+        _say(f"  nlora accept {model_dir} --repair   lets it stand {how}{lost and f', and {lost}'}")
     _say(f"  nlora discard {model_dir}   removes it")
 
 
@@ -86,7 +88,8 @@ def _say_of_chance(beyond: bool) -> None:
         )
 
 
-def _show_repair(name: str, tried: dict[str, Any], bound: float) -> None:
+def _show_repair(name: str, found: dict[str, Any]) -> None:
+    tried, bound = found.get("repair", {}), found["bound"]
     for key, what in (("not", "Its update was not scaled back"), ("unmatched", NOT_MATCHED)):
         if key in tried:
             _say(f"{what}: {tried[key]}.\n")
@@ -106,9 +109,25 @@ def _show_repair(name: str, tried: dict[str, Any], bound: float) -> None:
     if beyond:
         _say("A repair is in bound where its 95 % interval does not lie wholly beyond it.\n")
     if best := tried["best"]:
-        _say(f"Best: {_words(best)}; '{name}' keeps {tried['kept']:.0%} of its gain.\n")
+        gain = f"'{name}' keeps {tried['kept']:.0%} of its gain"
+        if lost := _lost(best, found):
+            _say(
+                f"No repair that gains anything was measured to lose at most {bound:g}. Of those "
+                f"in bound by their interval {_words(best)} gains most: {gain}, and {lost}. To "
+                "discard it loses nothing; more test rows would tell.\n"
+            )
+        else:
+            _say(f"Best: {_words(best)}; {gain}.\n")
     else:
         _say("Nothing is left to offer: no repair leaves it any gain and costs little enough.\n")
+
+
+def _lost(one: dict[str, Any], found: dict[str, Any]) -> str:
+    """What a repair was measured to lose beyond the bound, in words; nothing where that is none."""
+    tests = {fall["task"]: fall["tests"] for fall in found["falls"]}
+    far = {task: lost for task, (lost, *_) in one["lost"].items() if lost > found["bound"]}
+    each = [f"{task} loses {lost:.1f} points of {tests[task]} tests" for task, lost in far.items()]
+    return f"{', '.join(each)}, too few to tell" if each else ""
 
 
 def _order(one: dict[str, Any]) -> tuple[Any, ...]:
@@ -142,11 +161,14 @@ def accept(
 ) -> None:
     """Let a stage stand that the guard of `nlora learn` has refused. Nothing is trained again."""
     from nlora.continual.holding import accept as accept_stage
+    from nlora.continual.holding import held
+    from nlora.store.directory import ModelDirectory
 
+    waited = held(ModelDirectory(model_dir)) is not None
     results = accept_stage(model_dir, repair, progress())
     if json:
         print_json(results)
-    else:
+    elif waited:
         show_results(results)
 
 

@@ -140,7 +140,7 @@ def learn(
 
 def _tell_free_text(task: str, asked: Request, shown: Progress) -> None:
     """Say how answers become labels, where few of them are free text."""
-    from nlora.data.balance import label_counts
+    from nlora.data.balance import label_counts, told_free
     from nlora.data.formats import is_rows
     from nlora.store.directory import ModelDirectory
 
@@ -149,7 +149,7 @@ def _tell_free_text(task: str, asked: Request, shown: Progress) -> None:
     records = directory.stages() if directory.exists() else []
     known = data.name in [t["name"] for record in records for t in record.tasks]
     if answers and data.task.labels is None and is_rows(task) and not known:
-        shown.message(f"answers are free text; --labels auto makes the {len(answers)} in it labels")
+        shown.message(told_free(answers))
 
 
 def _dry_run(asked: Request, shown: Progress, json: bool) -> None:

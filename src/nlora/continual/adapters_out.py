@@ -33,7 +33,10 @@ if TYPE_CHECKING:
     from nlora.plan.resolve import Plan
 
 REPORT, PROMPTS, ROUTER = "export.json", "prompts.json", "router.safetensors"
-_PLAIN = f"without {option('adapter')} a plain model is written, where the method makes one"
+
+
+def _plain() -> str:
+    return f"without {option('adapter')} a plain model is written, where the method makes one"
 
 
 def export_adapter(
@@ -115,7 +118,7 @@ def _check(plan: Plan, one: bool) -> None:
     name = plan.config.method
     if plan.method.adapter != "lora":
         raise NloraError(
-            f"{name} trains '{plan.method.adapter}', which is no LoRA adapter; {_PLAIN}"
+            f"{name} trains '{plan.method.adapter}', which is no LoRA adapter; {_plain()}"
         )
     if one and not plan.method.mergeable:
         raise NloraError(
@@ -128,7 +131,7 @@ def _check(plan: Plan, one: bool) -> None:
     rule = consolidation(_rule(plan))
     if not (rule.additive or rule.alone):
         raise NloraError(
-            f"updates that make one model as '{rule.name}' are no sum of adapters; {_PLAIN}"
+            f"updates that make one model as '{rule.name}' are no sum of adapters; {_plain()}"
         )
 
 

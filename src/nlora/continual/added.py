@@ -18,9 +18,10 @@ from nlora.plan.resolve import Plan, resolve, sampled
 from nlora.progress import Progress, spoken
 from nlora.store.directory import ModelDirectory
 
-NEW = f"; a new one needs {option('model')}, or {option('from_adapter')}"
-"""What to say where a model directory to go on from is not there."""
-_NAMED = option("watch", "NAME=FILE")
+
+def wanted_of_new() -> str:
+    """What to say where a model directory to go on from is not there."""
+    return f"; a new one needs {option('model')}, or {option('from_adapter')}"
 
 
 def next_stage(
@@ -49,7 +50,7 @@ def asked(
     """The plan of what `learn` is asked for, over its task and those that it shall watch alone."""
     exists = directory.exists()
     if config is None:
-        directory.check_there(NEW)
+        directory.check_there(wanted_of_new())
         config = stored_config(directory)
         if begun(directory):
             config = without_limits(config)
@@ -113,16 +114,18 @@ def _newly_watched(
         if data.name in learned:
             raise NloraError(
                 f"task '{data.name}' is learned, so it is tested anyway; give the one that is "
-                f"watched another name: {_NAMED}"
+                f"watched another name: {option('watch', 'NAME=FILE')}"
             )
         if data.name in watched and watched[data.name].fingerprint() != data.fingerprint():
             raise NloraError(
                 f"{out} watches another task named '{data.name}'; give this one another name: "
-                f"{_NAMED}"
+                f"{option('watch', 'NAME=FILE')}"
             )
     names = [data.name for data in asked]
     if len(set(names)) < len(names):
-        raise NloraError(f"two of the watched tasks have one name; give another: {_NAMED}")
+        raise NloraError(
+            f"two of the watched tasks have one name; give another: {option('watch', 'NAME=FILE')}"
+        )
     return [data for data in asked if data.name not in watched]
 
 

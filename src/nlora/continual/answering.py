@@ -46,7 +46,7 @@ class Answer(NamedTuple):
     probabilities: dict[str, float] | None = None
     confidence: float | None = None
     """The probability of the task among those learned, where a router chose it; it says nothing of
-    the answer."""
+    the answer. None where there is no task."""
     unknown: bool = False
     """Whether the text is far from every task."""
     alike: tuple[str, ...] = ()
@@ -207,10 +207,13 @@ def _found(
             given = _given(model, known[name], chosen, free, answering, corrections)
         elif beyond == "base":
             given = [(p.text, None) for p in model.bare(chosen)]
+        else:
+            model.progress.advance(len(rows))
         for i, (said, likely) in zip(rows, given, strict=True):
             route, reason = routes[i], _why(routes[i]) if stage is None else None
             also = alike.get(route.stage, ()) if stage is not None else ()
-            known_of = (route.confidence, route.unknown, also, reason)
+            sure = None if stage is None else route.confidence
+            known_of = (sure, route.unknown, also, reason)
             found[i] = Answer(texts[i], name, said, likely, *known_of)
     return [found[i] for i in range(len(texts))]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -16,7 +17,7 @@ from nlora.data.reading import Reading, read_task
 from nlora.data.task import Example, TaskData
 from nlora.errors import NloraError, option, unknown
 from nlora.progress import Progress, spoken
-from nlora.store.directory import ModelDirectory
+from nlora.store.directory import ModelDirectory, StageRecord
 
 if TYPE_CHECKING:
     from nlora.continual.model import ContinualModel
@@ -79,7 +80,9 @@ def evaluate(
     directory keeps and as `learn` asks them. A `task` that is named is answered by the model as it
     stood for it, as by `predict`. `data` is a file of rows of a task to test with instead. `after`
     is a stage, by number or name: the model as it was then; 0 is the base model. `named` says that
-    a task was told which else is found by the text. Nothing is written. Raises NloraError.
+    a task was told which else is found by the text, `learned_again` to which tasks later stages
+    have brought tests, so that nothing was recorded of these then. Nothing is written. Raises
+    NloraError.
     """
     directory, progress = ModelDirectory(model_dir), spoken(progress)
     plan = stored_plan(directory)
@@ -98,19 +101,30 @@ def evaluated(model: ContinualModel, asked: Wanted) -> dict[str, Any]:
         answers = model.evaluate(asked.tasks, named=asked.task is not None)
         found = measured(model, asked.tasks, answers)
         records = model.records
+    since: set[str] = set()
     if asked.data is None:
         zero = model.directory.zero_shot() if asked.stage == 0 else None
         record = records[-1] if records else zero
+        since = _learned_again(model.directory.stages(), stage)
+        then = {} if record is None else record.accuracy
         for row in found:
-            row["recorded"] = record.accuracy.get(row["task"]) if record else None
+            row["recorded"] = None if row["task"] in since else then.get(row["task"])
     return {
         "path": str(model.directory.path),
         "after": len(records),
         "data": asked.data,
         "named": asked.task is not None and model.method.routes_by_input,
+        "learned_again": [row["task"] for row in found if row["task"] in since],
         "tasks": found,
         "answers": [row for name, rows in answers.items() for row in _rows(name, rows)],
     }
+
+
+def _learned_again(records: Sequence[StageRecord], stage: int) -> set[str]:
+    """The tasks to which stages after this one have brought more: tests, and perhaps labels."""
+    then = [known["name"] for record in records[:stage] for known in record.tasks]
+    later = Counter(known["name"] for record in records[stage:] for known in record.tasks)
+    return {task for task, stages in later.items() if stages > 1 or task in then}
 
 
 def measured(

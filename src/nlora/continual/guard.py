@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from nlora.data.balance import label_counts, majority
-from nlora.errors import NloraError, option
+from nlora.errors import NloraError, option, setting
 from nlora.evaluation.metrics import each
 from nlora.evaluation.statistics import estimates
 from nlora.plan.budgets import value_at
@@ -100,11 +100,19 @@ class Verdict:
         chance may excuse in a stage recommends no repair of one that is refused."""
         return [fall.task for fall in self.falls if fall.low > self.bound]
 
+    @property
+    def within(self) -> bool:
+        """Whether no task lost more than the bound, as it was measured, whatever chance may be."""
+        return all(fall.lost <= self.bound for fall in self.falls)
+
+    def told(self) -> list[str]:
+        """One line for each task: what it lost, and whether that is too much, or cannot be told."""
+        return [_in_words(fall, self.bound) for fall in self.falls]
+
     def untold(self) -> list[str]:
         """One line for each task that lost more than the bound, of too few tests to refuse it."""
         return [
-            f"{fall.task}: {fall.lost:.1f} points lost of {fall.tests} tests, too few to tell "
-            f"whether more than {self.bound:g} are lost; more test rows would"
+            _in_words(fall, self.bound)
             for fall in self.falls
             if fall.lost > self.bound and not fall.too_far
         ]
@@ -112,6 +120,21 @@ class Verdict:
     def to_json(self) -> dict[str, Any]:
         """The verdict as JSON, for the stage's record."""
         return asdict(self)
+
+
+def recorded(found: Mapping[str, Any]) -> Verdict:
+    """The verdict that a stage's record has, without examples and advice."""
+    return Verdict(found["bound"], [Fall(**fall) for fall in found["falls"]])
+
+
+def _in_words(fall: Fall, bound: float) -> str:
+    moved = f"{abs(fall.lost):.1f} points {'gained' if fall.lost < 0 else 'lost'}"
+    said = f"{fall.task}: {moved} of {fall.tests} tests"
+    if fall.lost <= bound:
+        return said
+    if fall.too_far:
+        return f"{said}, more than {bound:g}"
+    return f"{said}, too few to tell whether more than {bound:g} are lost; more test rows would"
 
 
 class SetAside(NloraError):
@@ -182,13 +205,13 @@ def advice(plan: Plan, stage: int, name: str, found: Verdict) -> list[str]:
         f"a look at the new labels: after them '{name}' itself answers its earlier tests otherwise"
         if name in found.too_far
         else "",
-        f"fewer epochs: {_set('epochs', epochs // 2)}" if epochs > 1 else "",
-        f"a smaller learning rate: {_set('learning_rate', rate / 2)}",
+        f"fewer epochs: {setting('epochs', epochs // 2)}" if epochs > 1 else "",
+        f"a smaller learning rate: {setting('learning_rate', rate / 2)}",
     ]
     weight = method.own_weight()
     if weight is not None:
         value = value_at(settings[weight], stage)
-        lines.append(f"a stronger penalty: {_set(weight, 2 * value)}" if value else "")
+        lines.append(f"a stronger penalty: {setting(weight, 2 * value)}" if value else "")
     else:
         lines.append(f"a penalty: a model begun with {option('method', 'n-lora')}, or ewc")
     if not method.needs_old_data:
@@ -217,8 +240,3 @@ def at_chance(data: TaskData, accuracy: float) -> str | None:
         f"'{data.name}' is at {accuracy:.1f} %, and one label for all would be right in "
         f"{constant:.1f} %, so the model hardly knows it and what it loses may be bias alone"
     )
-
-
-def _set(name: str, value: float) -> str:
-    """A setting as a script gives it, and as the command line does."""
-    return f"settings={{{name!r}: {value:g}}} (--set {name}={value:g})"

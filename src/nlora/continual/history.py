@@ -12,13 +12,15 @@ from typing import Any
 from nlora.continual.holding import held
 from nlora.continual.offsets import in_force
 from nlora.continual.results import by_tests
+from nlora.continual.tasks import as_tasks, learned_stages
 from nlora.store.directory import WATCHED, ModelDirectory, StageRecord
 from nlora.store.records import taken_out
 
 
 def history(directory: ModelDirectory) -> dict[str, Any]:
     """The life of a model: `stages` in order, `only_tested` tasks, those whose answers are
-    `matched` (`continual.offsets`), what is `kept` of data, rollbacks that can be `undone`, and
+    `matched` (`continual.offsets`), what is `kept` of data, how many tests are asked where stages
+    have the same (`shared`), rollbacks that can be `undone`, and
     the stage that is `held`: trained and not in force.
 
     Of each stage when it was committed, its data, the accuracy of its tasks then and now with what
@@ -42,6 +44,7 @@ def history(directory: ModelDirectory) -> dict[str, Any]:
         ],
         "matched": sorted(in_force(records)),
         "kept": kept(directory),
+        "shared": _shared(directory),
         "undone": set_aside(directory),
         "held": held(directory),
     }
@@ -72,6 +75,16 @@ def kept(directory: ModelDirectory) -> dict[str, dict[str, int]]:
     for shelf in (directory, directory.shelf(WATCHED)):
         tests.update({task: len(rows) for task, rows in shelf.tests().items()})
     return {"test": dict(tests), "train": dict(memory)}
+
+
+def _shared(directory: ModelDirectory) -> dict[str, int]:
+    """How many tests each task is asked that has some of several stages: those count once."""
+    stages = learned_stages(directory)
+    brought: Counter[str] = Counter()
+    for data in stages:
+        brought[data.name] += len(data.test)
+    asked = {data.name: len(data.test) for data in as_tasks(stages)}
+    return {task: count for task, count in asked.items() if count < brought[task]}
 
 
 def _examples(value: Any) -> Iterator[str]:

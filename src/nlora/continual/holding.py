@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+from nlora.continual.guard import recorded
 from nlora.continual.results import bring_up
 from nlora.errors import NloraError
 from nlora.progress import NoProgress, Progress
-from nlora.store.directory import ModelDirectory
+from nlora.store.directory import ModelDirectory, StageRecord
 from nlora.store.pending import REPAIRED, TRAINED
 
 
@@ -24,11 +25,17 @@ def accept(out: Path, repaired: bool = False, progress: Progress | None = None) 
         else:
             if repaired and pending.record(REPAIRED) is None:
                 raise NloraError(
-                    f"{out}: no repair was found with which nothing falls too far; the stage is "
-                    "accepted as it was trained without repaired=True (--repair)"
+                    f"{out}: no repair was found with which nothing falls too far, so the stage "
+                    f"can only stand as it was trained (`nlora accept {out}`), or be discarded "
+                    f"(`nlora discard {out}`)"
                 )
             record = pending.accept(REPAIRED if repaired else TRAINED)
-            progress.message(f"'{record.name}' is in force now, as stage {record.index} of {out}")
+            for line in recorded(record.notes["guard"]).told():
+                progress.message(line)
+            how = f": {done}" if (done := repair_of(record)) else ""
+            progress.message(
+                f"'{record.name}' is in force now, as stage {record.index} of {out}{how}"
+            )
         return bring_up(directory)
 
 
@@ -47,6 +54,17 @@ def discard(out: Path, progress: Progress | None = None) -> None:
             return
         directory.pending.remove()
         progress.message(f"'{record.name}' is removed; {out} is as it was before")
+
+
+def repair_of(record: StageRecord) -> str | None:
+    """What was done to a stage so that it costs less, in words; None where it is as trained."""
+    if record.matched:
+        return f"answers to {', '.join(record.matched)} are matched"
+    if "scaled" not in record.notes:
+        return None
+    from nlora.continual.repair import in_words  # slow, and seldom needed
+
+    return f"its update is scaled back to {in_words(record.notes['scaled'])}"
 
 
 def held(directory: ModelDirectory) -> str | None:

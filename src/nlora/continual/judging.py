@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from nlora import processes
 from nlora.continual.commit import filled
 from nlora.continual.guard import Answers, Guard, SetAside, advice, verdict
-from nlora.continual.repair import ENOUGH, Repair, Scaling, Try, in_words, repair
+from nlora.continual.holding import repair_of
+from nlora.continual.movement import moved
+from nlora.continual.repair import ENOUGH, Repair, Scaling, Try, repair
 from nlora.evaluation.answers import Prediction
 from nlora.store.directory import WATCHED, ModelDirectory, StageRecord
 from nlora.store.pending import REPAIRED, TRAINED, Version
@@ -64,17 +66,15 @@ def judge(
         told["repair"] = tried.to_json()
         record.seconds["repair"] = time.perf_counter() - started
         if (best := tried.best) is not None:
-            mended = _mended(model, learned, tried)
+            mended = _mended(model, stage, learned, tried, tested)
             put = _putting(model, best)
-            if guard.repair == "auto" and tried.kept >= ENOUGH:
+            if guard.repair == "auto" and tried.kept >= ENOUGH and best.verdict.within:
                 put()
                 model.records[-1] = mended.record
                 model.progress.message(
-                    f"'{record.name}' would have cost too much: {_done(tried, best)}, and it keeps "
-                    f"{tried.kept:.0%} of what it gained"
+                    f"'{record.name}' would have cost too much: {repair_of(mended.record)}, and it "
+                    f"keeps {tried.kept:.0%} of what it gained"
                 )
-                for line in best.verdict.untold():
-                    model.progress.message(line)
                 return mended
             fill = filled(model, mended.record, mended.answers, stage.tasks, learned.losses)
             versions[REPAIRED] = Version(mended.record, _after(put, fill))
@@ -102,12 +102,6 @@ def _after(put: Callable[[], None], write: Callable[[Path], None]) -> Callable[[
     return written
 
 
-def _done(tried: Repair, best: Try) -> str:
-    if best.matched:
-        return f"answers to {', '.join(tried.offsets)} are matched"
-    return f"its update is scaled back to {in_words(best.scales)}"
-
-
 def _own(record: StageRecord, name: str) -> dict[str, float]:
     """What a stage reaches on the tests that it brought, and how many these are."""
     part = record.parts.get(name, {}).get(record.folder)
@@ -116,7 +110,13 @@ def _own(record: StageRecord, name: str) -> dict[str, float]:
     return {"tests": record.tested[name], "accuracy": record.accuracy[name]}
 
 
-def _mended(model: ContinualModel, learned: Learned, tried: Repair) -> Learned:
+def _mended(
+    model: ContinualModel,
+    stage: Stage,
+    learned: Learned,
+    tried: Repair,
+    tested: Sequence[TaskData],
+) -> Learned:
     """The stage with the best repair."""
     best = tried.best
     assert best is not None
@@ -128,6 +128,11 @@ def _mended(model: ContinualModel, learned: Learned, tried: Repair) -> Learned:
         record.matched = tried.offsets
     else:
         record.notes["scaled"] = list(best.scales)
+        started, asked = time.perf_counter(), [data for data in tested if data.name in record.kl]
+        if asked:  # that of the whole update is another
+            with Scaling(model.adapter).at(best.scales):  # type: ignore[arg-type]
+                record.kl = moved(model, stage.index, asked)
+            record.seconds["kl"] += time.perf_counter() - started
     return Learned(record, answers, learned.losses)
 
 

@@ -11,9 +11,9 @@ training.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nlora.adapters.lora import Lora
@@ -56,14 +56,14 @@ class Scaling:
         if self.adapter.origin or not self.adapter.consolidation.additive:
             self.adapter.consolidate()  # what stands beside the update depends on it
 
-    def at(self, scales: Scales, write: Callable[[Path], None]) -> Callable[[Path], None]:
-        """What writes the model at this scale."""
-
-        def written(folder: Path) -> None:
-            self.put(scales)
-            write(folder)
-
-        return written
+    @contextmanager
+    def at(self, scales: Scales) -> Iterator[None]:
+        """The model at these scales for a while; afterwards the update is whole."""
+        self.put(scales)
+        try:
+            yield
+        finally:
+            self.put(WHOLE)
 
 
 def thirds(names: Sequence[str]) -> dict[str, int]:
@@ -138,9 +138,14 @@ class Repair:
 
     @property
     def best(self) -> Try | None:
-        """Of those with which no interval lies beyond the bound, that of the largest gain."""
+        """Of those with which no interval lies beyond the bound, that of the largest gain.
+
+        What was measured within the bound, too, is better than what chance may excuse.
+        """
         passing = [one for one in self.curve if not one.verdict.beyond and one.new > self.zero]
-        return max(passing, key=lambda one: (one.new, -_worst(one.verdict).lost), default=None)
+        within = [one for one in passing if one.verdict.within]
+        gains = within or passing
+        return max(gains, key=lambda one: (one.new, -_worst(one.verdict).lost), default=None)
 
     @property
     def kept(self) -> float:

@@ -46,7 +46,7 @@ def self_written(model: ContinualModel, count: int, place: Path | None = None) -
     known = (texts for path in places if (texts := _read(path, key)) is not None)
     texts = processes.from_main(next(known, None))
     if texts is None:
-        model.progress.message(f"the base model writes {count} texts")
+        model.progress.message(f"the base model is asked to write {count} texts")
         texts = processes.from_main(_write(model, count))
 
     def keep() -> None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 
 from nlora.data.task import Example
+from nlora.errors import option
 
 FREE = "free text"
 """What stands for the number of labels where there are none."""
@@ -26,6 +27,12 @@ def label_counts(examples: Sequence[Example], labels: Sequence[str] | None) -> d
         return {}
     every = dict.fromkeys(labels or (), 0) | counts
     return dict(sorted(every.items(), key=lambda pair: -pair[1]))
+
+
+def told_free(counts: Mapping[str, int]) -> str:
+    """What to say of a file of rows whose few answers are free text."""
+    made = f"{option('labels', 'auto')} makes the {len(counts)} in it labels"
+    return f"answers are free text; {made}"
 
 
 def majority(counts: Mapping[str, int]) -> float | None:

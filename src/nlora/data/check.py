@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
-from nlora.data.balance import label_counts, majority
+from nlora.data.balance import label_counts, majority, told_free
 from nlora.data.benchmark import (
     SPLITS,
     ambiguous,
@@ -93,7 +93,12 @@ def _task_alone(
 ) -> list[TaskData]:
     where, how = source(name, Path()), {"labels": labels, "reading": reading}
     found = faults.attempt(lambda: task_from_files(title(where), where, None, **how))
-    return [] if found is None else [found]
+    if found is None:
+        return []
+    answers = label_counts(found.train, found.task.labels)
+    if answers and found.task.labels is None:
+        found = replace(found, notes=(*found.notes, told_free(answers)))
+    return [found]
 
 
 def _check_tasks(read: Callable[[Faults], list[TaskData]]) -> DataReport:

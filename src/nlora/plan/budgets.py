@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from nlora.errors import NloraError
+from nlora.errors import NloraError, setting
 from nlora.methods.base import ONE_PER_STAGE
 from nlora.methods.settings import FREE
 from nlora.plan.config import LATER, RunConfig, with_todays_names
@@ -72,7 +72,7 @@ def at_stage(plan: Plan, index: int) -> tuple[Plan, list[str]]:
             if index > len(given):
                 said.append(
                     f"setting '{name}' lists {len(given)} values and this is stage {index}: the "
-                    f"last one, {values[name]}, counts (--set {name}=… gives another)"
+                    f"last one, {values[name]}, counts ({setting(name)} gives another)"
                 )
     if not values:
         return plan, said

@@ -7,13 +7,15 @@ from nlora.errors import option
 METHOD = "inc-lora"
 SETTINGS = {"routing": "input"}
 
-WHY = (
-    "no --method: inc-lora with routing=input. Each task keeps an adapter of its own, found "
-    "by the text. Of all methods that need no old data it forgot least here (0.0 points; "
-    "3 and more where one model answers all) at the best accuracy (docs/results/README.md). It "
-    "costs an adapter per task, up to 2.5 times as long to answer, and no export as one model "
-    f"({option('method', METHOD)} makes one model, and forgets more)"
-)
+
+def why() -> str:
+    """What to say where it is taken."""
+    return (
+        f"without {option('method')}: inc-lora with routing=input, an adapter per task, found by "
+        "the text, which forgets least of all that need no old data. It costs up to 2.5 times as "
+        f"long to answer and cannot be exported as one model; {option('method', METHOD)} can, and "
+        "forgets more"
+    )
 
 
 def chosen(values: dict[str, Any]) -> dict[str, Any]:

@@ -183,6 +183,8 @@ def _errors(app: FastAPI) -> None:
         place, said = ".".join(loc[1:]), first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
             place, said = "", str(unknown("key", last, PredictForm.model_fields))
+        elif first["type"] == "json_invalid":
+            place, said = "", "the body is not JSON"
         elif loc == ["body"] and not isinstance(error.body, dict):
             said = "send a JSON object, and the header Content-Type: application/json"
         return answer(400, f"{place}: {said}" if place else said)

@@ -80,12 +80,8 @@ class ModelDirectory(Shelf):
         if (self.path / "model.json").is_file():
             return True
         if self.path.is_dir():
+            self._check_no_adapter()
             foreign = [p.name for p in self.path.iterdir() if not _ours(p.name)]
-            if "adapter_config.json" in foreign:
-                raise NloraError(
-                    f"{self.path} is an adapter and no model directory; to go on from it give a "
-                    f"new folder and {option('from_adapter')}"
-                )
             if foreign or self.folder.exists():
                 raise NloraError(
                     f"{self.path} is not a model directory (no model.json) but not empty; "
@@ -97,10 +93,18 @@ class ModelDirectory(Shelf):
             check_creatable(self.path)
         return False
 
+    def _check_no_adapter(self) -> None:
+        if (self.path / "adapter_config.json").is_file():
+            raise NloraError(
+                f"{self.path} is an adapter and no model directory; to go on from it give a "
+                f"new folder and {option('from_adapter')}"
+            )
+
     def check_there(self, otherwise: str = "") -> None:
         """Raise NloraError where there is no model, with a near name beside it, and `otherwise`."""
-        if self.exists():
+        if (self.path / "model.json").is_file():
             return
+        self._check_no_adapter()
         beside = [path.parent.name for path in self.path.parent.glob("*/model.json")]
         names = near(self.path.name, beside)
         perhaps = f" (did you mean {self.path.with_name(names[0])}?)" if names else ""

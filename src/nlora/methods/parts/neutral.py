@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nlora import processes
-from nlora.errors import NloraError, option
+from nlora.errors import NloraError, option, setting
 from nlora.progress import shown
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def read(file: str, count: int, seed: int) -> list[str]:
     if len(texts) < count:
         raise NloraError(
             f"{file} has {len(texts)} texts, and {count} are wanted; "
-            f"set neutral_texts={len(texts)}, or give more"
+            f"give more, or {setting('neutral_texts', len(texts))}"
         )
     return random.Random(seed).sample(texts, count)
 
@@ -75,7 +75,11 @@ def written(ctx: Context, count: int) -> list[str]:
                 ctx.progress.advance(new)
             if len(found) >= count:
                 return list(found)[:count]
+    if not found:
+        raise NloraError(
+            f"the base model writes no texts by itself; give a file of texts by {option('neutral')}"
+        )
     raise NloraError(
         f"the base model wrote {len(found)} different texts by itself, and {count} are wanted; "
-        f"give a file of texts by {option('neutral')}, or set a smaller neutral_texts"
+        f"give a file of texts by {option('neutral')}, or {setting('neutral_texts', len(found))}"
     )
