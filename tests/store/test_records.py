@@ -20,6 +20,7 @@ def directory(tmp_path):
         for index, name, on in ((1, "a", None), (2, "b", "001-a")):
             manifest = Manifest(on=on, adds=[f"00{index}-{name}"])
             record = StageRecord(index=index, name=name, manifest=manifest, accuracy={"a": 12.5})
+            record.tasks = [{"name": name, "labels": ["x", "y"]}]
             made.commit(record, lambda folder: (folder / "x").write_text("x"))
     return made
 
@@ -64,6 +65,10 @@ def test_a_record_is_read_once_and_again_when_its_file_has_changed(directory, mo
     assert len(read) == 3
 
 
+def matched(task="a", scale=1.0, **offsets):
+    return {"matched": {task: {"offsets": offsets, "scale": scale}}}
+
+
 CANNOT_BE = {
     "no manifest": ({"manifest": ...}, "'manifest' is missing"),
     "no list of before": ({"format": 2}, "'updates': is missing"),
@@ -84,6 +89,27 @@ CANNOT_BE = {
     "unknown": ({"manifest": {"but": []}}, r"'manifest\.but': "),
     "file above": ({"files": {"../x": "0"}}, r"'files' that names '\.\./x'"),
     "file outside": ({"files": {"/etc/passwd": "0"}}, "a path outside it"),
+    "no task's name": ({"tasks": [{}]}, r"'tasks\.0\.name': is missing"),
+    "labels of numbers": ({"tasks": [{"name": "b", "labels": [1]}]}, r"'tasks\.0\.labels\.0': "),
+    "no labels": ({"tasks": [{"name": "b", "labels": []}]}, r"'tasks\.0\.labels': "),
+    "more of a task": ({"tasks": [{"name": "b", "x": 1}]}, r"'tasks\.0\.x': "),
+    "no task out": ({"notes": {"taken_out": "x"}}, r"'notes\.taken_out': "),
+    "no stages out": ({"notes": {"taken_out": {"stages": "a"}}}, r"'notes\.taken_out\.stages': "),
+    "no verdict": ({"notes": {"guard": {}}}, r"'notes\.guard\.falls': is missing"),
+    "on top of a list": ({"notes": {"on_top_of": []}}, r"'notes\.on_top_of': "),
+    "on top of none": ({"notes": {"on_top_of": "001-c"}}, "'001-c', which is no earlier stage"),
+    "no rows": ({"budget": {"rows": 1}}, r"'budget\.rows': .*dictionary"),
+    "rows of words": (
+        {"budget": {"rows": {"b": {"train": ["x", 1], "test": [1, 1]}}}},
+        r"'budget\.rows\.b\.train\.0': ",
+    ),
+    "limit of words": ({"budget": {"max_train": "x"}}, r"'budget\.max_train': "),
+    "scale below 0": (matched(scale=-1e308), r"'matched\.a\.scale': "),
+    "scale beyond": (matched(scale=1e308), r"'matched\.a\.scale': "),
+    "scale 0": (matched(scale=0), r"'matched\.a\.scale': .*greater than 0"),
+    "endless offset": (matched(x=float("inf")), r"'matched\.a\.offsets\.x': "),
+    "another label": (matched(z=1.0), r"'matched\.a' names 'z', which is no label of it"),
+    "another task": (matched("c", x=1.0), "the task 'c', which is not learned"),
 }
 
 
@@ -95,6 +121,11 @@ def test_what_cannot_be_is_refused_with_file_and_key_whatever_its_hash(directory
         directory.stages()
     assert "stage.json" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_offsets_of_labels_that_were_learned_are_read(directory):
+    change(directory, sealed=True, **matched(scale=0.5, x=1.0, y=-1.0))
+    assert directory.stages()[1].matched["a"].offsets == {"x": 1.0, "y": -1.0}
 
 
 UNREADABLE = {"deep": "[" * 100_000, "digits": '{"index": ' + "1" * 5000 + "}"}

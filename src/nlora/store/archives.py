@@ -10,6 +10,8 @@ from nlora.errors import NloraError
 from nlora.store.atomic import check_place, naming
 
 ENDINGS = (".tar", ".tar.gz", ".tgz")
+_NOT_WRITTEN = (".zip", ".gz", ".xz", ".bz2", ".zst", ".txz", ".tbz", ".tbz2", ".7z", ".rar")
+"""What other archives and compressed files end with."""
 _LONG_AGO = 315_532_800
 """1980, as in zip archives without dates."""
 MEMBERS = 100_000
@@ -19,6 +21,15 @@ MEMBERS = 100_000
 def names_archive(path: Path) -> bool:
     """Whether a path is to be an archive: it ends like one."""
     return path.name.lower().endswith(ENDINGS)
+
+
+def check_ending(path: Path) -> None:
+    """Raise NloraError for the name of an archive of a kind that is not written."""
+    if path.name.lower().endswith(_NOT_WRITTEN) and not names_archive(path):
+        raise NloraError(
+            f"{path}: such archives are not written; end the name with {', '.join(ENDINGS[:-1])} "
+            f"or {ENDINGS[-1]}, or give a folder another name"
+        )
 
 
 def is_archive(path: Path) -> bool:

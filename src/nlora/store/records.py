@@ -14,7 +14,8 @@ from nlora.checksum import sha256
 from nlora.errors import NloraError
 from nlora.store.atomic import draft_text, indented
 from nlora.store.manifests import LISTED, Manifest, listed
-from nlora.store.reading import Finite, Kind, check, read_json
+from nlora.store.reading import Finite, Kind, Measured, check, read_json
+from nlora.store.record_values import check_values
 
 FORMAT = 3
 """From 2 on a record has its hash, from 3 on a manifest in place of a list of all updates."""
@@ -37,9 +38,9 @@ class Offsets(Kind):
     """How the scores of a task's labels are corrected before the best is the answer
     (`evaluation.matching`)."""
 
-    offsets: dict[str, Finite]
+    offsets: dict[str, Measured]
     """What is added, by label."""
-    scale: Finite = 1.0
+    scale: Measured = Field(1.0, gt=0)
     """What the scores are multiplied by before."""
 
 
@@ -197,6 +198,7 @@ def read_record(path: Path) -> StageRecord:
         if name not in today:
             raise NloraError(f"{path}: '{name}' is missing; the file was changed or damaged")
     record = check(StageRecord, today, path)
+    check_values(record, path)
     unsealed(values, path, record.format)
     if wrong := misnamed(record, path.parent.name):
         raise NloraError(f"{path} {wrong}")

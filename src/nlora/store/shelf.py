@@ -12,6 +12,7 @@ from nlora.store.atomic import new_folder
 from nlora.store.index import Index, Like, like
 from nlora.store.manifests import Manifests, check_manifests, link
 from nlora.store.reading import Kind, check, parsed, read_json, read_text
+from nlora.store.record_values import check_names
 from nlora.store.records import (
     VALUES,
     AnswerRow,
@@ -59,6 +60,7 @@ class Shelf:
         if numbers != list(range(1, len(numbers) + 1)):
             raise NloraError(f"{self.folder}: stages are missing, found {numbers}")
         check_manifests(self.folder, trained)
+        check_names(self.folder, trained)
         link(trained)
         return [record.model_copy() for record in records]
 
