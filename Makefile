@@ -11,7 +11,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # Seconds of tests that `make check` runs, about.
 SHORT ?= 8
 
-.PHONY: help install demo check test lint types unit docs package changed-types changed-tests quantized coverage budget \
+.PHONY: help install demo check test lint types unit docs package changed-types changed-tests quantized deepspeed coverage budget \
 	mutation fuzz lock sbom clean
 
 help:
@@ -21,6 +21,7 @@ help:
 	@echo "make docs      the documentation as a site (dist/site), strictly and without a network"
 	@echo "make package   the wheel, installed into an empty environment, where the demo is run"
 	@echo "make quantized the tests of quantised base models, which need bitsandbytes"
+	@echo "make deepspeed the tests of penalties under DeepSpeed, which is built first"
 	@echo "make coverage  all tests, and which branches none of them takes"
 	@echo "make lock      what a user installs with its hashes, requirements.lock"
 	@echo "make sbom      what is installed, as CycloneDX (dist/sbom.cdx.json)"
@@ -80,6 +81,11 @@ changed-tests: install
 quantized: install
 	$(BIN)/python -m pip install --quiet --no-compile --no-deps --upgrade --disable-pip-version-check -c constraints.txt --target $(VENV)/quantized bitsandbytes
 	PYTHONPATH=$(VENV)/quantized $(BIN)/pytest -n 0 tests/adapters/test_quantized.py
+
+# Apart likewise: it is built from source, and compiles an operation for CPUs when it first runs, in minutes.
+deepspeed: install
+	DS_BUILD_OPS=0 DS_ACCELERATOR=cpu $(BIN)/python -m pip install --quiet --no-compile --no-deps --no-build-isolation --upgrade --disable-pip-version-check -c constraints.txt --target $(VENV)/deepspeed deepspeed hjson msgpack ninja py-cpuinfo
+	DS_ACCELERATOR=cpu PATH="$(CURDIR)/$(VENV)/deepspeed/bin:$$PATH" PYTHONPATH=$(VENV)/deepspeed $(BIN)/pytest -n 0 --timeout 1800 tests/continual/test_deepspeed.py
 
 coverage: install
 	$(PYTEST) --cov --cov-report=term

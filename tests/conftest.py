@@ -1,11 +1,14 @@
 """What holds for all tests: the same on every machine, however slow, and with or without a GPU."""
 
+import functools
 import gc
 import os
 import signal
 import sys
 
 import pytest
+import typer.main
+import typer.testing
 from hypothesis import settings
 
 from tests import lacking
@@ -25,6 +28,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 def pytest_configure(config):
     # A shell ignores Ctrl-C for what it runs in the background, and so would every child process.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    gc.set_threshold(100_000, 20, 100)  # each stage that is trained collects all garbage anyway
     if not hasattr(config, "workerinput"):  # the workers of xdist report to the main process
         config.pluginmanager.register(Budget(config.rootpath, os.environ.get("NLORA_BUDGET")))
 
@@ -62,6 +66,14 @@ def nothing_waits_for_the_disk():
     """What is written is read again by processes, which need no `fsync`; only a power cut does."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda handle: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def commands_are_built_once():
+    """Each call of the command line builds all of its commands, which differ in nothing."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typer.testing, "_get_command", functools.cache(typer.main.get_command))
         yield
 
 

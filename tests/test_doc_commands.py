@@ -8,6 +8,7 @@ import csv
 import gzip
 import re
 import shlex
+import sqlite3
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +25,7 @@ from nlora.plan.settings import RunSettings
 from nlora.report.formats import comma_separated
 from tests.commands import in_this_process
 from tests.paper.conftest import standard  # noqa: F401
+from tests.test_docs import blocks as code_blocks
 
 ROOT = Path(__file__).parents[1]
 
@@ -159,6 +161,11 @@ def place(tmp_path, llama, finished, standard, monkeypatch):  # noqa: F811
         for n in ("tickets", "cities")
     ]
     (tmp_path / "my-tasks.yaml").write_text(yaml.safe_dump(entries))
+    (tmp_path / "desk.py").write_text(code_blocks("docs/how-to/data.md", "python")[0])
+    with sqlite3.connect(tmp_path / "desk.db") as desk:
+        desk.execute("CREATE TABLE tickets (body, team, month)")
+        rows = [(*line.split(","), 3) for line in ROWS.splitlines()]
+        desk.executemany("INSERT INTO tickets VALUES (?, ?, ?)", rows)
     (tmp_path / "docs/results").mkdir(parents=True)
     links = {
         "my-model": llama,

@@ -148,6 +148,7 @@ def test_a_loop_of_avalanche_runs_as_shown(t5, tmp_path, monkeypatch):
 RUN = {
     *("README.md", "docs/python.md", "docs/compare.md", "docs/methods.md", "docs/analysis.md"),
     *("docs/how-to/from-peft.md", "docs/how-to/from-avalanche.md", "docs/own-script.md"),
+    "docs/how-to/data.md",
 }
 """Pages whose Python is run by a test, here or in tests of what they are about."""
 NOT_HERE = {"docs/serve.md"}

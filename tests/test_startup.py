@@ -60,6 +60,7 @@ def test_what_needs_no_model_imports_no_library_of_models(tmp_path, trained):
         ("methods", "n-lora"),
         ("methods",),
         ("streams",),
+        ("streams", "--json"),
         ("models", "list"),
         ("table", ledger),
         ("history", trained),

@@ -17,16 +17,16 @@ from tests import tiny
 from tests.methods.helpers import TASKS, learn, losses
 from tests.runs import FAST, Listener, config, write_stream
 
-EXACT = {"dropout": 0, "optimizer": "sgd", "learning_rate": 0.1, "epochs": 2}
+EXACT = {"dropout": 0, "optimizer": "sgd", "learning_rate": 0.1}
 
 
-@pytest.mark.parametrize("shape", ["llama_of_two", "t5_of_two"])
+@pytest.mark.parametrize("shape", ["llama", "t5"])
 def test_losses_are_the_same_by_each_attention(shape, request, tmp_path):
     model = request.getfixturevalue(shape)
     for name in ("auto", "sdpa", "eager"):
         learn(model, tmp_path / name, "inc-lora", TASKS[:1], attention=name, **EXACT)
     expected = losses(tmp_path / "eager", 1)
-    assert len(expected) == 4
+    assert len(expected) == 2
     for name in ("auto", "sdpa"):
         for step, other in zip(losses(tmp_path / name, 1), expected, strict=True):
             assert step == pytest.approx(other, rel=1e-4, abs=1e-6)

@@ -1,15 +1,12 @@
 import subprocess
 import sys
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 from typer.main import get_command
 
 from nlora import __version__
 from nlora.cli.app import app
-
-LEDGER = str(Path(__file__).parents[2] / "docs" / "results" / "first-evidence.jsonl")
 
 
 def commands(group, path=()):
@@ -59,20 +56,6 @@ def test_ctrl_c_while_the_libraries_are_loaded_is_one_line():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (130, "error: stopped\n")
-
-
-@pytest.mark.parametrize(
-    "line", [["streams", "--json"], ["table", LEDGER]], ids=["streams", "table"]
-)
-def test_light_commands_do_not_wait_for_torch(line):
-    code = (
-        "import sys; from nlora.cli.app import app\n"
-        f"try: app({line!r})\n"
-        "except SystemExit: pass\n"
-        "assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,10 @@ import tarfile
 import pytest
 import yaml
 
+from nlora.continual.adapters_out import export_adapter
 from nlora.continual.answering import predict
 from nlora.continual.copying import copy
+from nlora.continual.export import export
 from nlora.continual.learning import learn, run
 from nlora.continual.taking_back import rollback
 from nlora.continual.verifying import verify
@@ -105,6 +107,14 @@ def test_what_cannot_be_copied_is_refused(there, t5, tmp_path):
     with pytest.raises(NloraError, match=r"losses\.jsonl was changed or damaged"):
         copy(damaged, tmp_path / "a.tar")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["damaged", "text"]
+
+
+@pytest.mark.parametrize("written", [copy, export, export_adapter])
+def test_nothing_is_written_among_the_stages_of_the_model(written, there, tmp_path):
+    out = shutil.copytree(there, tmp_path / "out")
+    with pytest.raises(NloraError, match="choose a place outside of it"):
+        written(out, out / "stages" / "003-copy")
+    assert tree(out) == tree(there)
 
 
 def member(name, data=b"", **values):

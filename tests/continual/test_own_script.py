@@ -44,8 +44,9 @@ def trained(kind, arguments, lora, data, ours, **more):
         def compute_loss(self, *args, **kwargs):
             """A share per micro-batch, as it weighs them."""
             loss = super().compute_loss(*args, **kwargs)
-            divided = not self.model_accepts_loss_kwargs
-            share = 1 if divided else 1 / self.current_gradient_accumulation_steps
+            shared = getattr(self, "loss_is_scaled_for_ga", None)  # TRL's trainers say so
+            shared = self.model_accepts_loss_kwargs if shared is None else shared
+            share = 1 / self.current_gradient_accumulation_steps if shared else 1
             return loss + share * dense(lora)
 
     chosen = kind if ours else InItsLoss
@@ -168,6 +169,45 @@ def test_the_trainer_of_chats_learns_what_it_learns_with_the_penalties_in_its_lo
         lora = started(llama, adapters, orthogonal=OVERLAP)
         arguments = SFTConfig(output_dir=str(tmp_path), bf16=False, **EXACT)
         found.append(trained(SFTTrainer, arguments, lora, data, ours, processing_class=talker))
+    check_same(*found[1:], found[0])
+
+
+PAIRS = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2, "bf16": False}
+
+
+def test_the_trainer_of_preferences_learns_what_it_learns_with_the_penalties_in_its_loss(
+    llama, adapters, talker, tmp_path
+):
+    from datasets import Dataset
+    from trl import DPOConfig, DPOTrainer
+
+    pairs = [{"prompt": f"{i}?", "chosen": " a", "rejected": " b"} for i in range(2)]
+    found = [learned(started(llama, adapters))]
+    for ours in (True, False):
+        lora = started(llama, adapters, orthogonal=OVERLAP)
+        arguments = DPOConfig(output_dir=str(tmp_path), **{**EXACT, **PAIRS})
+        data = Dataset.from_list(pairs)
+        found.append(trained(DPOTrainer, arguments, lora, data, ours, processing_class=talker))
+    check_same(*found[1:], found[0])
+
+
+def test_the_trainer_of_rewards_learns_what_it_learns_with_the_penalties_in_its_loss(
+    llama, adapters, talker, tmp_path
+):
+    from datasets import Dataset
+    from trl import GRPOConfig, GRPOTrainer
+
+    def every_other(completions, **_):
+        return [float(i % 2) for i in range(len(completions))]
+
+    found = [learned(started(llama, adapters))]
+    for ours in (True, False):
+        lora = started(llama, adapters, orthogonal=OVERLAP)
+        told = {**EXACT, **PAIRS, "num_generations": 2, "max_completion_length": 4}
+        arguments = GRPOConfig(output_dir=str(tmp_path), **told)
+        data = Dataset.from_list([{"prompt": f"{i}?"} for i in range(2)])
+        more = {"processing_class": talker, "reward_funcs": every_other}
+        found.append(trained(GRPOTrainer, arguments, lora, data, ours, **more))
     check_same(*found[1:], found[0])
 
 

@@ -22,6 +22,8 @@ from nlora.continual.taking_back import rollback
 from nlora.continual.taking_out import take_out
 from nlora.continual.verifying import verify
 from nlora.data.files import read_entry
+from nlora.explain.matched import where_it_helps
+from nlora.report.schema_explained import Estimate
 from nlora.store.directory import ModelDirectory
 from nlora.store.records import Offsets, StageRecord
 from tests.runs import LEARNING, Listener, config, write_task
@@ -101,6 +103,12 @@ def test_from_then_on_all_that_asks_for_a_label_has_it(greeted, tmp_path):
     assert ModelDirectory(tmp_path / "handed").stages()[-1].matched == record.matched
 
 
+def test_offsets_that_help_without_them_do_not_take_their_place_unasked(greeted, monkeypatch):
+    gain = Estimate(value=50.0, low=40.0, high=60.0)
+    monkeypatch.setattr("nlora.explain.matched.helped", lambda *asked: {"colour": gain})
+    assert where_it_helps(ContinualModel.open(greeted.out), ["colour"]) == {}
+
+
 def test_exports_have_the_offsets_beside_them_and_say_so(greeted, tmp_path):
     known, listener = ModelDirectory(greeted.out).stages()[-1].matched["colour"], Listener()
     export(greeted.out, tmp_path / "plain", "float32", listener)
@@ -109,6 +117,8 @@ def test_exports_have_the_offsets_beside_them_and_say_so(greeted, tmp_path):
         written = json.loads((tmp_path / folder / "offsets.json").read_text())
         assert written["tasks"] == {"colour": known.model_dump()}
     assert listener.messages.count(TOLD) == 2
+    [said] = [line for line in listener.messages if line.startswith("the model is in")]
+    assert said.startswith(f"the model is in {tmp_path / 'plain'}, in float32: ")
 
 
 def test_it_goes_with_its_stage(greeted, tmp_path):
@@ -130,6 +140,8 @@ def test_a_task_that_is_learned_anew_is_asked_without_and_later_stages_change_no
     assert in_force([*records, stage(4, "a")]) == {}
     assert in_force([*records, stage(4, "a", notes={"rejected": {}})]) == known
     assert in_force(records[:1]) == {}
+    out = {"task": "a", "stages": ["001-a"]}
+    assert in_force([*records, stage(4, "without a", notes={"taken_out": out})]) == {}
 
 
 def test_why_answers_are_not_matched_is_said(greeted, refused, tmp_path, monkeypatch):

@@ -104,6 +104,17 @@ def test_learning_goes_on_without_it_and_the_task_may_be_learned_anew(copied, fi
     assert next_stage(out, first) is not None  # what was taken out is not learned already
 
 
+def test_a_task_of_several_stages_is_measured_by_what_each_brought(copied, tmp_path):
+    out = copied("inc-lora")
+    learn(out, fruit(tmp_path, "colour", start=50))
+    take_out(out, "animal")
+    parts = last(out).parts["colour"]
+    assert list(parts) == ["001-colour", "003-colour"]
+    stages = history(ModelDirectory(out))["stages"]
+    now = [stages[place]["tasks"][0]["now"] for place in (0, 2)]
+    assert now == [part.accuracy for part in parts.values()]
+
+
 def test_a_run_does_not_go_on_as_if_nothing_had_happened(copied, finished):
     out = copied("inc-lora")
     take_out(out, "colour")

@@ -114,7 +114,7 @@ def overfitted(shape, examples=None):
     from nlora.data.batches import Collator
     from nlora.fast.logits import answer_logits
 
-    net = model(shape)
+    net = model(shape, layers=1)
     seq2seq = shape in ENCODER_DECODER
     encode = Encoder(tokenizer(seq2seq), Prompter(), seq2seq)
     examples = examples or task(count=9).train

@@ -70,3 +70,23 @@ def test_what_holds_for_other_kinds_too_is_predicted_and_else_not():
     assert held_out(x, ranks(x), kinds) > held_out(x, ranks(turned), kinds)
     assert held_out(x, rng.normal(size=100), kinds) < 0.1
     assert held_out(x, ranks(x), np.zeros(100, int)) is None
+
+
+def test_a_value_that_is_among_the_others_has_the_mean_of_its_two_places():
+    x = np.array([1.0, 2, 2, 3, 4, 2, 2, 3, 5, 0])
+    y = np.array([1.0, 3, 2, 5, 4, 2, 4, 4, 6, 1])
+    kinds = np.repeat([0, 1], 5)
+    errors, spread = 0.0, 0.0
+    for known, sought in ((kinds == 0, kinds == 1), (kinds == 1, kinds == 0)):
+        slope, start = np.polyfit(counted(x[known]), y[known], 1)
+        for a, b in zip(x[sought], y[sought], strict=True):
+            place = (sum(x[known] < a) + sum(x[known] <= a) + 1) / 2
+            errors += (b - start - slope * place) ** 2
+            spread += (b - y[known].mean()) ** 2
+    assert held_out(x, y, kinds) == pytest.approx(1 - errors / spread)
+
+
+def test_two_groups_have_an_interval_and_one_has_none():
+    x, y = np.random.default_rng(2).normal(size=(2, 40))
+    assert interval(ranks(x), ranks(y), np.repeat([0, 1], 20)) is not None
+    assert interval(ranks(x), ranks(y), np.zeros(40, dtype=int)) is None

@@ -48,6 +48,12 @@ def test_one_of_several_copies_that_is_deleted_counts_once():
     assert sari_of("a a a", "a a", "b") == pytest.approx(expected)
 
 
+def test_what_is_kept_wrongly_in_place_of_what_should_be_is_worth_nothing():
+    # 1-grams: nothing to be added: 1; kept a for b: 0; deleted b, wrongly: 0. 2-grams: "a b" was
+    # deleted, rightly: 3. There are no longer ones: 3 each.
+    assert sari_of("a b", "a", "b") == pytest.approx(((1 + 0 + 0) + 3 + 3 + 3) / 12)
+
+
 def test_the_metric_is_the_mean_in_per_cent_and_sees_the_source():
     perfect = Prediction("The cat", "the cat", "the feline")
     copied = Prediction("a b", "a c", "a b")

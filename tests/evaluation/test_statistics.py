@@ -10,6 +10,13 @@ from nlora.evaluation.statistics import draws, estimates, mean_and_spread
 from nlora.report.ledger import pack, unpack
 
 RNG = np.random.default_rng(7)
+BEGIN = RNG.bit_generator.state
+
+
+@pytest.fixture(autouse=True)
+def same_numbers():
+    """Each test draws the same, whichever ran before it."""
+    RNG.bit_generator.state = BEGIN
 
 
 def differences(orders, seeds, count, tasks=("a", "b")):

@@ -9,10 +9,12 @@ from tests.methods.helpers import TASKS, learn, losses, update
 CLASSES = {"llama_of_two": LlamaForCausalLM, "t5_of_two": T5ForConditionalGeneration}
 
 
-@pytest.mark.parametrize("method", ["n-lora", "seq-ft"])
-@pytest.mark.parametrize("shape", CLASSES)
+@pytest.mark.parametrize(
+    ("shape", "method"),
+    [("llama_of_two", "n-lora"), ("t5_of_two", "n-lora"), ("t5_of_two", "seq-ft")],
+)
 def test_losses_and_updates_are_those_of_a_run_without(shape, method, request, tmp_path, patched):
-    settings = {"epochs": 2, "optimizer": "sgd", "learning_rate": 0.1, "shared_prefix": "off"}
+    settings = {"optimizer": "sgd", "learning_rate": 0.1, "shared_prefix": "off"}
     settings |= {"l1": 1e-4} if method == "n-lora" else {}
     recomputed = patched(CLASSES[shape])
     for on in (True, False):

@@ -127,12 +127,15 @@ def requested(
     """What `learn` is asked for by these arguments. Raises NloraError with all that is wrong."""
     from nlora.continual.added import wanted_of_new
     from nlora.continual.agreement import begun, check_method
+    from nlora.methods.registry import defines_parts, import_plugin
     from nlora.plan.budgets import LIMITS
     from nlora.plan.config import parse_config
     from nlora.plan.recommended import chosen, why
     from nlora.plan.resolve import choose
     from nlora.store.directory import ModelDirectory
 
+    plugin = given.get("plugin")
+    module = None if plugin is None else import_plugin(Path(plugin).expanduser())
     faults, place = Faults(), place_of(out=out)
     directory = ModelDirectory(place)
     new, inherited, unsaid = None, False, False
@@ -140,12 +143,20 @@ def requested(
     name = faults.attempt(lambda: method_name(method))
     if exists and name is not None:
         faults.attempt(lambda: check_method(directory, name))
+    agreed = not faults.found
+    found = faults.attempt(lambda: task_of(task, data))
+    others = [
+        faults.attempt(lambda one=one: watched_task(one, data)) for one in several(watch, "'watch'")
+    ]
+    measured = [one.task.metric for one in (found, *others) if one is not None and one.task.metric]
+    if module is not None and not (defines_parts(module) or any(":" in name for name in measured)):
+        given["plugin"] = None  # its rows are read by now, and nothing needs it any more
     flags = {"method": name, **given}
     anew = config is not None or (given.get("model") and name)
     left = exists and not begun(directory) and not anew
     rehearsed = rehearsal(replay, neutral)
     told = [config, settings, rehearsed, *(value is not None for value in flags.values())]
-    if not faults.found and (any(told) or not exists):
+    if agreed and (any(told) or not exists):
         if exists and not anew:
             config = place / "model.json"
             inherited = begun(directory)
@@ -160,10 +171,6 @@ def requested(
             new = faults.attempt(lambda: parse_config(values, source))
         else:
             faults.attempt(lambda: directory.check_there(wanted_of_new()))
-    found = faults.attempt(lambda: task_of(task, data))
-    others = [
-        faults.attempt(lambda one=one: watched_task(one, data)) for one in several(watch, "'watch'")
-    ]
     if new is not None:
         faults.attempt(lambda: choose(new))
     guard = faults.attempt(lambda: guard_of(max_forgetting, repair))

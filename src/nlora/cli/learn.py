@@ -24,7 +24,8 @@ def learn(
         str,
         typer.Option(
             help="A data set of the benchmark, a YAML file of one task, or a file of rows: JSON, "
-            "CSV, Parquet, a folder saved by `datasets`, hf://owner/name, …"
+            "CSV, Parquet, a folder saved by `datasets`, hf://owner/name, …; or FILE:function of "
+            "--plugin FILE.py, which returns rows"
         ),
     ],
     name: Annotated[

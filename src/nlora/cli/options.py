@@ -55,7 +55,8 @@ SkipBadRows = Annotated[
 ]
 Encoding = Annotated[str | None, typer.Option(help="Of text files.  [default: utf-8]")]
 Plugin = Annotated[
-    Path | None, typer.Option(help="A Python file that defines a method, or a task's metric.")
+    Path | None,
+    typer.Option(help="A Python file that defines a method, a metric or a data source."),
 ]
 FromAdapter = Annotated[
     str | None,

@@ -51,10 +51,14 @@ def show_preview(seen: Preview, settings: dict[str, Any], json: bool) -> None:
     share = 100 * seen.trainable_parameters / seen.all_parameters
     out.print(f"trainable: {seen.trainable_parameters:,} parameters ({share:.2f} % of the model)")
     if (memory := seen.memory) is not None:
-        parts = (memory.total, memory.weights, memory.optimizer, memory.step)
-        whole, weights, kept, step = (f"{part / 1e9:.2f} GB" for part in parts)
-        line = f"memory of training: {whole} (weights {weights}, optimiser {kept}, a step {step})"
-        out.print(line, highlight=False)
+        named = {
+            "weights": memory.weights,
+            "optimiser": memory.optimizer,
+            "a step": memory.step,
+            "gaps of the heap": memory.gaps,
+        }
+        parts = ", ".join(f"{name} {size / 1e9:.2f} GB" for name, size in named.items() if size)
+        out.print(f"memory of training: {memory.total / 1e9:.2f} GB ({parts})", highlight=False)
 
 
 def _show_prompt(example: RenderedExample) -> None:

@@ -22,7 +22,7 @@ from nlora.continual.offsets import TOLD, beside
 from nlora.errors import NloraError, option
 from nlora.merging.registry import consolidation
 from nlora.progress import Progress, spoken
-from nlora.store.atomic import draft_text, indented, new_folder
+from nlora.store.atomic import check_outside, draft_text, indented, new_folder
 from nlora.store.directory import ModelDirectory
 from nlora.store.locks import held
 from nlora.store.reading import read_json
@@ -51,7 +51,7 @@ def export_adapter(
     directory, plan = ModelDirectory(model_dir), stored_plan(ModelDirectory(model_dir))
     _check(plan, one=True)
     with held(out):
-        _check_new(out)
+        _check_new(out, model_dir)
         with new_folder(out, out.with_name(f".{out.name}.partial")) as draft:
             report = _write(plan, directory, None, draft, rank)
             prompts = _prompts(plan)
@@ -90,7 +90,7 @@ def export_adapters(
     if len(set(names.values())) < len(names):
         names = {task: record.folder for task, record in stages.items()}
     with held(out):
-        _check_new(out)
+        _check_new(out, model_dir)
         with new_folder(out, out.with_name(f".{out.name}.partial")) as draft:
             report = {
                 names[task]: {"task": task, "stage": record.index}
@@ -107,7 +107,8 @@ def export_adapters(
     return report
 
 
-def _check_new(out: Path) -> None:
+def _check_new(out: Path, model_dir: Path) -> None:
+    check_outside(out, model_dir)
     if out.exists() or out.is_symlink():
         raise NloraError(f"{out} is there already; choose a new folder")
 

@@ -17,7 +17,7 @@ from nlora.continual.results import columns, results
 from nlora.errors import NloraError
 from nlora.progress import NoProgress, Progress
 from nlora.store.archives import ENDINGS, is_archive, names_archive, pack, unpack
-from nlora.store.atomic import draft_text, new_folder, scratch, sync
+from nlora.store.atomic import check_outside, draft_text, new_folder, scratch, sync
 from nlora.store.directory import WATCHED, ModelDirectory
 from nlora.store.locks import held
 from nlora.store.reading import read_json
@@ -46,6 +46,7 @@ def copy(
     progress = progress or NoProgress()
     if out.exists() or out.is_symlink():
         raise NloraError(f"{out} is there already; choose a new place")
+    check_outside(out, source)
     if source.is_file() and not is_archive(source):
         raise NloraError(f"{source} is no archive that `nlora copy` has written")
     if not source.exists():

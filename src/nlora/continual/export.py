@@ -13,7 +13,7 @@ from nlora.backbones.catalog import Base, find
 from nlora.continual.agreement import stored_plan
 from nlora.errors import NloraError, option, unknown
 from nlora.progress import Progress, spoken
-from nlora.store.atomic import check_place, draft_text, indented, new_folder
+from nlora.store.atomic import check_outside, check_place, draft_text, indented, new_folder
 from nlora.store.directory import ModelDirectory
 from nlora.store.locks import held
 
@@ -68,6 +68,7 @@ def export(
     else:
         base, merge = _directory(source, progress, describe, consolidation)
         instead = f", and so does {option('adapter', True)}, where updates are LoRA's"
+    check_outside(out, source)
     with held(out):
         if out.exists() or out.is_symlink():
             raise NloraError(f"{out} is there already; choose a new folder")
@@ -159,8 +160,8 @@ def _write(
         plain.save_pretrained(draft)
         merged.tokenizer.save_pretrained(draft)
         draft_text(draft / REPORT, indented(report))
-        for name, value in merged.beside.items():
-            draft_text(draft / name, indented(value))
+        for file, value in merged.beside.items():
+            draft_text(draft / file, indented(value))
         if merged.prompts:
             draft_text(draft / PROMPTS, indented(merged.prompts))
         if merged.card is not None:

@@ -35,6 +35,7 @@ def in_force(records: Sequence[StageRecord]) -> dict[str, Offsets]:
             continue
         for task in record.tasks:
             found.pop(task["name"], None)  # its new update was trained without
+        found.pop(record.notes.get("taken_out", {}).get("task"), None)
         found |= record.matched
     return found
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from nlora import processes
 from nlora.continual.agreement import stored_plan
 from nlora.continual.results import columns, write_results
-from nlora.continual.tasks import only_tested
+from nlora.continual.tasks import learned_stages, only_tested
 from nlora.errors import NloraError, unknown
 from nlora.progress import Progress, spoken
 from nlora.store.directory import ModelDirectory
@@ -58,7 +58,7 @@ def take_out(
             directory.check_writable()
         others = only_tested(directory)
         tested = [*(data for data in plan.stream if data.name != task), *others]
-        plan = plan.with_stream([*plan.stream, *others])
+        plan = plan.with_stream([*learned_stages(directory), *others])  # what each brought is told
         record = _measure(plan, directory, task, gone, tested, dry, progress)
         rows = _rows(records, record, tested, gone)
         if not dry:

@@ -17,6 +17,7 @@ from pathlib import Path
 from nlora.data.columns import obvious
 from nlora.data.compression import SUFFIXES, unpacked
 from nlora.data.delimited import read_delimited, read_tabs, spaced
+from nlora.data.functions import function, is_function
 from nlora.data.memory import InMemory, is_dataset, read_memory
 from nlora.data.rows import (
     STDIN,
@@ -57,10 +58,15 @@ _NOT_READ = (
 )
 
 
-def source(name: str, base: Path) -> Path | str:
-    """What a name in a file of the folder `base` stands for."""
+def source(name: str, base: Path) -> Source:
+    """What a name in a file of the folder `base` stands for.
+
+    Raises NloraError for a function that its plug-in file does not have.
+    """
     if name.startswith(HUB):
         return name
+    if is_function(name):
+        return function(name)
     # Unlike Path.expanduser, os.path leaves "~stranger" as it is, to be reported as missing.
     return base / os.path.expanduser(name)
 
@@ -71,9 +77,9 @@ def absolute(place: Path | str) -> str:
 
 
 def is_source(name: str) -> bool:
-    """Whether a name is one of rows: of a file by its ending, a saved folder, or `hf://`."""
+    """Whether a name is one of rows: a file by its ending, a saved folder, `hf://`, a function."""
     path = Path(os.path.expanduser(name))
-    return name.startswith(HUB) or ending(path) in KNOWN or is_saved(path)
+    return name.startswith(HUB) or is_function(name) or ending(path) in KNOWN or is_saved(path)
 
 
 def is_rows(name: str) -> bool:
@@ -86,12 +92,14 @@ def is_rows(name: str) -> bool:
     return is_source(name) or (path.is_file() and path.suffix.lower() not in YAML)
 
 
-def title(source: Path | str) -> str:
+def title(source: Source) -> str:
     """What a task is called whose examples are in this source, if it has no name.
 
     >>> title(Path("mail/tickets.csv.gz")), title("hf://owner/name:en@main#train")
     ('tickets', 'name')
     """
+    if isinstance(source, InMemory):
+        return source.title.rpartition(":")[2]
     if isinstance(source, str):
         return re.split("[:@#]", source.removeprefix(HUB))[0].rpartition("/")[2]
     path = source.with_suffix("") if source.suffix.lower() in SUFFIXES else source

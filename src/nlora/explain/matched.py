@@ -8,6 +8,7 @@ make it answer so today. All of it is kept in the model's folder (`looks`).
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
+from nlora.continual.offsets import in_force
 from nlora.continual.self_written import self_written
 from nlora.errors import NloraError, option
 from nlora.evaluation.matching import Correction
@@ -56,8 +57,13 @@ def matched(model: "ContinualModel", names: Collection[str]) -> dict[str, Correc
 
 def where_it_helps(model: "ContinualModel", names: Collection[str]) -> dict[str, Correction]:
     """`matched` for those of the tasks that `nlora explain --dev` has found it to help, of the
-    stages as they are now, beyond its interval. Each is told."""
-    found = {name: gain for name, gain in helped(model, SOURCES).items() if name in names}
+    stages as they are now, beyond its interval. Each is told.
+
+    That was found against answers without any offsets, so a task that has some in force keeps
+    these.
+    """
+    asked = set(names) - in_force(model.records).keys()
+    found = {name: gain for name, gain in helped(model, SOURCES).items() if name in asked}
     for name, gain in found.items():
         model.progress.message(
             f"{name}: labels are matched to how they were answered right after the task, which on "

@@ -21,7 +21,7 @@ from nlora.data.encode import IGNORED
 from nlora.fast.attention import NAME
 from nlora.fast.prefix import why_not_plain
 
-NARROWEST = 256
+NARROWEST = 128
 """Tokens that a row has room for, where no example is longer: wider ones leave fewer gaps, and cost
 more attention."""
 

@@ -4,13 +4,15 @@ A package offers methods through the entry point group `nlora.methods`; a single
 `--plugin FILE`. Either way a method is a subclass of `nlora.methods.base.Method` with a name.
 """
 
+from __future__ import annotations
+
 import importlib.util
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FunctionType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -47,6 +49,10 @@ from nlora.methods.slao import Slao
 from nlora.methods.sparse_masks import SparseMasks
 from nlora.methods.tree_lora import TreeLora
 from nlora.methods.zero_shot import ZeroShot
+
+if TYPE_CHECKING:
+    from nlora.adapters.base import Adapter
+    from nlora.merging.base import Consolidation
 
 PLUGIN_MODULE = "nlora_plugin_"
 """How the name begins under which a user's file is imported."""
@@ -208,9 +214,11 @@ def _entries(values: Iterable[Any]) -> list[Entry]:
 def import_plugin(path: Path) -> Any:
     """The module of a user's own file; what it defines can be asked for by name from now on.
 
-    These are methods, adapters, consolidations, and functions as metrics. Raises NloraError.
+    These are methods, adapters, consolidations, and functions as metrics and as data sources.
+    Raises NloraError.
     """
-    from nlora.evaluation.metrics import register_file
+    from nlora.data import functions as sources
+    from nlora.evaluation import metrics
 
     if not path.is_file():
         raise NloraError(f"plugin file {path} does not exist")
@@ -227,11 +235,17 @@ def import_plugin(path: Path) -> Any:
     if not (functions or _entries(vars(module).values())):
         raise NloraError(
             f"plugin file {path} defines no method (a subclass of Method with a name), and no "
-            "function as a metric"
+            "function as a metric or a data source"
         )
     _register_parts(module)
-    register_file(path.stem, functions)
+    metrics.register_file(path.stem, functions)
+    sources.register_file(path.stem, functions)
     return module
+
+
+def defines_parts(module: Any) -> bool:
+    """Whether a plug-in defines what a model is made of, which it then needs for good."""
+    return bool(_entries(vars(module).values())) or any(_parts(module))
 
 
 def _own(module: Any) -> list[Any]:
@@ -239,18 +253,28 @@ def _own(module: Any) -> list[Any]:
     return [v for v in vars(module).values() if getattr(v, "__module__", "") == module.__name__]
 
 
+def _parts(module: Any) -> tuple[list[type[Adapter]], list[type[Consolidation]]]:
+    """The adapters, and the consolidations, that a plug-in defines."""
+    from nlora.adapters.base import Adapter
+    from nlora.merging.base import Consolidation
+
+    kinds = [v for v in _own(module) if isinstance(v, type) and "name" in vars(v)]
+    return (
+        [kind for kind in kinds if issubclass(kind, Adapter)],
+        [kind for kind in kinds if issubclass(kind, Consolidation)],
+    )
+
+
 def _register_parts(module: Any) -> None:
     """Let adapters and consolidations that a plug-in defines be asked for by name, too."""
     from nlora.adapters import registry as adapters
-    from nlora.adapters.base import Adapter
     from nlora.merging import registry as consolidations
-    from nlora.merging.base import Consolidation
 
-    for kind in [v for v in _own(module) if isinstance(v, type) and "name" in vars(v)]:
-        if issubclass(kind, Adapter):
-            adapters.register(kind)
-        elif issubclass(kind, Consolidation):
-            consolidations.register(kind)
+    own_adapters, own_consolidations = _parts(module)
+    for adapter in own_adapters:
+        adapters.register(adapter)
+    for consolidation in own_consolidations:
+        consolidations.register(consolidation)
 
 
 def _brief(error: BaseException) -> str:

@@ -37,6 +37,12 @@ def check_creatable(folder: Path) -> None:
         raise NloraError(f"cannot create {folder}: {there} is a file")
 
 
+def check_outside(out: Path, folder: Path) -> None:
+    """Raise NloraError for what would lie in a folder that is read."""
+    if folder.resolve() in out.resolve().parents:
+        raise NloraError(f"{out} lies in {folder}; choose a place outside of it")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file so that a reader sees the old text or the new one, whatever happens."""
     write_bytes(path, text.encode())

@@ -68,8 +68,12 @@ class Penalised(TrainerCallback):
     def begin(self, steps: int) -> None:
         """Make penalties ready for a training of so many optimiser steps.
 
-        Raises NloraError for a penalty that the matrices do not allow.
+        Raises NloraError for a penalty that the matrices do not allow, and under ZeRO-3.
         """
+        if any(hasattr(parameter, "ds_id") for parameter in self.parameters()):
+            raise NloraError(
+                "DeepSpeed's ZeRO-3 shards the factors that penalties are of: take ZeRO-2, or FSDP2"
+            )
         shards = Shards(self.adapter) if sharded(self.adapter) else None
         stage = Stage(self.number, "own script", (), seed=0, steps=steps)
         unknown: Any = None  # no penalty reads texts
