@@ -99,6 +99,11 @@ class ModelDirectory(Shelf):
 
     def check_there(self, otherwise: str = "") -> None:
         """Raise NloraError where there is no model, with a near name beside it, and `otherwise`."""
+        if self.folder.is_dir() and not (self.path / "model.json").exists():
+            raise NloraError(
+                f"{self.path} has lost its model.json, which says of what model its stages are; "
+                "bring the file back from a copy"
+            )
         if self.exists():
             return
         beside = [path.parent.name for path in self.path.parent.glob("*/model.json")]
