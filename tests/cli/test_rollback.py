@@ -22,12 +22,16 @@ def test_a_stage_goes_comes_back_and_is_removed(nlora, finished, tmp_path):
         "name": "animal",
     }
     assert nlora("prune", model).stdout == f"{model} has nothing set aside\n"
+    both = nlora("rollback", model, "--to", "0").stdout
+    assert "; colour, animal are set aside in " in both
+    assert "brings them back, " in both
+    assert nlora("rollback", model, "--undo").stdout.startswith("colour, animal are back; ")
     nlora("rollback", model, "--to", "0")
     kept = tree(model)
     listed = nlora("prune", model, "--dry-run")
     assert listed.stdout.startswith("001-colour, 002-animal would be removed, ")
     assert tree(model) == kept
-    assert nlora("prune", model).stdout.startswith("001-colour, 002-animal is removed, ")
+    assert nlora("prune", model).stdout.startswith("001-colour, 002-animal are removed, ")
 
 
 def test_what_else_is_set_aside_is_said(nlora, refused, finished, tmp_path):

@@ -34,6 +34,8 @@ def test_stages_without_a_model_json_are_refused(tmp_path):
     (tmp_path / "stages").mkdir()
     with pytest.raises(NloraError, match=r"no model\.json"):
         ModelDirectory(tmp_path).exists()
+    with pytest.raises(NloraError, match=r"lost its model\.json.*from a copy$"):
+        ModelDirectory(tmp_path).check_there()
 
 
 @pytest.mark.parametrize("content", ["{", '{"name": "another program"}', "[]", b"\xff\xfe"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -51,12 +52,13 @@ def rollback(
     if not found.stages:
         out.print(f"{model_dir} stands at {now}, nothing to do", markup=False, highlight=False)
         return
-    names = ", ".join(found.stages)
+    names = _with_verb(found.stages)
+    them = "it" if len(found.stages) == 1 else "them"
     said = (
-        f"{names} is back; the model stands at {now}"
+        f"{names} back; the model stands at {now}"
         if undo
-        else f"the model stands at {now} again; {names} is set aside in {found.place}: `nlora "
-        f"rollback {model_dir} --undo` brings it back, `nlora prune {model_dir}` removes it"
+        else f"the model stands at {now} again; {names} set aside in {found.place}: `nlora "
+        f"rollback {model_dir} --undo` brings {them} back, `nlora prune {model_dir}` removes {them}"
     )
     out.print(said, markup=False, highlight=False)
     for one in set_aside(ModelDirectory(model_dir)) if undo else ():
@@ -78,10 +80,16 @@ def prune(
     if json:
         print_json(found)
     elif found["removed"]:
-        names, size = ", ".join(found["removed"]), found["bytes"] / 1e6
-        done = (
-            f"would be removed, {size:.1f} MB" if dry_run else f"is removed, {size:.1f} MB are free"
+        removed, size = found["removed"], found["bytes"] / 1e6
+        said = (
+            f"{', '.join(removed)} would be removed, {size:.1f} MB"
+            if dry_run
+            else f"{_with_verb(removed)} removed, {size:.1f} MB are free"
         )
-        out.print(f"{names} {done}", markup=False, highlight=False)
+        out.print(said, markup=False, highlight=False)
     else:
         out.print(f"{model_dir} has nothing set aside", markup=False, highlight=False)
+
+
+def _with_verb(names: Sequence[str]) -> str:
+    return f"{', '.join(names)} {'is' if len(names) == 1 else 'are'}"

@@ -104,6 +104,11 @@ class ModelDirectory(Shelf):
         """Raise NloraError where there is no model, with a near name beside it, and `otherwise`."""
         if (self.path / "model.json").is_file():
             return
+        if self.folder.is_dir():
+            raise NloraError(
+                f"{self.path} has lost its model.json, which says of what model its stages are; "
+                "bring the file back from a copy"
+            )
         self._check_no_adapter()
         beside = [path.parent.name for path in self.path.parent.glob("*/model.json")]
         names = near(self.path.name, beside)
