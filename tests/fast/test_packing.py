@@ -25,7 +25,7 @@ from nlora.fast.logits import answer_logits
 from nlora.fast.packing import arranged, why_not_packed
 from nlora.plan.resolve import resolve
 from tests import tiny
-from tests.methods.helpers import TASKS, learn, losses
+from tests.methods.helpers import TASKS, first_stages, learn, losses
 from tests.runs import FAST, config, write_stream
 
 DECODERS = [shape for shape in tiny.SHAPES if shape not in tiny.ENCODER_DECODER]
@@ -182,6 +182,15 @@ def test_a_run_with_packing_learns_what_one_without_learns(llama_of_two, tmp_pat
         found, expected = (losses(tmp_path / str(packed), stage) for packed in (True, False))
         for step, other in zip(found, expected, strict=True):
             assert step == pytest.approx(other, rel=1e-4, abs=1e-6)
+
+
+def test_a_directory_goes_on_with_packing(llama_of_two, tmp_path):
+    settings = {"dropout": 0, "optimizer": "sgd", "learning_rate": 0.1}
+    learn(llama_of_two, tmp_path / "whole", "inc-lora", TASKS[:2], **settings)
+    half = first_stages(tmp_path / "whole", 1, tmp_path / "half")
+    learn(llama_of_two, half, "inc-lora", TASKS[:2], packing=True, **settings)
+    for step, other in zip(losses(half, 2), losses(tmp_path / "whole", 2), strict=True):
+        assert step == pytest.approx(other, rel=1e-4, abs=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 _NOT_COMPARED = ("data", "plugin", "stream")
 """Paths and names: the tasks and the fingerprints of their data are compared instead."""
 
-FREE = ("attention", "checkpoint_every", "measure_kl", "sharding")
-"""Settings that no number depends on: they may differ from start to start."""
+FREE = ("attention", "checkpoint_every", "measure_kl", "packing", "sharding")
+"""Settings that no number depends on, but for rounding and what dropout draws: they may differ from
+start to start."""
 
 
 def stored_plan(directory: ModelDirectory, settings: Mapping[str, Any] | None = None) -> Plan:
