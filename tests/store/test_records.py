@@ -104,7 +104,7 @@ CANNOT_BE = {
         r"'budget\.rows\.b\.train\.0': ",
     ),
     "limit of words": ({"budget": {"max_train": "x"}}, r"'budget\.max_train': "),
-    "scale below 0": (matched(scale=-1e308), r"'matched\.a\.scale': "),
+    "scale below 0": (matched(scale=-1e308), r"'matched\.a\.scale': .*greater than 0"),
     "scale beyond": (matched(scale=1e308), r"'matched\.a\.scale': "),
     "scale 0": (matched(scale=0), r"'matched\.a\.scale': .*greater than 0"),
     "endless offset": (matched(x=float("inf")), r"'matched\.a\.offsets\.x': "),

@@ -40,7 +40,7 @@ class Offsets(Kind):
 
     offsets: dict[str, Measured]
     """What is added, by label."""
-    scale: Measured = Field(1.0, gt=0)
+    scale: float = Field(1.0, gt=0, le=1e100, allow_inf_nan=False)
     """What the scores are multiplied by before."""
 
 
