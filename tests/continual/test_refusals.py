@@ -181,7 +181,7 @@ def test_an_unknown_model_leaves_no_folder(tmp_path):
 
 
 def test_a_stream_is_needed(llama, tmp_path):
-    with pytest.raises(NloraError, match="--stream"):
+    with pytest.raises(NloraError, match="give stream;"):
         run(config(llama, None), tmp_path / "out")
 
 

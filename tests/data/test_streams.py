@@ -7,7 +7,7 @@ import pytest
 
 from nlora.data.benchmark import DATASETS
 from nlora.data.streams import ORDERS, load_stream, stream_names
-from nlora.errors import NloraError
+from nlora.errors import NloraError, as_commands
 
 WriteDataset = Callable[..., Path]
 
@@ -89,7 +89,8 @@ def test_a_file_does_not_hide_a_data_set(data, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("stream", ["order-1", "agnews", "ag,yahoo"])
 def test_a_benchmark_stream_without_data_says_how_to_get_it(stream):
-    message = problem(stream, None)
+    with as_commands():
+        message = problem(stream, None)
     assert all(hint in message for hint in ("--data", "NLORA_DATA", "nlora data download"))
 
 

@@ -105,7 +105,7 @@ def test_labels_are_matched_by_themselves_only_where_dev_says_so(out, tmp_path):
         assert where_it_helps(model, ["colour"]) == {}
         file.write_text("{}")
         with pytest.raises(
-            NloraError, match=r"on-dev\.json: 'tasks': is missing; .*--answers likely"
+            NloraError, match=r"on-dev\.json: 'tasks': is missing; .*answers='likely'"
         ):
             where_it_helps(model, ["colour"])
     finally:

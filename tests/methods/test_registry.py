@@ -236,5 +236,5 @@ def test_a_state_that_lacks_what_its_parent_keeps_is_refused_by_name(tmp_path):
 
 
 def test_who_asks_for_a_method_of_their_own_without_its_file_is_told_how():
-    with pytest.raises(NloraError, match="--plugin FILE"):
+    with pytest.raises(NloraError, match="plugin='FILE'"):
         method("keep-close")
