@@ -179,12 +179,12 @@ def test_max_train_makes_it_a_trial_where_nothing_else_is_said():
     whole = scale(max_train=None, **open_)
     assert (whole, whole.told) == (Scale(), "")
     trial = scale(max_train=64, **open_)
-    assert (trial.seeds, trial.max_eval, trial.settings["epochs"]) == ((0,), 4, 1)
+    assert (trial.seeds, trial.max_eval, trial.settings["epochs"]) == ((0,), 2, 1)
     assert trial.settings["ewc"] == {"fisher_examples": 4}
     assert "ewc.fisher_examples=4" in trial.told
     more = scale(max_train=64, **{**open_, "settings": {"ewc": {"fisher_examples": 9}}})
     assert more.settings["ewc"] == {"fisher_examples": 9}
-    assert "64 training and 4 test examples a task, seeds 0, epochs=1" in trial.told
+    assert "64 training and 2 test examples a task, seeds 0, epochs=1" in trial.told
     asked = scale(max_train=64, max_eval=30, seeds=(1, 2), settings={"epochs": 3})
     assert (asked.seeds, asked.max_eval, asked.settings["epochs"]) == ((1, 2), 30, 3)
 

@@ -16,7 +16,7 @@ _SHORT_OF: Mapping[str, Mapping[str, object]] = {
     "replay": {"buffer": 1},
 }
 """Likewise, of the methods that are slowest beside their training steps."""
-_TESTED = 16
+_TESTED = 32
 """A trial has one test for so many training examples."""
 _WORKERS = 4
 """Runs of a trial at a time, at most; each takes up to 1 GB."""
@@ -67,7 +67,7 @@ def scale(
     return Scale(
         seeds=seeds or SEEDS[:1],
         max_train=max_train,
-        max_eval=max_eval or max(max_train // _TESTED, 4),
+        max_eval=max_eval or max(max_train // _TESTED, 2),
         settings={**_SHORT, **settings, **_of_methods(settings)},
         **others,
     )
