@@ -2,7 +2,9 @@
 
 import multiprocessing
 import os
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
@@ -39,3 +41,20 @@ def _apart(folder: Path, function: Callable[..., object], arguments: tuple[Any, 
         os.dup2(place, number)
         os.close(place)
     function(*arguments)
+
+
+@contextmanager
+def two(function: Callable[..., object], *arguments: Any, limit: float = LIMIT) -> Iterator[None]:
+    """Two processes that call the function with their rank, a port and the arguments, meanwhile.
+
+    Afterwards both must end well within so many seconds.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        told = (server.getsockname()[1], *arguments)
+    running = [context().Process(target=function, args=(rank, *told)) for rank in (0, 1)]
+    for process in running:
+        process.start()
+    yield
+    for process in running:
+        process.join(limit)
+    assert [process.exitcode for process in running] == [0, 0]

@@ -4,7 +4,6 @@
 """
 
 import os
-import socket
 
 import pytest
 import torch
@@ -14,7 +13,7 @@ from transformers import Trainer, TrainingArguments
 from nlora.errors import NloraError
 from tests.continual.own_script import CLIP, OVERLAP, check_same, collate, dense, learned, started
 from tests.continual.test_own_script_together import batches
-from tests.processes import context
+from tests.processes import two
 
 pytest.importorskip("deepspeed")
 
@@ -103,23 +102,15 @@ def together(rank, port, folder, adapters, out):
 
 
 def test_two_processes_learn_under_zero_2_what_one_learns(llama, adapters, tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    told = (port, llama, adapters, tmp_path)
-    running = [context().Process(target=together, args=(rank, *told)) for rank in (0, 1)]
-    for process in running:
-        process.start()
-    one = started(llama, adapters, orthogonal=OVERLAP)
-    start, optimizer = learned(one), AdamW(one.parameters(), lr=RATE, weight_decay=0.0)
-    for four in batches():
-        optimizer.zero_grad()
-        for batch in four:
-            ((one.model(**batch).loss + dense(one)) / len(four)).backward()
-        torch.nn.utils.clip_grad_norm_(list(one.parameters()), CLIP)
-        optimizer.step()
-    for process in running:
-        process.join(LIMIT)
-    assert [process.exitcode for process in running] == [0, 0]
+    with two(together, llama, adapters, tmp_path, limit=LIMIT):
+        one = started(llama, adapters, orthogonal=OVERLAP)
+        start, optimizer = learned(one), AdamW(one.parameters(), lr=RATE, weight_decay=0.0)
+        for four in batches():
+            optimizer.zero_grad()
+            for batch in four:
+                ((one.model(**batch).loss + dense(one)) / len(four)).backward()
+            torch.nn.utils.clip_grad_norm_(list(one.parameters()), CLIP)
+            optimizer.step()
     for rank in (0, 1):
         for found in torch.load(tmp_path / f"{rank}.pt").values():
             check_same(found, learned(one), start)

@@ -1,7 +1,6 @@
 """Two processes that train by a loop of their own: what one learns, by DDP and by FSDP2."""
 
 import os
-import socket
 import sys
 import time
 
@@ -21,7 +20,7 @@ from tests.continual.own_script import (
     rows,
     started,
 )
-from tests.processes import LIMIT, context
+from tests.processes import two
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks processes")
 
@@ -63,18 +62,10 @@ def together(rank, port, folder, adapters, out):
 
 
 def test_two_processes_learn_what_one_learns_and_commit_it_once(llama, adapters, tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    told = (port, llama, adapters, tmp_path)
-    running = [context().Process(target=together, args=(rank, *told)) for rank in (0, 1)]
-    for process in running:
-        process.start()
-    one = started(llama, adapters, orthogonal=OVERLAP)
-    start = learned(one)
-    expected = plain_loop(one, batches(), ours=False)
-    for process in running:
-        process.join(LIMIT)
-    assert [process.exitcode for process in running] == [0, 0]
+    with two(together, llama, adapters, tmp_path):
+        one = started(llama, adapters, orthogonal=OVERLAP)
+        start = learned(one)
+        expected = plain_loop(one, batches(), ours=False)
     for rank in (0, 1):
         for found in torch.load(tmp_path / f"{rank}.pt").values():
             check_same(found, expected, start)
