@@ -305,6 +305,13 @@ def test_an_average_over_fewer_tasks_says_over_how_many(make):
         assert "off the list on order-1: over the 2 of 4 tasks that have labels" in notes
 
 
+def test_a_method_that_is_never_asked_among_labels_has_no_note_about_how_many(make):
+    row = grid(("gain-lora",), streams=("order-1",), seeds=(0,))[0]
+    none = {"zero_shot": None, "accuracy_matrix": [[None] * 4], "average_accuracy": None}
+    notes = make([{**row, "among_labels": none}], "accuracy").notes
+    assert not any("tasks that have labels" in note for note in notes)
+
+
 def test_the_row_of_the_untrained_model_leaves_out_what_is_only_tested_as_others_do(make):
     row = grid(("n-lora",), streams=("order-1",), seeds=(0,))[0]
     row["zero_shot"] = [10.0, 20.0, 30.0, 100.0]

@@ -164,7 +164,7 @@ def _meanings(section: Section) -> list[str]:
             for run in section.runs
             if run.stream == stream and not run.error
         )
-        if counts is not None
+        if counts is not None and counts[0]  # over none is a dash in its column
     ]
     return ["; ".join([*found, "both after the last stage"]), *fewer] if found else []
 
