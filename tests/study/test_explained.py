@@ -57,6 +57,26 @@ def test_what_is_explained_is_not_explained_again(place):
     assert (out / "ledger.jsonl").read_bytes() == ledger
 
 
+def test_quickly_explained_it_is_asked_less_and_wholly_explained_afterwards(place, tmp_path):
+    out, command, _ = place
+    ledger = (out / "ledger.jsonl").read_bytes()
+    assert command("--methods", "seq-lora,per-task", "--explain", "--quick").exit_code == 0
+    assert (out / "ledger.jsonl").read_bytes() == ledger  # all that it asks for is there
+    rows = {}
+    for more in (["--quick"], []):
+        done = command("--methods", "seq-lora", "--explain", *more, "--out", tmp_path)
+        assert done.exit_code == 0, done.output
+        [row] = read(tmp_path / "ledger.jsonl")
+        rows[len(more)] = row["explained"]
+    task, whole = (rows[quick]["tasks"]["colour"] for quick in (1, 0))
+    assert rows[1]["kinds"] == ["train", "self"]
+    assert rows[1]["probe"] == rows[1]["shift"] == rows[1]["gradients"] == 0
+    assert task["way"] == whole["way"]
+    assert task["parts"]["bias"] == whole["parts"]["bias"]
+    assert task["now"]["probe"] is None
+    assert whole["now"]["probe"] is not None
+
+
 def test_a_cell_whose_folder_is_gone_keeps_its_row(place, tmp_path):
     out, command, _ = place
     ledger = [json.loads(line) for line in (out / "ledger.jsonl").read_text().splitlines()]
@@ -96,5 +116,6 @@ def test_tables_show_what_was_found_where_rows_have_it(place, tmp_path):
 
 def test_neutral_texts_are_for_explaining(place, tmp_path):
     _, command, _ = place
-    for more in (("--neutral", tmp_path / "x"), ("--explain", "--neutral", tmp_path / "x")):
+    nowhere = ("--neutral", tmp_path / "x")
+    for more in (nowhere, ("--explain", *nowhere), ("--quick",)):
         assert command("--methods", "seq-lora", *more).exit_code == 2

@@ -1,6 +1,7 @@
 """`nlora compare`: a grid of streams, methods and seeds, and its ledger."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -78,6 +79,14 @@ def compare(
             "before, too.",
         ),
     ] = False,
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick",
+            help="With --explain: a third of the questions; labels, and offsets from the task's "
+            "own texts and from those that the base model writes; no probe, states or gradients.",
+        ),
+    ] = False,
     launcher: o.Launcher = None,
     resources: o.Resources = None,
     status: Annotated[
@@ -119,7 +128,7 @@ def compare(
     from nlora.study.compare import compare as run
     from nlora.study.grid import Grid, parse_seeds
 
-    wanted = _wanted(explain, None if replay and not explain else neutral)
+    wanted = _wanted(explain, quick, None if replay and not explain else neutral)
     plugin_path = None if plugin is None else absolute(str(plugin))
     grid = Grid(
         model=model,
@@ -193,9 +202,11 @@ def _show_status(out_dir: Path, json: bool) -> None:
         raise typer.Exit(1)
 
 
-def _wanted(explain: bool, neutral: Path | None) -> Any:
+def _wanted(explain: bool, quick: bool, neutral: Path | None) -> Any:
     """How each cell is explained, if it is. Raises NloraError for what cannot be."""
     if not explain:
+        if quick:
+            raise NloraError("--quick is for --explain")
         if neutral is not None:
             raise NloraError("--neutral is for --explain")
         return None
@@ -203,7 +214,7 @@ def _wanted(explain: bool, neutral: Path | None) -> Any:
     from nlora.explain.summary import Wanted
     from nlora.explain.texts import neutral_texts
 
-    options = Options(neutral=neutral).checked()
+    options = replace(Options.quick() if quick else Options(), neutral=neutral).checked()
     if neutral is not None:
         neutral_texts(neutral, options.texts)  # should not wait for a training
     return Wanted(options)

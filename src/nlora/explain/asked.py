@@ -42,6 +42,11 @@ class Options:
     on_dev: bool = False
     """Ask dev examples in place of the test's, so that something can be chosen by them."""
 
+    @classmethod
+    def quick(cls) -> "Options":
+        """A third of the questions: labels, and offsets from own and self-written texts alone."""
+        return cls(kinds=("train", "self"), probe=0, shift=0, gradients=0)
+
     def checked(self) -> "Options":
         """With the kind of text that a file is for. Raises NloraError for what cannot be."""
         for kind in self.kinds:

@@ -27,6 +27,16 @@ class Wanted:
         counts = ("texts", "probe", "shift", "gradients")
         return {**{name: getattr(asked, name) for name in counts}, "kinds": list(asked.kinds)}
 
+    def is_in(self, row: Mapping[str, Any]) -> bool:
+        """Whether a ledger's row has all that is asked for, or more, from as many texts."""
+        known, asked = row.get("explained", {}), self.described
+        more = [known.get(name, -1) >= asked[name] for name in ("probe", "shift", "gradients")]
+        return (
+            known.get("texts") == asked["texts"]
+            and all(more)
+            and set(asked["kinds"]) <= set(known["kinds"])
+        )
+
     def of(self, path: Path, progress: Progress) -> dict[str, Any]:
         """The figures of the run in a folder."""
         found = explain(path, replace(self.options, every_stage=False), progress)

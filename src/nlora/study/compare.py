@@ -167,8 +167,7 @@ class Comparison:
         """Whether a finished cell is still to be explained, as it is asked for now."""
         if self.explain is None or not row.get("stages"):
             return False
-        known, wanted = row.get("explained", {}), self.explain.described
-        return any(known.get(name) != value for name, value in wanted.items())
+        return not self.explain.is_in(row)
 
     def rows(self) -> list[Row]:
         """The ledger's rows of the grid, in the grid's order."""
