@@ -35,6 +35,12 @@ def test_macro_f1_counts_a_label_that_was_answered_and_is_never_right():
     assert metric("macro-f1")(found) == pytest.approx(100 * (2 / 3 + 2 / 3) / 3)
 
 
+def test_macro_f1_of_answers_without_a_list_is_over_those_that_are_right():
+    found = rows(("a", "a"), ("c", "a"), ("b", "b"))
+    # a: precision 1, recall 1/2; b: 1; c was answered, and nobody says that it is a label.
+    assert metric("macro-f1")(found) == pytest.approx(100 * (2 / 3 + 1) / 2)
+
+
 def test_contains_counts_whole_words():
     found = rows(("It is New York.", "new york"), ("category", "cat"), ("a cat", "Cat"))
     assert metric("contains")(found) == pytest.approx(200 / 3)
@@ -72,6 +78,14 @@ def test_a_function_of_ones_own_is_given_answers_and_labels(tmp_path, monkeypatc
     for name in ("my_metrics:second", "no_such_module:first", ":first"):
         with pytest.raises(NloraError, match=name):
             metric(name)
+
+
+def test_a_function_of_a_script_is_found_there_and_asked_for_elsewhere(monkeypatch):
+    right = lambda answers, labels: 100.0  # noqa: E731
+    monkeypatch.setattr(sys.modules["__main__"], "all_right", right, raising=False)
+    assert metric("__main__:all_right")(rows(("x", "y"))) == 100
+    with pytest.raises(NloraError, match="was defined in the script that used it: give the file"):
+        metric("__main__:none_right")
 
 
 def test_a_function_of_ones_own_is_tried_on_right_answers(tmp_path, monkeypatch):

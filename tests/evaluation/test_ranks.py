@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from nlora.evaluation.ranks import correlation, held_out, interval, ranks, ranks_within
+from nlora.evaluation.statistics import draws, middle
 
 VALUES = st.floats(-100, 100, width=16)
 VECTORS = arrays(np.float64, st.integers(4, 12), elements=VALUES)
@@ -46,6 +47,16 @@ def test_what_sets_kinds_apart_counts_for_nothing_within_them():
     assert correlation(ranks(x), ranks(y)) > 0.7
     within = (ranks_within(v, kinds) for v in (x, y))
     assert correlation(*within) == pytest.approx(-1)
+
+
+def test_the_interval_is_that_of_correlations_in_samples_of_whole_groups():
+    x, y = (ranks(values) for values in np.random.default_rng(2).normal(size=(2, 12)))
+    groups = np.repeat(np.arange(4), 3)
+    found = []
+    for times in draws("4 groups", 4).astype(int):
+        drawn = np.concatenate([np.flatnonzero(groups == g) for g in np.repeat(range(4), times)])
+        found.append(np.corrcoef(x[drawn], y[drawn])[0, 1])
+    assert interval(x, y, groups) == pytest.approx(middle(np.array(found)))
 
 
 def test_the_interval_is_over_whole_groups():
