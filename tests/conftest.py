@@ -85,7 +85,7 @@ def commands_are_built_once():
 def registries():
     """What registries hold before any plug-in is imported or handed over."""
     from nlora.adapters.registry import _registered
-    from nlora.evaluation.metrics import _registered as _metrics
+    from nlora.evaluation.own_metrics import _registered as _metrics
     from nlora.merging.registry import _known
     from nlora.methods.registry import _registered as _methods
 

@@ -7,7 +7,8 @@ import pytest
 from nlora.data.task import Example, Task
 from nlora.errors import NloraError
 from nlora.evaluation.answers import Prediction
-from nlora.evaluation.metrics import METRICS, NEEDS, by_label, metric, try_out
+from nlora.evaluation.metrics import METRICS, NEEDS, by_label, metric
+from nlora.evaluation.own_metrics import try_out
 from nlora.evaluation.words import Words
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from nlora.continual.model import ContinualModel
     from nlora.data.formats import Source
     from nlora.data.task import TaskData
-    from nlora.evaluation.metrics import Own
+    from nlora.evaluation.own_metrics import Own
     from nlora.methods.base import Method
     from nlora.plan.resolve import Plan
 

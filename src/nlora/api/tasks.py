@@ -21,7 +21,7 @@ from nlora.errors import NloraError, option, shown
 from nlora.plan.given import named_file
 
 if TYPE_CHECKING:
-    from nlora.evaluation.metrics import Own
+    from nlora.evaluation.own_metrics import Own
 
 Rows: TypeAlias = Iterable[Any] | Callable[[], Iterable[Any]] | str | Path
 """A list (or any iterable) of rows, a table of pandas, a `Dataset` of `datasets`, a function that
@@ -135,7 +135,7 @@ def metric_name(metric: str | Own | None) -> str | None:
     if metric is None:
         return None
     from nlora.evaluation.metrics import metric as known
-    from nlora.evaluation.metrics import register
+    from nlora.evaluation.own_metrics import register
 
     if not isinstance(metric, str):
         return register(metric)

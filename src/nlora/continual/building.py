@@ -18,7 +18,7 @@ from nlora.data.prompts import Prompter
 from nlora.data.task import TaskData
 from nlora.data.writable import check_readable, check_writable
 from nlora.errors import NloraError
-from nlora.evaluation.metrics import try_out
+from nlora.evaluation.own_metrics import try_out
 from nlora.fast.packing import why_not_packed
 from nlora.plan.resolve import Plan
 from nlora.store.directory import ModelDirectory

@@ -218,7 +218,7 @@ def import_plugin(path: Path) -> Any:
     Raises NloraError.
     """
     from nlora.data import functions as sources
-    from nlora.evaluation import metrics
+    from nlora.evaluation import own_metrics
 
     if not path.is_file():
         raise NloraError(f"plugin file {path} does not exist")
@@ -238,7 +238,7 @@ def import_plugin(path: Path) -> Any:
             "function as a metric or a data source"
         )
     _register_parts(module)
-    metrics.register_file(path.stem, functions)
+    own_metrics.register_file(path.stem, functions)
     sources.register_file(path.stem, functions)
     return module
 
