@@ -96,6 +96,21 @@ def test_tasks_of_other_words_are_told_apart_without_being_told(learned):
         assert model.method.route(model.context(), test) == [stage] * len(test)
 
 
+def test_more_stages_make_no_test_of_a_task_longer(learned, monkeypatch):
+    model = ContinualModel.open(learned("llama", "de-lora"))
+    adapter, stood, read = type(model.adapter), [], []
+    after, once = adapter.after, adapter._read_once
+    monkeypatch.setattr(
+        adapter, "after", lambda self, paths: stood.append(len(paths)) or after(self, paths)
+    )
+    monkeypatch.setattr(
+        adapter, "_read_once", lambda self, path: read.append(path) or once(self, path)
+    )
+    model.evaluate(model.stream)
+    assert stood.count(0) == 1  # the base model reads the texts of all tasks at once
+    assert len(read) == len(stood) - 1  # an update alone is the model of its stage
+
+
 @pytest.mark.parametrize(
     ("name", "settings"),
     [

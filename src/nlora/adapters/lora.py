@@ -92,7 +92,7 @@ class Lora(Stacked[Factors]):
         self._frozen: frozenset[str] = frozenset()
         self._scaled = Scaled(self.layers)
         self._active: Past = Folded(self.layers)
-        if not fold and (self.consolidation.additive or self.consolidation.alone):
+        if not fold and (self.consolidation.additive or self.alone):
             self._active = Branch(self.model, self.layers, ADAPTER, history_rank)
         elif not fold:
             self._active = Dense(self.layers, model.dtype)
@@ -273,9 +273,14 @@ class Lora(Stacked[Factors]):
         self._frozen = frozenset()
         super().load(folders)
 
+    @property
+    def alone(self) -> bool:
+        """As the consolidation says."""
+        return self.consolidation.alone
+
     def activate(self) -> None:
         """What the earlier updates make together, beside the adapter in hand."""
-        earlier = [] if self.consolidation.alone else self.past
+        earlier = [] if self.alone else self.past
         scales = self.extra.get(SCALES)
         self._scaled.clear()
         if scales is not None and scales.requires_grad and not self.consolidated:
@@ -283,7 +288,7 @@ class Lora(Stacked[Factors]):
             earlier = []
         elif scales is not None:
             earlier = _times(earlier, scales)
-        if self.consolidated and not (self.consolidation.additive or self.consolidation.alone):
+        if self.consolidated and not (self.consolidation.additive or self.alone):
             whole = self.copy()  # the newest stays the adapter, so put the difference beside it
             self._active.put(
                 lambda name: (
@@ -315,7 +320,7 @@ class Lora(Stacked[Factors]):
     def change(self) -> Callable[[str], Factors | Tensor]:
         """What all updates together add to each matrix, by its name."""
         past = [*self.past, self.copy()]
-        updates = past[-1:] if self.consolidation.alone else past
+        updates = past[-1:] if self.alone else past
         if SCALES in self.extra:
             scales = self.extra[SCALES]
             updates = _times(updates, torch.cat([scales, torch.ones_like(scales[:1])]))

@@ -72,6 +72,11 @@ class Stacked(Adapter, Generic[U]):
     def activate(self) -> None:
         """Let the earlier updates be active as `past`, `extra` and `consolidated` say."""
 
+    @property
+    def alone(self) -> bool:
+        """Whether each update makes a model by itself, without those before it. Default: no."""
+        return False
+
     def choose(self, asked: Beginning) -> None:
         """Choose what is trained beside and within the update in hand. Default: all of it."""
 
@@ -136,7 +141,7 @@ class Stacked(Adapter, Generic[U]):
         """The model that these saved updates make, W₀ if none, instead of the one in hand."""
         past, extra, in_hand, joined = self.past, self.extra, self.copy(), self.consolidated
         try:
-            self._read(folders)
+            self._read(folders[-1:] if self.alone else folders)
             yield
         finally:
             self.past, self.extra = past, extra

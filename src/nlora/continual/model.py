@@ -306,6 +306,10 @@ class ContinualModel:
         answers = {}
         self._routes_taken.clear()
         with shown(self.progress, "evaluation", sum(len(data.test) for data in tasks)):
+            if self.method.routes_by_input and not named:
+                # The base model reads all texts at once: each change to it and back takes as
+                # long as there are stages.
+                self.method.routes(self.context(), [e for data in tasks for e in data.test])
             for data in tasks:
                 stage = self.own_stage(data.name) if named else None
                 found = self.routed(data.test, data.name, stage, self.asked.tested)

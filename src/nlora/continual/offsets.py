@@ -28,6 +28,8 @@ RULE = (
 
 def in_force(records: Sequence[StageRecord]) -> dict[str, Offsets]:
     """Those of the model after these stages, by task."""
+    if not any(record.matched for record in records):
+        return {}
     out = taken_out(records)
     found: dict[str, Offsets] = {}
     for record in records:
