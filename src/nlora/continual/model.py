@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -306,13 +307,15 @@ class ContinualModel:
         answers = {}
         self._routes_taken.clear()
         with shown(self.progress, "evaluation", sum(len(data.test) for data in tasks)):
+            # Of all tasks at once: what it takes to ask a router grows with the tasks.
+            routes = None
             if self.method.routes_by_input and not named:
-                # The base model reads all texts at once: each change to it and back takes as
-                # long as there are stages.
-                self.method.routes(self.context(), [e for data in tasks for e in data.test])
+                routes = self._routes([e for data in tasks for e in data.test])
+            given = None if routes is None else iter(routes)
             for data in tasks:
                 stage = self.own_stage(data.name) if named else None
-                found = self.routed(data.test, data.name, stage, self.asked.tested)
+                own = None if given is None else list(islice(given, len(data.test)))
+                found = self.routed(data.test, data.name, stage, self.asked.tested, own)
                 counts = punctuated(to_tell_apart(data.task, data.test))
                 answers[data.name] = [replace(p, punctuated=counts) for p in found]
         return answers
@@ -352,19 +355,23 @@ class ContinualModel:
         task: str,
         stage: int | None,
         ask: Callable[[Sequence[Example]], list[T]],
+        routes: Sequence[Route] | None = None,
     ) -> list[T]:
-        """What `ask` says to the examples, each asked of the model that answers it."""
+        """What `ask` says to the examples, each asked of the model that answers it.
+
+        `routes` are those of the examples, where they are known.
+        """
         ctx = self.context()
         if self.method.needs_task_id and (learned := self.stage_of(task)) is not None:
             stages: Sequence[int | None] | None = [learned] * len(examples)
         elif stage is not None and self.method.routes_by_input:
             stages = [stage] * len(examples)
         else:
-            routes = processes.from_main(self.method.routes(ctx, examples))
+            routes = self._routes(examples) if routes is None else routes
             own = [route.stage if route.own else None for route in routes or ()]
             stages = None if routes is None else own
             if routes:
-                self._routes_taken[task] = routes
+                self._routes_taken[task] = list(routes)
         if stages is None:
             return ask(examples)
         found: dict[int, T] = {}
@@ -373,6 +380,9 @@ class ContinualModel:
             with nullcontext() if one is None else self.method.at(ctx, one):
                 found.update(zip(rows, ask([examples[i] for i in rows]), strict=True))
         return [found[i] for i in range(len(examples))]
+
+    def _routes(self, examples: Sequence[Example]) -> list[Route] | None:
+        return processes.from_main(self.method.routes(self.context(), examples))
 
     def bare(self, texts: Sequence[str]) -> list[Prediction]:
         """The base model's answers to texts, without any task's question."""

@@ -47,6 +47,8 @@ ENOUGH = 20
 UNCLEAR = 0.2
 """Of the texts taken for one of two tasks, the share taken for the other one from which on the two
 count as not told apart."""
+ROWS = 4096
+"""Texts that are compared with all tasks at a time."""
 TEMPERATURES = tuple(1.5**i for i in range(24))
 
 
@@ -235,19 +237,20 @@ class Router:
 
     def judge(self, features: Tensor) -> list[Route]:
         """The stage of each row of features (n, d), with what is known of the choice."""
-        if not len(features):
-            return []
         router = self.fitted()
-        scores = router.scores(features)
-        chosen = scores.argmax(1)
-        stages = [self.state.stages[i] for i in chosen.tolist()]
-        sure = (scores / self.state.temperature).softmax(1).amax(1).tolist()
-        away = router.distances(features, scores).gather(1, chosen[:, None])[:, 0].tolist()
         limits: Mapping[str, float] = self.state.limits
-        return [
-            Route(stage, confidence, distance, limits.get(str(stage)))
-            for stage, confidence, distance in zip(stages, sure, away, strict=True)
-        ]
+        found = []
+        for part in features.split(ROWS) if len(features) else ():
+            scores = router.scores(part)
+            chosen = scores.argmax(1)
+            stages = [self.state.stages[i] for i in chosen.tolist()]
+            sure = (scores / self.state.temperature).softmax(1).amax(1).tolist()
+            away = router.distances(part, scores).gather(1, chosen[:, None])[:, 0].tolist()
+            found += [
+                Route(stage, confidence, distance, limits.get(str(stage)))
+                for stage, confidence, distance in zip(stages, sure, away, strict=True)
+            ]
+        return found
 
 
 def _temperature(scores: Tensor, own: Tensor) -> float:
