@@ -4,9 +4,11 @@ Base model, stream and rows are made once, outside of the folders; a command is 
 (`done`), its output in a file, so that it can be watched and its process can be ended.
 """
 
+import gc
 import json
 import os
 import shutil
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -142,11 +144,13 @@ class Failed(Exception):
 def done(line: list[Any], log: Path) -> None:
     """Do a command in this process, which may end with a stage that is kept aside (status 3).
 
-    Raises NloraError with the line that it printed.
+    Afterwards Ctrl-C and garbage collection, which `main` sets for a process that ends with it, are
+    as they were. Raises NloraError with the line that it printed.
     """
     from nlora.cli.app import main
 
     kept = sys.argv, sys.stdout, sys.stderr
+    interrupted, thresholds = signal.getsignal(signal.SIGINT), gc.get_threshold()
     with log.open("w", encoding="utf-8", buffering=1) as out:
         sys.argv, sys.stdout, sys.stderr = ["nlora", *map(str, line)], out, out
         try:
@@ -156,6 +160,8 @@ def done(line: list[Any], log: Path) -> None:
             status = stopped.code or 0
         finally:
             sys.argv, sys.stdout, sys.stderr = kept
+            signal.signal(signal.SIGINT, interrupted)
+            gc.set_threshold(*thresholds)
     if status not in (0, 3):
         said = log.read_text(encoding="utf-8")
         errors = [one for one in said.splitlines() if "error: " in one or " failed: " in one]

@@ -33,10 +33,6 @@ def pytest_configure(config):
         config.pluginmanager.register(Budget(config.rootpath, os.environ.get("NLORA_BUDGET")))
 
 
-def pytest_runtest_setup(item):
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # what ran before may have kept it
-
-
 def pytest_collection_modifyitems(session, items):
     """The longest files first, so that no worker is left alone with one at the end."""
     seconds = Budget(session.config.rootpath).seconds

@@ -113,6 +113,7 @@ ATTRIBUTES = {
     "fan_in_fan_out": lambda: layer(peft.LoraConfig, "up").fan_in_fan_out is False,
     "lora_dropout": lambda: "default" in layer(peft.LoraConfig, "up").lora_dropout,
     "is_activation_checkpointing": lambda: model("llama").is_activation_checkpointing is False,
+    "_get_grad_norm": lambda: of_trainer("_get_grad_norm"),
     "loss_is_scaled_for_ga": lambda: of_trainer("loss_is_scaled_for_ga"),
     "model_accepts_loss_kwargs": lambda: of_trainer("model_accepts_loss_kwargs"),
     "get_optimizer_cls_and_kwargs": lambda: callable(

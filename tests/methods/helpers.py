@@ -82,4 +82,5 @@ def same_bits(one: Path, other: Path) -> bool:
 
 
 def _folder(out: Path, stage: int) -> Path:
-    return ModelDirectory(out).stage_path(stages(out)[stage - 1])
+    [folder] = (out / "stages").glob(f"{stage:03d}-*")
+    return folder

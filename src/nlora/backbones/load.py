@@ -109,7 +109,7 @@ def load(
         told = quantized(model) if weights else stored
         _check_tokenizer(base)
         place = {k: v for k, v in where.items() if k in ("revision", "local_files_only")}
-        tokenizer = AutoTokenizer.from_pretrained(base.target, **place)
+        tokenizer = AutoTokenizer.from_pretrained(base.target, config=config, **place)
     except NloraError:
         raise
     except Exception as error:  # files of somebody else: there is no end of what can be wrong

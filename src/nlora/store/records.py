@@ -155,7 +155,7 @@ def sealed(record: StageRecord) -> str:
 
 def sealed_text(values: dict[str, Any]) -> str:
     """The text of a JSON file, with a hash of all else in it."""
-    written = json.loads(indented(values))  # as it is read again
+    written = json.loads(json.dumps(values))  # as it is read again
     return indented({**written, SEAL: seal(written)})
 
 

@@ -206,6 +206,9 @@ class StageTrainer(Trainer):
         """Nothing: the Trainer counts parameters at every micro-batch, for a sum nobody reads."""
         return 0
 
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> None:
+        """Nothing: `gradients` measures it when the penalties are in, and clips."""
+
     def teller(self) -> Callable[[Mapping[str, float]], None]:
         """What gives the trackers numbers measured after the stage, as `eval/NAME`, the last ones.
 
