@@ -24,12 +24,12 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks processes
 RUNS = {
     # accumulation 2: a step's micro-batches of 4 are split 2 and 2, the last of each epoch 1 and 0
     "n-lora": ("llama", 21, ["accumulation=2"]),
-    # each process holds half of the base model
-    "o-lora": ("llama_of_two", 21, ["accumulation=2", "sharding=fsdp"]),
+    # each process holds half of the base model, and packs its own examples
+    "o-lora": ("llama_of_two", 21, ["accumulation=2", "sharding=fsdp", "packing=true"]),
     "replay": ("t5", 17, ["adapter=full"]),
     "prog-prompt": ("llama", 19, []),
     # the same parameters in every stage
-    "ewc": ("llama", 18, ["adapter=lora", "ewc_lambda=0.01"]),
+    "ewc": ("llama", 18, ["adapter=lora", "ewc_lambda=0.01", "packing=true"]),
     "lwf": ("t5", 18, ["adapter=full"]),
     "l2p": ("llama", 19, []),
     "lfpt5": ("t5", 19, ["prompt_length=5"]),
