@@ -4,7 +4,8 @@
 the same data, holds the whole model, trains on its share of every batch (gradients are averaged by
 PyTorch's DistributedDataParallel) and answers its share of every evaluation. All else is computed
 by every process alike. The main process alone locks and writes the model directory, and speaks.
-With `sharding=fsdp` each holds a share of the base model (`backbones.sharding`).
+With `sharding=fsdp` each holds a share of the base model (`backbones.sharding`). How they end, and
+who of them says why, is in `endings`.
 
 Accelerate joins the processes and moves what they tell one another; it is imported where there
 are several. On CUDA, tensors travel by NCCL and all else by gloo, which notices a peer that died.
@@ -15,9 +16,9 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from nlora.errors import NloraError
 
@@ -33,8 +34,6 @@ PATIENCE = timedelta(hours=1)
 
 _state: "PartialState | None" = None
 """Accelerate's state once this process has joined others; a single process has none."""
-_first: bool | None = None
-"""Whether this process was the first to fail, once one has."""
 _together = False
 _fsdp = False
 
@@ -45,6 +44,8 @@ def start() -> None:
     if _state is not None or "LOCAL_RANK" not in os.environ:  # what accelerate goes by too
         return
     _read_configuration()
+    # Or a store whose keeper was killed writes frames of C++ beside the line that says so.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     import torch
     from accelerate import PartialState
 
@@ -87,27 +88,10 @@ def _env(name: str) -> bool:
 
 def stop() -> None:
     """Part from the others when all is done."""
-    global _state, _first, _together
+    global _state, _together
     if _state is not None:
         _state.destroy_process_group()
-        _state, _first, _together = None, None, False
-
-
-def leave(status: int) -> NoReturn:
-    """End this process with an exit status.
-
-    One of several ends without taking Python down: threads of gloo and of DistributedDataParallel
-    that ask for the interpreter while it goes would abort the process, which has done its work
-    (before Python 3.14: github.com/python/cpython/issues/87135).
-    """
-    if _state is None:
-        sys.exit(status)
-    if not status:  # after a failure the others are waited for by nobody
-        stop()
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
+        _state, _together = None, False
 
 
 def count() -> int:
@@ -233,99 +217,3 @@ def own_random_numbers(seed: int) -> Iterator[None]:
     with torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_available() else []):
         torch.manual_seed(seed + 1_000_003 * rank())
         yield
-
-
-_FAILED, _KNOWN, _SAID = "nlora/failed", "nlora/known", "nlora/said"
-"""Keys of the processes' common store: who failed first, that it knows this, that it said why."""
-_PATIENCE = timedelta(seconds=20)
-"""How long a process that failed waits for the one that failed before it to say why."""
-
-
-def first_to_fail() -> bool:
-    """Whether no other process failed before this one, which has failed: it says why.
-
-    Asked again it is answered as before: the store may be gone by then.
-    """
-    global _first
-    if count() == 1:
-        return True
-    if _first is None:
-        _first = _claim()
-    return _first
-
-
-def _claim() -> bool:
-    try:
-        first = _store().compare_set(_FAILED, "", str(rank())).decode() == str(rank())
-    except RuntimeError:  # its keeper is gone, which said why
-        return False
-    # The keeper of the store, the main process, stays until the one that was first knows it.
-    if first:
-        _note(_KNOWN)
-    elif is_main():
-        _await(_KNOWN)
-    return first
-
-
-def say_once(say: Callable[[], object]) -> None:
-    """Let the process that failed first say why; the others end when it has said it.
-
-    A launcher that sees one process end stops all the rest, which would say nothing then. Where the
-    first one was killed before it had spoken, the others speak.
-    """
-    if first_to_fail():
-        say()
-        if count() > 1:
-            _note(_SAID)
-    elif not _await(_SAID):
-        say()
-
-
-def _store() -> Any:
-    from torch.distributed import distributed_c10d
-
-    return distributed_c10d._get_default_store()
-
-
-def _note(key: str) -> None:
-    with suppress(RuntimeError):  # nobody is left who waits for it
-        _store().set(key, "")
-
-
-def _await(key: str) -> bool:
-    """Wait until a key is there. False if it is not in time; True too if its keeper is gone."""
-    from torch.distributed import DistStoreError
-
-    try:
-        _store().wait([key], _PATIENCE)
-    except DistStoreError:
-        return False
-    except RuntimeError:
-        return True
-    return True
-
-
-@contextmanager
-def together() -> Iterator[None]:
-    """Join the other processes; if one fails, let the others end for that reason.
-
-    Raises NloraError in a process that failed because another one had ended.
-    """
-    start()
-    try:
-        yield
-    except NloraError:
-        first_to_fail()
-        raise
-    except Exception as error:
-        if count() == 1 or (first_to_fail() and not _peer_is_gone(error)):
-            raise
-        raise NloraError("another process of this run ended, so this one stops") from error
-
-
-def _peer_is_gone(error: Exception) -> bool:
-    from torch.distributed import DistError
-
-    return isinstance(error, DistError) or (
-        isinstance(error, RuntimeError) and "gloo" in str(error)
-    )

@@ -24,12 +24,12 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks processes
 RUNS = {
     # accumulation 2: a step's micro-batches of 4 are split 2 and 2, the last of each epoch 1 and 0
     "n-lora": ("llama", 21, ["accumulation=2"]),
-    # each process holds half of the base model
-    "o-lora": ("llama_of_two", 21, ["accumulation=2", "sharding=fsdp"]),
+    # each process holds half of the base model, and packs its own examples
+    "o-lora": ("llama_of_two", 21, ["accumulation=2", "sharding=fsdp", "packing=true"]),
     "replay": ("t5", 17, ["adapter=full"]),
     "prog-prompt": ("llama", 19, []),
     # the same parameters in every stage
-    "ewc": ("llama", 18, ["adapter=lora", "ewc_lambda=0.01"]),
+    "ewc": ("llama", 18, ["adapter=lora", "ewc_lambda=0.01", "packing=true"]),
     "lwf": ("t5", 18, ["adapter=full"]),
     "l2p": ("llama", 19, []),
     "lfpt5": ("t5", 19, ["prompt_length=5"]),
@@ -188,6 +188,7 @@ def test_where_the_main_process_is_killed_the_other_ends_too(one_stage, tmp_path
     begun, _ = one_stage
     ended, out = lacking(one_stage, tmp_path, 0, "os.kill(os.getpid(), 9)")
     assert [status for status, _ in ended] == [-signal.SIGKILL, 2]
+    assert complaints(ended) == ["error: another process of this run ended, so this one stops"]
     assert "Traceback" not in "".join(said for _, said in ended)
     assert tree(out) == tree(begun)
 
@@ -245,14 +246,14 @@ def test_torchrun_starts_the_command_line(llama, tmp_path):
 
 ALONE = """
 import sys
-from nlora import processes
+from nlora import endings, processes
 
 processes.start()
-with processes.together(), processes.main_holds(processes.nullcontext):
+with endings.together(), processes.main_holds(processes.nullcontext):
     processes.on_main(lambda: None)
     assert processes.gathered(1) == [1]
     assert processes.from_main(1) == processes.summed(1) == 1
-assert processes.first_to_fail()
+assert endings.first_to_fail()
 processes.stop()
 assert not {"torch", "accelerate"} & set(sys.modules)
 """

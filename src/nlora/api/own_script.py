@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
-from nlora import processes
+from nlora import endings
 from nlora.adapters.given import given
 from nlora.adapters.lora import Lora
 from nlora.adapters.past import Beneath
@@ -114,7 +114,7 @@ class ContinualLora(Penalised):
         self.adapter.put(given(str(adapter)).factors(self.adapter.factors()))
         self.loaded = True
 
-    @processes.together()
+    @endings.together()
     def commit(
         self,
         out: str | Path,

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from nlora import NloraError, __version__, processes
+from nlora import NloraError, __version__, endings, processes
 from nlora.backbones.quiet import quiet
 from nlora.cli import (
     analyze,
@@ -67,7 +67,7 @@ class FriendlyGroup(TyperGroup):
                 hint = f" (see `{context.command_path} --help`)" if context else ""
                 _fail(f"{error.format_message()}{hint}")
             status = 2
-        processes.leave(status or 0)
+        endings.leave(status or 0)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The command of that name, its help in paragraphs that the terminal breaks."""
@@ -140,7 +140,7 @@ def _what_stands(ctx: Any) -> str:
 
 
 def _fail(message: str) -> None:
-    processes.say_once(
+    endings.say_once(
         lambda: err.print(f"error: {message}", style="red", markup=False, highlight=False)
     )
 
@@ -222,8 +222,8 @@ def main() -> None:
         if processes.count() == 1:
             raise
         shown = (type(bug), bug, bug.__traceback__)
-        processes.say_once(lambda: sys.excepthook(*shown))
-        processes.leave(1)
+        endings.say_once(lambda: sys.excepthook(*shown))
+        endings.leave(1)
     finally:
         # What is left is Python's own end, which a signal would make that of the process.
         signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nlora import processes
+from nlora import endings
 from nlora.cli import guarded as g
 from nlora.cli import options as o
 from nlora.cli.console import print_json, progress, show_result
@@ -125,7 +125,7 @@ def learn(
     try:
         results = asked.done(shown)
     except SetAside as refused:
-        if not processes.first_to_fail():
+        if not endings.first_to_fail():
             raise
         if json:
             print_json({"in_force": False, "stage": refused.name, **refused.found})

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from nlora import processes
+from nlora import endings, processes
 from nlora.continual.agreement import stored_plan
 from nlora.continual.tasks import only_tested
 from nlora.data.messages import conversation, plain
@@ -54,7 +54,7 @@ class Answer(NamedTuple):
     reason: str | None = None
 
 
-@processes.together()
+@endings.together()
 def predict(
     model_dir: Path,
     texts: Sequence[str],

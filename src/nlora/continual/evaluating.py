@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from nlora import processes
+from nlora import endings
 from nlora.continual.agreement import stored_plan
 from nlora.continual.tasks import only_tested, stage_number
 from nlora.data.messages import agreed
@@ -65,7 +65,7 @@ def wanted(
     return Wanted(asked, known, stage, task, None if data is None else title)
 
 
-@processes.together()
+@endings.together()
 def evaluate(
     model_dir: Path,
     task: str | None = None,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from nlora import processes
+from nlora import endings, processes
 from nlora.continual.added import asked, grown
 from nlora.continual.agreement import agreed, begun, document, names
 from nlora.continual.guard import Guard, SetAside
@@ -34,7 +34,7 @@ class Begin(Protocol):
     ) -> ContinualModel: ...
 
 
-@processes.together()
+@endings.together()
 def run(
     config: RunConfig,
     out: Path,
@@ -59,7 +59,7 @@ def run_plan(plan: Plan, out: Path, progress: Progress | None = None) -> dict[st
         return _learn_all(plan, directory, spoken(progress))
 
 
-@processes.together()
+@endings.together()
 def learn(
     out: Path,
     task: TaskData,

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from nlora import processes
+from nlora import endings, processes
 from nlora.continual.agreement import stored_plan
 from nlora.continual.results import columns, write_results
 from nlora.continual.tasks import learned_stages, only_tested
@@ -37,7 +37,7 @@ class TakenOut(NamedTuple):
     """The stage that it is; None where nothing was written."""
 
 
-@processes.together()
+@endings.together()
 def take_out(
     model_dir: Path, task: str, dry: bool = False, progress: Progress | None = None
 ) -> TakenOut:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nlora import processes
+from nlora import endings
 from nlora.continual.agreement import stored_plan
 from nlora.continual.holding import held
 from nlora.continual.results import current, results_of
@@ -28,7 +28,7 @@ TOLERANCE = 0.02
 """The share of answers that may be right once and wrong now: another machine rounds otherwise."""
 
 
-@processes.together()
+@endings.together()
 def verify(
     model_dir: Path, sample: int = SAMPLE, progress: Progress | None = None
 ) -> dict[str, Any]:
