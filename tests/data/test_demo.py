@@ -4,9 +4,6 @@ from functools import cache
 from itertools import combinations
 
 import pytest
-from sklearn.feature_extraction.text import CountVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
 
 from nlora.data import demo_words as words
 from nlora.data.comparing import normalise
@@ -41,6 +38,10 @@ def labels(examples: tuple[Example, ...]) -> list[str]:
 
 def bag_of_words(data: TaskData) -> float:
     """Test accuracy of a linear classifier of word counts."""
+    from sklearn.feature_extraction.text import CountVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
     model = make_pipeline(CountVectorizer(), LogisticRegression(max_iter=2000))
     model.fit(texts(data.train), labels(data.train))
     return float(model.score(texts(data.test), labels(data.test)))

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.optimize import minimize
 
 from nlora.errors import NloraError
 from nlora.evaluation.matching import (
@@ -95,6 +94,8 @@ def test_answers_that_an_offset_and_a_scale_make_are_found_again(seed, scale):
 @settings(max_examples=30, deadline=None)
 @given(seeds)
 def test_no_other_offset_and_scale_is_nearer(seed):
+    from scipy.optimize import minimize
+
     rng = np.random.default_rng(seed)
     scores = 3 * rng.standard_normal((40, 5))
     targets = probabilities(0.7 * scores + 3 * rng.standard_normal((40, 5)))

@@ -4,7 +4,6 @@ from itertools import product
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from nlora.evaluation.statistics import draws, estimates, mean_and_spread
 from nlora.report.ledger import pack, unpack
@@ -32,6 +31,8 @@ def differences(orders, seeds, count, tasks=("a", "b")):
 
 
 def test_one_run_has_the_interval_that_scipy_gives():
+    from scipy import stats
+
     difference = RNG.integers(-1, 2, size=60)
     found = estimates({"x": {("o", 0): {"a": difference}}}, samples=20_000)["x"]
     theirs = stats.bootstrap(

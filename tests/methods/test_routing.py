@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from nlora.continual.model import ContinualModel
 from nlora.errors import NloraError
@@ -15,6 +14,8 @@ from tests.methods.helpers import TASKS, answers, learn, losses, update
 
 
 def test_the_router_is_linear_discriminant_analysis():
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
     rng = np.random.default_rng(0)
     spread = rng.normal(size=(12, 12))
     centres = 1.5 * rng.normal(size=(4, 12))

@@ -1,6 +1,7 @@
 """Whole comparisons on a tiny model, by the command line and by the library."""
 
 import json
+import multiprocessing
 import os
 import signal
 import sys
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 from nlora.cli.app import app, main
 from nlora.plan.points import parse_points
 from nlora.report.ledger import read, unpack
+from nlora.study import runner
 from nlora.study.compare import compare
 from nlora.study.grid import Grid
 from nlora.study.runner import Runner
@@ -65,7 +67,11 @@ def call(*arguments):
     return CliRunner().invoke(app, [str(a) for a in arguments], prog_name="nlora")
 
 
-def command_line(arguments):
+def with_slow_imports(arguments):
+    """The command line, whose workers import what takes its time, and none of the processor's."""
+    slow = multiprocessing.get_context("forkserver")
+    slow.set_forkserver_preload(["tests.study.slow"])
+    runner._context = lambda: slow
     sys.argv = ["nlora", *arguments]
     main()
 
@@ -272,7 +278,7 @@ def test_killed_a_comparison_leaves_no_process_and_goes_on(done, place, tmp_path
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 def test_ctrl_c_while_workers_import_their_libraries_is_one_line(place, tmp_path):
     _, command = place
-    process = apart(tmp_path, command_line, command("inc-lora,seq-lora", tmp_path / "out"))
+    process = apart(tmp_path, with_slow_imports, command("inc-lora,seq-lora", tmp_path / "out"))
     said = tmp_path / "stderr"
     while not (said.exists() and "(0 of 2 done)" in (begun := said.read_text())):
         assert process.is_alive(), said.read_text()

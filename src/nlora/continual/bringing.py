@@ -244,7 +244,7 @@ def _bring(
     model.stand_after(record)
     answers = model.evaluate([data for data in tested if data.test])
     record.accuracy = model.measured(answers)
-    model.tell_routes(record)
+    model.routing.tell(record)
     record.seconds = {"evaluation": time.perf_counter() - started}
     learned = Learned(record, answers, brought.losses)
     if guard is not None:

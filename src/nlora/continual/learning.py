@@ -144,8 +144,8 @@ def _train(
     from nlora.continual.stages import learn_stage, test_first
     from nlora.continual.stages import watch as add_watched
     from nlora.continual.taking_over import take_over
+    from nlora.training.arguments import check_available
     from nlora.training.determinism import deterministic
-    from nlora.training.trainer import check_available
 
     check_available(plan.run)
     for line in plan.run.doubts():

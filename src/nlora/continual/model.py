@@ -1,17 +1,14 @@
 """A model that keeps learning: one class for `run`, `learn`, `predict`, `export` and studies."""
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from nlora import processes
 from nlora.adapters.base import Adapter
 from nlora.backbones.load import Backbone
 from nlora.continual.agreement import stored_plan
@@ -24,7 +21,8 @@ from nlora.continual.building import (
     weights_dtype,
 )
 from nlora.continual.offsets import in_force
-from nlora.continual.tasks import answerable_tasks
+from nlora.continual.routing import Routing
+from nlora.continual.tasks import answerable_tasks, last_learned
 from nlora.data.comparing import punctuated, to_tell_apart
 from nlora.data.messages import conversation
 from nlora.data.task import Example, Task, TaskData
@@ -32,16 +30,12 @@ from nlora.errors import NloraError
 from nlora.evaluation.answers import Prediction
 from nlora.fast.attention import use_plain_attention
 from nlora.fast.dropout import use_quick_dropout
-from nlora.methods.base import Route
 from nlora.methods.context import Context, Stage
 from nlora.plan.resolve import Plan
 from nlora.plan.resolve import trained as trained_of
 from nlora.progress import NoProgress, Progress, shown
 from nlora.store.directory import ModelDirectory, StageRecord
-from nlora.store.records import taken_out
 from nlora.store.state import read_state
-
-T = TypeVar("T")
 
 Answers = dict[str, list[Prediction]]
 """The answers to each task's test examples, by its name."""
@@ -90,8 +84,7 @@ class ContinualModel:
             self.progress,
             lambda: in_force(self.records[: self._in_hand]),
         )
-        self._routes_taken: dict[str, list[Route]] = {}
-        """Of the last evaluation, by task, where the method routes."""
+        self.routing = Routing(self)
 
     @classmethod
     def begin(
@@ -186,18 +179,9 @@ class ContinualModel:
         )
 
     def stage_of(self, task: str) -> int | None:
-        """The stage in which a task was last learned, or None; one that stands, if any does.
-
-        What was taken out is not there.
-        """
-        out = taken_out(self.records)
-        mine = [
-            record
-            for record in self.records
-            if record.folder not in out and any(known["name"] == task for known in record.tasks)
-        ]
-        standing = [record for record in mine if "rejected" not in record.notes]
-        return (standing or mine)[-1].index if mine else None
+        """The number of the stage in which a task was last learned, or None (`last_learned`)."""
+        found = last_learned(self.records, task)
+        return None if found is None else found.index
 
     def _base_of(self, stage: Stage) -> StageRecord | None:
         """The stage whose model a new one is trained on top of; None for the base model.
@@ -205,9 +189,9 @@ class ContinualModel:
         That is the last one; where every task has a model of its own, that of the task.
         """
         if stage.again and (self.method.needs_task_id or self.method.routes_by_input):
-            known = self.stage_of(stage.tasks[0].name)
+            known = last_learned(self.records, stage.tasks[0].name)
             if known is not None:
-                return self.records[known - 1]
+                return known
         return self.records[-1] if self.records else None
 
     def begin_after(self, stage: Stage) -> StageRecord | None:
@@ -225,9 +209,8 @@ class ContinualModel:
 
     def own_stage(self, task: str) -> int | None:
         """The stage whose model answers a task that is named; none where that was not accepted."""
-        stage = self.stage_of(task)
-        rejected = stage is not None and "rejected" in self.records[stage - 1].notes
-        return None if rejected else stage
+        found = last_learned(self.records, task)
+        return None if found is None or "rejected" in found.notes else found.index
 
     @contextmanager
     def after(self, stage: int) -> Iterator[None]:
@@ -290,7 +273,7 @@ class ContinualModel:
         self.adapter.load(self.directory.update_paths(known=self.records))
         answers = self.evaluate(tested)
         record.accuracy = self.measured(answers)
-        self.tell_routes(record)
+        self.routing.tell(record)
         return answers
 
     def measured(self, answers: Mapping[str, Sequence[Prediction]]) -> dict[str, float]:
@@ -305,17 +288,12 @@ class ContinualModel:
         `named` a method that chooses a stage by the input is told the task's.
         """
         answers = {}
-        self._routes_taken.clear()
+        self.routing.taken.clear()
         with shown(self.progress, "evaluation", sum(len(data.test) for data in tasks)):
-            # Of all tasks at once: what it takes to ask a router grows with the tasks.
-            routes = None
-            if self.method.routes_by_input and not named:
-                routes = self._routes([e for data in tasks for e in data.test])
-            given = None if routes is None else iter(routes)
-            for data in tasks:
+            routes = [None for _ in tasks] if named else self.routing.of(tasks)
+            for data, own in zip(tasks, routes, strict=True):
                 stage = self.own_stage(data.name) if named else None
-                own = None if given is None else list(islice(given, len(data.test)))
-                found = self.routed(data.test, data.name, stage, self.asked.tested, own)
+                found = self.routing.ask(data.test, data.name, stage, self.asked.tested, own)
                 counts = punctuated(to_tell_apart(data.task, data.test))
                 answers[data.name] = [replace(p, punctuated=counts) for p in found]
         return answers
@@ -323,86 +301,34 @@ class ContinualModel:
     def answer(
         self, examples: Sequence[Example], task: str, stage: int | None = None
     ) -> list[Prediction]:
-        """Answers to examples of a task, by greedy decoding, as the method predicts.
+        """Answers to examples of a task, by greedy decoding, by the model that `Routing` finds.
 
-        With the model of the task's stage if the method needs to know it, with that of the stage
-        that each example is routed to, or with the one model. `stage` is the one that all are known
-        to belong to, if there is more than one model.
+        `stage` is the one that all are known to belong to, if there is more than one model.
         """
-        return self.routed(examples, task, stage, self.asked.answers)
+        return self.routing.ask(examples, task, stage, self.asked.answers)
 
     def scores(
         self, examples: Sequence[Example], task: str, stage: int | None = None
     ) -> list[list[float]]:
         """ln p of each of the task's labels as the answer to each example; routed as `answer`."""
-        return self.routed(examples, task, stage, self.asked.scores)
+        return self.routing.ask(examples, task, stage, self.asked.scores)
 
     def corrected(
         self, examples: Sequence[Example], task: str, stage: int | None = None
     ) -> list[list[float]]:
         """The same with the corrections that stages have put in force (`continual.offsets`)."""
-        return self.routed(examples, task, stage, self.asked.corrected)
+        return self.routing.ask(examples, task, stage, self.asked.corrected)
 
     def states(
         self, examples: Sequence[Example], task: str, stage: int | None = None
     ) -> list[Tensor]:
         """The hidden state (d,) from which the answer to each example is begun; as `answer`."""
-        return self.routed(examples, task, stage, self.asked.states)
-
-    def routed(
-        self,
-        examples: Sequence[Example],
-        task: str,
-        stage: int | None,
-        ask: Callable[[Sequence[Example]], list[T]],
-        routes: Sequence[Route] | None = None,
-    ) -> list[T]:
-        """What `ask` says to the examples, each asked of the model that answers it.
-
-        `routes` are those of the examples, where they are known.
-        """
-        ctx = self.context()
-        if self.method.needs_task_id and (learned := self.stage_of(task)) is not None:
-            stages: Sequence[int | None] | None = [learned] * len(examples)
-        elif stage is not None and self.method.routes_by_input:
-            stages = [stage] * len(examples)
-        else:
-            routes = self._routes(examples) if routes is None else routes
-            own = [route.stage if route.own else None for route in routes or ()]
-            stages = None if routes is None else own
-            if routes:
-                self._routes_taken[task] = list(routes)
-        if stages is None:
-            return ask(examples)
-        found: dict[int, T] = {}
-        for one in sorted(set(stages), key=lambda stage: stage or 0):
-            rows = [i for i, route in enumerate(stages) if route == one]
-            with nullcontext() if one is None else self.method.at(ctx, one):
-                found.update(zip(rows, ask([examples[i] for i in rows]), strict=True))
-        return [found[i] for i in range(len(examples))]
-
-    def _routes(self, examples: Sequence[Example]) -> list[Route] | None:
-        return processes.from_main(self.method.routes(self.context(), examples))
+        return self.routing.ask(examples, task, stage, self.asked.states)
 
     def bare(self, texts: Sequence[str]) -> list[Prediction]:
         """The base model's answers to texts, without any task's question."""
         with self.after(0):
             return self.asked.answers([Example(_no_task(text), text, "") for text in texts])
-
-    def tell_routes(self, record: StageRecord) -> None:
-        """Record which stages the tests of each task were answered by, and how many were far."""
-        if not self._routes_taken:
-            return
-        names = {known.index: known.name for known in self.records}
-        told = record.notes.setdefault("routing", {})
-        told["tests"] = {
-            task: dict(Counter(names[route.stage] for route in routes))
-            for task, routes in self._routes_taken.items()
-        }
-        told["far"] = {
-            task: sum(route.unknown for route in routes) / len(routes)
-            for task, routes in self._routes_taken.items()
-        }
 
 
 def _no_task(text: str) -> Task:

@@ -31,8 +31,8 @@ from nlora.methods.context import Stage
 from nlora.methods.parts.terms import never_acting
 from nlora.plan.resolve import Plan, trained
 from nlora.store.directory import ModelDirectory
+from nlora.training.arguments import check_available
 from nlora.training.loop import count_steps
-from nlora.training.trainer import check_available
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ def learn_stage(
         record.seconds["kl"], done = measured - done, measured
     answers = model.evaluate(tested)
     record.accuracy = model.measured(answers)
-    model.tell_routes(record)
+    model.routing.tell(record)
     accepted = model.method.accept(ctx, before, record.accuracy)
     if not accepted:
         answers = _reject(model, record, tested)

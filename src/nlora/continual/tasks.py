@@ -45,6 +45,21 @@ def learned_tasks(directory: ModelDirectory) -> list[TaskData]:
     return as_tasks(learned_stages(directory))
 
 
+def last_learned(records: Sequence[StageRecord], task: str) -> StageRecord | None:
+    """The stage in which a task was last learned, or None; one that stands, if any does.
+
+    What was taken out is not there.
+    """
+    out = taken_out(records)
+    mine = [
+        record
+        for record in records
+        if record.folder not in out and any(known["name"] == task for known in record.tasks)
+    ]
+    standing = [record for record in mine if "rejected" not in record.notes]
+    return (standing or mine)[-1] if mine else None
+
+
 def as_tasks(stages: Sequence[TaskData]) -> list[TaskData]:
     """Each task once, as it is asked since it was last learned, with the tests of all its stages.
 

@@ -65,7 +65,7 @@ class Chat:
             def write(some: Sequence[Example], tells: Mapping[int, Tell] = tells) -> list[Written]:
                 return model.asked.written(some, self.how, [tells[id(e)] for e in some])
 
-            found.update(zip(rows, model.routed(examples, name, stage, write), strict=True))
+            found.update(zip(rows, model.routing.ask(examples, name, stage, write), strict=True))
         return [found[i] for i in range(len(texts))]
 
 
