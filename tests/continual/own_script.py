@@ -10,6 +10,9 @@ from tests.loop import encode
 from tests.tiny import ENCODER_DECODER, task
 
 L1, OVERLAP, CLIP, RATE = 0.003, 0.5, 2.0, 0.05
+QUIET = {"report_to": "none", "use_cpu": True, "disable_tqdm": True, "save_strategy": "no"}
+STEPS = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 3, "num_train_epochs": 2}
+EXACT = {"optim": "sgd", "learning_rate": RATE, "max_grad_norm": CLIP, **STEPS, **QUIET}
 
 
 def rows(shape, count=12):
@@ -81,4 +84,26 @@ def plain_loop(lora, batches, model=None, ours=True):
         else:
             torch.nn.utils.clip_grad_norm_(lora.parameters(), CLIP)
             optimizer.step()
+    return learned(lora)
+
+
+def trained(kind, arguments, lora, data, ours, **more):
+    """What a trainer learns, with our callback or with the penalties in its loss."""
+
+    class InItsLoss(kind):
+        def compute_loss(self, *args, **kwargs):
+            """A share per micro-batch, as it weighs them."""
+            loss = super().compute_loss(*args, **kwargs)
+            shared = getattr(self, "loss_is_scaled_for_ga", None)  # TRL's trainers say so
+            shared = self.model_accepts_loss_kwargs if shared is None else shared
+            share = 1 / self.current_gradient_accumulation_steps if shared else 1
+            return loss + share * dense(lora)
+
+    chosen = kind if ours else InItsLoss
+    callbacks = [lora] if ours else []
+    trainer = chosen(
+        model=lora.model, args=arguments, train_dataset=data, callbacks=callbacks, **more
+    )
+    trainer.train()
+    assert trainer.args.max_grad_norm == CLIP
     return learned(lora)
