@@ -41,7 +41,10 @@ def test_tasks_on_the_same_texts_are_said_to_be_so(both):
     assert stages(both)[1].notes["routing"]["unclear"] == [said]
     assert stages(both)[0].notes["routing"]["unclear"] == []
     counts = stages(both)[1].notes["routing"]["held_out"]
-    assert {name: sum(row) for name, row in counts.items()} == {"topic": 20, "sentiment": 20}
+    assert {name: sum(row.values()) for name, row in counts.items()} == {
+        "topic": 20,
+        "sentiment": 20,
+    }
 
 
 def test_a_named_task_is_answered_by_its_own_model(both):
@@ -175,7 +178,7 @@ def test_a_state_of_before_goes_on_without_what_it_lacks():
 
 
 def test_only_what_is_often_taken_for_each_other_is_called_unclear():
-    counts = {"a": [90, 10, 0], "b": [0, 60, 40], "c": [0, 60, 40]}
+    counts = {"a": {"a": 90, "b": 10}, "b": {"b": 60, "c": 40}, "c": {"b": 60, "c": 40}}
     [said] = unclear(["a", "b", "c"], counts, "text")
     assert said.startswith("b and c cannot be told apart by their texts (50 % taken")
-    assert unclear(["a", "b"], {"a": [50, 50]}, "text") == []
+    assert unclear(["a", "b"], {"a": {"a": 50, "b": 50}}, "text") == []

@@ -257,19 +257,15 @@ class LoraMethod(Method):
         """What the router takes for what, on held-out training texts."""
         if self.settings.routing != "input":
             return {}
-        from nlora.methods.parts.routing import unclear
-
         routers = self._routers()
         router = routers[-1]
         names = {ctx.stage_of(data.name): data.name for data in reversed(ctx.stream)}
         names[ctx.stage.index] = ctx.stage.tasks[0].name
-        order = [names[stage] for stage in router.state.stages]
-        found = {names[stage]: counts for stage, counts in router.confusion().items()}
-        lines = unclear(order, found, router.by)
+        held_out, lines = router.report(names)
         if len(routers) > 1:  # texts whose task is not named are routed by themselves
-            counts = {names[stage]: row for stage, row in routers[0].confusion().items()}
-            lines += unclear(order, counts, routers[0].by)
-        told = {"by": router.by, "tasks": order, "held_out": found, "unclear": lines}
+            lines += routers[0].report(names)[1]
+        order = [names[stage] for stage in router.state.stages]
+        told = {"by": router.by, "tasks": order, "held_out": held_out, "unclear": lines}
         return {"routing": told}
 
     def route(self, ctx: Context, examples: Sequence[Example]) -> list[int] | None:

@@ -20,6 +20,7 @@ texts of a task lie from its mean, √((e − μ_t)ᵀΣ⁻¹(e − μ_t)), and 
 to be log-probabilities. The router in use has seen all texts.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import ceil
 from typing import NamedTuple, TypeVar
@@ -211,13 +212,21 @@ class Router:
         self.state.limits = limits
         self.state.temperature = _temperature(torch.cat(scores), torch.tensor(own))
 
-    def confusion(self) -> dict[int, list[int]]:
-        """How many held-out texts of each stage are taken for each of the stages, in order."""
+    def confusion(self) -> dict[int, dict[int, int]]:
+        """By stage for how many of its held-out texts which stages are taken, if any."""
         router, found = self.without_held_out(), {}
         for stage, rows in self.state.held_out.items():
-            taken = router.scores(rows.double()).argmax(1)
-            found[int(stage)] = torch.bincount(taken, minlength=len(router.offsets)).tolist()
+            taken = Counter(router.scores(rows.double()).argmax(1).tolist())
+            found[int(stage)] = {self.state.stages[i]: taken[i] for i in sorted(taken)}
         return found
+
+    def report(self, names: Mapping[int, str]) -> tuple[dict[str, dict[str, int]], list[str]]:
+        """The confusion of tasks of these names, and a line for each two not told apart."""
+        found = {
+            names[stage]: {names[other]: count for other, count in taken.items()}
+            for stage, taken in self.confusion().items()
+        }
+        return found, unclear([names[stage] for stage in self.state.stages], found, self.by)
 
     def alike(self) -> dict[int, list[int]]:
         """By stage those that it cannot be told apart from."""
@@ -259,24 +268,32 @@ def _temperature(scores: Tensor, own: Tensor) -> float:
     return TEMPERATURES[int(torch.stack(losses).argmin())]
 
 
-def mistaken(confusion: Mapping[T, Sequence[int]], order: Sequence[T]) -> dict[tuple[T, T], float]:
+def mistaken(
+    confusion: Mapping[T, Mapping[T, int]], order: Sequence[T]
+) -> dict[tuple[T, T], float]:
     """The pairs of tasks that the router cannot tell apart, and how often one is the other.
 
-    `confusion` has, by task, how many of its held-out texts are taken for each task in `order`.
+    `confusion` has, by task, for how many of its held-out texts which tasks are taken. The pairs
+    are in the `order` of the tasks.
     """
+    place = {task: i for i, task in enumerate(order)}
+    pairs = {
+        (max(place[one], place[other]), min(place[one], place[other]))
+        for one, taken in confusion.items()
+        for other in taken
+        if other != one and other in confusion
+    }
     found = {}
-    for i, one in enumerate(order):
-        for j, other in enumerate(order[:i]):
-            if one not in confusion or other not in confusion:
-                continue
-            wrong = confusion[one][j] + confusion[other][i]
-            asked = wrong + confusion[one][i] + confusion[other][j]
-            if wrong >= UNCLEAR * max(asked, 1) and wrong > 1:
-                found[other, one] = wrong / asked
+    for later, earlier in sorted(pairs):
+        one, other = order[later], order[earlier]
+        wrong = confusion[one].get(other, 0) + confusion[other].get(one, 0)
+        asked = wrong + confusion[one].get(one, 0) + confusion[other].get(other, 0)
+        if wrong >= UNCLEAR * max(asked, 1) and wrong > 1:
+            found[other, one] = wrong / asked
     return found
 
 
-def unclear(names: Sequence[str], confusion: Mapping[str, Sequence[int]], by: str) -> list[str]:
+def unclear(names: Sequence[str], confusion: Mapping[str, Mapping[str, int]], by: str) -> list[str]:
     """A sentence for each two tasks that the router cannot tell apart (`mistaken`)."""
     return [
         f"{one} and {other} cannot be told apart by their {by}s ({round(100 * share)} % taken for "
