@@ -33,9 +33,10 @@ STATES = {"adamw": 2, "adam": 2, "adafactor": 0, "sgd": 0, "lion": 1, "rmsprop":
 QUANTIZED = {"4bit": 0.516, "8bit": 1.0}
 """Bytes of a number; the scales of 4-bit numbers are quantised too (64 and 256 share one)."""
 
-GAPS = 0.5
-"""Of what a step makes: glibc keeps freed memory on its heap, as measured with tiny-t5 and
-SmolLM2."""
+GAPS = 0.65
+"""Of what a step holds at once: a block that glibc frees often does not take one of the same size
+again (docs/results/t5-speed.md). With gradient checkpointing what a step would hold without it
+passes through the heap, too; half of that counts. Measured with tiny-t5 and SmolLM2."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,10 @@ def estimate(
     states = next((n for name, n in STATES.items() if optimizer.startswith(name)), 2)
     longest = sorted(examples, key=len, reverse=True)[:rows]
     step = _step(model, trained, longest, checkpointing, packing)
-    gaps = round(GAPS * step) if device().type == "cpu" else 0
+    gaps = 0
+    if device().type == "cpu":
+        passing = _step(model, trained, longest, False, packing) if checkpointing else step
+        gaps = round(GAPS * (step + passing) / 2)
     return Memory(int(weights), 4 * states * count, step, gaps)
 
 
