@@ -14,10 +14,10 @@ KINDS: dict[str, dict[str, Any]] = {
     "de-lora": {},
     "per-task": {},
     "seq-lora": {},
-    "seq-ft": {"learning_rate": 1e-3},
+    "seq-ft": {"learning_rate": 1.5e-3},
     "prog-prompt": {},
-    "sparse-masks": {"learning_rate": 1e-2},
-    "osf": {"learning_rate": 1e-3},
+    "sparse-masks": {"learning_rate": 1.5e-2},
+    "osf": {"learning_rate": 2e-3},
 }
 """A method and its settings beside LEARNING."""
 

@@ -18,7 +18,7 @@ from nlora.continual.model import ContinualModel
 from nlora.data.files import read_stream
 from nlora.errors import NloraError
 from tests.published import published
-from tests.runs import FAST, LEARNING, Listener, config, tree, write_stream
+from tests.runs import FAST, THOROUGH, Listener, config, tree, write_stream
 
 pytest.importorskip("bitsandbytes")
 
@@ -94,7 +94,7 @@ def test_the_weights_in_memory_are_quantised_and_stay_what_they_are(llama, tmp_p
 
 def test_it_is_exported_into_the_plain_weights(llama, tmp_path):
     stream = write_stream(tmp_path, "colour", "animal", train=24)
-    asked = config(llama, stream, quantised("4bit", LEARNING), method="inc-lora")
+    asked = config(llama, stream, quantised("4bit", THOROUGH), method="inc-lora")
     assert run(asked, tmp_path / "out")["learning_accuracy"] > 60
     listener = Listener()
     export(tmp_path / "out", tmp_path / "plain", progress=listener)

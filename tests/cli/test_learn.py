@@ -5,7 +5,7 @@ import yaml
 
 from nlora.errors import NloraError
 from tests.published import published
-from tests.runs import LEARNING, tree, write_task
+from tests.runs import THOROUGH, tree, write_task
 
 QUICK = ("--set", "precision=fp32", "--set", "max_new_tokens=2", "--set", "batch_size=8")
 
@@ -333,7 +333,7 @@ def test_what_would_cost_too_much_is_shown_and_decided_afterwards(nlora, refused
     for kind in ("train", "test"):  # what a terminal would obey is shown instead
         path = tmp_path / f"colour-{kind}.jsonl"
         path.write_text(path.read_text().replace("xxx ", "xxx\\u001b[31m "))
-    settings = [f"--set={name}={value}" for name, value in LEARNING.items()]
+    settings = [f"--set={name}={value}" for name, value in THOROUGH.items()]
     new = ("--model", llama, "--method", "inc-lora", *settings)
     assert nlora("learn", out, "--task", tmp_path / "colour.yaml", *new).exit_code == 0
     before = tree(out)

@@ -9,7 +9,7 @@ from nlora.continual.guard import Guard, SetAside
 from nlora.continual.learning import learn, run
 from nlora.data.files import read_stream
 from tests.published import published
-from tests.runs import LEARNING, Listener, config, write_stream
+from tests.runs import LEARNING, THOROUGH, Listener, config, write_stream
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +29,7 @@ def refused(llama, tmp_path_factory):
     refused `fruit`, whose answers to the same texts are others; what it found and said."""
     folder = tmp_path_factory.mktemp("refused")
     colour, fruit = read_stream(write_stream(folder, "colour", "fruit", train=24, test=24))
-    run(config(llama, None, LEARNING), folder / "before", stream=[colour])
+    run(config(llama, None, THOROUGH), folder / "before", stream=[colour])
     out = shutil.copytree(folder / "before", folder / "out")
     listener = Listener()
     with pytest.raises(SetAside) as error:

@@ -14,7 +14,7 @@ from nlora.errors import NloraError
 from nlora.plan.resolve import resolve
 from tests import tiny
 from tests.data.test_chat import CHATML, chatty
-from tests.runs import FAST, LEARNING, config, read_jsonl, write_task
+from tests.runs import FAST, LEARNING, THOROUGH, config, read_jsonl, write_task
 
 ANSWERS = {"x": "ab", "y": "cd", "z": "ef"}
 
@@ -83,7 +83,7 @@ def test_chats_with_labels_are_answered_by_one_of_them(model, tmp_path):
     path = write(tmp_path / "chats.jsonl", [chat("xyz"[i % 3], i) for i in range(24)])
     test = write(tmp_path / "test.jsonl", [chat("xyz"[i], 70 + i) for i in range(3)])
     task = task_from_files("chats", path, test, labels=list(ANSWERS.values()))
-    results = learn(tmp_path / "out", task, config(model, None, LEARNING))
+    results = learn(tmp_path / "out", task, config(model, None, THOROUGH))
     assert results["accuracy_matrix"] == [[100]]
     [answer] = predict(tmp_path / "out", ["yyy 50"])
     assert answer.answer == "cd"

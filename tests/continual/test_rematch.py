@@ -26,7 +26,7 @@ from nlora.explain.matched import where_it_helps
 from nlora.report.schema_explained import Estimate
 from nlora.store.directory import ModelDirectory
 from nlora.store.records import Offsets, StageRecord
-from tests.runs import LEARNING, Listener, config, write_task
+from tests.runs import THOROUGH, Listener, config, write_task
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def greeted(refused, llama_of_two, tmp_path_factory):
         (folder / entry[split]).write_text(text)
     (folder / "greeting.yaml").write_text(json.dumps({**entry, "name": "greeting"}))
     greeting = read_entry(folder / "greeting.yaml")
-    run(config(llama_of_two, None, LEARNING), folder / "before", stream=[refused.colour])
+    run(config(llama_of_two, None, THOROUGH), folder / "before", stream=[refused.colour])
     out = shutil.copytree(folder / "before", folder / "out")
     with pytest.raises(SetAside) as error:
         learn(out, greeting, guard=Guard())

@@ -16,7 +16,7 @@ from nlora.continual.repair import Repair, Try, in_words, thirds
 from nlora.errors import NloraError
 from nlora.plan.config import stored_config
 from nlora.store.directory import ModelDirectory
-from tests.runs import LEARNING, Listener, config, tree
+from tests.runs import THOROUGH, Listener, config, tree
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def test_a_stage_whose_scores_are_no_numbers_is_refused_in_words(refused, tmp_pa
     ],
 )
 def test_what_cannot_be_scaled_is_said(llama, refused, tmp_path, method, settings, reason):
-    out, asked = tmp_path / "out", {**LEARNING, **settings}
+    out, asked = tmp_path / "out", {**THOROUGH, **settings}
     run(config(llama, None, asked, method=method), out, stream=[refused.colour])
     with pytest.raises(SetAside) as error:
         learn(out, refused.fruit, guard=Guard(bound=0.0))
@@ -136,7 +136,7 @@ def test_what_cannot_be_scaled_is_said(llama, refused, tmp_path, method, setting
 
 def test_a_task_that_its_own_new_adapter_spoils_is_told_so(llama, refused, tmp_path, capsys):
     out, colour = tmp_path / "out", refused.colour
-    run(config(llama, None, {**LEARNING, "routing": "input"}), out, stream=[colour])
+    run(config(llama, None, {**THOROUGH, "routing": "input"}), out, stream=[colour])
     other = dict(zip("abc", "bca", strict=True))
     spoilt = {
         split: tuple(replace(e, label=other[e.label]) for e in getattr(colour, split))

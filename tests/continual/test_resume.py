@@ -14,7 +14,7 @@ from tests.training.command import command
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 
-SETTINGS = {**LEARNING, "epochs": 4, "learning_rate": 6e-3}
+SETTINGS = LEARNING
 
 METHODS = {
     "inc-lora": [],

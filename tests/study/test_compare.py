@@ -310,7 +310,7 @@ def test_tuning_gives_each_method_its_trials_on_dev_and_records_them(place, llam
     assert zero["zero_shot"] == inc["zero_shot"]
     assert zero["stages"] == []
     trials = inc["tuning"]["trials"]
-    assert [t["settings"]["learning_rate"] for t in trials] == [3e-3, 9.5e-4]
+    assert [t["settings"]["learning_rate"] for t in trials] == [6e-3, 1.9e-3]
     best = max(trials, key=lambda t: t["average_accuracy"])
     chosen = inc["configuration"]["settings"]["learning_rate"]
     assert chosen == best["settings"]["learning_rate"]
