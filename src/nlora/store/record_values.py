@@ -94,7 +94,7 @@ def check_names(folder: Path, records: Iterable[StageRecord]) -> None:
     stages: set[str] = set()
     labels: dict[str, set[str]] = {}
     for record in records:
-        path = folder / record.folder / "stage.json"
+        path = f"{folder}/{record.folder}/stage.json"  # a Path of each takes as long as all else
         on = record.notes.get("on_top_of")
         if on is not None and on not in stages:
             raise NloraError(f"{path}: 'notes.on_top_of' names {on!r}, which is no earlier stage")
