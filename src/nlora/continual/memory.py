@@ -33,7 +33,7 @@ STATES = {"adamw": 2, "adam": 2, "adafactor": 0, "sgd": 0, "lion": 1, "rmsprop":
 QUANTIZED = {"4bit": 0.516, "8bit": 1.0}
 """Bytes of a number; the scales of 4-bit numbers are quantised too (64 and 256 share one)."""
 
-GAPS = 0.65
+GAPS = 2 / 3
 """Of what a step holds at once: a block that glibc frees often does not take one of the same size
 again (docs/results/t5-speed.md). With gradient checkpointing what a step would hold without it
 passes through the heap, too; half of that counts. Measured with tiny-t5 and SmolLM2."""
