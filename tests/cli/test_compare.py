@@ -141,6 +141,16 @@ def test_a_file_per_table(nlora, ledger, tmp_path):
     assert (out / "accuracy.csv").read_text().startswith("method,order-1,")
 
 
+def test_pareto_is_a_table_and_a_picture(nlora, ledger, tmp_path):
+    pytest.importorskip("matplotlib")
+    out = tmp_path / "front"
+    result = nlora("table", ledger, "--pareto", "--out", out)
+    assert result.exit_code == 0, result.stderr
+    names = ["pareto.md", "pareto.pdf", "pareto.png", "pareto.svg"]
+    assert sorted(p.name for p in out.iterdir()) == names
+    assert sorted(line.rpartition("/")[2] for line in result.stdout.splitlines()) == names
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [

@@ -1,0 +1,78 @@
+"""Figures that the paper lacks: what is drawn is what was measured."""
+
+from pathlib import Path
+
+import pytest
+
+from nlora.paper.curves import curves, off_list
+from nlora.paper.material import material
+from nlora.paper.scatter import strength
+from nlora.report.ledger import read
+from tests.report.rows import row, write
+
+RESULTS = Path(__file__).parents[2] / "docs/results"
+
+
+@pytest.fixture(scope="module")
+def measured():
+    pytest.importorskip("matplotlib")
+    return material([RESULTS / "first-evidence.jsonl"])
+
+
+def test_a_panel_per_method_has_a_line_per_task_from_the_stage_that_learns_it(measured):
+    found = curves(measured)
+    with found.drawn() as (_, axes):
+        panels = {axis.get_title(): axis for axis in axes.flat if axis.get_visible()}
+        assert list(panels) == list(dict.fromkeys(row[0] for row in found.data.rows))
+        lines = {line.get_label(): line for line in panels["n-lora"].get_lines()}
+        for number, task in enumerate(("dbpedia", "amazon", "yahoo", "agnews"), start=1):
+            own = [row for row in found.data.rows if (row[0], row[2]) == ("n-lora", task)]
+            assert lines[task].get_xdata().tolist() == [row[1] for row in own]
+            assert lines[task].get_ydata().tolist() == [row[3].mean for row in own]
+            assert [row[1] for row in own] == list(range(number, 5))
+    rows = [
+        row
+        for row in read(RESULTS / "first-evidence.jsonl")
+        if (row["cell"]["method"], row["cell"]["stream"]) == ("n-lora", "order-1")
+    ]
+    last = [row["accuracy_matrix"][3][0] for row in rows]
+    value = next(r[3] for r in found.data.rows if r[:3] == ["n-lora", 4, "dbpedia"])
+    assert value.mean == pytest.approx(sum(last) / len(last))
+
+
+def test_answers_that_are_no_label_are_drawn_by_method_and_order(tmp_path):
+    pytest.importorskip("matplotlib")
+    found = off_list(material([RESULTS / "since.jsonl"]))
+    shares = {
+        (row["cell"]["method"], row["cell"]["stream"]): row["off_list"]["average"]
+        for row in read(RESULTS / "since.jsonl")
+    }
+    assert {(row[0], row[1]): row[2].mean for row in found.data.rows} == pytest.approx(shares)
+    with found.drawn() as (_, axis):
+        names = [label.get_text() for label in axis.get_yticklabels()]
+        [first] = [line for line in axis.get_lines() if line.get_label() == "order-1"]
+        points = zip(first.get_ydata(), first.get_xdata(), strict=True)
+        for place, share in points:
+            assert share == pytest.approx(shares[names[place], "order-1"])
+    assert off_list(material([write(tmp_path / "none.jsonl", _rows())])) is None
+
+
+def _rows(*weights):
+    rows = [row("n-lora", chance=0.6), *(row(f"n-lora:l1={weight:g}") for weight in weights)]
+    for one, weight in zip(rows[1:], weights, strict=True):
+        one["configuration"]["settings"] |= {"l1": weight}
+    return rows
+
+
+def test_accuracy_is_drawn_over_the_penaltys_weight(tmp_path):
+    pytest.importorskip("matplotlib")
+    assert strength(material([write(tmp_path / "one.jsonl", _rows(0.1))])) is None  # a point
+    found = strength(material([write(tmp_path / "two.jsonl", _rows(0.0, 0.1, 1.0))]))
+    weights = [row[1].mean for row in found.data.rows]
+    assert weights == [0.0, 0.1, 1.0]
+    with found.drawn() as (_, axis):
+        average, learning = axis.get_lines()
+        assert average.get_xdata().tolist() == learning.get_xdata().tolist() == weights
+        assert average.get_ydata().tolist() == [row[2].mean for row in found.data.rows]
+        assert learning.get_ydata().tolist() == [row[3].mean for row in found.data.rows]
+        assert average.get_label() == "order-1, average"
