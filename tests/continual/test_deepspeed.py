@@ -112,5 +112,5 @@ def test_two_processes_learn_under_zero_2_what_one_learns(llama, adapters, tmp_p
             torch.nn.utils.clip_grad_norm_(list(one.parameters()), CLIP)
             optimizer.step()
     for rank in (0, 1):
-        for found in torch.load(tmp_path / f"{rank}.pt").values():
+        for found in torch.load(tmp_path / f"{rank}.pt", weights_only=True).values():
             check_same(found, learned(one), start)

@@ -101,7 +101,7 @@ def test_two_processes_learn_what_one_learns_and_commit_it_once(llama, adapters,
         more = {"data": rows("llama", count=24), "data_collator": collate}
         by_trainer = trained(Trainer, arguments(tmp_path, 1), one(), ours=False, **more)
     for rank in (0, 1):
-        for name, found in torch.load(tmp_path / f"{rank}.pt").items():
+        for name, found in torch.load(tmp_path / f"{rank}.pt", weights_only=True).items():
             check_same(found, by_trainer if name == "trainer" else expected, start)
     names = [record.name for record in ModelDirectory(tmp_path / "model").stages()]
     assert names == ["task-1", "task-2", "colour"]

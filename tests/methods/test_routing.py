@@ -1,5 +1,7 @@
 """Routing: who answers an example."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -95,6 +97,13 @@ def test_tasks_of_other_words_are_told_apart_without_being_told(learned):
     for stage, task in enumerate(TASKS, start=1):
         test = tiny.task(task).test
         assert model.method.route(model.context(), test) == [stage] * len(test)
+
+
+def test_where_no_task_has_tests_nothing_is_routed(learned):
+    model = ContinualModel.open(learned("llama", "de-lora"))
+    assert model.evaluate([]) == {}
+    assert model.evaluate([replace(tiny.task("colour"), test=())]) == {"colour": []}
+    assert model.answer([], "colour") == []
 
 
 def test_more_stages_make_no_test_of_a_task_longer(learned, monkeypatch):

@@ -249,7 +249,7 @@ class Router:
         router = self.fitted()
         limits: Mapping[str, float] = self.state.limits
         found = []
-        for part in features.split(ROWS) if len(features) else ():
+        for part in features.split(ROWS):
             scores = router.scores(part)
             chosen = scores.argmax(1)
             stages = [self.state.stages[i] for i in chosen.tolist()]
