@@ -1,13 +1,14 @@
-"""What rows that several examples share are worth in training, on real texts.
+"""What shared prefixes and rows that several examples share are worth in training, on real texts.
 
     python benchmarks/packing.py [--data DIR] [--tasks agnews,dbpedia,…] [--batch 16] [--steps 4]
-                                 [--layers 4] [--pairs 3]
+                                 [--layers 4] [--pairs 3] [--cut TOKENS]
 
 The model has the shape of SmolLM2-135M with so many layers, random fp32 weights, and that model's
 tokenizer. Each task is trained alone, in batches by length, and all together, in batches as they
-come, as `mtl` and `replay` have them; with the prefix that a batch shares read once, and without.
-Figures are ratios of processor seconds, padded per packed, medians over interleaved turns; `tokens`
-is how many of the tokens that the padded batches compute the packed ones do.
+come, as `mtl` and `replay` have them; padded or packed, with what prompts begin with read once
+for each task of a batch, or with each prompt. Figures are ratios of processor seconds to those of
+padded rows that are read whole, medians over interleaved turns; `tokens` is how many of the tokens
+that these compute the others do.
 """
 
 import argparse
@@ -15,7 +16,7 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -59,22 +60,34 @@ class Side:
         return time.process_time() - started
 
 
-def compared(name: str, data: TaskData, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    for prefix in ("auto", "off"):
-        sides = [
-            Side(data, options, packing=packing, shared_prefix=prefix) for packing in (False, True)
-        ]
-        for side in sides:
-            side.seconds()
-        padded, packed = (side.tokens for side in sides)
-        turns = [[side.seconds() for side in sides] for _ in range(options.pairs)]
-        yield {
-            "tasks": name,
-            "shared_prefix": prefix,
-            "padded_per_packed": round(statistics.median(a / b for a, b in turns), 3),
-            "tokens": round(packed / padded, 3),
-            "seconds_per_step": round(statistics.median(b for _, b in turns) / options.steps, 3),
-        }
+def compared(name: str, data: TaskData, options: argparse.Namespace) -> dict[str, Any]:
+    ways = {
+        f"{'packed' if packing else 'padded'}, prefix {prefix}": (packing, prefix)
+        for prefix in ("auto", "off")
+        for packing in (False, True)
+    }
+    cut = {} if options.cut is None else {"max_text_tokens": options.cut}
+    sides = {
+        way: Side(data, options, packing=packing, shared_prefix=prefix, **cut)
+        for way, (packing, prefix) in ways.items()
+    }
+    for side in sides.values():
+        side.seconds()
+    tokens = {way: side.tokens for way, side in sides.items()}
+    turns = [{way: side.seconds() for way, side in sides.items()} for _ in range(options.pairs)]
+    whole = "padded, prefix off"
+    return {
+        "tasks": name,
+        "cut": options.cut,
+        "times_as_fast": {
+            way: round(statistics.median(turn[whole] / turn[way] for turn in turns), 3)
+            for way in ways
+        },
+        "tokens": {way: round(count / tokens[whole], 3) for way, count in tokens.items()},
+        "seconds_per_step": round(
+            statistics.median(turn[whole] for turn in turns) / options.steps, 3
+        ),
+    }
 
 
 def mixed(tasks: Sequence[TaskData], count: int) -> TaskData:
@@ -92,6 +105,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--cut", type=int, help="tokens of a text, at most")
     options = parser.parse_args()
     if options.data is None:
         parser.error("--data or NLORA_DATA is needed")
@@ -99,8 +113,7 @@ def main() -> None:
     tasks = [load_stream(name, Path(options.data))[0] for name in names]
     asked = dict(zip(names, tasks, strict=True))
     for name, data in {**asked, "all": mixed(tasks, options.batch * options.steps)}.items():
-        for row in compared(name, data, options):
-            print(json.dumps(row), flush=True)
+        print(json.dumps(compared(name, data, options)), flush=True)
 
 
 if __name__ == "__main__":

@@ -18,11 +18,12 @@ METRICS = (
 
 
 def test_a_run_writes_the_documented_files_and_no_others(done):
-    stage = {"stage.json", "losses.jsonl", "test.jsonl", "predictions.jsonl"}
+    tested = {"stage.json", "predictions.jsonl", "scores.safetensors"}
+    stage = {*tested, "losses.jsonl", "test.jsonl"}
     stage |= {"update/adapter_config.json", "update/adapter_model.safetensors"}
     stage |= {"state/state.json"}
     expected = {"model.json", "results.json"}
-    expected |= {f"stages/000-zero-shot/{name}" for name in ("stage.json", "predictions.jsonl")}
+    expected |= {f"stages/000-zero-shot/{name}" for name in tested}
     for folder in ("001-colour", "002-animal", "003-fruit"):
         expected |= {f"stages/{folder}/{name}" for name in stage}
     assert set(tree(done.out)) == expected

@@ -17,6 +17,7 @@ from nlora.explain.asked import Options
 from nlora.explain.conclusion import conclusion
 from nlora.explain.examples import examples_of
 from nlora.explain.explain import explain
+from nlora.explain.looks import Look, Looks
 from nlora.explain.parts import PARTS
 from nlora.explain.shift import cosine
 from nlora.explain.sources import NEUTRAL
@@ -94,6 +95,27 @@ def test_how_far_a_later_stage_moved_the_states_of_old_texts(explained):
     assert moved["cosine"] == pytest.approx(cosine(*states), abs=1e-5)
     assert 0 < moved["cka"] < 1
     assert found["tasks"]["animal"]["moved"] == []
+
+
+@pytest.mark.parametrize("method", ["seq-lora", "per-task", "de-lora"])
+def test_what_the_evaluation_has_asked_is_not_asked_again(finished, tmp_path, monkeypatch, method):
+    out = shutil.copytree(finished(method).out, tmp_path / "out")
+    model = ContinualModel.open(out)
+    tests = {data.name: data.test for data in model.stream}
+    asked = {Look(s, name, "test"): tests[name] for s in (0, 1, 2) for name in tests}
+    expected = {}
+    for look, examples in asked.items():
+        with model.standing(look.stage):
+            expected[look] = model.scores(examples, look.task)
+    monkeypatch.setattr(Looks, "_measure", lambda *_: pytest.fail("asked again"))
+    looks = Looks(model, out / "explain")
+    looks.take(asked.items())
+    assert looks.found.keys() == expected.keys()
+    for look, scores in expected.items():
+        np.testing.assert_allclose(looks.found[look], scores, rtol=1e-4, atol=1e-4)
+    fewer = {Look(1, "colour", "test"): tests["colour"][1:]}
+    with pytest.raises(pytest.fail.Exception, match="asked again"):
+        looks.take(fewer.items())
 
 
 def test_every_source_that_was_asked_for_is_there(explained):

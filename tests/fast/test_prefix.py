@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
@@ -14,6 +16,14 @@ ROWS = [
     Encoded([*HEAD, 13], [31, 1], False),
     Encoded([*HEAD, 15, 16, 17, 18, 19], [41, 42, 43, 1], False),
 ]
+OTHER = [*range(50, 62), *range(40, 48)]
+MIXED = [
+    replace(ROWS[0], task="a"),
+    Encoded([*OTHER, 13, 14, 15], [21, 1], False, "b"),
+    replace(ROWS[2], task="a"),
+    Encoded([*range(60, 40, -1), 13, 14], [31, 32, 33, 1], False, "c"),
+    Encoded([*OTHER, 16], [31, 1], False, "b"),
+]
 DECODERS = [shape for shape in SHAPES if not shape.startswith("t5")]
 
 
@@ -25,18 +35,43 @@ def test_the_prefix_stops_short_of_the_token_that_predicts_the_answer():
 
 
 def test_a_batch_says_what_its_prompts_share():
-    assert Collator(0, False, share_prefix=True)(ROWS)["shared_prefix"] == len(HEAD)
-    assert "shared_prefix" not in Collator(0, False)(ROWS)
-    assert "shared_prefix" not in Collator(0, True, share_prefix=True)(ROWS)
-    assert "shared_prefix" not in Collator(0, False, share_prefix=True)(ROWS[:1])
+    assert Collator(0, False, share_prefix=True)(ROWS)["shared_prefixes"] == [([0, 1, 2], 12)]
+    assert "shared_prefixes" not in Collator(0, False)(ROWS)
+    assert "shared_prefixes" not in Collator(0, True, share_prefix=True)(ROWS)
+    assert "shared_prefixes" not in Collator(0, False, share_prefix=True)(ROWS[:1])
+    short = [Encoded([*HEAD[:7], i], [1], False) for i in (13, 14)]
+    assert "shared_prefixes" not in Collator(0, False, share_prefix=True)(short)
 
 
+def test_a_mixed_batch_says_it_task_by_task_if_fewer_tokens_are_read():
+    share = Collator(0, False, share_prefix=True)
+    # The row that is alone with its task begins with as much as leaves the others' longest rest.
+    assert share(MIXED)["shared_prefixes"] == [([0, 2], 12), ([1, 4], 20), ([3], 17)]
+    alone = [replace(row, task=str(i)) for i, row in enumerate(MIXED)]
+    assert "shared_prefixes" not in share(alone)
+    long = [Encoded([*range(60), i], [1], False, "long prefix") for i in (7, 8)]
+    other = [Encoded([*HEAD, *range(i, i + 50)], [1], False, "long rest") for i in (7, 8)]
+    assert "shared_prefixes" not in share([*long, *other])  # padding eats what is saved
+    one = Encoded([7], [9] * 20, False, "c")
+    assert "shared_prefixes" not in share([*ROWS, one])  # its only token says what follows
+
+
+@pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("shape", DECODERS)
-def test_loss_and_gradients_are_those_of_whole_rows(shape):
+@pytest.mark.parametrize(
+    ("rows", "read"),
+    [
+        pytest.param("ROWS", [(1, 12), (3, 9)], id="one task"),
+        pytest.param("MIXED", [(3, 20), (5, 9)], id="several"),
+    ],
+)
+def test_loss_and_gradients_are_those_of_whole_rows(shape, rows, read, packed):
+    rows = {"ROWS": ROWS, "MIXED": MIXED}[rows]
+
     def measure(share):
         net = model(shape).double().train()
         assert why_not(net) is None
-        batch = Collator(0, False, share_prefix=share)(ROWS)
+        batch = Collator(0, False, share_prefix=share, packed=share and packed)(rows)
         calls = []
         net.register_forward_pre_hook(
             lambda _, args, kwargs: calls.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
@@ -48,7 +83,8 @@ def test_loss_and_gradients_are_those_of_whole_rows(shape):
 
     loss, grads, targets, calls = measure(True)
     whole, expected, same, _ = measure(False)
-    assert calls == [(1, len(HEAD)), (3, 9)]
+    assert calls[0] == read[0]
+    assert calls[1] == read[1] or packed
     assert targets.tolist() == same.tolist()
     torch.testing.assert_close(loss, whole, rtol=1e-7, atol=1e-7)
     for grad, reference in zip(grads, expected, strict=True):

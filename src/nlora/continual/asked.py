@@ -58,7 +58,10 @@ class Asked:
         if labels is None or not self._among_labels():
             return self.answers(examples)
         found = self._decoded(answers_and_log_likelihoods, examples)
-        return [replace(said, likely=labels[likely.index(max(likely))]) for said, likely in found]
+        return [
+            replace(said, likely=labels[scores.index(max(scores))], scores=scores)
+            for said, scores in found
+        ]
 
     def written(
         self, examples: Sequence[Example], how: Writing, tells: Sequence[Tell] = ()

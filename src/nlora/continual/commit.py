@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nlora import processes
+from nlora.continual.scored import draft_scores
 from nlora.continual.tasks import brought
 from nlora.data.task import TaskData
 from nlora.evaluation.answers import Prediction, among_labels, off_list
@@ -81,6 +82,7 @@ def filled(
 
     def write(folder: Path) -> None:
         draft_text(folder / "predictions.jsonl", _jsonl(_answer_rows(answers)))
+        draft_scores(model, answers, folder)
         tests = [e for data in kept for e in data.test]
         rows = [{"task": e.task.name, "text": e.text, "label": e.label} for e in tests]
         if tests:

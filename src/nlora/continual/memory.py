@@ -20,11 +20,11 @@ from transformers import DynamicCache
 from nlora.backbones.hardware import device
 from nlora.backbones.quantized import Quantization
 from nlora.backbones.structure import base_model
-from nlora.data.batches import SHORTEST_PREFIX, common_prefix
+from nlora.data.batches import shared_prefixes
 from nlora.data.encode import Encoded
 from nlora.fast.dropout import use_quick_dropout
 from nlora.fast.packing import arranged
-from nlora.fast.prefix import continuing, why_not
+from nlora.fast.prefix import Prefixes, continuing, why_not
 from nlora.plan.settings import RunSettings
 
 STATES = {"adamw": 2, "adam": 2, "adafactor": 0, "sgd": 0, "lion": 1, "rmsprop": 1, "adagrad": 1}
@@ -197,17 +197,20 @@ def _logits(model: Any, base: Any, examples: Sequence[Encoded], packing: bool) -
             input_ids=ids, attention_mask=mask, decoder_input_ids=given, use_cache=False
         ).logits
         return logits.flatten(0, 1)[:answers]
-    shared = common_prefix([e.prompt for e in examples]) if rows > 1 else 0
-    shared = shared if shared >= SHORTEST_PREFIX and not why_not(model) else 0
-    lengths = [len(e) - shared for e in examples]
+    shared = [] if why_not(model) else shared_prefixes(examples)
+    begun = {row: length for group, length in shared for row in group}
+    lengths = [len(example) - begun.get(row, 0) for row, example in enumerate(examples)]
     rows, width = arranged(lengths)[1] if packing else (rows, max(lengths))
     past: dict[str, Any] = {"use_cache": False}
+    before = 0
     if shared:
+        ids = torch.zeros(len(shared), max(length for _, length in shared), dtype=torch.long)
         cache = DynamicCache(config=base.config)
-        model(input_ids=torch.zeros(1, shared, dtype=torch.long), **continuing(model, cache))
-        cache.batch_repeat_interleave(rows)
-        past = continuing(model, cache)
-    mask = torch.zeros(rows, 1, width, shared + width, dtype=base.dtype)
+        model(input_ids=ids, **continuing(model, cache))
+        prefixes = Prefixes(cache, ids, torch.zeros(len(examples), dtype=torch.long))
+        past = continuing(model, prefixes.cache(rows, packing))
+        before = ids.numel() if packing else ids.shape[1]
+    mask = torch.zeros(rows, 1, width, before + width, dtype=base.dtype)
     said = max(answers // rows, 1)
     logits = model(
         input_ids=torch.zeros(rows, width, dtype=torch.long),

@@ -1,6 +1,6 @@
 """From encoded examples to padded tensors, in an order that a resumed run repeats."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -36,6 +36,41 @@ def common_prefix(rows: Sequence[list[int]]) -> int:
     return same
 
 
+Shared = tuple[list[int], int]
+"""Rows of a batch, and how many tokens all their prompts begin with."""
+
+
+def shared_prefixes(examples: Sequence[Encoded]) -> list[Shared]:
+    """What the rows of a batch begin with, task by task; none where it is not worth a pass.
+
+    Each row is in one of the groups, one that is alone with its task among them: of its prompt as
+    much goes with the prefixes as makes the rest of it no longer than the others' rests. It is
+    worth a pass where fewer tokens are read, padding counted.
+    """
+    tasks: dict[str, list[int]] = {}
+    for row, example in enumerate(examples):
+        tasks.setdefault(example.task, []).append(row)
+    lengths = {name: common_prefix([examples[i].prompt for i in tasks[name]]) for name in tasks}
+    alone = [name for name, rows in tasks.items() if len(rows) == 1]
+
+    def rest(names: Iterable[str]) -> int:
+        return max(
+            (len(examples[i]) - lengths[name] for name in names for i in tasks[name]), default=0
+        )
+
+    longest_rest = rest(tasks.keys() - alone)
+    for name in alone:
+        length = max(len(examples[tasks[name][0]]) - longest_rest, 1)
+        lengths[name] = min(length, lengths[name])
+    longest = max(lengths.values())
+    if min(lengths.values()) < 1 or longest < SHORTEST_PREFIX:
+        return []
+    read = len(tasks) * longest + len(examples) * rest(tasks)
+    if read >= len(examples) * max(map(len, examples)):
+        return []
+    return [(rows, lengths[name]) for name, rows in tasks.items()]
+
+
 def by_budget(lengths: Sequence[int], tokens: int) -> list[list[int]]:
     """Indices of rows by length, the longest first, as many in a batch as fit padded."""
     batches: list[list[int]] = []
@@ -53,9 +88,9 @@ class Collator:
 
     Decoder-only: `input_ids`, `attention_mask`, `labels`, each (B, S), padded on the left; `labels`
     is IGNORED everywhere but at the answer and its end token, so that a padding token equal to the
-    end token does no harm. With `share_prefix` the batch says how many tokens all its prompts begin
-    with (`shared_prefix`, an int), so that they can be read once; with `packed` it says that its
-    examples are to share rows (`packed`, True).
+    end token does no harm. With `share_prefix` the batch says what its prompts begin with, task by
+    task (`shared_prefixes`, a list of `Shared`), so that it can be read once; with `packed` it says
+    that its examples are to share rows (`packed`, True).
 
     Encoder-decoder: `input_ids`, `attention_mask` (B, S) hold the prompt, padded on the right, and
     `labels` (B, T) the answer. Where some of its tokens do not count, `answers` (B, T) has all of
@@ -99,10 +134,8 @@ class Collator:
         labels = [[IGNORED] * len(e.prompt) + e.labels() for e in examples]
         batch["labels"] = pad(labels, IGNORED, left=True)
         batch["index"] = torch.tensor([e.index for e in examples])
-        if self.share_prefix and len(examples) > 1:
-            length = common_prefix([e.prompt for e in examples])
-            if length >= SHORTEST_PREFIX:
-                batch["shared_prefix"] = length
+        if self.share_prefix and (shared := shared_prefixes(examples)):
+            batch["shared_prefixes"] = shared
         if self.packed and len(examples) > 1:
             batch["packed"] = True
         return batch

@@ -29,6 +29,8 @@ class Prediction:
     """Whether punctuation counts: it alone tells some of the task's right answers apart."""
     labels: tuple[str, ...] | None = None
     """The task's labels, where it has any."""
+    scores: Sequence[float] | None = None
+    """ln p of each of the labels, where that was asked for and nothing corrects it."""
 
     @property
     def compared(self) -> tuple[str, str]:

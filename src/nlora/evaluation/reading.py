@@ -82,8 +82,7 @@ def read(
     shared = shared if shared >= SHORTEST_PREFIX and len(prompts) > 1 else 0
     prefix = None
     if shared:
-        ids = torch.tensor(prompts[0][:shared], device=model.device)
-        prefix = read_prefix(model, ids)
+        prefix = read_prefix(model, torch.tensor([prompts[0][:shared]], device=model.device))
     for rows in processes.share_of_passes(
         by_budget([len(p) - shared for p in prompts], batch_tokens)
     ):
@@ -94,7 +93,8 @@ def read(
         if prefix is not None:
             cache = deepcopy(prefix)
             cache.batch_repeat_interleave(len(rows))
-            inputs = without_prefix(inputs, shared)
+            seen = torch.ones(len(rows), shared, dtype=torch.long, device=model.device)
+            inputs = without_prefix(inputs, torch.tensor(shared, device=model.device), seen)
         more: dict[str, Any] = dict(inputs)
         if not accepts(type(base), "position_ids"):
             del more["position_ids"]

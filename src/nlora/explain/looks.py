@@ -1,5 +1,8 @@
 """What a model after each stage says to texts: measured once, kept beside the run.
 
+What the evaluation after a stage has kept of its tests' labels (`continual.scored`) is taken from
+there.
+
 RUN/explain/001-name/TASK-KIND.safetensors holds the scores (texts, labels) or the states (texts, d)
 of one task's question after one stage, with a hash of all that they depend on. What was measured
 for another model, or about other texts, is measured again. Looks at the base model are the same for
@@ -17,6 +20,7 @@ from numpy import ndarray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from nlora.continual.scored import how_read, kept_scores
 from nlora.continual.self_written import CACHE
 from nlora.data.task import Example, digest
 from nlora.folders import cache_dir
@@ -26,9 +30,6 @@ from nlora.store.manifests import Manifests
 
 if TYPE_CHECKING:
     from nlora.continual.model import ContinualModel
-
-_PROMPT = ("prompt", "chat", "max_length", "max_text_tokens", "precision", "quantization")
-"""Run settings that decide what is read, and how precisely."""
 
 
 class Look(NamedTuple):
@@ -52,15 +53,17 @@ class Looks:
         """Where the examples of kind `test` come from."""
         self.found: dict[Look, ndarray] = {}
         self._folders = {record.index: record.folder for record in model.records}
-        run = model.plan.run.model_dump(mode="json")
-        self._settings = [run.get(name) for name in _PROMPT]
+        zero = model.directory.zero_shot()
+        known = (*([zero] if zero else ()), *model.records)
+        self._records = {record.index: record for record in known}
 
     def take(self, wanted: Iterable[tuple[Look, Sequence[Example]]]) -> None:
         """Have these looks in `found`. Each that is measured is kept before the next one."""
         missing: dict[int, list[tuple[Look, Sequence[Example], str]]] = {}
         for look, examples in dict(wanted).items():
             key = self._key(look, examples)
-            known = _read(self._place(look, key), key)
+            known = self._tested(look, examples)
+            known = _read(self._place(look, key), key) if known is None else known
             if known is None:
                 missing.setdefault(look.stage, []).append((look, examples, key))
             else:
@@ -74,6 +77,13 @@ class Looks:
                     for look, examples, key in looks:
                         self.found[look] = self._measure(look, examples)
                         self._keep(look, key)
+
+    def _tested(self, look: Look, examples: Sequence[Example]) -> ndarray | None:
+        """What an evaluation after the stage has kept, if it asked the same."""
+        record = self._records.get(look.stage)
+        if record is None or (look.kind, look.what) != ("test", "scores"):
+            return None
+        return kept_scores(self.model.directory, record, self.model.plan.run, examples)
 
     def _keep(self, look: Look, key: str) -> None:
         """Write a look to its place; a cache folder that cannot be written keeps nothing."""
@@ -104,7 +114,7 @@ class Looks:
         plan = self.model.plan
         method = [plan.config.method, plan.method.settings.model_dump(mode="json")]
         return [
-            *(plan.base.title, plan.base.revision, self._settings),
+            *(plan.base.title, plan.base.revision, how_read(plan.run)),
             *((method, updates) if stage else ()),  # the base model is the same for all
         ]
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from nlora.backbones.structure import accepts, base_model, positions
 from nlora.data.batches import IGNORED
 from nlora.fast.packing import pack
-from nlora.fast.prefix import continuing, read_prefix, without_prefix
+from nlora.fast.prefix import continuing, read_prefixes, without_prefix
 
 
 class Answers(NamedTuple):
@@ -26,8 +26,8 @@ class Answers(NamedTuple):
 def answer_logits(model: nn.Module, batch: Mapping[str, Any]) -> Answers:
     """The logits that predict each answer token of a batch (`data.batches.Collator`).
 
-    Where the batch says that its rows begin with the same tokens (`shared_prefix`), these are read
-    once (`fast.prefix`); where it is to be `packed`, examples share rows (`fast.packing`).
+    What the batch says that its rows begin with, task by task (`shared_prefixes`), is read once
+    (`fast.prefix`); where it is to be `packed`, examples share rows (`fast.packing`).
     """
     base: Any = base_model(model)
     labels: Tensor = batch["labels"]
@@ -42,18 +42,18 @@ def answer_logits(model: nn.Module, batch: Mapping[str, Any]) -> Answers:
     targets = nn.functional.pad(labels, (0, 1), value=IGNORED)[:, 1:]
     if accepts(type(base), "position_ids"):
         inputs["position_ids"] = positions(batch["attention_mask"])
-    cache = order = None
-    if shared := batch.get("shared_prefix", 0):
-        longest = int(batch["attention_mask"].sum(1).argmax())
-        cache = read_prefix(model, batch["input_ids"][longest, :shared])
-        if cache is not None:
-            inputs, targets = without_prefix(inputs, shared), targets[:, shared:]
-    if batch.get("packed"):
+    packed = bool(batch.get("packed"))
+    prefixes = order = None
+    if shared := batch.get("shared_prefixes"):
+        prefixes = read_prefixes(model, inputs, shared)
+    if prefixes is not None:
+        inputs = without_prefix(inputs, prefixes.lengths, prefixes.seen(packed))
+        targets = targets[:, -inputs["input_ids"].shape[1] :]
+    if packed:
         inputs, targets, order = pack(inputs, targets, base.dtype)
     past: dict[str, Any] = {"use_cache": False}
-    if cache is not None:
-        cache.batch_repeat_interleave(len(targets))
-        past = continuing(model, cache)
+    if prefixes is not None:
+        past = continuing(model, prefixes.cache(len(targets), packed))
     keep = targets != IGNORED
     if accepts(type(base), "logits_to_keep"):
         logits = model(**inputs, **past, logits_to_keep=keep).logits

@@ -1,8 +1,8 @@
 """Several examples of a batch in one row, each of which reads itself alone: little is padding.
 
 A batch (B, S) becomes fewer rows (R, W). Positions count from the first token of each example, and
-the mask lets a token see what of its own example stands before it, and the prefix that all share,
-where that is in a cache already. So logits and gradients are those of the padded batch, to
+the mask lets a token see what of its own example stands before it, and the prefix of its task where
+that is in a cache already. So logits and gradients are those of the padded batch, to
 rounding; dropout draws others.
 """
 
@@ -12,7 +12,6 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
 
 from nlora.backbones.attention import OWN_MASK
 from nlora.backbones.states import evaluating
@@ -58,7 +57,8 @@ def arranged(lengths: Sequence[int]) -> tuple[list[tuple[int, int]], tuple[int, 
 def pack(inputs: dict[str, Tensor], targets: Tensor, dtype: torch.dtype) -> Packed:
     """A batch of left-padded `input_ids` and `position_ids` (B, S), whose mask is (B, P + S).
 
-    P tokens are in a cache that all rows have. The mask is made in `dtype`.
+    P tokens are in a cache that all rows have; which of them an example sees says its mask. The new
+    mask is made in `dtype`.
     """
     ids, device = inputs["input_ids"], targets.device
     before = inputs["attention_mask"].shape[1] - ids.shape[1]
@@ -75,7 +75,8 @@ def pack(inputs: dict[str, Tensor], targets: Tensor, dtype: torch.dtype) -> Pack
 
     number = put(example, -1)
     sees = (number[:, :, None] == number[:, None]).tril()  # what is empty sees itself
-    sees = pad(sees, (before, 0), value=True)[:, None]
+    cached = inputs["attention_mask"][:, :before].bool()[number.clamp(min=0)]  # (R, W, P)
+    sees = torch.cat([cached, sees], dim=2)[:, None]
     mask = torch.zeros(sees.shape, dtype=dtype, device=device)
     mask.masked_fill_(~sees, torch.finfo(dtype).min)
     packed = {

@@ -1,14 +1,15 @@
-"""A prefix that all rows of a batch share, read once.
+"""Prefixes that rows of a batch share, each read once.
 
 Within a task the instruction and the option list are the same for every example. In a causal model
-their keys and values depend on nothing that follows, so they are computed for one row, with
-gradient, and expanded to the batch: B·(P + T) tokens become P + B·T. The result is the same to
-rounding; only with LoRA dropout does one mask serve the prefix of all rows.
+their keys and values depend on nothing that follows, so they are computed for one row of each of G
+tasks, with gradient, and expanded to the batch: B·(P + T) tokens become G·P + B·T. The result is
+the same to rounding; only with LoRA dropout does one mask serve the prefix of all rows of a task.
 """
 
 import logging
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
@@ -17,27 +18,92 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from nlora.backbones.states import evaluating
-from nlora.backbones.structure import accepts, base_model, cache_argument, wrappers
+from nlora.backbones.structure import accepts, base_model, cache_argument, positions, wrappers
+from nlora.data.batches import Shared
 
 log = logging.getLogger("nlora")
 
 
-def read_prefix(model: nn.Module, prefix: Tensor) -> DynamicCache | None:
-    """Keys and values of a prefix (P,) of ids, for one row.
+class Prefixes(NamedTuple):
+    """The G prefixes of a batch of B rows, read once, padded on the left to P tokens."""
+
+    read: DynamicCache
+    """Keys and values of G rows."""
+    mask: Tensor
+    """Which of their tokens count, (G, P)."""
+    of: Tensor
+    """With which prefix each row begins, (B,)."""
+
+    @property
+    def lengths(self) -> Tensor:
+        """How many tokens each row begins with, (B,)."""
+        return self.mask.sum(1)[self.of]
+
+    def seen(self, packed: bool) -> Tensor:
+        """What each row sees of the cache that `cache` gives, (B, P) or packed (B, G·P)."""
+        own = self.mask[self.of]
+        if not packed:
+            return own
+        which = torch.nn.functional.one_hot(self.of, len(self.mask))  # (B, G)
+        return (which[:, :, None] * own[:, None]).flatten(1)
+
+    def cache(self, rows: int, packed: bool) -> DynamicCache:
+        """What was read, for so many rows: each has its own prefix, or where examples share rows
+        (`packed`) all prefixes, one behind another. To be asked for once."""
+
+        def expanded(part: Tensor) -> Tensor:  # (G, heads, P, d)
+            if packed:
+                part = part.transpose(0, 1).flatten(1, 2)[None]
+            if len(part) == 1:
+                return part.expand(rows, -1, -1, -1)
+            return part.index_select(0, self.of)
+
+        for layer in self.read.layers:
+            assert isinstance(layer, DynamicLayer)  # `why_not_plain`
+            assert layer.keys is not None
+            assert layer.values is not None
+            layer.keys, layer.values = expanded(layer.keys), expanded(layer.values)
+        return self.read
+
+
+def read_prefixes(
+    model: nn.Module, inputs: Mapping[str, Tensor], shared: Sequence[Shared]
+) -> Prefixes | None:
+    """The prefixes of left-padded rows, `input_ids` and `attention_mask` (B, S), of which groups
+    are said to begin with the same tokens.
 
     None where that does not apply; the log says why not, once.
     """
     reason = why_not(model)
+    if reason is None and len(shared) > 1 and not accepts(type(base_model(model)), "position_ids"):
+        reason = "prefixes of several tasks need positions, which this model does not take"
     if reason is not None:
         _say_once(reason)
         return None
+    ids, device = inputs["input_ids"], inputs["input_ids"].device
+    first = torch.tensor([rows[0] for rows, _ in shared], device=device)
+    lengths = torch.tensor([[length] for _, length in shared], device=device)
+    longest = max(length for _, length in shared)
+    columns = torch.arange(longest, device=device) - longest  # from the end of the prefixes
+    starts = ids.shape[1] - inputs["attention_mask"].sum(1)
+    prefixes = ids[first[:, None], (starts[first, None] + lengths + columns).clamp(min=0)]
+    mask = (columns >= -lengths).to(inputs["attention_mask"].dtype)
+    groups = {row: number for number, (rows, _) in enumerate(shared) for row in rows}
+    of = torch.tensor([groups[row] for row in range(len(ids))], device=device)
+    return Prefixes(read_prefix(model, prefixes, mask), mask, of)
+
+
+def read_prefix(model: nn.Module, prefix: Tensor, mask: Tensor | None = None) -> DynamicCache:
+    """Keys and values of prefixes (G, P) of ids, padded on the left where the mask says so."""
     base = base_model(model)
     cache = DynamicCache(config=base.config)
-    few = {}
+    more: dict[str, Any] = {}
     if accepts(type(base), "logits_to_keep"):  # an index: a slice is not contiguous, so `matmul`
-        few["logits_to_keep"] = torch.zeros(1, dtype=torch.long, device=prefix.device)  # copies
-    inputs = {"input_ids": prefix[None], "attention_mask": torch.ones_like(prefix)[None]}
-    model(**inputs, **few, **continuing(model, cache))
+        more["logits_to_keep"] = torch.zeros(1, dtype=torch.long, device=prefix.device)  # copies
+    mask = torch.ones_like(prefix) if mask is None else mask
+    if len(prefix) > 1:
+        more["position_ids"] = positions(mask)
+    model(input_ids=prefix, attention_mask=mask, **more, **continuing(model, cache))
     return cache
 
 
@@ -48,17 +114,19 @@ def continuing(model: nn.Module, cache: DynamicCache) -> dict[str, Any]:
     return {name: cache, "use_cache": True}
 
 
-def without_prefix(inputs: dict[str, Tensor], length: int) -> dict[str, Tensor]:
-    """The inputs of left-padded rows (B, S) whose first `length` tokens are in the cache already.
+def without_prefix(
+    inputs: Mapping[str, Tensor], lengths: Tensor, seen: Tensor
+) -> dict[str, Tensor]:
+    """The inputs of left-padded rows (B, S) whose first `lengths` (B,) tokens are in a cache.
 
-    The longest row starts with its prefix and is cut behind it; in shorter rows what is left of
-    padding and prefix is masked. The mask (B, S) is that of prefix and rest together.
+    They are cut to the longest rest; in others what is left of padding and prefix is masked.
+    `seen` (B, P) says what each row sees of the cache; the mask is that of cache and rest together.
     """
-    tokens = inputs["attention_mask"].sum(1, keepdim=True)  # (B, 1)
-    columns = torch.arange(inputs["input_ids"].shape[1], device=tokens.device)
-    rest = columns >= columns.shape[0] - (tokens - length)  # (B, S): tokens behind the prefix
-    mask = (rest | (columns < length)).to(inputs["attention_mask"].dtype)
-    cut = {name: value[:, length:] for name, value in inputs.items()}
+    rest = inputs["attention_mask"].sum(1) - lengths
+    width = int(rest.max())
+    columns = torch.arange(width, device=rest.device)
+    mask = torch.cat([seen, (columns >= width - rest[:, None]).to(seen.dtype)], dim=1)
+    cut = {name: value[:, -width:] for name, value in inputs.items()}
     return {**cut, "attention_mask": mask}
 
 

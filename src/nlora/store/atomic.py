@@ -98,8 +98,13 @@ def indented(value: Any) -> str:
 
 def draft_text(path: Path, text: str) -> None:
     """Write a file of a folder that is synced as a whole before it takes its place."""
+    draft_bytes(path, text.encode())
+
+
+def draft_bytes(path: Path, content: bytes) -> None:
+    """Likewise of bytes."""
     with naming(path):
-        path.write_text(text, encoding="utf-8", newline="\n")
+        path.write_bytes(content)
 
 
 def append_line(path: Path, line: str) -> None:

@@ -6,6 +6,7 @@
         losses.jsonl        every loss term by name, per optimiser step
         test.jsonl          the task's test examples, so that a later stage can measure forgetting
         predictions.jsonl   every answer given in the evaluation after the stage
+        scores.safetensors  how likely each label was then, where the most likely one was asked for
         update/             the update itself: a PEFT adapter, or safetensors
         state/              what the method keeps for its next stage, where it keeps anything
     checkpoints/        of the stage in training (`store.checkpoints`), until it is committed

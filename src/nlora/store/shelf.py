@@ -107,8 +107,7 @@ class Shelf:
 
         Raises NloraError if it was changed or is missing, or for a line that is not of this kind.
         """
-        self._verify(record, name)
-        path = self.stage_path(record) / name
+        path = self.verified(record, name)
         # Only "\n" ends a line: str.splitlines would also cut at U+2028 inside a text.
         lines = read_text(path).removesuffix("\n").split("\n")
         for number, line in enumerate(lines if lines != [""] else (), start=1):
@@ -129,8 +128,7 @@ class Shelf:
         name = f"state/{VALUES}"
         if name not in record.files:
             return {}
-        self._verify(record, name)
-        return read_json(self.stage_path(record) / name)
+        return read_json(self.verified(record, name))
 
     def update_paths(
         self,
@@ -162,6 +160,11 @@ class Shelf:
         """Compare a stage's files with their hashes. Raises NloraError naming the first bad one."""
         for name in record.files:
             self._verify(record, name)
+
+    def verified(self, record: StageRecord, name: str) -> Path:
+        """The path of a file of a stage. Raises NloraError if it was changed or is missing."""
+        self._verify(record, name)
+        return self.stage_path(record) / name
 
     def _verify(self, record: StageRecord, name: str) -> None:
         self.check_file(self.stage_path(record), record, name)
