@@ -47,6 +47,8 @@ def test_a_mixed_batch_says_it_task_by_task_if_fewer_tokens_are_read():
     share = Collator(0, False, share_prefix=True)
     # The row that is alone with its task begins with as much as leaves the others' longest rest.
     assert share(MIXED)["shared_prefixes"] == [([0, 2], 12), ([1, 4], 20), ([3], 17)]
+    free = [Encoded([i, *range(70, 78)], [9] * 5, False, "free text") for i in (3, 4)]
+    assert share([*ROWS, *free])["shared_prefixes"] == [([0, 1, 2], 12), ([3], 5), ([4], 5)]
     alone = [replace(row, task=str(i)) for i, row in enumerate(MIXED)]
     assert "shared_prefixes" not in share(alone)
     long = [Encoded([*range(60), i], [1], False, "long prefix") for i in (7, 8)]

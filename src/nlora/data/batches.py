@@ -1,6 +1,6 @@
 """From encoded examples to padded tensors, in an order that a resumed run repeats."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -43,32 +43,36 @@ Shared = tuple[list[int], int]
 def shared_prefixes(examples: Sequence[Encoded]) -> list[Shared]:
     """What the rows of a batch begin with, task by task; none where it is not worth a pass.
 
-    Each row is in one of the groups, one that is alone with its task among them: of its prompt as
-    much goes with the prefixes as makes the rest of it no longer than the others' rests. It is
-    worth a pass where fewer tokens are read, padding counted.
+    Each row is in one of the groups, also one that shares nothing: of its prompt as much goes with
+    the prefixes as makes the rest of it no longer than the others' rests. It is worth a pass where
+    fewer tokens are read, padding counted.
     """
     tasks: dict[str, list[int]] = {}
     for row, example in enumerate(examples):
         tasks.setdefault(example.task, []).append(row)
-    lengths = {name: common_prefix([examples[i].prompt for i in tasks[name]]) for name in tasks}
-    alone = [name for name, rows in tasks.items() if len(rows) == 1]
 
-    def rest(names: Iterable[str]) -> int:
-        return max(
-            (len(examples[i]) - lengths[name] for name in names for i in tasks[name]), default=0
-        )
+    def common(rows: list[int]) -> int:
+        return common_prefix([examples[row].prompt for row in rows])
 
-    longest_rest = rest(tasks.keys() - alone)
-    for name in alone:
-        length = max(len(examples[tasks[name][0]]) - longest_rest, 1)
-        lengths[name] = min(length, lengths[name])
-    longest = max(lengths.values())
-    if min(lengths.values()) < 1 or longest < SHORTEST_PREFIX:
+    def rest(groups: Sequence[Shared]) -> int:
+        return max(len(examples[row]) - length for rows, length in groups for row in rows)
+
+    together = [(rows, common(rows)) for rows in tasks.values() if len(rows) > 1]
+    together = [(rows, length) for rows, length in together if length >= SHORTEST_PREFIX]
+    if not together:
         return []
-    read = len(tasks) * longest + len(examples) * rest(tasks)
-    if read >= len(examples) * max(map(len, examples)):
-        return []
-    return [(rows, lengths[name]) for name, rows in tasks.items()]
+    sharing = {row for rows, _ in together for row in rows}
+    most = rest(together)
+    alone = [
+        ([row], min(max(len(example) - most, 1), common([row])))
+        for row, example in enumerate(examples)
+        if row not in sharing
+    ]
+    found = [*together, *alone]
+    lengths = [length for _, length in found]
+    read = len(found) * max(lengths) + len(examples) * rest(found)
+    fewer = read < len(examples) * max(map(len, examples))
+    return found if min(lengths) > 0 and fewer else []
 
 
 def by_budget(lengths: Sequence[int], tokens: int) -> list[list[int]]:
