@@ -85,6 +85,7 @@ def test_loss_and_gradients_are_those_of_whole_rows(shape, rows, read, packed):
 
     loss, grads, targets, calls = measure(True)
     whole, expected, same, _ = measure(False)
+    assert len(calls) == 2
     assert calls[0] == read[0]
     assert calls[1] == read[1] or packed
     assert targets.tolist() == same.tolist()

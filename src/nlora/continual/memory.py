@@ -208,8 +208,9 @@ def _logits(model: Any, base: Any, examples: Sequence[Encoded], packing: bool) -
         cache = DynamicCache(config=base.config)
         model(input_ids=ids, **continuing(model, cache))
         prefixes = Prefixes(cache, ids, torch.zeros(len(examples), dtype=torch.long))
-        past = continuing(model, prefixes.cache(rows, packing))
-        before = ids.numel() if packing else ids.shape[1]
+        cache = prefixes.cache(rows, packing)
+        before = cache.get_seq_length()
+        past = continuing(model, cache)
     mask = torch.zeros(rows, 1, width, before + width, dtype=base.dtype)
     said = max(answers // rows, 1)
     logits = model(

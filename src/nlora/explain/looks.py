@@ -52,7 +52,6 @@ class Looks:
         self.on = on
         """Where the examples of kind `test` come from."""
         self.found: dict[Look, ndarray] = {}
-        self._folders = {record.index: record.folder for record in model.records}
         zero = model.directory.zero_shot()
         known = (*([zero] if zero else ()), *model.records)
         self._records = {record.index: record for record in known}
@@ -102,7 +101,7 @@ class Looks:
         """Where something about a task after a stage is kept."""
         return (
             self.folder
-            / self._folders[stage]
+            / self._records[stage].folder
             / f"{re.sub(r'[^A-Za-z0-9.+_-]+', '-', task)}-{name}{ending}"
         )
 
