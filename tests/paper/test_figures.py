@@ -8,7 +8,7 @@ from nlora.paper.curves import curves, off_list
 from nlora.paper.material import material
 from nlora.paper.scatter import strength
 from nlora.report.ledger import read
-from tests.report.rows import row, write
+from tests.report.rows import row, watching, write
 
 RESULTS = Path(__file__).parents[2] / "docs/results"
 
@@ -38,6 +38,15 @@ def test_a_panel_per_method_has_a_line_per_task_from_the_stage_that_learns_it(me
     last = [row["accuracy_matrix"][3][0] for row in rows]
     value = next(r[3] for r in found.data.rows if r[:3] == ["n-lora", 4, "dbpedia"])
     assert value.mean == pytest.approx(sum(last) / len(last))
+
+
+def test_a_task_that_is_only_tested_has_no_line(tmp_path):
+    pytest.importorskip("matplotlib")
+    plain, watched = (
+        curves(material([write(tmp_path / f"{n}.jsonl", [made])])).data.rows
+        for n, made in enumerate((row(), watching(row())))
+    )
+    assert plain == watched and len(plain) == 10
 
 
 def test_answers_that_are_no_label_are_drawn_by_method_and_order(tmp_path):

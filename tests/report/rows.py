@@ -82,6 +82,26 @@ def failed(method: str, stream: str = "order-1", seed: int = 0, error: str = "no
     return {**{name: whole[name] for name in kept}, "error": error}
 
 
+def watching(row: dict[str, Any], right: float = 1.0) -> dict[str, Any]:
+    """The row with one more task, the first in its lists, that is only tested."""
+
+    def before(matrix: list[Any]) -> list[Any]:
+        return [[100 * right, *values] for values in matrix]
+
+    stages = row["answers"]["stages"]
+    bits = pack(np.arange(20) < 20 * right)
+    return {
+        **row,
+        "tasks": ["general", *row["tasks"]],
+        "only_tested": {"general": {"before": 100.0, "now": 100 * right, "lost": 0.0}},
+        "zero_shot": [100.0, *row["zero_shot"]],
+        "accuracy_matrix": before(row["accuracy_matrix"]),
+        "kl": {"matrix": before(row.get("kl", {}).get("matrix", []))},
+        "answers": {**row["answers"], "stages": [{"general": bits, **s} for s in stages]},
+        "tests": {"general": "general", **row["tests"]},
+    }
+
+
 def geometry(
     oo: float, awom: float, size: float, acr: float, absolute: float = 0.25
 ) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from nlora.report.falls import falls
 from nlora.report.runs import sections
 from nlora.report.tables import tables
 
-from .rows import row, write
+from .rows import row, watching, write
 
 TASKS = ("dbpedia", "amazon", "yahoo", "agnews")
 
@@ -84,6 +84,12 @@ def test_a_fall_knows_what_was_measured_of_its_pair(ledger):
     # One row has told how alike the texts of these tests are, which holds for all on the same.
     assert found["amazon", "yahoo"].measured["texts alike"] == 0.7
     assert "texts alike" not in of
+
+
+def test_a_task_that_is_only_tested_is_no_fall_and_moves_no_other(ledger, tmp_path):
+    watched = write(tmp_path / "watched.jsonl", [watching(made) for made in runs()])
+    one, other = (falls(next(iter(sections([path])))) for path in (ledger, watched))
+    assert one == other
 
 
 def test_what_falls_are_made_of_goes_with_them_and_predicts_them(ledger):

@@ -19,6 +19,7 @@ from tests.report.rows import (
     geometry,
     grid,
     row,
+    watching,
     with_geometry,
     write,
 )
@@ -142,6 +143,14 @@ def test_differences_are_those_of_the_metrics_on_the_same_runs(make):
         assert shown["backward"].mean == pytest.approx(expected(method, "backward_transfer"))
         assert shown["average"].low <= shown["average"].mean <= shown["average"].high
         assert (shown["orders"], shown["seeds"]) == (3, 3)
+
+
+def test_a_task_that_is_only_tested_is_in_no_difference(make):
+    rows = grid(seeds=(0,))
+    watched = [watching(r, r["cell"]["method"] == "inc-lora") for r in rows]
+    found = [make(some, "differences").rows for some in (rows, watched)]
+    assert found[0] == found[1]
+    assert None not in found[0][0]
 
 
 def test_another_baseline_may_be_chosen(make):

@@ -104,8 +104,9 @@ def _off_list(run: Run) -> Any:
 def _cells(runs: Sequence[Run]) -> Iterator[tuple[int, str, float]]:
     """Stage, task and accuracy, the mean over seeds, from the stage that learns the task on."""
     matrices = [run.row["accuracy_matrix"] for run in runs]
-    for task, name in enumerate(runs[0].row["tasks"]):
+    columns = runs[0].row["tasks"]
+    for task, name in enumerate(runs[0].trained):
         for stage in range(task, len(matrices[0])):
-            values = [matrix[stage][task] for matrix in matrices]
+            values = [matrix[stage][columns.index(name)] for matrix in matrices]
             if None not in values:
                 yield stage + 1, name, sum(values) / len(values)

@@ -17,13 +17,14 @@ Answers = Mapping[str, np.ndarray]
 
 def _at_the_end(run: Run) -> Answers:
     """Right or wrong after the last stage: average accuracy is the mean of these."""
-    return {task: unpack(bits) for task, bits in run.row["answers"]["stages"][-1].items()}
+    last = run.row["answers"]["stages"][-1]
+    return {task: unpack(last[task]) for task in run.trained if task in last}
 
 
 def _when_learned(run: Run) -> Answers | None:
     """Right or wrong right after each task; None where all tasks were learned at once."""
     tasks, stages = run.row["stages"], run.row["answers"]["stages"]
-    if tasks != run.row["tasks"]:
+    if tasks != run.trained:
         return None
     return {task: unpack(stage[task]) for task, stage in zip(tasks, stages, strict=True)}
 
@@ -31,7 +32,7 @@ def _when_learned(run: Run) -> Answers | None:
 def _since_learned(run: Run) -> Answers | None:
     """What backward transfer is the mean of: −1 where a right answer was lost, 1 where one came."""
     then, now = _when_learned(run), _at_the_end(run)
-    tasks = run.row["tasks"][:-1]
+    tasks = run.trained[:-1]
     if then is None or not tasks:
         return None
     return _minus(now, {task: then[task] for task in tasks})

@@ -40,7 +40,7 @@ def falls(section: Section, among: bool = False) -> list[Fall]:
         row = run.row
         needs = row.get("needs", {})
         apart = needs.get("task_identity") or needs.get("storage")
-        if run.error is not None or run.untrained or apart or row["stages"] != row["tasks"]:
+        if run.error is not None or run.untrained or apart or row["stages"] != run.trained:
             continue
         matrix = (row.get("among_labels", {}) if among else row).get("accuracy_matrix")
         found += _of_run(run, matrix or [], similar)
@@ -48,12 +48,13 @@ def falls(section: Section, among: bool = False) -> list[Fall]:
 
 
 def _of_run(run: Run, matrix: list[list[float | None]], similar: Similar) -> Iterator[Fall]:
-    tasks = run.row["tasks"]
+    tasks, columns = run.trained, run.row["tasks"]
     for stage in range(1, len(matrix)):
-        for task in range(stage):
-            before, after = matrix[stage - 1][task], matrix[stage][task]
+        for task, old in enumerate(tasks[:stage]):
+            column = columns.index(old)
+            before, after = matrix[stage - 1][column], matrix[stage][column]
             if before is not None and after is not None:
-                old, new = tasks[task], tasks[stage]
+                new = tasks[stage]
                 seen = _Seen(run.row, task, stage, old, new, before, similar)
                 values = {name: measure(seen) for name, measure in MEASURES.items()}
                 known = {name: value for name, value in values.items() if value is not None}
@@ -124,7 +125,7 @@ def _kl(of_old: bool) -> Measure:
 
     def measure(seen: _Seen) -> float | None:
         matrix = seen.row.get("kl", {}).get("matrix") or []
-        column = seen.task if of_old else seen.stage
+        column = seen.row["tasks"].index(seen.old if of_old else seen.new)
         return matrix[seen.stage][column] if seen.stage < len(matrix) else None
 
     return measure

@@ -42,6 +42,12 @@ class Run:
         return untrained(self.label)
 
     @property
+    def trained(self) -> list[str]:
+        """The tasks, in order, without those that are only tested."""
+        others = self.row.get("only_tested", {})
+        return [task for task in self.row["tasks"] if task not in others]
+
+    @property
     def settings(self) -> dict[str, Any]:
         """The settings as resolved."""
         return self.row["configuration"]["settings"]
