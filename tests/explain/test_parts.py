@@ -1,9 +1,14 @@
 """Constructed cases in which each part of a loss is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from nlora.data.task import Task, TaskData
 from nlora.evaluation.matching import probabilities
+from nlora.explain.asked import Learned
+from nlora.explain.explained import Found, over_tasks
 from nlora.explain.parts import PARTS, Reading, Way, accuracies, by_example, kept, length, parts
 from nlora.explain.probe import probed
 from nlora.explain.sources import Known, corrections, no_old_text
@@ -96,6 +101,44 @@ def test_parts_add_up_to_the_protocol_s_loss_whatever_the_answers(seed):
     assert each["lost"] - each["won"] == round(40 * protocol)
     back = parts(now, then, "train")
     assert back == pytest.approx({k: -v for k, v in parts(then, now, "train").items()})
+
+
+def test_tasks_of_which_not_all_have_texts_and_a_probe_are_counted_alike():
+    """Of `a` the training texts are there, of `b` they are not; each has 20 tests."""
+
+    def share(right):
+        return np.arange(20) < round(20 * right)
+
+    def task(name, **readings):
+        data = TaskData(Task(name, "?", ("x", "y")), (), ())
+        read = {
+            stage: Reading(*(share(r[n]) for n in (0, 1)), {s: share(v) for s, v in r[2].items()})
+            for stage, r in enumerate(readings.values())
+        }
+        if name == "a":
+            read = {k: replace(r, probe=share(0.9 - 0.1 * k)) for k, r in read.items()}
+        return Found(Learned(data, 1, (2,)), read, {}, {})
+
+    a = task(
+        "a",
+        never=(0.1, 0.4, {"train": 0.5, "test": 0.4}),
+        then=(0.9, 0.9, {"train": 0.85, "test": 0.9}),
+        now=(0.4, 0.5, {"train": 0.55, "test": 0.65}),
+    )
+    b = task(
+        "b",
+        never=(0.1, 0.4, {"test": 0.5}),
+        then=(0.9, 0.9, {"test": 0.9}),
+        now=(0.4, 0.5, {"test": 0.6}),
+    )
+    over = over_tasks([a, b], 2)
+    assert sum(v for v in over["parts"].values() if v is not None) == pytest.approx(50)
+    assert over["parts"]["gone"] == pytest.approx((25 + 30) / 2)
+    left = over["kept"]["base"]["test"]["value"]
+    assert left == pytest.approx(100 * (0.25 + 0.1) / (0.5 + 0.4))
+    alone = over_tasks([a], 2)
+    assert alone["parts"]["gone"] == pytest.approx(10)
+    assert alone["kept"]["base"]["train"]["value"] == pytest.approx(100 * 0.05 / 0.35)
 
 
 def test_a_gain_is_a_part_below_zero():

@@ -46,7 +46,8 @@ def test_a_task_that_is_only_tested_has_no_line(tmp_path):
         curves(material([write(tmp_path / f"{n}.jsonl", [made])])).data.rows
         for n, made in enumerate((row(), watching(row())))
     )
-    assert plain == watched and len(plain) == 10
+    assert plain == watched
+    assert len(plain) == 10
 
 
 def test_answers_that_are_no_label_are_drawn_by_method_and_order(tmp_path):

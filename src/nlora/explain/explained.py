@@ -58,22 +58,26 @@ class Found:
         }
         self.matched = accuracies(known.data.name, right)
 
-    def way(self, zero: str, stage: int, source: str | None = None) -> Way:
-        """From never learned to right after learning, both matched alike, to a stage's answers,
-        matched by any source."""
+    def way(self, zero: str, stage: int, by: str, source: str | None = None) -> Way:
+        """From never learned to right after learning, both matched by one source, to a stage's
+        answers, matched by any."""
         never = 0 if zero == BASE else self.known.stage - 1
-        points = ((never, self.by), (self.known.stage, self.by), (stage, source or self.by))
+        points = ((never, by), (self.known.stage, by), (stage, source or by))
         return Way(*(self.matched[point] for point in points))
 
-    def parts(self, stage: int) -> dict[str, float | None]:
-        """The loss since the task was learned, in per cent."""
-        split = parts(self.then, self.read[stage], self.by)
+    def parts(self, stage: int, by: str, probe: bool = True) -> dict[str, float | None]:
+        """The loss since the task was learned, in per cent; as if there were no probe without."""
+        split = parts(self.then, self.read[stage], by, probe)
         return {name: None if v is None else 100 * v for name, v in split.items()}
+
+    def probed(self, stage: int) -> bool:
+        """Whether there is a probe, then and after a stage."""
+        return self.then.probe is not None and self.read[stage].probe is not None
 
     def to_json(self) -> Json:
         """All that is found of the task."""
         known = self.known
-        ways = {zero: length(self.way(zero, known.stage)) for zero in ZEROS}
+        ways = {zero: length(self.way(zero, known.stage, self.by)) for zero in ZEROS}
         return {
             "labels": len(known.labels),
             "examples": len(known.data.test),
@@ -97,7 +101,7 @@ class Found:
 
     def _lost(self, stage: int) -> Json:
         now, name = self.read[stage], self.known.data.name
-        split = self.parts(stage)
+        split = self.parts(stage, self.by)
         likely = self.matched[stage, AMONG]
         return {
             "after": self.names[stage],
@@ -108,7 +112,7 @@ class Found:
             "by_example": by_example(self.then, now, self.by),
             "kept": {
                 zero: {
-                    source: kept({name: self.way(zero, stage, source)}).to_json()
+                    source: kept({name: self.way(zero, stage, self.by, source)}).to_json()
                     for source in now.matched
                 }
                 for zero in ZEROS
@@ -122,10 +126,16 @@ class Found:
 
 def over_tasks(tasks: Sequence[Found], last: int) -> Json | None:
     """The means over the tasks that were learned before the last stage, and what is left of all
-    their ways together; None where there are none."""
+    their ways together; None where there are none.
+
+    All are treated alike, or means would mix what is counted in two ways: matched by a source that
+    all of them have, and with a probe if all have one.
+    """
     earlier = [task for task in tasks if last in task.known.later]
     if not earlier:
         return None
+    by = matched_by(set.intersection(*(set(task.then.matched) for task in earlier)))
+    probe = all(task.probed(last) for task in earlier)
     moments = {
         "never": [task.read[0] for task in earlier],
         "then": [task.then for task in earlier],
@@ -134,8 +144,8 @@ def over_tasks(tasks: Sequence[Found], last: int) -> Json | None:
     return {
         "tasks": [task.known.data.name for task in earlier],
         **{moment: _means([_shown(one) for one in some]) for moment, some in moments.items()},
-        "parts": _means([task.parts(last) for task in earlier]),
-        "kept": {zero: _kept(earlier, last, zero) for zero in ZEROS},
+        "parts": _means([task.parts(last, by, probe) for task in earlier]),
+        "kept": {zero: _kept(earlier, last, zero, by) for zero in ZEROS},
     }
 
 
@@ -145,11 +155,11 @@ def all_tasks(tasks: Sequence[Found], last: int) -> Json:
     return _means([_shown(reading) for reading in now]) if now else {}
 
 
-def _kept(earlier: Sequence[Found], last: int, zero: str) -> Json:
+def _kept(earlier: Sequence[Found], last: int, zero: str, by: str) -> Json:
     """What is left of the way over these tasks, by source of the offsets now."""
     sources = set.intersection(*(set(task.read[last].matched) for task in earlier))
     return {
-        source: kept({t.known.data.name: t.way(zero, last, source) for t in earlier}).to_json()
+        source: kept({t.known.data.name: t.way(zero, last, by, source) for t in earlier}).to_json()
         for source in sorted(sources)
     }
 

@@ -55,17 +55,17 @@ class Reading:
         return self.among if self.free is None else self.free
 
 
-def parts(then: Reading, now: Reading, source: str) -> dict[str, float | None]:
+def parts(then: Reading, now: Reading, source: str, probed: bool = True) -> dict[str, float | None]:
     """The loss by the protocol in its parts, matched by one source.
 
-    Without a probe nothing is known to be inaccessible (None), and `gone` is what matching does not
-    bring back.
+    Without a probe, or where it is not to be looked at (`probed`), nothing is known to be
+    inaccessible (None), and `gone` is what matching does not bring back.
     """
     free = loss(then.answers, now.answers)
     among = loss(then.among, now.among)
     matched = loss(then.matched[source], now.matched[source])
     found: dict[str, float | None] = {"off the list": free - among, "bias": among - matched}
-    if then.probe is None or now.probe is None:
+    if not probed or then.probe is None or now.probe is None:
         return found | {"inaccessible": None, "gone": matched}
     probe = loss(then.probe, now.probe)
     return found | {"inaccessible": matched - probe, "gone": probe}

@@ -32,7 +32,7 @@ def matched_on(used: Collection[str]) -> str:
         )
     return (
         "matched on the task's own training texts or, where they were not there, on its test texts "
-        "(an upper bound)"
+        "(an upper bound), and where tasks are counted together then all of them so"
     )
 
 
