@@ -1,6 +1,7 @@
 """Gradients of an old task and of a new one, against one plain backward pass per example."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -64,6 +65,11 @@ def test_the_cosine_is_that_of_plain_gradients_on_the_model_before_the_stage(mod
     [kept] = tmp_path.rglob("*gradients*.json")
     write_json(kept, json.loads(kept.read_text()) | {"cosines": {"colour": 0.25}})
     assert aligned(looks, [colour, animal], COUNT) == {"colour": {2: 0.25}}  # not measured again
+    other = animal.data.task.labels[0]
+    train = tuple(replace(example, label=other) for example in animal.data.train)
+    relabelled = replace(animal, data=replace(animal.data, train=train))
+    again = aligned(looks, [colour, relabelled], COUNT)  # the same texts, and other answers
+    assert again["colour"][2] not in (0.25, pytest.approx(found["colour"][2], abs=1e-4))
 
 
 def test_a_step_on_the_new_task_changes_the_old_loss_by_the_product(model):

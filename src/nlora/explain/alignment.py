@@ -69,7 +69,8 @@ def _kept(
 ) -> dict[str, float]:
     """The cosines of a stage by old task, from their file or measured."""
     asked = [
-        [*(t.data.name for t in some), *(_texts(t, count) for t in some)] for some in (new, old)
+        [[t.data.task.to_json(), [(e.text, e.label) for e in _examples([t], count)]] for t in some]
+        for some in (new, old)
     ]
     key = digest([looks.made_of(stage - 1), asked])
     place = looks.place(stage - 1, new[0].data.name, f"gradients-{count}", ".json")
@@ -81,10 +82,6 @@ def _kept(
     place.parent.mkdir(parents=True, exist_ok=True)
     write_json(place, {"made_of": key, "cosines": cosines})
     return cosines
-
-
-def _texts(task: Learned, count: int) -> list[str]:
-    return [example.text for example in _examples([task], count)]
 
 
 def _examples(tasks: Sequence[Learned], count: int) -> list[Example]:
