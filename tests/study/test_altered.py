@@ -1,12 +1,15 @@
 """A finished run with its updates shrunk, or permuted: the same model, and nothing else."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from nlora.cli.app import app
-from nlora.continual.learning import run
+from nlora.continual.learning import learn, run
+from nlora.data.streams import load_stream
 from nlora.report.ledger import read, write
 from nlora.report.tables import tables
 from nlora.store.directory import ModelDirectory
@@ -140,6 +143,25 @@ def test_what_has_no_one_model_of_adapters_is_refused_in_one_line(llama, learned
         (line,) = refused.stderr.splitlines()
         assert said in line
     assert not (tmp_path / "rows.jsonl").exists()
+
+
+def test_a_directory_that_grew_by_learn_is_altered_like_a_run(llama, tmp_path):
+    """Also where it has a task that is only tested, and unless one was learned again."""
+    stream = write_stream(tmp_path, "colour", "animal", "size", train=24)
+    colour, animal, watched = load_stream(str(stream), None)
+    out = tmp_path / "grown"
+    watched = replace(watched, train=(), only_tested=True)
+    learn(out, colour, config(llama, None, {**LEARNING, "rank": RANK}), watch=[watched])
+    learn(out, animal)
+    matrix = ModelDirectory(out).results()["accuracy_matrix"]
+    found = rescaled(Finished.at(out), [1.0, 1.0], tmp_path / "same").results()
+    assert found["tasks"] == ["colour", "animal"]
+    assert found["accuracy_matrix"] == [[matrix[0][0], None], matrix[1][:2]]
+    assert found["learning_accuracy"] is not None
+    learn(out, replace(colour, train=colour.train[:12]))
+    refused = call(out, "--out", tmp_path / "rows.jsonl")
+    assert refused.exit_code == 2
+    assert "has learned 'colour' more than once" in refused.stderr
 
 
 def test_permuted_updates_are_as_large_and_write_elsewhere(learned, tmp_path):

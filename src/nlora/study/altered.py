@@ -17,13 +17,14 @@ from torch import Tensor
 from nlora.adapters.peft_files import WEIGHTS, read_adapter
 from nlora.continual.commit import commit
 from nlora.continual.model import Answers, ContinualModel
-from nlora.continual.results import results
-from nlora.data.task import digest
+from nlora.continual.results import write_results
+from nlora.data.task import TaskData, digest
 from nlora.errors import NloraError
 from nlora.lowrank.factors import svd
 from nlora.plan.config import stored_config
 from nlora.plan.resolve import choose
 from nlora.store.directory import ModelDirectory
+from nlora.store.manifests import Manifests
 from nlora.study.grid import stream_name
 from nlora.study.rows import commit as source_commit
 from nlora.study.rows import row
@@ -35,28 +36,42 @@ Change = Callable[[int, Tensors], Tensors]
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished run of a method that makes one model of LoRA adapters."""
+    """A finished run of a method that makes one model of LoRA adapters, an update for each task."""
 
     directory: ModelDirectory
     updates: list[Path]
 
     @classmethod
     def at(cls, path: Path) -> "Finished":
-        """The run in this folder. Raises NloraError for one of another kind."""
+        """The run in this folder. Raises NloraError for one of another kind, and for one whose
+        tasks were not learned each once and in a row."""
         directory = ModelDirectory(path)
         config = stored_config(directory)
         built = choose(config).method
         if built.adapter != "lora" or built.storage_grows:
             raise NloraError(f"{path}: {config.method} does not make one model of LoRA adapters")
-        updates = directory.update_paths()
-        if len(updates) < len(directory.stages()) or not updates:
+        records = directory.stages()
+        folders, manifests = [record.folder for record in records], Manifests(records)
+        in_a_row = all(manifests.after(k) == folders[:k] for k in range(1, len(folders) + 1))
+        if not records or not in_a_row or any(len(record.tasks) != 1 for record in records):
             raise NloraError(f"{path} has not learned an update per task")
-        return cls(directory, updates)
+        names = cls(directory, []).tasks
+        if again := [name for name in names if names.count(name) > 1]:
+            raise NloraError(
+                f"{path} has learned '{again[0]}' more than once, and of an altered update of the "
+                "same task nothing can be told"
+            )
+        if any(record.matched for record in records):
+            raise NloraError(
+                f"{path} answers by offsets per label that came with a stage, and they belong to "
+                "its updates as they are"
+            )
+        return cls(directory, [directory.update_path(folder) for folder in folders])
 
     @property
     def tasks(self) -> list[str]:
         """The tasks, in the order in which they were learned."""
-        return [record.name for record in self.directory.stages()]
+        return [record.tasks[0]["name"] for record in self.directory.stages()]
 
     def sizes(self) -> list[float]:
         """‖ΔW‖_F of each update, over all matrices."""
@@ -67,13 +82,15 @@ class Finished:
         return found
 
 
-Asked = Callable[[ContinualModel, Sequence[Path], int], Answers]
-"""The answers after stage k, from 1: of the model, in which the changed updates are in force."""
+Asked = Callable[[ContinualModel, Sequence[Path], Sequence[TaskData]], Answers]
+"""The answers to the tasks so far: of the model, in which the changed updates are in force."""
 
 
-def all_so_far(model: ContinualModel, updates: Sequence[Path], k: int) -> Answers:
-    """To the tests of the first k tasks."""
-    return model.evaluate(model.stream[:k])
+def all_so_far(
+    model: ContinualModel, updates: Sequence[Path], tasks: Sequence[TaskData]
+) -> Answers:
+    """To the tests of these tasks."""
+    return model.evaluate(tasks)
 
 
 def altered(
@@ -93,11 +110,12 @@ def altered(
         directory.write_config(source.config())
         if zero := source.zero_shot():
             directory.adopt(source, zero)
-        model.directory, tasks = directory, model.stream
+        model.directory, stream = directory, {data.name: data for data in model.stream}
+        tasks = [stream[name] for name in run.tasks]
         updates = _copies(run.updates, change, Path(scratch))
         for k, record in enumerate(source.stages(), start=1):
             with model.adapter.after(updates[:k]):
-                answers = asked(model, updates, k)
+                answers = asked(model, updates, tasks[:k])
                 changed = record.model_copy(
                     update={
                         "files": {},
@@ -107,8 +125,7 @@ def altered(
                 )
                 steps = list(source.steps(record))
                 commit(model, changed, answers, tasks[k - 1 : k], steps)
-        config = source.config()
-        directory.write_results(results(directory, config["tasks"], config["method"]))
+        write_results(directory, run.tasks, source.config()["method"])
     return directory
 
 

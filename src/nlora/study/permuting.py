@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from nlora.continual.model import Answers, ContinualModel
+from nlora.data.task import TaskData
 from nlora.report import ledger
 from nlora.store.directory import ModelDirectory
 from nlora.study.altered import Finished, Tensors, altered, altered_row
@@ -41,10 +42,10 @@ def permuted(run: Finished, seed: int, out: Path) -> ModelDirectory:
             found[name] = tensor.index_select(axis, order)
         return found
 
-    def asked(model: ContinualModel, updates: Sequence[Path], k: int) -> Answers:
+    def asked(model: ContinualModel, updates: Sequence[Path], tasks: Sequence[TaskData]) -> Answers:
         answers: Answers = {}
-        for i, data in enumerate(model.stream[:k], start=1):
-            with model.adapter.after([*run.updates[:i], *updates[i:k]]):
+        for i, data in enumerate(tasks, start=1):
+            with model.adapter.after([*run.updates[:i], *updates[i : len(tasks)]]):
                 answers |= model.evaluate([data])
         return answers
 
