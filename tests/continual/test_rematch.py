@@ -4,6 +4,7 @@ import json
 import shutil
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from nlora.cli.guarded import show_refusal
@@ -22,6 +23,8 @@ from nlora.continual.taking_back import rollback
 from nlora.continual.taking_out import take_out
 from nlora.continual.verifying import verify
 from nlora.data.files import read_entry
+from nlora.evaluation.matching import Correction
+from nlora.explain.answers import offsets_by
 from nlora.explain.matched import where_it_helps
 from nlora.report.schema_explained import Estimate
 from nlora.store.directory import ModelDirectory
@@ -119,6 +122,20 @@ def test_exports_have_the_offsets_beside_them_and_say_so(greeted, tmp_path):
     assert listener.messages.count(TOLD) == 2
     [said] = [line for line in listener.messages if line.startswith("the model is in")]
     assert said.startswith(f"the model is in {tmp_path / 'plain'}, in float32: ")
+
+
+def test_an_export_with_offsets_for_another_task_keeps_those_in_force(
+    greeted, tmp_path, monkeypatch
+):
+    known = ModelDirectory(greeted.out).stages()[-1].matched["colour"]
+    other = Correction(np.array([]), 2.0)
+    monkeypatch.setattr("nlora.explain.matched.where_it_helps", lambda *asked: {"greeting": other})
+    export(greeted.out, tmp_path / "plain", "float32", match=offsets_by("auto"))
+    written = json.loads((tmp_path / "plain" / "offsets.json").read_text())["tasks"]
+    assert written == {
+        "colour": known.model_dump(),
+        "greeting": {"offsets": {}, "scale": 2.0},
+    }
 
 
 def test_it_goes_with_its_stage(greeted, tmp_path):

@@ -52,4 +52,13 @@ def test_nothing_is_overwritten_and_nothing_is_left_of_what_fails(data, tmp_path
     (data / "TC" / "free" / "task.json").write_text("{}")
     with pytest.raises(NloraError, match="'free' has no labels"):
         relabel("news,free", data, tmp_path / "made")
+    # A task of a stream's file would be read back as another: its question is its own.
+    rows = '[{"text": "a", "label": "World"}, {"text": "b", "label": "Sports"}]'
+    (tmp_path / "rows.json").write_text(rows)
+    task = "{name: news, instruction: 'Which?', labels: [World, Sports], "
+    (tmp_path / "own.yaml").write_text(f"[{task} train: rows.json, test: rows.json}}]")
+    with pytest.raises(NloraError, match="'news' has no labels, or is of no data folder"):
+        relabel(str(tmp_path / "own.yaml"), data, tmp_path / "made")
+    (tmp_path / "rows.json").unlink()
+    (tmp_path / "own.yaml").unlink()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]

@@ -5,10 +5,31 @@ import torch
 
 from nlora.data.encode import Encoder
 from nlora.data.prompts import Prompter
+from nlora.evaluation.expected import ANYTHING
+from nlora.evaluation.greedy import _by_generate
 from nlora.evaluation.writing import Writing, write
 from tests.tiny import ENCODER_DECODER, model, tokenizer
 
 PROMPTS = ["one", "two and three", "four"]
+
+
+@pytest.mark.parametrize("shape", ["llama", "t5"])
+def test_what_a_model_is_published_with_decides_nothing(shape):
+    net, two = model(shape).eval(), shape in ENCODER_DECODER
+    encoder = Encoder(tokenizer(two), Prompter(), two)
+    ids = encoder.tokenize(PROMPTS)
+    hoped = [ANYTHING] * len(ids)
+
+    def all_of_it():
+        greedy = write(net, encoder, ids, Writing(6), 4096)
+        drawn = write(net, encoder, ids, Writing(6, 2.0, seed=1), 4096)
+        return greedy, drawn, list(_by_generate(net, encoder, ids, hoped, 4096, 6, [1]))
+
+    plain = all_of_it()
+    net.generation_config.update(
+        repetition_penalty=5.0, no_repeat_ngram_size=1, top_p=0.01, min_new_tokens=6, num_beams=2
+    )
+    assert all_of_it() == plain
 
 
 @pytest.mark.parametrize("shape", ["llama", "t5"])

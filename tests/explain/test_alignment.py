@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from nlora.continual.model import ContinualModel
-from nlora.data.task import sample
+from nlora.data.task import digest, sample
 from nlora.explain.alignment import aligned, cosine, gradient
 from nlora.explain.asked import Options, learned
 from nlora.explain.examples import examples_of
@@ -63,7 +63,11 @@ def test_the_cosine_is_that_of_plain_gradients_on_the_model_before_the_stage(mod
     frozen = [m.get_base_layer().weight for m in model.adapter.matrices().values()]
     assert not any(weight.requires_grad for weight in frozen)
     [kept] = tmp_path.rglob("*gradients*.json")
-    write_json(kept, json.loads(kept.read_text()) | {"cosines": {"colour": 0.25}})
+    another = {"cosines": {"colour": 0.25}}
+    write_json(kept, json.loads(kept.read_text()) | another)
+    assert aligned(looks, [colour, animal], COUNT) == found  # it was changed
+    another["hash"] = digest(another["cosines"])
+    write_json(kept, json.loads(kept.read_text()) | another)
     assert aligned(looks, [colour, animal], COUNT) == {"colour": {2: 0.25}}  # not measured again
     other = animal.data.task.labels[0]
     train = tuple(replace(example, label=other) for example in animal.data.train)

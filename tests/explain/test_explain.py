@@ -1,5 +1,6 @@
 """`nlora explain` of runs of a tiny model, from their folders."""
 
+import gzip
 import json
 import shutil
 from dataclasses import replace
@@ -155,10 +156,12 @@ def test_what_was_measured_is_not_measured_again_and_the_run_is_as_it_was(explai
         finished("seq-lora").out
     )
     place = out / "explain" / "001-colour" / "colour-self.safetensors"
-    place.write_bytes(b"damaged")
-    half = Listener()
-    assert explain(out, asked, half) == found
-    assert half.titles == ["asking"]
+    sound = place.read_bytes()
+    for spoilt in (b"damaged", sound[:-2] + bytes([sound[-2] ^ 0x40]) + sound[-1:]):
+        place.write_bytes(spoilt)
+        half = Listener()
+        assert explain(out, asked, half) == found
+        assert half.titles == ["asking"]
     [again] = out.glob("explain/**/*relearned*.json")
     key = json.loads(again.read_text())["made_of"]
     for spoilt in ("{", "[1]", json.dumps({"made_of": key, "right": {"free": "all"}})):
@@ -250,6 +253,9 @@ def test_training_examples_are_read_again_where_they_were_read_while_they_are_th
 def test_the_command_prints_tables_writes_files_and_refuses_in_one_line(explained, tmp_path):
     out, asked, found, _ = explained
     same = ["explain", out, "--texts", 6, "--probe", 24, "--neutral", asked.neutral]
+    packed = bytearray(gzip.compress(b"".join(b"line %d\n" % i for i in range(300))))
+    packed[40] ^= 0xFF
+    (damaged := tmp_path / "damaged.gz").write_bytes(packed)
     shown = call(*same, "--out", tmp_path / "tables")
     assert shown.exit_code == 0, shown.output
     assert "What was lost since it was learned" in shown.output
@@ -262,6 +268,7 @@ def test_the_command_prints_tables_writes_files_and_refuses_in_one_line(explaine
         "give --neutral FILE": ["explain", out, "--kinds", "neutral"],
         "holds no model": ["explain", tmp_path / "nothing"],
         "no such file": ["explain", out, "--neutral", tmp_path / "nothing"],
+        "damaged gzip file": ["explain", out, "--neutral", damaged],
         "different lines and 100 texts": ["explain", out, "--neutral", asked.neutral],
         "must be at least 1": ["explain", out, "--texts", 0],
     }

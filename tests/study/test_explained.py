@@ -7,6 +7,8 @@ import pytest
 from typer.testing import CliRunner
 
 from nlora.cli.app import app
+from nlora.explain.asked import Options
+from nlora.explain.summary import Wanted
 from nlora.report.ledger import read
 from nlora.report.tables import tables
 from tests.report.rows import grid, write
@@ -94,6 +96,36 @@ def test_a_cell_whose_folder_is_gone_keeps_its_row(place, tmp_path):
         shutil.rmtree(kept, ignore_errors=True)
         shutil.move(tmp_path / "moved", kept)
         command("--methods", "seq-lora,per-task", "--explain")
+
+
+def test_another_file_of_neutral_texts_is_asked_about_anew(tmp_path):
+    files = [tmp_path / name for name in ("a.txt", "b.txt")]
+    for file in files:
+        file.write_text("".join(f"{file.stem} {i}\n" for i in range(6)))
+    one, other = (Wanted(Options(texts=6, neutral=file)) for file in files)
+    row = {"explained": one.described}
+    assert one.is_in(row)
+    assert Wanted(Options(texts=6)).is_in(row)  # it asks for less
+    assert not other.is_in(row)
+    assert not one.is_in({"explained": {**one.described, "neutral": None}})
+    assert not one.is_in({"explained": {"texts": 6, "probe": 200, "shift": 60, "gradients": 32}})
+
+
+def test_seeds_with_a_probe_and_without_are_averaged_alike(place, tmp_path):
+    [row] = [r for r in read(place[0] / "ledger.jsonl") if r["cell"]["method"] == "seq-lora"]
+    other = json.loads(json.dumps(row))
+    other["cell"]["seed"] = other["configuration"]["seed"] = 1
+    parts = row["explained"]["over_tasks"]["parts"]
+    other["explained"]["over_tasks"]["parts"] = {
+        **{part: parts[part] for part in ("off the list", "bias")},
+        "gone": parts["inaccessible"] + parts["gone"],
+    }
+    [table] = tables([write(tmp_path / "l.jsonl", [row, other])], ["explained"])
+    cells = dict(zip(table.columns, table.rows[0], strict=True))
+    assert cells["inaccessible"] is None
+    for part, value in other["explained"]["over_tasks"]["parts"].items():
+        assert cells[part].mean == pytest.approx(value)
+    assert cells["lost"].mean == pytest.approx(sum(parts.values()))
 
 
 def test_tables_show_what_was_found_where_rows_have_it(place, tmp_path):

@@ -117,7 +117,7 @@ def explain(
         show_table(table)
     if said := conclusion(found):
         _say(said)
-    if not made:
+    if not made and not (dev and not found["tasks"]):
         _say("there is nothing to explain: no task was learned before the last stage")
 
 

@@ -1,6 +1,7 @@
 """`nlora study`: single studies beside the grids of `nlora compare`."""
 
 import json as jsonlib
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -72,7 +73,7 @@ def permute(
         ),
     ],
     ledger: Ledger,
-    seed: Annotated[int, typer.Option(help="Decides the permutations.")] = 0,
+    seed: Annotated[int, typer.Option(help="Decides the permutations.", min=0, max=2**32 - 1)] = 0,
 ) -> None:
     """Is it where an update writes? Evaluate a run with later updates permuted in each matrix.
 
@@ -142,11 +143,12 @@ def exhaustion(
 
 def _numbers(text: str) -> list[float]:
     try:
-        return [float(part) for part in text.split(",")]
-    except ValueError as error:
-        raise NloraError(
-            f"--scales takes numbers with commas between them, not '{text}'"
-        ) from error
+        found = [float(part) for part in text.split(",")]
+    except ValueError:
+        found = [math.nan]
+    if not all(map(math.isfinite, found)):
+        raise NloraError(f"--scales takes numbers with commas between them, not '{text}'")
+    return found
 
 
 def _say(line: str) -> None:

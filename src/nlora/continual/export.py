@@ -16,6 +16,7 @@ from nlora.progress import Progress, spoken
 from nlora.store.atomic import check_outside, check_place, draft_text, indented, new_folder
 from nlora.store.directory import ModelDirectory
 from nlora.store.locks import held
+from nlora.store.records import Offsets
 
 if TYPE_CHECKING:
     from nlora.continual.merged import Merged
@@ -27,8 +28,8 @@ REPORT = "export.json"
 MOST_LOST = 1.0
 """Per cent of the updates that may be lost by rounding, by default."""
 
-Describe = Callable[[Any], Mapping[str, Any]]
-"""JSON values of a `ContinualModel`, by the names of their files."""
+Match = Callable[[Any], Mapping[str, Offsets]]
+"""Offsets of a `ContinualModel`, by task."""
 
 
 def export(
@@ -38,7 +39,7 @@ def export(
     progress: Progress | None = None,
     model: str | None = None,
     most_lost: float = MOST_LOST,
-    describe: Describe | None = None,
+    match: Match | None = None,
     consolidation: str | None = None,
 ) -> dict[str, Any]:
     """Write the model of a directory, or the base `model` with a PEFT adapter, to the folder `out`.
@@ -46,10 +47,10 @@ def export(
     `from_pretrained` reads it. `dtype` is by default the one that the base is published in. Updates
     are merged in fp32 and rounded once; how much of them is lost by that is measured, and more than
     `most_lost` per cent is refused. What was measured is returned, and in `export.json`;
-    `prompts.json` has each task's prompt, with {text} where its text goes. `describe` says what
-    else lies beside a directory's model, and `consolidation` how its updates make one model, if not
-    as they were trained. Raises NloraError also if the answers are not those of one model, and if
-    `out` is there already.
+    `prompts.json` has each task's prompt, with {text} where its text goes. `match` finds offsets
+    of tasks that lie beside a directory's model instead of those in force, and `consolidation` says
+    how its updates make one model, if not as they were trained. Raises NloraError also if the
+    answers are not those of one model, and if `out` is there already.
     """
     if dtype is not None and dtype not in DTYPES:
         raise unknown("dtype", dtype, DTYPES)
@@ -66,7 +67,7 @@ def export(
             f"{option('model')} is for an adapter; a model directory knows its base model"
         )
     else:
-        base, merge = _directory(source, progress, describe, consolidation)
+        base, merge = _directory(source, progress, match, consolidation)
         instead = f", and so does {option('adapter', True)}, where updates are LoRA's"
     check_outside(out, source)
     with held(out):
@@ -76,7 +77,7 @@ def export(
 
 
 def _directory(
-    source: Path, progress: Progress, describe: Describe | None, consolidation: str | None
+    source: Path, progress: Progress, match: Match | None, consolidation: str | None
 ) -> tuple[Base, Callable[[], Merged]]:
     """The base of a directory's model, and what merges it."""
     directory = ModelDirectory(source)
@@ -96,7 +97,7 @@ def _directory(
     def merge() -> Merged:
         from nlora.continual.merged import of_directory
 
-        return of_directory(plan, directory, progress, describe)
+        return of_directory(plan, directory, progress, match)
 
     return plan.base, merge
 

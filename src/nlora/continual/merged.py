@@ -16,13 +16,13 @@ from nlora.backbones.load import Backbone, load, own_dtype
 from nlora.continual.building import weights_dtype
 from nlora.continual.cards import plain_model
 from nlora.continual.model import ContinualModel
-from nlora.continual.offsets import TOLD
-from nlora.continual.offsets import beside as offsets_in_force
+from nlora.continual.offsets import TOLD, beside, in_force
 from nlora.continual.survival import PROMPTS, Change, changes, logits, parameters
 from nlora.errors import NloraError
 from nlora.plan.resolve import Plan
 from nlora.progress import Progress
 from nlora.store.directory import ModelDirectory
+from nlora.store.records import Offsets
 
 NEUTRAL = (
     "The meeting was moved to Thursday because two people were away.",
@@ -62,9 +62,9 @@ def of_directory(
     plan: Plan,
     directory: ModelDirectory,
     progress: Progress,
-    describe: Callable[[ContinualModel], Mapping[str, Any]] | None = None,
+    match: Callable[[ContinualModel], Mapping[str, Offsets]] | None = None,
 ) -> Merged:
-    """The model of a directory; `describe` says what lies beside it."""
+    """The model of a directory; `match` finds offsets of tasks, instead of those in force."""
     notes, kind = {}, plan.run.quantization
     if kind != "none":
         notes["quantization"] = (
@@ -81,11 +81,10 @@ def of_directory(
     for line in notes.values():
         progress.message(line)
     model = ContinualModel.begin(plan, directory, progress, fp32=True)
-    beside = offsets_in_force(model.records, model.stream)
-    if beside:
+    if in_force(model.records):
         notes["answers"] = TOLD
         progress.message(TOLD)
-    beside |= dict(describe(model)) if describe else {}
+    files = beside(model.records, model.stream, match(model) if match else None)
     examples = list(dict.fromkeys(e for data in model.stream for e in data.test))
     chosen = examples[:: max(len(examples) // PROMPTS, 1)][:PROMPTS]
     inputs = [ids for ids, _ in model.encoder.prompts(chosen)] or _neutral(model.backbone)
@@ -93,7 +92,7 @@ def of_directory(
     prompt = model.encoder.prompter.prompt
     prompts = {data.name: prompt(data.task, "{text}") for data in model.stream}
     card = partial(plain_model, plan, directory)
-    return replace(found, beside=beside, prompts=prompts, notes=notes, card=card)
+    return replace(found, beside=files, prompts=prompts, notes=notes, card=card)
 
 
 def of_adapter(base: Base, given: Given) -> Merged:

@@ -54,13 +54,13 @@ def correction(known: Offsets, labels: Sequence[str]) -> Correction:
     return Correction(np.array([known.offsets.get(label, 0.0) for label in labels]), known.scale)
 
 
-def beside(records: Sequence[StageRecord], stream: Sequence[TaskData]) -> dict[str, Any]:
-    """What lies beside an exported model: the file with the corrections in force, if any are."""
-    known = in_force(records)
-    return as_file({data.name: known[data.name] for data in stream if data.name in known})
-
-
-def as_file(found: Mapping[str, Offsets]) -> dict[str, Any]:
-    """The content of `offsets.json` under its name; nothing where there are none."""
-    tasks = {name: one.model_dump() for name, one in found.items()}
+def beside(
+    records: Sequence[StageRecord],
+    stream: Sequence[TaskData],
+    instead: Mapping[str, Offsets] | None = None,
+) -> dict[str, Any]:
+    """What lies beside an exported model, by the name of its file: the corrections in force, or of
+    a task those given `instead`; nothing where there are none."""
+    known = in_force(records) | dict(instead or {})
+    tasks = {d.name: known[d.name].model_dump() for d in stream if d.name in known}
     return {OFFSETS: {"rule": RULE, "tasks": tasks}} if tasks else {}

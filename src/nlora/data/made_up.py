@@ -5,10 +5,12 @@ trained on the task knows much of it, and most of what it learns may be which la
 made-up words it knows nothing, so whatever it answers better than chance it has learned.
 """
 
+import os
 import random
 from collections.abc import Sequence
 from pathlib import Path
 
+from nlora.data.benchmark import find_datasets, read_task
 from nlora.data.messages import plain
 from nlora.data.streams import load_stream
 from nlora.data.task import TaskData
@@ -40,14 +42,16 @@ def relabel(stream: str, data: Path | None, out: Path, seed: int = 0) -> dict[st
     already, and for a task that has no labels or is not of a data folder.
     """
     tasks = load_stream(stream, data)
+    folders = find_datasets(data) if data is not None else {}
     out = out.expanduser()
-    if out.exists():
+    if os.path.lexists(out):
         raise NloraError(f"{out} exists already; choose another folder")
     found = {}
     with writing(out) as work:
         for known in tasks:
             task = known.task
-            if task.labels is None or task.group is None or task.dataset is None:
+            own = folders.get(task.name)
+            if task.labels is None or own is None or read_task(task.name, own[0]) != task:
                 raise NloraError(
                     f"'{task.name}' has no labels, or is of no data folder; name data sets of one"
                 )

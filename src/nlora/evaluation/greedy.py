@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from nlora import processes
-from nlora.backbones.structure import base_model, end_tokens
+from nlora.backbones.structure import PLAIN, base_model, end_tokens
 from nlora.data.batches import Collator, by_budget, on_device
 from nlora.data.encode import Encoder
 from nlora.evaluation.drafts import AfterEncoder, AfterPrompt
@@ -77,9 +77,9 @@ def _by_generate(
         inputs = on_device(collator.prompts([prompts[i] for i in rows]), model.device)
         out = model.generate(
             **inputs,
+            **PLAIN,
             max_new_tokens=max_new_tokens,
             do_sample=False,
-            num_beams=1,
             use_cache=has_cache(base_model(model)),
             eos_token_id=list(dict.fromkeys(ends)),
             pad_token_id=encoder.tokenizer.pad_token_id,

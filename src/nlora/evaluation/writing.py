@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers.generation.streamers import BaseStreamer
 
-from nlora.backbones.structure import base_model, end_tokens
+from nlora.backbones.structure import PLAIN, base_model, end_tokens
 from nlora.data.batches import Collator, by_budget, on_device
 from nlora.data.encode import Encoder
 from nlora.evaluation.greedy import until
@@ -73,10 +73,9 @@ def write(
             told = [tells[i] for i in rows] if tells else []
             out = model.generate(
                 **inputs,
-                **chosen,
+                **{**PLAIN, **chosen},
                 streamer=_Telling(encoder, stops, told) if any(told) else None,
                 max_new_tokens=how.max_new_tokens,
-                num_beams=1,
                 use_cache=has_cache(base_model(model)),
                 eos_token_id=stops,
                 pad_token_id=encoder.tokenizer.pad_token_id,

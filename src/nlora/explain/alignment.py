@@ -35,10 +35,11 @@ if TYPE_CHECKING:
 
 
 class Cosines(Kind):
-    """A file of what was found of a stage's gradients, by earlier task."""
+    """A file of what was found of a stage's gradients, by earlier task; `hash` is of the values."""
 
     made_of: str
     cosines: dict[str, Measured]
+    hash: str
 
 
 def aligned(looks: Looks, tasks: Sequence[Learned], count: int) -> dict[str, dict[int, float]]:
@@ -75,12 +76,12 @@ def _kept(
     key = digest([looks.made_of(stage - 1), asked])
     place = looks.place(stage - 1, new[0].data.name, f"gradients-{count}", ".json")
     known = whole(Cosines, place)
-    if known and known.made_of == key:
+    if known and known.made_of == key and known.hash == digest(known.cosines):
         return known.cosines
     with looks.model.standing(stage - 1), shown(looks.model.progress, "gradients", 1 + len(old)):
         cosines = _measured(looks.model, new, old, count)
     place.parent.mkdir(parents=True, exist_ok=True)
-    write_json(place, {"made_of": key, "cosines": cosines})
+    write_json(place, {"made_of": key, "cosines": cosines, "hash": digest(cosines)})
     return cosines
 
 

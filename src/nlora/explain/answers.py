@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nlora.errors import NloraError, option, unknown
 
 if TYPE_CHECKING:
     from nlora.continual.answering import Correct
-    from nlora.continual.export import Describe
+    from nlora.continual.export import Match
     from nlora.continual.model import ContinualModel
+    from nlora.store.records import Offsets
 
 WAYS = AUTO, LIKELY, MATCHED = "auto", "likely", "matched"
 
@@ -33,15 +34,14 @@ def correct_by(how: str, free: bool = False) -> "Correct | None":
     return matched if how == MATCHED else where_it_helps
 
 
-def offsets_by(how: str) -> "Describe | None":
-    """What is written beside an exported model: offsets by task and label, with the rule."""
+def offsets_by(how: str) -> "Match | None":
+    """What finds the offsets that are written beside an exported model, by task and label."""
     correct = correct_by(how)
     return partial(_offsets, correct) if correct else None
 
 
-def _offsets(correct: "Correct", model: "ContinualModel") -> Mapping[str, Any]:
-    from nlora.continual.offsets import as_file, stored
+def _offsets(correct: "Correct", model: "ContinualModel") -> Mapping[str, "Offsets"]:
+    from nlora.continual.offsets import stored
 
     labels = {data.name: data.task.labels or () for data in model.stream}
-    found = correct(model, list(labels))
-    return as_file({name: stored(made, labels[name]) for name, made in found.items()})
+    return {n: stored(made, labels[n]) for n, made in correct(model, list(labels)).items()}

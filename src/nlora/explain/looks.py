@@ -4,12 +4,14 @@ What the evaluation after a stage has kept of its tests' labels (`continual.scor
 there.
 
 RUN/explain/001-name/TASK-KIND.safetensors holds the scores (texts, labels) or the states (texts, d)
-of one task's question after one stage, with a hash of all that they depend on. What was measured
-for another model, or about other texts, is measured again. Looks at the base model are the same for
+of one task's question after one stage, with a hash of all that they depend on and one of the
+values. What was measured for another model, or about other texts, or was changed, is measured
+again. Looks at the base model are the same for
 every run, and are kept in the cache folder by their hash.
 """
 
 import contextlib
+import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -87,7 +89,8 @@ class Looks:
     def _keep(self, look: Look, key: str) -> None:
         """Write a look to its place; a cache folder that cannot be written keeps nothing."""
         place = self._place(look, key)
-        content = save({look.what: self.found[look]}, metadata={"made_of": key})
+        values = self.found[look]
+        content = save({look.what: values}, metadata={"made_of": key, "hash": _hash(values)})
         with contextlib.suppress(OSError) if look.stage == 0 else contextlib.nullcontext():
             place.parent.mkdir(parents=True, exist_ok=True)
             write_bytes(place, content)
@@ -99,11 +102,10 @@ class Looks:
 
     def place(self, stage: int, task: str, name: str, ending: str) -> Path:
         """Where something about a task after a stage is kept."""
-        return (
-            self.folder
-            / self._records[stage].folder
-            / f"{re.sub(r'[^A-Za-z0-9.+_-]+', '-', task)}-{name}{ending}"
-        )
+        known = re.sub(r"[^A-Za-z0-9.+_-]+", "-", task)
+        if known != task:
+            known += f"-{digest(task)}"  # two names may become one
+        return self.folder / self._records[stage].folder / f"{known}-{name}{ending}"
 
     def made_of(self, stage: int) -> list[Any]:
         """All that the model after a stage depends on, and how it reads."""
@@ -137,9 +139,15 @@ def _read(place: Path, key: str) -> ndarray | None:
         return None
     try:
         with safe_open(place, framework="np") as file:
-            if (file.metadata() or {}).get("made_of") != key:
+            metadata = file.metadata() or {}
+            if metadata.get("made_of") != key:
                 return None
             [name] = file.keys()
-            return file.get_tensor(name)
+            values = file.get_tensor(name)
+            return values if metadata.get("hash") == _hash(values) else None
     except (SafetensorError, ValueError):
         return None
+
+
+def _hash(values: ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()

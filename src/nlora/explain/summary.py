@@ -5,8 +5,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from nlora.data.task import digest
 from nlora.explain.asked import Options
 from nlora.explain.explain import explain
+from nlora.explain.texts import neutral_texts
 from nlora.progress import Progress
 from nlora.report.ledger import rounded
 
@@ -22,10 +24,13 @@ class Wanted:
 
     @property
     def described(self) -> dict[str, Any]:
-        """What decides the figures, as a row says it; a file of neutral texts has no path there."""
+        """What decides the figures, as a row says it; of a file of neutral texts a hash of them."""
         asked = self.options.checked()
         counts = ("texts", "probe", "shift", "gradients")
-        return {**{name: getattr(asked, name) for name in counts}, "kinds": list(asked.kinds)}
+        found = {**{name: getattr(asked, name) for name in counts}, "kinds": list(asked.kinds)}
+        if asked.neutral is not None:
+            found["neutral"] = digest(neutral_texts(asked.neutral, asked.texts))
+        return found
 
     def is_in(self, row: Mapping[str, Any]) -> bool:
         """Whether a ledger's row has all that is asked for, or more, from as many texts."""
@@ -34,7 +39,8 @@ class Wanted:
         return (
             known.get("texts") == asked["texts"]
             and all(more)
-            and set(asked["kinds"]) <= set(known["kinds"])
+            and set(asked["kinds"]) <= set(known.get("kinds", ()))
+            and asked.get("neutral") in (None, known.get("neutral"))
         )
 
     def of(self, path: Path, progress: Progress) -> dict[str, Any]:

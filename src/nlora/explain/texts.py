@@ -1,11 +1,11 @@
 """The texts that a task's question is asked about, kind by kind (`sources.KINDS`)."""
 
-import gzip
 import random
 from collections.abc import Sequence
 from pathlib import Path
 
 from nlora.continual.self_written import SEED
+from nlora.data.compression import unpacked
 from nlora.errors import NloraError
 
 CONTENT_FREE = ("N/A", "[MASK]", "")
@@ -22,18 +22,15 @@ def drawn(texts: Sequence[str], count: int, name: str) -> list[str]:
 
 
 def neutral_texts(path: Path, count: int) -> list[str]:
-    """The first words of `count` lines of a text file, which may be compressed by gzip.
+    """The first words of `count` lines of a text file, which may be compressed.
 
     Raises NloraError if it cannot be read or has too few lines.
     """
     if not path.is_file():
         raise NloraError(f"--neutral {path}: no such file")
     try:
-        content = path.read_bytes()
-        if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)
-        lines = content.decode("utf-8").splitlines()
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+        lines = unpacked(path.read_bytes(), path).decode("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
         raise NloraError(f"--neutral {path}: {error}") from error
     found = list(dict.fromkeys(" ".join(line.split()[:WORDS]) for line in lines if line.strip()))
     if len(found) < count:

@@ -18,7 +18,7 @@ from nlora import processes
 from nlora.adapters.base import Adapter
 from nlora.adapters.covariance import InputCovariances, OutputMagnitudes
 from nlora.backbones.states import evaluating, mean_state
-from nlora.backbones.structure import base_model, end_tokens
+from nlora.backbones.structure import PLAIN, base_model, end_tokens
 from nlora.data.batches import IGNORED, Collator, by_budget, on_device, pad
 from nlora.data.encode import Encoded, Encoder
 from nlora.data.task import Example, TaskData
@@ -159,7 +159,8 @@ class Context:
     def generate(self, prompts: Sequence[list[int]], **sampling: Any) -> list[str]:
         """The texts that the model writes after prompts (token ids), without dropout.
 
-        `sampling` are arguments of Transformers' `generate`, such as `max_new_tokens`.
+        `sampling` are arguments of Transformers' `generate`, such as `max_new_tokens`; what they
+        leave open is open, whatever the model's generation_config says.
         """
         tokenizer, encoder = self.encoder.tokenizer, self.encoder
         collate = Collator(tokenizer.pad_token_id, encoder.encoder_decoder)
@@ -172,7 +173,7 @@ class Context:
                     **batch,
                     eos_token_id=ends,
                     pad_token_id=tokenizer.pad_token_id,
-                    **sampling,
+                    **{**PLAIN, **sampling},
                 )
                 new = out if encoder.encoder_decoder else out[:, batch["input_ids"].shape[1] :]
                 found.update(zip(rows, map(encoder.text, new), strict=True))

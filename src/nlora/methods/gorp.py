@@ -24,6 +24,7 @@ from pydantic import Field
 from nlora.adapters.settings import Count
 from nlora.methods.base import Method, Settings, State
 from nlora.methods.parts.spaces import extended, outside
+from nlora.methods.settings import LARGEST
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,7 +46,10 @@ class GorpSettings(Settings):
         0.95, gt=0, lt=1, description="ε, of a task's first moment that its directions explain"
     )
     whole_scale: float = Field(
-        1.0, ge=0, description="α, what steps of whole matrices are multiplied by; 0 is LoRA alone"
+        1.0,
+        ge=0,
+        le=LARGEST,
+        description="α, what steps of whole matrices are multiplied by; 0 is LoRA alone",
     )
 
 

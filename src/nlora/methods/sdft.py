@@ -42,7 +42,7 @@ class SdftSettings(LoraSettings):
     teacher_rate: float = Field(
         0.01, ge=0, le=1, description="α, how far the teacher goes towards the model after a step"
     )
-    temperature: float = Field(1.0, gt=0, description="at which the model writes its answers")
+    temperature: float = Field(1.0, ge=1e-4, description="at which the model writes its answers")
     answer_tokens: Count | None = Field(
         None,
         description="tokens that it writes, at most (null: as many as the longest answer has)",
@@ -123,7 +123,6 @@ class Sdft(LoraMethod):
             max_new_tokens=self.settings.answer_tokens or longest,
             do_sample=True,
             temperature=self.settings.temperature,
-            top_k=0,
         )
         return ctx.encoder.all(
             [replace(e, label=said) for e, said in zip(examples, texts, strict=True)]

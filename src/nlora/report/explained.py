@@ -12,6 +12,7 @@ from nlora.report.table import Cell, Table, Value
 Read = Callable[[Run], Any]
 
 _ZEROS, _KEPT = ("base", "before"), ("kept", "kept, from before")
+_PROBED, _GONE = "inaccessible", "gone"
 _OWN, _TESTS = "train", "test"
 """The sources of offsets by which parts and ways are counted: the second where the first is not."""
 
@@ -50,10 +51,6 @@ def explained(section: Section) -> Table | None:
         "among": lambda run: _all(run).get("among"),
         **{f"matched: {s}": lambda run, s=s: _all(run)["matched"].get(s) for s in sources},
     }
-    losses: dict[str, Read] = {
-        "lost": lambda run: _sum(_over(run).get("parts", {})),
-        **{part: lambda run, p=part: _over(run).get("parts", {}).get(p) for part in parts},
-    }
     rows: list[list[Cell]] = []
     for stream in section.streams:
         for label in section.methods:
@@ -61,7 +58,8 @@ def explained(section: Section) -> Table | None:
             if not some:
                 continue
             cells: list[Cell] = [over_seeds(some, read) for read in reads.values()]
-            cells += [over_seeds(some, read, "+.1f") for read in losses.values()]
+            split = _alike([_over(run).get("parts", {}) for run in some])
+            cells += [over_seeds(some, read, "+.1f") for read in _losses(some, split, parts)]
             cells += [_kept(some, lambda run, z=z: _left(_over(run), z)) for z in _ZEROS]
             rows.append([stream, marked(section, label), *cells, _seeds(some)])
     notes = [
@@ -71,10 +69,33 @@ def explained(section: Section) -> Table | None:
         "lost and its parts: of the tasks before the last, in points since each was learned; kept: "
         "of the way from the base model, or the one that each task came to (before), to the one "
         f"right after it, {matched_on(_used(runs))} (%; {COVERAGE:.0%} interval, or ± over seeds)",
+        "gone is what a probe does not read out; where not all seeds have one, what matching does "
+        "not bring back",
         *legend(section, section.methods),
     ]
-    columns = ["stream", "method", *reads, *losses, *_KEPT, "seeds"]
+    columns = ["stream", "method", *reads, "lost", *parts, *_KEPT, "seeds"]
     return Table("explained", f"What was lost, and why. {section.title}", columns, rows, notes)
+
+
+def _alike(splits: list[Mapping[str, float]]) -> list[Mapping[str, float | None]]:
+    """The parts of several runs' losses; as if no probe had been taken where one of them has none,
+    or a mean would mix what is gone by it with what matching does not bring back."""
+    if all(split.get(_PROBED) is not None for split in splits):
+        return list(splits)
+    return [
+        {part: v for part, v in split.items() if part not in (_PROBED, _GONE)}
+        | ({_GONE: split[_GONE] + (split.get(_PROBED) or 0)} if _GONE in split else {})
+        for split in splits
+    ]
+
+
+def _losses(
+    runs: list[Run], splits: list[Mapping[str, float | None]], parts: Iterable[str]
+) -> list[Read]:
+    """What reads the loss and its parts of a run, of those of all these."""
+    found = {run.place: split for run, split in zip(runs, splits, strict=True)}
+    each: list[Read] = [lambda run, p=part: found[run.place].get(p) for part in parts]
+    return [lambda run: _sum(found[run.place]), *each]
 
 
 def explained_tasks(section: Section) -> Table | None:

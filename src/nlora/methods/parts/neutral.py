@@ -65,10 +65,7 @@ def written(ctx: Context, count: int) -> list[str]:
                 [[start]] * rows,
                 max_new_tokens=TOKENS,
                 do_sample=True,
-                num_beams=1,
-                temperature=1.0,
                 top_p=TOP_P,
-                top_k=0,
             )
             found.update(dict.fromkeys(t for text in texts if (t := " ".join(text.split()))))
             if new := min(len(found), count) - before:
