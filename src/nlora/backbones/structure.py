@@ -83,12 +83,15 @@ def learned_positions(model: nn.Module) -> int | None:
 
 _LEFT_OPEN = (
     *("temperature", "top_k", "top_p", "top_h", "min_p", "typical_p"),
-    *("epsilon_cutoff", "eta_cutoff", "min_length", "min_new_tokens"),
+    *("epsilon_cutoff", "eta_cutoff", "min_new_tokens"),
     *("repetition_penalty", "no_repeat_ngram_size"),
     *("encoder_repetition_penalty", "encoder_no_repeat_ngram_size"),
     *("exponential_decay_length_penalty", "guidance_scale", "sequence_bias", "penalty_alpha"),
 )
-PLAIN: dict[str, Any] = {"num_beams": 1, "num_return_sequences": 1, **dict.fromkeys(_LEFT_OPEN)}
+PLAIN: dict[str, Any] = {
+    **{"num_beams": 1, "num_return_sequences": 1, "min_length": 0},
+    **dict.fromkeys(_LEFT_OPEN),
+}
 """Arguments of `generate` with which the model's probabilities decide alone. What it leaves open is
 taken from the generation_config that a model is published with, a penalty for repetition, say."""
 
