@@ -18,6 +18,10 @@ LARGEST = 1e30
 """Of a setting: far below what fp32 can hold, so that a product of two factors is a number, too."""
 
 
+MOST_MIXED = 0.99
+"""Of a stage's examples that are mixed in: 99 times as many as its own."""
+
+
 def _at_least_zero(value: Any) -> Any:
     if isinstance(value, str):
         return value
@@ -48,13 +52,16 @@ def _replay(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, str | float | int):
         raise ValueError("must be none, a share below 1, self, or a file")
     if share is not None:
-        if not 0 < share < 1:
-            raise ValueError("must be a share between 0 and 1 (or none, self, or a file)")
+        if not 0 < share <= MOST_MIXED:
+            raise ValueError(
+                f"must be a share above 0 and at most {MOST_MIXED} (or none, self, or a file)"
+            )
         return share
     if value in ("none", "self") or "://" in str(value):
         return value
     path = _file(str(value))
-    if not os.path.exists(path) and not {".", "/", os.sep} & set(str(value)):
+    nothing = not str(value).strip()
+    if nothing or (not os.path.exists(path) and not {".", "/", os.sep} & set(str(value))):
         raise ValueError("must be none, a share below 1, self, or a file that is there")
     return path
 
@@ -95,7 +102,7 @@ class Settings(Strict):
     replay_share: float | None = Field(
         None,
         gt=0,
-        lt=1,
+        le=MOST_MIXED,
         description="replay with a file: the share of a stage's examples that it makes up (0.05); "
         "by default each of the reservoir comes once an epoch",
     )
@@ -141,6 +148,11 @@ class Settings(Strict):
         for name in given if self.replay != "self" else ():
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"setting '{name}' needs replay=self, and replay is {self.replay}")
+        of_file = isinstance(self.replay, str) and self.replay not in ("none", "self")
+        if self.replay_share is not None and not of_file:
+            raise ValueError(
+                f"setting 'replay_share' needs a file to replay, and replay is {self.replay}"
+            )
         return self
 
 
