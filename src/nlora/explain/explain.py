@@ -58,8 +58,6 @@ def explain(
     written = self_written(model, options.texts, place) if wants_own else []
     if wants_own and not written:
         progress.message("the base model writes no texts of its own; 'self' is left out")
-    if options.on_dev and not tasks:
-        progress.message("there are no dev examples to ask, nor training examples to ask instead")
     by_stage: dict[int, list[TaskData]] = {}
     for task in tasks:
         by_stage.setdefault(task.stage, []).append(task.data)
