@@ -100,23 +100,23 @@ def test_a_row_per_scale_and_one_at_the_sizes_of_another_run(learned, tmp_path):
     for _ in range(2):
         shown = call(*told, "--out", out)
         assert shown.exit_code == 0, shown.stderr
-        assert [line.rpartition(":")[0] for line in shown.stdout.splitlines()] == [
-            *("inc-lora:scale=0.5", "inc-lora:size=n-lora")
+        assert [line.rpartition(": ")[0] for line in shown.stdout.splitlines()] == [
+            *("inc-lora:scale=0.5", "inc-lora:size=n-lora:l1=0.5")
         ]
     half, matched = read(out)
     assert half["cell"] == {"stream": "stream", "method": "inc-lora:scale=0.5", "seed": 0}
     assert half["configuration"]["settings"]["scale"] == 0.5
     assert [stage["scale"] for stage in half["notes"].values()] == [0.5, 0.5]
-    assert matched["cell"]["method"] == "inc-lora:size=n-lora"
+    assert matched["cell"]["method"] == "inc-lora:size=n-lora:l1=0.5"
     sizes = Finished.at(learned / "n-lora").sizes()
     own = Finished.at(learned / "inc-lora").sizes()
     assert sizes[0] < 0.9 * own[0]
-    assert matched["configuration"]["settings"]["size"] == "n-lora"
+    assert matched["configuration"]["settings"]["size"] == "n-lora:l1=0.5"
     scale = [stage["scale"] for stage in matched["notes"].values()]
     assert scale == pytest.approx([a / b for a, b in zip(sizes, own, strict=True)])
     assert half["hash"] != matched["hash"]
     (table,) = tables([out], ["collisions"])
-    assert [r[0].label for r in table.rows] == ["inc-lora:scale=0.5", "inc-lora:size=n-lora"]
+    assert [r[0].label for r in table.rows] == ["inc-lora:scale=0.5", "inc-lora:size=n-lora:l1=0.5"]
     assert tree(learned) == before
 
 

@@ -3,7 +3,8 @@
 Nothing is trained. The run is of a method that makes one model of LoRA adapters.
 """
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import copytree
@@ -21,7 +22,7 @@ from nlora.continual.results import write_results
 from nlora.data.task import TaskData, digest
 from nlora.errors import NloraError
 from nlora.lowrank.factors import svd
-from nlora.plan.config import stored_config
+from nlora.plan.config import RunConfig, stored_config
 from nlora.plan.resolve import choose
 from nlora.store.directory import ModelDirectory
 from nlora.store.manifests import Manifests
@@ -139,9 +140,18 @@ def altered_row(
     configuration["settings"][setting] = value
     config = stored_config(run.directory)
     stream = stream_name(config.stream) if config.stream else ",".join(run.tasks)
-    method = f"{config.method}:{setting}={value}"
+    method = named(config, {setting: value})
     cell = {"stream": stream, "method": method, "seed": config.seed}
     return {"cell": cell, **found, "hash": digest(configuration), "tuning": None}
+
+
+def named(config: RunConfig, more: Mapping[str, Any] | None = None) -> str:
+    """A run's method as a comparison calls it, with its own settings that are not as by default."""
+    own = choose(config).method.settings.model_dump(mode="json", exclude_defaults=True)
+    texts = {**own, **(more or {})}
+    known = {n: v if isinstance(v, str) else json.dumps(v) for n, v in texts.items()}
+    settings = ",".join(f"{name}={value}" for name, value in known.items())
+    return f"{config.method}:{settings}" if settings else config.method
 
 
 def _copies(updates: Sequence[Path], change: Change, folder: Path) -> list[Path]:

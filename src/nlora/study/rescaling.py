@@ -19,7 +19,7 @@ from nlora.errors import NloraError
 from nlora.plan.config import stored_config
 from nlora.report import ledger
 from nlora.store.directory import ModelDirectory
-from nlora.study.altered import Finished, Tensors, altered, altered_row
+from nlora.study.altered import Finished, Tensors, altered, altered_row, named
 
 
 def rescaled(run: Finished, scales: Sequence[float], out: Path) -> ModelDirectory:
@@ -56,7 +56,7 @@ def rescale(
             raise NloraError(f"{beside} has not learned the same tasks in a row")
         pairs = zip(run.sizes(), other.sizes(), strict=True)
         each = [theirs / own if own else 0.0 for own, theirs in pairs]
-        wanted.append(("size", stored_config(other.directory).method, each))
+        wanted.append(("size", named(stored_config(other.directory)), each))
     for setting in wanted:
         found = rescaled_row(run, *setting)
         ledger.write(out, found)
