@@ -283,6 +283,10 @@ def test_the_conclusion_names_the_largest_part_and_what_helps():
     found = {"over_tasks": {"tasks": ["a", "b"], "parts": split}}
     said = str(conclusion(found))
     assert said.startswith("Of 11.3 points lost of a, b the largest part is bias (12.3): an offset")
+    split["gone"] = 20.0
+    assert "not brought back by offsets (20.0); without a probe" in str(conclusion(found))
+    split["inaccessible"] = 0.0
+    assert "the largest part is gone (20.0): it has to be learned again" in str(conclusion(found))
     split["gone"] = -20.0
     assert conclusion(found) == "Nothing is lost of a, b, on average."
     assert conclusion({"over_tasks": None}) is None
@@ -314,5 +318,11 @@ def test_dev_examples_can_be_asked_so_that_something_is_chosen_by_them(finished,
     assert "dev" not in later["matched"]
     assert found["on"] == "dev"
     assert (out / "explain" / "explained-on-dev.json").is_file()
+    made = {table.key: table for table in tables(found)}
+    assert all("dev examples" in table.title for table in made.values())
+    assert not any("test examples" in note for table in made.values() for note in table.notes)
+    helps = {row[0]: row[1].mean for row in made["helps"].rows}
+    assert helps["train"] == pytest.approx(later["matched"]["train"] - later["among"])
     on_test = explain(out, FEW, watch, stream=str(stream))
     assert "dev" in when(on_test["tasks"]["colour"], "later")["matched"]
+    assert "helps" not in [table.key for table in tables(on_test)]

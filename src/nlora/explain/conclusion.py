@@ -25,7 +25,10 @@ def conclusion(found: Mapping[str, Any]) -> str | None:
     if not split or lost <= 0:
         return f"Nothing is lost of {whose}, on average."
     most = max(split, key=lambda part: split[part])
-    return (
-        f"Of {lost:.1f} points lost of {whose} the largest part is {most} ({split[most]:.1f}): "
-        f"{HELPS[most]}."
-    )
+    said = f"Of {lost:.1f} points lost of {whose} the largest part"
+    if most == "gone" and "inaccessible" not in split:
+        return (
+            f"{said} is not brought back by offsets ({split[most]:.1f}); without a probe nothing "
+            "tells whether the model still has it (`nlora explain --probe 200`)."
+        )
+    return f"{said} is {most} ({split[most]:.1f}): {HELPS[most]}."

@@ -90,7 +90,7 @@ class Looks:
         """Write a look to its place; a cache folder that cannot be written keeps nothing."""
         place = self._place(look, key)
         values = self.found[look]
-        content = save({look.what: values}, metadata={"made_of": key, "hash": _hash(values)})
+        content = save({look.what: values}, metadata={"made_of": _made(key, values)})
         with contextlib.suppress(OSError) if look.stage == 0 else contextlib.nullcontext():
             place.parent.mkdir(parents=True, exist_ok=True)
             write_bytes(place, content)
@@ -139,15 +139,14 @@ def _read(place: Path, key: str) -> ndarray | None:
         return None
     try:
         with safe_open(place, framework="np") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("made_of") != key:
-                return None
             [name] = file.keys()
             values = file.get_tensor(name)
-            return values if metadata.get("hash") == _hash(values) else None
+            return values if (file.metadata() or {}).get("made_of") == _made(key, values) else None
     except (SafetensorError, ValueError):
         return None
 
 
-def _hash(values: ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
+def _made(key: str, values: ndarray) -> str:
+    """What a file says of its values: what they were made of, and their hash (in one, since the
+    order of several would be another each time)."""
+    return f"{key} {hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()}"

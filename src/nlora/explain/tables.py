@@ -1,6 +1,7 @@
 """What `explain` has found, as tables."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from nlora.evaluation.statistics import COVERAGE
@@ -16,8 +17,17 @@ READINGS = ("free", "among", "matched", "probe")
 
 def tables(found: Json) -> list[Table]:
     """The tables of what was found; those that have no rows are left out."""
-    make = (_losses, _readings, _ways, _sources, _relearned, _free_text)
-    return [table for table in (one(found) for one in make) if table.rows]
+    make = (_losses, _readings, _ways, _sources, _helps, _relearned, _free_text)
+    made = [table for table in (one(found) for one in make) if table.rows]
+    return [_of_dev(table) for table in made] if found["on"] == "dev" else made
+
+
+def _of_dev(table: Table) -> Table:
+    """A table of dev examples, of which there are no answers by the protocol."""
+    notes = [note.replace("test examples", "dev examples") for note in table.notes]
+    if table.key == "losses":
+        notes.append("dev examples are not asked by the protocol: free is among the labels here")
+    return replace(table, title=f"{table.title}, by dev examples", notes=notes)
 
 
 def _losses(found: Json) -> Table:
@@ -74,6 +84,28 @@ def _pairs(then: Json, now: Json, by: str) -> list[Cell]:
     """Each reading then and now."""
     each = [(r["free"], r["among"], r["matched"].get(by), r["probe"]) for r in (then, now)]
     return [_number(value) for pair in zip(*each, strict=True) for value in pair]
+
+
+def _helps(found: Json) -> Table:
+    """By how much matched labels are more often right than the likeliest ones, by dev examples."""
+    last = len(found["stages"])
+    now = {
+        name: lost["helps"]
+        for name, task in found["tasks"].items()
+        for lost in task["lost"]
+        if lost["stage"] == last and found["on"] == "dev"
+    }
+    sources = dict.fromkeys(source for helps in now.values() for source in helps)
+    rows: list[list[Cell]] = [
+        [source, *(_estimate(helps.get(source, {}), "+.1f") for helps in now.values())]
+        for source in sources
+    ]
+    notes = [
+        "right answers among the labels with offsets minus without, after the last stage, in "
+        f"points, with {COVERAGE:.0%} bootstrap intervals; where all of one is above 0 `nlora "
+        "predict` matches the task's labels by itself"
+    ]
+    return Table("helps", "Whether offsets help", ["offsets from", *now], rows, notes)
 
 
 def _ways(found: Json) -> Table:
