@@ -10,6 +10,7 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
+from nlora.continual.adapters_out import export_adapters
 from nlora.continual.agreement import stored_plan
 from nlora.continual.export import export
 from nlora.continual.learning import run
@@ -201,11 +202,14 @@ def test_what_is_not_one_model_is_refused_and_nothing_is_overwritten(llama, tmp_
             r"\(routing=input\): adapters=True writes",
         ),
         ("prog-prompt", {"prompt_length": 2}, "does not make one model"),
+        ("code-lora", {}, "does not make one model.*its directory is used as it is"),
     ):
         run(config(llama, stream, {"precision": "fp32", **settings}, method=method), tmp_path / "m")
         with pytest.raises(NloraError, match=f"^{method}.*{said}"):
             export(tmp_path / "m", tmp_path / "plain")
         (tmp_path / "m").rename(tmp_path / f"{method} done")
+    with pytest.raises(NloraError, match="as 'retract' are no sum of adapters; nor does"):
+        export_adapters(tmp_path / "code-lora done", tmp_path / "plain")
     run(config(llama, stream), tmp_path / "m")
     (tmp_path / "there").mkdir()
     with pytest.raises(NloraError, match="there is there already"):

@@ -35,8 +35,11 @@ if TYPE_CHECKING:
 REPORT, PROMPTS, ROUTER = "export.json", "prompts.json", "router.safetensors"
 
 
-def _plain() -> str:
-    return f"without {option('adapter')} a plain model is written, where the method makes one"
+def _plain(plan: Plan) -> str:
+    """What there is for a method of which no adapters can be written."""
+    if plan.method.mergeable:
+        return f"without {option('adapter')} a plain model is written"
+    return "nor does the method make one plain model; its directory is used as it is"
 
 
 def export_adapter(
@@ -118,7 +121,7 @@ def _check(plan: Plan, one: bool) -> None:
     name = plan.config.method
     if plan.method.adapter != "lora":
         raise NloraError(
-            f"{name} trains '{plan.method.adapter}', which is no LoRA adapter; {_plain()}"
+            f"{name} trains '{plan.method.adapter}', which is no LoRA adapter; {_plain(plan)}"
         )
     if one and not plan.method.mergeable:
         raise NloraError(
@@ -128,11 +131,16 @@ def _check(plan: Plan, one: bool) -> None:
         raise NloraError(
             f"{name} makes one model for all tasks: {option('adapter', True)} writes one adapter"
         )
-    rule = consolidation(_rule(plan))
-    if not (rule.additive or rule.alone):
+    if not are_sums(plan):
         raise NloraError(
-            f"updates that make one model as '{rule.name}' are no sum of adapters; {_plain()}"
+            f"updates that make one model as '{_rule(plan)}' are no sum of adapters; {_plain(plan)}"
         )
+
+
+def are_sums(plan: Plan) -> bool:
+    """Whether a model of the method after any stage is the base with a sum of LoRA adapters."""
+    rule = consolidation(_rule(plan))
+    return plan.method.adapter == "lora" and (rule.additive or rule.alone)
 
 
 def _rule(plan: Plan) -> str:

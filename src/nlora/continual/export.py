@@ -83,15 +83,17 @@ def _directory(
     directory = ModelDirectory(source)
     plan = stored_plan(directory, {"consolidation": consolidation} if consolidation else None)
     if not plan.method.mergeable:
+        from nlora.continual.adapters_out import are_sums
+
         name, routing = plan.config.method, getattr(plan.method.settings, "routing", "none")
-        if routing != "none":
+        if routing != "none" and are_sums(plan):
             raise NloraError(
                 f"{name} answers each task with a model of its own (routing={routing}): "
                 f"{option('adapters', True)} writes an adapter for each"
             )
         raise NloraError(
-            f"{name} does not make one model that can be saved by itself: `nlora methods` tells "
-            "which methods are mergeable"
+            f"{name} does not make one model that can be saved by itself (`nlora methods` tells "
+            "which methods are mergeable); its directory is used as it is"
         )
 
     def merge() -> Merged:

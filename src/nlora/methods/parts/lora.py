@@ -150,9 +150,9 @@ class LoraMethod(Method):
     def _refuse(self, setting: str, where: bool) -> None:
         if where:
             value = getattr(self.settings, setting)
-            raise NloraError(
-                f"{self.name}: {setting} '{value}' needs LoRA adapters; set adapter=lora"
-            )
+            choice = "adapter" in type(self.settings).model_fields
+            instead = "set adapter=lora" if choice else f"and this method trains '{self.adapter}'"
+            raise NloraError(f"{self.name}: {setting} '{value}' needs LoRA adapters; {instead}")
 
     @property
     def _alone(self) -> bool:
