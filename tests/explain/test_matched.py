@@ -13,7 +13,9 @@ from nlora.continual.model import ContinualModel
 from nlora.errors import NloraError
 from nlora.explain.asked import Options
 from nlora.explain.explain import explain
+from nlora.explain.looks import Looks
 from nlora.explain.matched import SOURCES, matched, where_it_helps
+from nlora.store.directory import ModelDirectory
 from tests.methods.helpers import learn
 
 
@@ -79,6 +81,20 @@ def test_an_export_has_the_offsets_beside_the_weights(out, tmp_path):
         made["colour"].offsets.tolist(), abs=1e-3
     )
     assert "scale * ln p" in offsets["rule"]
+
+
+def test_looks_in_another_precision_do_not_take_the_place_of_those_that_are_there(
+    out, tmp_path, monkeypatch
+):
+    model = ContinualModel.open(out)
+    own = Looks(model, tmp_path).place(1, "colour", "self", ".safetensors")
+    monkeypatch.setattr(ModelDirectory, "precision", lambda self: "other")
+    asked = Looks(model, tmp_path).place(1, "colour", "self", ".safetensors")
+    precision = model.plan.run.precision
+    assert (own.name, asked.name) == (
+        "colour-self.safetensors",
+        f"colour-self-{precision}.safetensors",
+    )
 
 
 def test_labels_are_matched_by_themselves_only_where_dev_says_so(out, tmp_path):

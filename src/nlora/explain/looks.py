@@ -57,6 +57,9 @@ class Looks:
         zero = model.directory.zero_shot()
         known = (*([zero] if zero else ()), *model.records)
         self._records = {record.index: record for record in known}
+        read_in = model.plan.run.precision
+        self._variant = "" if read_in == model.directory.precision() else f"-{read_in}"
+        """An exported model is asked in fp32, whatever it was trained in."""
 
     def take(self, wanted: Iterable[tuple[Look, Sequence[Example]]]) -> None:
         """Have these looks in `found`. Each that is measured is kept before the next one."""
@@ -105,7 +108,7 @@ class Looks:
         known = re.sub(r"[^A-Za-z0-9.+_-]+", "-", task)
         if known != task:
             known += f"-{digest(task)}"  # two names may become one
-        return self.folder / self._records[stage].folder / f"{known}-{name}{ending}"
+        return self.folder / self._records[stage].folder / f"{known}-{name}{self._variant}{ending}"
 
     def made_of(self, stage: int) -> list[Any]:
         """All that the model after a stage depends on, and how it reads."""
