@@ -118,3 +118,17 @@ def test_no_weight_is_measured_where_it_is_given(llama, stream):
 def test_a_learning_rate_that_is_more_likely_a_slip_is_told(llama, stream, rate, doubted):
     notes = look(llama, stream, {**FAST, "learning_rate": rate}).notes
     assert any("is it meant?" in note for note in notes) == doubted
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "told"),
+    [
+        ("inc-lora", {}, False),
+        ("inc-lora", {"replay": 0.1}, True),
+        ("inc-lora", {"replay": 0.1, "replay_budget": "same"}, False),
+        ("replay", {}, True),
+    ],
+)
+def test_that_rehearsal_makes_stages_longer_is_told(llama, stream, method, settings, told):
+    notes = look(llama, stream, {**FAST, **settings}, method=method).notes
+    assert any("what it rehearses adds to them" in note for note in notes) == told

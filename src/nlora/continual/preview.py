@@ -27,6 +27,7 @@ from nlora.data.encode import Encoder
 from nlora.data.task import Example, TaskData
 from nlora.errors import first_line
 from nlora.fast.attention import use_plain_attention
+from nlora.methods.base import Method
 from nlora.methods.context import Stage
 from nlora.methods.parts.terms import never_acting
 from nlora.plan.resolve import Plan, trained
@@ -113,6 +114,8 @@ def preview(plan: Plan, directory: ModelDirectory | None = None) -> Preview:
     adapter.begin()
     steps = planned_steps(plan, encoder, stages)
     notes += never_acting(plan.method, stages, steps)
+    if _mixes(plan.method):
+        notes.append("steps are those of a stage's own examples; what it rehearses adds to them")
     counts = sum(p.numel() for p in adapter.trained().values())
     targets = adapter.targets
     memory = _memory(plan, adapter.model, encoder, tasks, notes)
@@ -157,6 +160,12 @@ def _memory(
     if advice is not None:
         notes.append(advice)
     return found
+
+
+def _mixes(method: Method) -> bool:
+    """Whether stages are longer by examples that are replayed or generated."""
+    own = type(method).mixed_in is not Method.mixed_in
+    return own or (method.free.replay != "none" and method.free.replay_budget == "on-top")
 
 
 def planned_steps(plan: Plan, encoder: Encoder, stages: Sequence[Stage]) -> list[int]:
