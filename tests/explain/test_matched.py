@@ -81,6 +81,9 @@ def test_an_export_has_the_offsets_beside_the_weights(out, tmp_path):
         made["colour"].offsets.tolist(), abs=1e-3
     )
     assert "scale * ln p" in offsets["rule"]
+    card = (tmp_path / "plain" / "README.md").read_text()
+    assert "offsets per label, which are in offsets.json" in card
+    assert "accuracies are without the offsets of colour, animal" in card
 
 
 def test_looks_in_another_precision_do_not_take_the_place_of_those_that_are_there(

@@ -128,3 +128,12 @@ def test_what_a_method_remembered_is_not_shown_once_it_was_changed(directory):
     (directory.stage_path(record) / "state" / "state.json").write_text('{"kept": []}')
     with pytest.raises(NloraError, match=r"state\.json was changed"):
         directory.remembered(record)
+
+
+def test_a_cell_that_is_named_as_its_ledger_does_is_found_by_its_folder(tmp_path):
+    cell = tmp_path / "inc-lora,routing=input" / "seed-0"
+    cell.mkdir(parents=True)
+    (cell / "model.json").write_text("{}")
+    named = ModelDirectory(tmp_path / "inc-lora:routing=input" / "seed-0")
+    with pytest.raises(NloraError, match=f"holds no model .did you mean {cell}"):
+        named.check_there("")

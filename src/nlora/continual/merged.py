@@ -16,7 +16,7 @@ from nlora.backbones.load import Backbone, load, own_dtype
 from nlora.continual.building import weights_dtype
 from nlora.continual.cards import plain_model
 from nlora.continual.model import ContinualModel
-from nlora.continual.offsets import TOLD, beside, in_force
+from nlora.continual.offsets import TOLD, beside
 from nlora.continual.survival import PROMPTS, Change, changes, logits, parameters
 from nlora.errors import NloraError
 from nlora.plan.resolve import Plan
@@ -81,10 +81,13 @@ def of_directory(
     for line in notes.values():
         progress.message(line)
     model = ContinualModel.begin(plan, directory, progress, fp32=True)
-    if in_force(model.records):
+    matched = match(model) if match else {}
+    files = beside(model.records, model.stream, matched)
+    if files:
         notes["answers"] = TOLD
         progress.message(TOLD)
-    files = beside(model.records, model.stream, match(model) if match else None)
+    if matched:
+        notes["accuracy"] = f"accuracies are without the offsets of {', '.join(matched)}"
     examples = list(dict.fromkeys(e for data in model.stream for e in data.test))
     chosen = examples[:: max(len(examples) // PROMPTS, 1)][:PROMPTS]
     inputs = [ids for ids, _ in model.encoder.prompts(chosen)] or _neutral(model.backbone)

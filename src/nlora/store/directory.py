@@ -112,8 +112,11 @@ class ModelDirectory(Shelf):
             )
         self._check_no_adapter()
         beside = [path.parent.name for path in self.path.parent.glob("*/model.json")]
-        names = near(self.path.name, beside)
-        perhaps = f" (did you mean {self.path.with_name(names[0])}?)" if names else ""
+        meant = [self.path.with_name(name) for name in near(self.path.name, beside)]
+        cell = Path(str(self.path).replace(":", ","))  # the folder of a cell of a comparison
+        if cell != self.path and (cell / "model.json").is_file():
+            meant = [cell]
+        perhaps = f" (did you mean {meant[0]}?)" if meant else ""
         raise NloraError(f"{self.path} holds no model{perhaps}{otherwise}")
 
     @contextmanager
