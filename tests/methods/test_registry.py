@@ -154,6 +154,11 @@ def test_a_plugin_file_works_like_a_built_in_method(tmp_path):
         choose(config("mine", plugin=str(path), settings={"strength": -1}))
 
 
+def test_a_weight_is_a_number_or_found():
+    with pytest.raises(NloraError, match=r"setting 'l1': must be a number, .*, or auto, not 'aut'"):
+        choose(config("n-lora", settings={"l1": "aut"}))
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [

@@ -37,8 +37,18 @@ ONE_PER_STAGE = "one per stage"
 PerStage = Annotated[float | list[float], AfterValidator(_at_least_zero), ONE_PER_STAGE]
 """A setting of at least 0 with one value, or one per stage."""
 
+
+def _or_auto(value: Any) -> Any:
+    if isinstance(value, str) and value != "auto":
+        raise ValueError("must be a number, one per stage ([0.1, 0.2]), or auto")
+    return value
+
+
 Weight = Annotated[
-    float | list[float] | Literal["auto"], AfterValidator(_at_least_zero), ONE_PER_STAGE
+    float | list[float] | Literal["auto"],
+    BeforeValidator(_or_auto),
+    AfterValidator(_at_least_zero),
+    ONE_PER_STAGE,
 ]
 """The weight of a penalty: as `PerStage`, or found while a stage is trained (`parts.auto`)."""
 
