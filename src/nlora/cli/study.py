@@ -145,8 +145,8 @@ def _numbers(text: str) -> list[float]:
     try:
         found = [float(part) for part in text.split(",")]
     except ValueError:
-        found = [math.nan]
-    if not all(map(math.isfinite, found)):
+        found = []
+    if not found or not all(map(math.isfinite, found)):
         raise NloraError(f"--scales takes numbers with commas between them, not '{text}'")
     return found
 

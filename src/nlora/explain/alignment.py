@@ -69,10 +69,7 @@ def _kept(
     looks: Looks, stage: int, new: Sequence[Learned], old: Sequence[Learned], count: int
 ) -> dict[str, float]:
     """The cosines of a stage by old task, from their file or measured."""
-    asked = [
-        [[t.data.task.to_json(), [(e.text, e.label) for e in _examples([t], count)]] for t in some]
-        for some in (new, old)
-    ]
+    asked = [[example.to_json() for example in _examples(some, count)] for some in (new, old)]
     key = digest([looks.made_of(stage - 1), asked])
     place = looks.place(stage - 1, new[0].data.name, f"gradients-{count}", ".json")
     known = whole(Cosines, place)

@@ -6,8 +6,8 @@ there.
 RUN/explain/001-name/TASK-KIND.safetensors holds the scores (texts, labels) or the states (texts, d)
 of one task's question after one stage, with a hash of all that they depend on and one of the
 values. What was measured for another model, or about other texts, or was changed, is measured
-again. Looks at the base model are the same for
-every run, and are kept in the cache folder by their hash.
+again. Looks at the base model are the same for every run, and are kept in the cache folder by their
+hash.
 """
 
 import contextlib

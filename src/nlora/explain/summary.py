@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ class Wanted:
 
     options: Options
 
-    @property
+    @cached_property
     def described(self) -> dict[str, Any]:
         """What decides the figures, as a row says it; of a file of neutral texts a hash of them."""
         asked = self.options.checked()

@@ -45,7 +45,7 @@ def explained(section: Section) -> Table | None:
     sources = list(
         dict.fromkeys(s for run in runs for s in run.row["explained"]["all_tasks"]["matched"])
     )
-    parts = next((list(over["parts"]) for run in runs if (over := _over(run))), [])
+    parts = next((list(split) for run in runs if (split := _parts(run))), [])
     reads: dict[str, Read] = {
         "free": lambda run: _all(run).get("free"),
         "among": lambda run: _all(run).get("among"),
@@ -58,8 +58,7 @@ def explained(section: Section) -> Table | None:
             if not some:
                 continue
             cells: list[Cell] = [over_seeds(some, read) for read in reads.values()]
-            split = _alike([_over(run).get("parts", {}) for run in some])
-            cells += [over_seeds(some, read, "+.1f") for read in _losses(some, split, parts)]
+            cells += [over_seeds(some, read, "+.1f") for read in _losses(some, parts)]
             cells += [_kept(some, lambda run, z=z: _left(_over(run), z)) for z in _ZEROS]
             rows.append([stream, marked(section, label), *cells, _seeds(some)])
     notes = [
@@ -77,25 +76,22 @@ def explained(section: Section) -> Table | None:
     return Table("explained", f"What was lost, and why. {section.title}", columns, rows, notes)
 
 
-def _alike(splits: list[Mapping[str, float]]) -> list[Mapping[str, float | None]]:
-    """The parts of several runs' losses; as if no probe had been taken where one of them has none,
-    or a mean would mix what is gone by it with what matching does not bring back."""
-    if all(split.get(_PROBED) is not None for split in splits):
-        return list(splits)
-    return [
-        {part: v for part, v in split.items() if part not in (_PROBED, _GONE)}
-        | ({_GONE: split[_GONE] + (split.get(_PROBED) or 0)} if _GONE in split else {})
-        for split in splits
-    ]
+def _losses(runs: list[Run], parts: Iterable[str]) -> list[Read]:
+    """What reads the loss of one of these runs, and its parts; as if no probe had been taken where
+    one of them has none, or a mean would mix what is gone by it with what matching does not bring
+    back."""
+    probed = all(_parts(run).get(_PROBED) is not None for run in runs)
 
+    def split(run: Run) -> dict[str, float | None]:
+        found = dict(_parts(run))
+        if not probed:
+            unsaid = found.pop(_PROBED, None) or 0
+            if (gone := found.get(_GONE)) is not None:
+                found[_GONE] = gone + unsaid
+        return found
 
-def _losses(
-    runs: list[Run], splits: list[Mapping[str, float | None]], parts: Iterable[str]
-) -> list[Read]:
-    """What reads the loss and its parts of a run, of those of all these."""
-    found = {run.place: split for run, split in zip(runs, splits, strict=True)}
-    each: list[Read] = [lambda run, p=part: found[run.place].get(p) for part in parts]
-    return [lambda run: _sum(found[run.place]), *each]
+    each: list[Read] = [lambda run, p=part: split(run).get(p) for part in parts]
+    return [lambda run: _sum(split(run)), *each]
 
 
 def explained_tasks(section: Section) -> Table | None:
@@ -174,6 +170,10 @@ def _all(run: Run) -> Mapping[str, Any]:
 
 def _over(run: Run) -> Mapping[str, Any]:
     return run.row["explained"]["over_tasks"] or {}
+
+
+def _parts(run: Run) -> Mapping[str, float | None]:
+    return _over(run).get("parts", {})
 
 
 def _tasks(run: Run) -> Mapping[str, Any]:

@@ -40,6 +40,8 @@ class Finished:
     """A finished run of a method that makes one model of LoRA adapters, an update for each task."""
 
     directory: ModelDirectory
+    tasks: list[str]
+    """In the order in which they were learned."""
     updates: list[Path]
 
     @classmethod
@@ -56,8 +58,8 @@ class Finished:
         in_a_row = all(manifests.after(k) == folders[:k] for k in range(1, len(folders) + 1))
         if not records or not in_a_row or any(len(record.tasks) != 1 for record in records):
             raise NloraError(f"{path} has not learned an update per task")
-        names = cls(directory, []).tasks
-        if again := [name for name in names if names.count(name) > 1]:
+        tasks = [record.tasks[0]["name"] for record in records]
+        if again := [name for name in tasks if tasks.count(name) > 1]:
             raise NloraError(
                 f"{path} has learned '{again[0]}' more than once, and of an altered update of the "
                 "same task nothing can be told"
@@ -67,12 +69,7 @@ class Finished:
                 f"{path} answers by offsets per label that came with a stage, and they belong to "
                 "its updates as they are"
             )
-        return cls(directory, [directory.update_path(folder) for folder in folders])
-
-    @property
-    def tasks(self) -> list[str]:
-        """The tasks, in the order in which they were learned."""
-        return [record.tasks[0]["name"] for record in self.directory.stages()]
+        return cls(directory, tasks, [directory.update_path(folder) for folder in folders])
 
     def sizes(self) -> list[float]:
         """‖ΔW‖_F of each update, over all matrices."""
