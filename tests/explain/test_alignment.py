@@ -63,10 +63,10 @@ def test_the_cosine_is_that_of_plain_gradients_on_the_model_before_the_stage(mod
     frozen = [m.get_base_layer().weight for m in model.adapter.matrices().values()]
     assert not any(weight.requires_grad for weight in frozen)
     [kept] = tmp_path.rglob("*gradients*.json")
-    another = {"cosines": {"colour": 0.25}}
+    another = {"values": {"colour": 0.25}}
     write_json(kept, json.loads(kept.read_text()) | another)
     assert aligned(looks, [colour, animal], COUNT) == found  # it was changed
-    another["hash"] = digest(another["cosines"])
+    another["hash"] = digest(another["values"])
     write_json(kept, json.loads(kept.read_text()) | another)
     assert aligned(looks, [colour, animal], COUNT) == {"colour": {2: 0.25}}  # not measured again
     other = animal.data.task.labels[0]

@@ -163,8 +163,8 @@ def test_what_was_measured_is_not_measured_again_and_the_run_is_as_it_was(explai
         assert explain(out, asked, half) == found
         assert half.titles == ["asking"]
     [again] = out.glob("explain/**/*relearned*.json")
-    key = json.loads(again.read_text())["made_of"]
-    for spoilt in ("{", "[1]", json.dumps({"made_of": key, "right": {"free": "all"}})):
+    sound = json.loads(again.read_text())
+    for spoilt in ("{", "[1]", json.dumps({**sound, "values": {"free": 99.0, "among": 99.0}})):
         again.write_text(spoilt)
         assert explain(out, asked) == found
     assert tree(out) == whole

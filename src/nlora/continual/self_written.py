@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from nlora import processes
 from nlora.data.task import digest
 from nlora.folders import cache_dir
-from nlora.store.atomic import write_json
-from nlora.store.reading import Kind, whole
+from nlora.store.kept import keep, kept
 
 if TYPE_CHECKING:
     from nlora.continual.model import ContinualModel
@@ -26,13 +25,6 @@ SEED = 0
 does not: runs are compared on the same texts."""
 
 
-class SelfWritten(Kind):
-    """A file of what a base model wrote by itself."""
-
-    made_of: str
-    texts: list[str]
-
-
 def self_written(model: ContinualModel, count: int, place: Path | None = None) -> list[str]:
     """Texts that the base model writes by itself, from its start token on.
 
@@ -43,27 +35,20 @@ def self_written(model: ContinualModel, count: int, place: Path | None = None) -
     key = digest([model.plan.base.title, model.plan.base.revision, count, SAMPLING, SEED])
     shared = cache_dir() / CACHE / f"self-written-{key}.json"
     places = [shared] if place is None else [place, shared]
-    known = (texts for path in places if (texts := _read(path, key)) is not None)
+    known = (texts for path in places if (texts := kept(path, key)) is not None)
     texts = processes.from_main(next(known, None))
     if texts is None:
         model.progress.message(f"the base model is asked to write {count} texts")
         texts = processes.from_main(_write(model, count))
 
-    def keep() -> None:
+    def keep_them() -> None:
         for new in places:
-            if _read(new, key) is None:
+            if kept(new, key) is None:
                 with suppress(OSError) if new is shared else nullcontext():
-                    new.parent.mkdir(parents=True, exist_ok=True)
-                    write_json(new, {"made_of": key, "texts": texts})
+                    keep(new, key, texts)
 
-    processes.on_main(keep)
+    processes.on_main(keep_them)
     return texts
-
-
-def _read(place: Path, key: str) -> list[str] | None:
-    """The texts of a file, if they are these and it is whole."""
-    found = whole(SelfWritten, place)
-    return found.texts if found and found.made_of == key else None
 
 
 def _write(model: ContinualModel, count: int) -> list[str]:

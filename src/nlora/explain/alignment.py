@@ -26,20 +26,11 @@ from nlora.explain.looks import Looks
 from nlora.explain.texts import SEED
 from nlora.fast.logits import answer_logits
 from nlora.progress import shown
-from nlora.store.atomic import write_json
-from nlora.store.reading import Kind, Measured, whole
+from nlora.store.kept import keep, kept
 
 if TYPE_CHECKING:
     from nlora.continual.model import ContinualModel
     from nlora.methods.context import Context
-
-
-class Cosines(Kind):
-    """A file of what was found of a stage's gradients, by earlier task; `hash` is of the values."""
-
-    made_of: str
-    cosines: dict[str, Measured]
-    hash: str
 
 
 def aligned(looks: Looks, tasks: Sequence[Learned], count: int) -> dict[str, dict[int, float]]:
@@ -72,13 +63,11 @@ def _kept(
     asked = [[example.to_json() for example in _examples(some, count)] for some in (new, old)]
     key = digest([looks.made_of(stage - 1), asked])
     place = looks.place(stage - 1, new[0].data.name, f"gradients-{count}", ".json")
-    known = whole(Cosines, place)
-    if known and known.made_of == key and known.hash == digest(known.cosines):
-        return known.cosines
+    if (known := kept(place, key)) is not None:
+        return known
     with looks.model.standing(stage - 1), shown(looks.model.progress, "gradients", 1 + len(old)):
         cosines = _measured(looks.model, new, old, count)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    write_json(place, {"made_of": key, "cosines": cosines, "hash": digest(cosines)})
+    keep(place, key, cosines)
     return cosines
 
 

@@ -13,8 +13,7 @@ from nlora.explain.looks import Looks
 from nlora.explain.texts import SEED
 from nlora.methods.context import Stage
 from nlora.plan.budgets import at_stage
-from nlora.store.atomic import write_json
-from nlora.store.reading import Kind, Measured, whole
+from nlora.store.kept import keep, kept
 from nlora.training.loop import train
 
 if TYPE_CHECKING:
@@ -22,13 +21,6 @@ if TYPE_CHECKING:
 
 STEPS = 10
 """Optimiser steps, each on all of the examples."""
-
-
-class Relearned(Kind):
-    """A file of what came back of a task, in per cent."""
-
-    made_of: str
-    right: dict[str, Measured | None]
 
 
 def relearned(
@@ -55,13 +47,11 @@ def _kept(looks: Looks, known: Learned, count: int, last: int) -> dict[str, floa
     data = replace(known.data, train=sample(known.data.train, count, SEED), dev=())
     key = digest([looks.made_of(last), data.fingerprint(), STEPS])
     place = looks.place(last, known.data.name, f"relearned-{count}", ".json")
-    known_already = whole(Relearned, place)
-    if known_already and known_already.made_of == key:
-        return known_already.right
+    if (right := kept(place, key)) is not None:
+        return right
     model.progress.message(f"learning {count} examples of {known.data.name} again")
     right = _relearned(model, data, last)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    write_json(place, {"made_of": key, "right": right})
+    keep(place, key, right)
     return right
 
 
