@@ -89,8 +89,9 @@ def test_a_cell_whose_folder_is_gone_keeps_its_row(place, tmp_path):
             row.pop("explained")
         write(out / "ledger.jsonl", ledger)
         done = command("--methods", "per-task", "--explain")
-        assert "is not explained" in done.output
-        assert done.exit_code == 0
+        assert "seq-lora, seed 0 is not explained" not in done.output
+        assert "stream, per-task, seed 0 is not explained" in done.output
+        assert done.exit_code == 1  # what was asked for is not there
         assert [row for row in read(out / "ledger.jsonl") if "error" in row] == []
     finally:
         shutil.rmtree(kept, ignore_errors=True)

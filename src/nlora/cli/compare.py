@@ -109,8 +109,8 @@ def compare(
     """Run every method on every stream with every seed, and keep a ledger of it.
 
     The same command goes on after a stop, does failed cells again, and does nothing once all are
-    finished; streams, methods and seeds may be added. Exit status 1: a cell failed.
-    `nlora table OUT/ledger.jsonl` makes the tables.
+    finished; streams, methods and seeds may be added. Exit status 1: a cell failed, or is not
+    explained as asked. `nlora table OUT/ledger.jsonl` makes the tables.
     """
     if status:
         _show_status(out_dir, json)
@@ -160,9 +160,12 @@ def compare(
         show("cells (%)", columns, [_shown(row) for row in rows])
         _print(f"the ledger is {out_dir / 'ledger.jsonl'}")
     failed = [row for row in rows if "error" in row]
+    unexplained = [row for row in rows if wanted is not None and wanted.missing_in(row)]
     for row in failed if not json else ():
         _print("{stream}, {method}, seed {seed} failed: ".format(**row["cell"]) + row["error"])
-    if failed:
+    for row in unexplained if not json else ():
+        _print("{stream}, {method}, seed {seed} is not explained".format(**row["cell"]))
+    if failed or unexplained:
         raise typer.Exit(1)
 
 

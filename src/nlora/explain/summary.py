@@ -44,6 +44,10 @@ class Wanted:
             and asked.get("neutral") in (None, known.get("neutral"))
         )
 
+    def missing_in(self, row: Mapping[str, Any]) -> bool:
+        """Whether a finished cell that was trained is still to be explained, as asked for now."""
+        return "error" not in row and bool(row.get("stages")) and not self.is_in(row)
+
     def of(self, path: Path, progress: Progress) -> dict[str, Any]:
         """The figures of the run in a folder."""
         found = explain(path, replace(self.options, every_stage=False), progress)

@@ -159,15 +159,9 @@ class Comparison:
         waiting += [
             replace(job, shared=Shared(), row=row)
             for job, row in rows
-            if row is not None and self._unexplained(row)
+            if row is not None and self.explain is not None and self.explain.missing_in(row)
         ]
         self._run(waiting, jobs, submitted)
-
-    def _unexplained(self, row: Row) -> bool:
-        """Whether a finished cell is still to be explained, as it is asked for now."""
-        if self.explain is None or not row.get("stages"):
-            return False
-        return not self.explain.is_in(row)
 
     def rows(self) -> list[Row]:
         """The ledger's rows of the grid, in the grid's order."""
