@@ -100,6 +100,12 @@ def test_bad_paths_are_one_line(refused, model_dir, tmp_path):
     assert "either a file" in refused("predict", model_dir, tmp_path / "t.txt", "--text", "a")
     assert f"{tmp_path} holds no model" in refused("predict", tmp_path, tmp_path / "t.txt")
     assert "holds no model" in refused("predict", tmp_path / "none", tmp_path / "t.txt")
+    exported = tmp_path / "exported"
+    exported.mkdir()
+    (exported / "config.json").write_text("{}")
+    line = refused("predict", exported, tmp_path / "t.txt")
+    assert f"{exported} is a Transformers model and no model directory" in line
+    assert f"--model {exported}" in line
     line = refused("predict", model_dir, tmp_path / "t.txt", "--out", tmp_path)
     assert "is a folder" in line
     for place in ("/proc/none/answers.jsonl", tmp_path / "t.txt" / "answers.jsonl"):

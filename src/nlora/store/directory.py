@@ -111,6 +111,11 @@ class ModelDirectory(Shelf):
                 "bring the file back from a copy"
             )
         self._check_no_adapter()
+        if (self.path / "config.json").is_file():
+            raise NloraError(
+                f"{self.path} is a Transformers model and no model directory: its from_pretrained "
+                f"reads it; to go on from it give a new folder and {option('model')} {self.path}"
+            )
         beside = [path.parent.name for path in self.path.parent.glob("*/model.json")]
         meant = [self.path.with_name(name) for name in near(self.path.name, beside)]
         cell = Path(str(self.path).replace(":", ","))  # the folder of a cell of a comparison
