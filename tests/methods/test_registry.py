@@ -116,6 +116,7 @@ def test_an_unknown_setting_is_answered_with_the_nearest(name, setting, nearest)
         ("n-lora", "penalty", "l2"),
         ("o-lora", "orthogonality_weight", float("inf")),
         ("replay", "buffer", 0),
+        ("replay", "buffer", 1.5),
         ("replay", "adapter", "prompt"),
         ("ewc", "ewc_lambda", -1),
         ("ewc", "mode", "both"),

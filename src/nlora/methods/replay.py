@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
@@ -18,6 +18,7 @@ from nlora.data.task import Example
 from nlora.methods.base import MixedIn
 from nlora.methods.parts.lora import AnyAdapter, LoraMethod, LoraSettings, LoraState
 from nlora.methods.parts.rehearsal import chosen
+from nlora.methods.settings import LARGEST, share_or_number
 
 if TYPE_CHECKING:
     from nlora.methods.context import Context
@@ -27,8 +28,8 @@ class ReplaySettings(LoraSettings):
     """How much is kept of each task, and what is trained."""
 
     adapter: AnyAdapter = Field("full", description="what is trained")
-    buffer: float = Field(
-        0.1, gt=0, description="kept of each task: a share below 1, else a number of examples"
+    buffer: Annotated[float, Field(gt=0, le=LARGEST), share_or_number("examples")] = Field(
+        0.1, description="kept of each task: a share below 1, else a number of examples"
     )
 
 

@@ -80,10 +80,15 @@ def _file(path: str) -> str:
     return os.path.abspath(os.path.expanduser(path))
 
 
-def _layers(value: float) -> float:
-    if value >= 1 and value != int(value):
-        raise ValueError("must be a number of layers, or a share below 1")
-    return value
+def share_or_number(of: str) -> AfterValidator:
+    """That a setting is a share below 1, or a whole number of what it counts."""
+
+    def check(value: float) -> float:
+        if value >= 1 and value != int(value):
+            raise ValueError(f"must be a number of {of}, or a share below 1")
+        return value
+
+    return AfterValidator(check)
 
 
 class Settings(Strict):
@@ -133,7 +138,7 @@ class Settings(Strict):
         "(soft) all of what it thought, as a divergence at the answer's tokens",
     )
 
-    frozen_layers: Annotated[float, Field(ge=0, le=LARGEST), AfterValidator(_layers)] = Field(
+    frozen_layers: Annotated[float, Field(ge=0, le=LARGEST), share_or_number("layers")] = Field(
         0,
         description="after the first stage: so many of the lowest layers, or this share below 1, "
         "stay as they are, with the input embeddings",
