@@ -25,6 +25,7 @@ import numpy as np
 
 from nlora.api.watching import Lines
 from nlora.continual.learning import run_plan
+from nlora.data.dev import on_dev
 from nlora.evaluation.statistics import estimates
 from nlora.plan.config import parse_overrides
 from nlora.plan.points import Point
@@ -34,7 +35,6 @@ from nlora.store.directory import ModelDirectory
 from nlora.study.grid import Grid
 from nlora.study.rows import commit, row
 from nlora.study.tune import SEED
-from nlora.study.worker import on_dev
 
 MARGIN = 1.0
 """Points of accuracy that auto may be worse by."""

@@ -33,3 +33,18 @@ def write_dataset(tmp_path: Path) -> WriteDataset:
         return tmp_path / "data"
 
     return write
+
+
+@pytest.fixture
+def folder_of_two(tmp_path):
+    """A data folder with two tasks, one of them without dev examples."""
+    for name, labels, splits in (
+        ("TC/news", ["World", "Sports"], ("train", "dev", "test")),
+        ("SC/films", ["good", "bad", "neither"], ("train", "test")),
+    ):
+        (folder := tmp_path / "data" / name).mkdir(parents=True)
+        (folder / "labels.json").write_text(json.dumps(labels))
+        for split in splits:
+            rows = [{"label": label, "sentence": f"{split} of {label}"} for label in labels]
+            (folder / f"{split}.json").write_text(json.dumps(rows))
+    return tmp_path / "data"

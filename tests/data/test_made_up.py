@@ -9,22 +9,8 @@ from nlora.data.streams import load_stream
 from nlora.errors import NloraError
 
 
-@pytest.fixture
-def data(tmp_path):
-    """A data folder with two tasks, one of them without dev examples."""
-    for name, labels, splits in (
-        ("TC/news", ["World", "Sports"], ("train", "dev", "test")),
-        ("SC/films", ["good", "bad", "neither"], ("train", "test")),
-    ):
-        (folder := tmp_path / "data" / name).mkdir(parents=True)
-        (folder / "labels.json").write_text(json.dumps(labels))
-        for split in splits:
-            rows = [{"label": label, "sentence": f"{split} of {label}"} for label in labels]
-            (folder / f"{split}.json").write_text(json.dumps(rows))
-    return tmp_path / "data"
-
-
-def test_only_the_labels_are_others(data, tmp_path):
+def test_only_the_labels_are_others(folder_of_two, tmp_path):
+    data = folder_of_two
     words = relabel("news,films", data, tmp_path / "made", seed=3)
     before, after = load_stream("news,films", data), load_stream("news,films", tmp_path / "made")
     for old, new in zip(before, after, strict=True):
@@ -38,7 +24,8 @@ def test_only_the_labels_are_others(data, tmp_path):
     assert made_up(2, "news", 3) == after[0].task.labels != made_up(2, "news", 4)
 
 
-def test_nothing_is_overwritten_and_nothing_is_left_of_what_fails(data, tmp_path):
+def test_nothing_is_overwritten_and_nothing_is_left_of_what_fails(folder_of_two, tmp_path):
+    data = folder_of_two
     with pytest.raises(NloraError, match="exists already"):
         relabel("news", data, data)
     (tmp_path / "mail.csv").write_text("text,label\na: b,c\n")

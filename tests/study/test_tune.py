@@ -8,8 +8,6 @@ from nlora.errors import NloraError
 from nlora.plan.config import RunConfig
 from nlora.plan.resolve import choose
 from nlora.study import tune
-from nlora.study.worker import on_dev
-from tests.tiny import task
 
 
 def trials(method, count, **settings):
@@ -50,21 +48,3 @@ def test_the_best_on_dev_is_chosen_and_of_equals_the_nearest():
     assert tune.choose(rows) == {"x": 3}
     with pytest.raises(NloraError, match="none of its 1 tuning trials was finished: no luck"):
         tune.choose(rows[1:2])
-
-
-def test_a_trial_never_sees_test():
-    data = task()
-    found = on_dev(data, 0)
-    assert found.test == data.dev
-    assert found.train == data.train
-    tested = {e.text for e in data.test}
-
-    published = type(data)(data.task, data.train, data.test, dev=data.test)
-    found = on_dev(published, 0)
-    assert not tested & {e.text for e in found.test}
-    assert len(found.test) == 2  # a fifth of 12
-    assert len(found.train) == 10
-    assert {e.text for e in (*found.train, *found.test)} == {e.text for e in data.train}
-
-    mixed = type(data)(data.task, data.train, data.test, dev=(*data.dev[:3], *data.test[:2]))
-    assert on_dev(mixed, 0).test == data.dev[:3]

@@ -170,6 +170,29 @@ def relabel_data(
         out.print(f"{name}: {became}", markup=False, highlight=False, soft_wrap=True)
 
 
+@app.command("on-dev")
+def copy_on_dev(
+    stream: Annotated[
+        str, typer.Argument(help="A stream of a data folder, or data sets with commas between.")
+    ],
+    out_dir: Annotated[Path, typer.Option("--out", help="The new data folder.")],
+    data: o.Data = None,
+    seed: Annotated[
+        int, typer.Option(help="Decides what is held out where dev is none, or is the test.")
+    ] = 0,
+) -> None:
+    """Copy data sets with their dev examples for tests, to choose methods and settings by.
+
+    Test examples are left out. Without dev examples that are not in test a fifth of the training
+    examples is held out. Compare with --data OUT, choose, and look at the test once.
+    """
+    from nlora.data.dev import copied_on_dev
+
+    for known in copied_on_dev(stream, data, out_dir, seed):
+        line = f"{known.name}: {len(known.train)} training and {len(known.test)} test examples"
+        out.print(line, markup=False, highlight=False)
+
+
 def _tell_converted(collection: str, made: "Converted", folder: Path) -> None:
     _tell_dropped(made.dropped)
     line = f"{collection} is in {made.folder}; set NLORA_DATA to {folder}, or give --data"

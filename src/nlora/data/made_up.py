@@ -5,17 +5,12 @@ trained on the task knows much of it, and most of what it learns may be which la
 made-up words it knows nothing, so whatever it answers better than chance it has learned.
 """
 
-import os
 import random
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from nlora.data.benchmark import find_datasets, read_task
-from nlora.data.messages import plain
-from nlora.data.streams import load_stream
+from nlora.data.copies import copied
 from nlora.data.task import TaskData
-from nlora.data.writing import write_rows, writing
-from nlora.errors import NloraError
 
 CONSONANTS, VOWELS, SYLLABLES = "bdfgklmnprstvz", "aeiou", 3
 
@@ -38,36 +33,19 @@ def relabel(stream: str, data: Path | None, out: Path, seed: int = 0) -> dict[st
     """Write the stream's data sets to the new data folder `out` with made-up words for labels.
 
     Texts, groups, splits and the order of labels are as they were. What each label became is
-    returned, by data set. The folder appears by one rename. Raises NloraError when it exists
-    already, and for a task that has no labels or is not of a data folder.
+    returned, by data set. Raises NloraError as `copied`.
     """
-    tasks = load_stream(stream, data)
-    folders = find_datasets(data) if data is not None else {}
-    out = out.expanduser()
-    if os.path.lexists(out):
-        raise NloraError(f"{out} exists already; choose another folder")
-    found = {}
-    with writing(out) as work:
-        for known in tasks:
-            task = known.task
-            own = folders.get(task.name)
-            if task.labels is None or own is None or read_task(task.name, own[0]) != task:
-                raise NloraError(
-                    f"'{task.name}' has no labels, or is of no data folder; name data sets of one"
-                )
-            words = made_up(len(task.labels), task.name, seed)
-            found[task.name] = dict(zip(task.labels, words, strict=True))
-            folder = work / task.group / task.dataset
-            write_rows(folder / "labels.json", words)
-            for split, rows in _rows(known, found[task.name]).items():
-                write_rows(folder / f"{split}.json", rows)
+    found: dict[str, dict[str, str]] = {}
+
+    def relabelled(known: TaskData) -> TaskData:
+        labels = known.task.labels or ()
+        words = dict(zip(labels, made_up(len(labels), known.name, seed), strict=True))
+        found[known.name] = words
+        splits = {
+            split: tuple(replace(e, label=words[e.label]) for e in getattr(known, split))
+            for split in ("train", "dev", "test")
+        }
+        return replace(known, task=replace(known.task, labels=tuple(words.values())), **splits)
+
+    copied(stream, data, out, relabelled)
     return found
-
-
-def _rows(data: TaskData, words: dict[str, str]) -> dict[str, Sequence[dict[str, str]]]:
-    splits = {"train": data.train, "dev": data.dev, "test": data.test}
-    return {
-        split: [{"label": words[e.label], "sentence": plain(e.text)} for e in examples]
-        for split, examples in splits.items()
-        if examples
-    }

@@ -9,6 +9,7 @@ from typing import Any
 
 from nlora import processes
 from nlora.continual.agreement import document
+from nlora.data.dev import on_dev
 from nlora.errors import NloraError
 from nlora.explain.summary import Wanted
 from nlora.plan.points import Point
@@ -21,7 +22,7 @@ from nlora.study.grid import Cell, Grid, folder, stream_name
 from nlora.study.rows import commit, configuration
 from nlora.study.runner import Outcome, Runner
 from nlora.study.share import Shared, shared
-from nlora.study.worker import Job, on_dev
+from nlora.study.worker import Job
 
 Row = dict[str, Any]
 

@@ -7,7 +7,7 @@ import gc
 import os
 import threading
 import traceback
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -15,7 +15,6 @@ from typing import Any
 
 from nlora.backbones.quiet import quiet
 from nlora.continual.learning import run_plan
-from nlora.data.task import TaskData, sample
 from nlora.errors import NloraError, of_disk, of_memory
 from nlora.explain.summary import Wanted
 from nlora.plan.resolve import Plan
@@ -133,18 +132,3 @@ def _run(job: Job, order: Order, progress: Progress) -> dict[str, Any]:
         except NloraError as error:  # the run stands; the same command tries again
             progress.message(f"{job.name} is not explained: {error}")
     return row
-
-
-def on_dev(data: TaskData, seed: int) -> TaskData:
-    """A task that is tested on its dev examples, so that nothing is chosen on test.
-
-    Dev examples that are in test too are left out (the published benchmark's dev is its test). If
-    none are left, a fifth of the training examples is held out instead.
-    """
-    tested = {example.text for example in data.test}
-    train, dev = data.train, tuple(e for e in data.dev if e.text not in tested)
-    if not dev:
-        dev = sample(train, max(1, len(train) // 5), seed)
-        held = set(map(id, dev))
-        train = tuple(e for e in train if id(e) not in held)
-    return replace(data, train=train, test=dev, dev=())
