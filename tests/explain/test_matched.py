@@ -14,7 +14,8 @@ from nlora.errors import NloraError
 from nlora.explain.asked import Options
 from nlora.explain.explain import explain
 from nlora.explain.looks import Looks
-from nlora.explain.matched import SOURCES, matched, where_it_helps
+from nlora.explain.matched import matched, where_it_helps
+from nlora.report.explained import SELF_WRITTEN
 from nlora.store.directory import ModelDirectory
 from tests.methods.helpers import learn
 
@@ -36,7 +37,7 @@ def test_answers_are_those_that_explain_has_measured(out):
     tests = ContinualModel.open(out).stream[0].test
     given = predict(out, [e.text for e in tests], "colour", correct=matched)
     right = np.mean([a.answer == e.label for a, e in zip(given, tests, strict=True)])
-    assert 100 * right == pytest.approx(readings["later"][SOURCES[0]])
+    assert 100 * right == pytest.approx(readings["later"][SELF_WRITTEN[0]])
     plain = predict(out, [e.text for e in tests], "colour")
     assert [a.probabilities for a in plain] != [a.probabilities for a in given]
     assert all(sum(a.probabilities.values()) == pytest.approx(1) for a in given)
@@ -106,8 +107,8 @@ def test_labels_are_matched_by_themselves_only_where_dev_says_so(out, tmp_path):
     assert where_it_helps(model, ["colour"]) == {}  # dev was not asked
     found = explain(out, Options(kinds=("train", "self"), probe=0))
     now = found["tasks"]["colour"]["readings"][-1]
-    gain = found["tasks"]["colour"]["lost"][-1]["helps"][SOURCES[0]]
-    assert gain["value"] == pytest.approx(now["matched"][SOURCES[0]] - now["among"])
+    gain = found["tasks"]["colour"]["lost"][-1]["helps"][SELF_WRITTEN[0]]
+    assert gain["value"] == pytest.approx(now["matched"][SELF_WRITTEN[0]] - now["among"])
     gain["low"] = 0.5  # as if dev had been asked
     file.write_text(json.dumps(found))
     try:

@@ -132,7 +132,8 @@ def test_seeds_with_a_probe_and_without_are_averaged_alike(place, tmp_path):
 def test_tables_show_what_was_found_where_rows_have_it(place, tmp_path):
     out, _, _ = place
     ledger = out / "ledger.jsonl"
-    whole, by_task = tables([ledger], ["explained", "explained-tasks"])
+    keys = ["explained", "explained-tasks", "explained-offsets"]
+    whole, by_task, by_source = tables([ledger], keys)
     assert [row[1].label for row in whole.rows] == ["seq-lora", "per-task"]
     cells = dict(zip(whole.columns, whole.rows[0], strict=True))
     [row] = [row for row in read(ledger) if row["cell"]["method"] == "seq-lora"]
@@ -140,7 +141,15 @@ def test_tables_show_what_was_found_where_rows_have_it(place, tmp_path):
     assert cells["lost"].mean == pytest.approx(
         sum(cells[part].mean for part in ("off the list", "bias", "inaccessible", "gone"))
     )
+    found = row["explained"]
+    for name, matched in {"matched": "train", "matched, self": "self: answers, matched"}.items():
+        assert cells[name].mean == found["all_tasks"]["matched"][matched]
+    assert cells["kept, self"].mean == found["over_tasks"]["kept"]["base"][matched]["value"]
     assert [row[2] for row in by_task.rows] == ["colour", "animal"] * 2
+    cells = dict(zip(by_source.columns, by_source.rows[0], strict=True))
+    assert cells["among"].mean == found["all_tasks"]["among"]
+    for source, value in found["all_tasks"]["matched"].items():
+        assert cells[source].mean == value
     for form in ("markdown", "latex", "csv", "json"):
         assert call("table", ledger, "--table", "explained", "--format", form).exit_code == 0
     old = write(tmp_path / "old.jsonl", grid())

@@ -17,8 +17,9 @@ def table(
         list[str] | None,
         typer.Option(
             "--table",
-            help="accuracy (Tables 1, 2 and 4 of the paper), metrics, differences, explained and "
-            "explained-tasks (of `nlora compare --explain`), orthogonality (Table 3), collisions, "
+            help="accuracy (Tables 1, 2 and 4 of the paper), metrics, differences, explained, "
+            "explained-tasks and explained-offsets (of `nlora compare --explain`), orthogonality "
+            "(Table 3), collisions, "
             "ratios (Figure 1c), kl, cost, pareto; only where asked for predictors and "
             "predictors-among (what goes with the fall of an earlier task); repeat for more.  "
             "[default: all]",

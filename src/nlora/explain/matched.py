@@ -18,13 +18,12 @@ from nlora.explain.explain import FOLDER
 from nlora.explain.helps import helped
 from nlora.explain.looks import Look, Looks
 from nlora.explain.sources import Known, corrections
+from nlora.report.explained import SELF_WRITTEN
 
 if TYPE_CHECKING:
     from nlora.continual.model import ContinualModel
 
 KIND = "self"
-SOURCES = (f"{KIND}: answers, matched", f"{KIND}: answers")
-"""The best that can be had first; the second without training texts."""
 
 
 def matched(model: "ContinualModel", names: Collection[str]) -> dict[str, Correction]:
@@ -63,7 +62,7 @@ def where_it_helps(model: "ContinualModel", names: Collection[str]) -> dict[str,
     these.
     """
     asked = set(names) - in_force(model.records).keys()
-    found = {name: gain for name, gain in helped(model, SOURCES).items() if name in asked}
+    found = {name: gain for name, gain in helped(model, SELF_WRITTEN).items() if name in asked}
     for name, gain in found.items():
         model.progress.message(
             f"{name}: labels are matched to how they were answered right after the task, which on "
@@ -83,4 +82,4 @@ def _correction(task: Learned, looks: Looks, last: int) -> Correction:
     then = {look.kind: scores for look, scores in found.items() if look.stage == task.stage}
     now = {KIND: found[Look(last, task.data.name, KIND)]}
     made = corrections(then, now, Known(task.indices(task.data.train)))
-    return next(made[source] for source in SOURCES if source in made)
+    return next(made[source] for source in SELF_WRITTEN if source in made)

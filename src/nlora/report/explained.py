@@ -11,6 +11,11 @@ from nlora.report.table import Cell, Table, Value
 
 Read = Callable[[Run], Any]
 
+SELF_WRITTEN = ("self: answers, matched", "self: answers")
+"""The sources of offsets that need no text of anybody's, the best that can be had first: answers to
+what the base model writes are made what they were right after the task (`explain.sources`); the
+second without training texts."""
+
 _ZEROS, _KEPT = ("base", "before"), ("kept", "kept, from before")
 _PROBED, _GONE = "inaccessible", "gone"
 _OWN, _TESTS = "train", "test"
@@ -42,14 +47,12 @@ def explained(section: Section) -> Table | None:
     runs = [run for run in section.runs if _has(run)]
     if not runs:
         return None
-    sources = list(
-        dict.fromkeys(s for run in runs for s in run.row["explained"]["all_tasks"]["matched"])
-    )
     parts = next((list(split) for run in runs if (split := _parts(run))), [])
     reads: dict[str, Read] = {
         "free": lambda run: _all(run).get("free"),
         "among": lambda run: _all(run).get("among"),
-        **{f"matched: {s}": lambda run, s=s: _all(run)["matched"].get(s) for s in sources},
+        "matched": lambda run: _all(run)["matched"].get(matched_by(_all(run)["matched"])),
+        "matched, self": lambda run: _first(_all(run)["matched"]),
     }
     rows: list[list[Cell]] = []
     for stream in section.streams:
@@ -60,20 +63,51 @@ def explained(section: Section) -> Table | None:
             cells: list[Cell] = [over_seeds(some, read) for read in reads.values()]
             cells += [over_seeds(some, read, "+.1f") for read in _losses(some, parts)]
             cells += [_kept(some, lambda run, z=z: _left(_over(run), z)) for z in _ZEROS]
+            cells.append(_kept(some, lambda run: _first(_over(run).get("kept", {}).get("base"))))
             rows.append([stream, marked(section, label), *cells, _seeds(some)])
+    own = matched_on(_used(runs))
     notes = [
         "in per cent of test examples after the last stage, the mean over tasks with labels; free: "
-        "by the protocol; among: the most likely label; matched: with an offset per label from "
-        "those texts (test: an upper bound)",
+        f"by the protocol; among: the most likely label; matched: with an offset per label, {own}; "
+        "self: by what the base model writes, no text of any task",
         "lost and its parts: of the tasks before the last, in points since each was learned; kept: "
         "of the way from the base model, or the one that each task came to (before), to the one "
-        f"right after it, {matched_on(_used(runs))} (%; {COVERAGE:.0%} interval, or ± over seeds)",
+        f"right after it, {own} (self: now by what the base model writes); in %, with its "
+        f"{COVERAGE:.0%} interval, or ± over seeds",
         "gone is what a probe does not read out; where not all seeds have one, what matching does "
         "not bring back",
         *legend(section, section.methods),
     ]
-    columns = ["stream", "method", *reads, "lost", *parts, *_KEPT, "seeds"]
+    columns = ["stream", "method", *reads, "lost", *parts, *_KEPT, "kept, self", "seeds"]
     return Table("explained", f"What was lost, and why. {section.title}", columns, rows, notes)
+
+
+def explained_offsets(section: Section) -> Table | None:
+    """What matching is worth by where the offsets come from, by stream."""
+    runs = [run for run in section.runs if _has(run)]
+    sources = list(dict.fromkeys(source for run in runs for source in _all(run)["matched"]))
+    rows: list[list[Cell]] = []
+    for stream in section.streams:
+        for label in section.methods:
+            some = [run for run in section.of(label, stream) if _has(run)]
+            if not some:
+                continue
+            cells = [over_seeds(some, lambda run: _all(run).get("among"))]
+            cells += [
+                over_seeds(some, lambda run, s=s: _all(run)["matched"].get(s)) for s in sources
+            ]
+            rows.append([stream, marked(section, label), *cells, _seeds(some)])
+    if not sources:
+        return None
+    notes = [
+        "right answers after the last stage (%), the mean over tasks with labels: the most likely "
+        "label, and with an offset per label from those texts (test: an upper bound)",
+        *legend(section, section.methods),
+    ]
+    columns = ["stream", "method", "among", *sources, "seeds"]
+    return Table(
+        "explained-offsets", f"Where offsets come from. {section.title}", columns, rows, notes
+    )
 
 
 def _losses(runs: list[Run], parts: Iterable[str]) -> list[Read]:
@@ -138,6 +172,11 @@ def _left(found: Mapping[str, Any], zero: str) -> Mapping[str, Any] | None:
     """What of the way from one of the zeros is left."""
     kept = found.get("kept", {}).get(zero, {})
     return kept.get(matched_by(kept))
+
+
+def _first(by_source: Mapping[str, Any] | None) -> Any:
+    """What was found by the first of `SELF_WRITTEN` that there is."""
+    return next((by_source[s] for s in SELF_WRITTEN if s in by_source), None) if by_source else None
 
 
 def _by(task: Mapping[str, Any]) -> str:

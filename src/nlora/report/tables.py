@@ -7,7 +7,7 @@ from nlora.errors import NloraError, unknown
 from nlora.report.accuracy import accuracy, metrics
 from nlora.report.cost import cost
 from nlora.report.differences import differences
-from nlora.report.explained import explained, explained_tasks
+from nlora.report.explained import explained, explained_offsets, explained_tasks
 from nlora.report.movement import movement
 from nlora.report.overlap import collisions, overlaps, ratios
 from nlora.report.pareto import pareto
@@ -16,7 +16,7 @@ from nlora.report.runs import Section, sections
 from nlora.report.table import Table
 
 KEYS = (
-    *("accuracy", "metrics", "differences", "explained", "explained-tasks"),
+    *("accuracy", "metrics", "differences", "explained", "explained-tasks", "explained-offsets"),
     *("orthogonality", "collisions", "ratios", "kl", "cost", "pareto"),
 )
 
@@ -62,6 +62,7 @@ def of_section(section: Section, keys: Sequence[str], baseline: str = BASELINE) 
         "differences": lambda: differences(section, baseline),
         "explained": lambda: explained(section),
         "explained-tasks": lambda: explained_tasks(section),
+        "explained-offsets": lambda: explained_offsets(section),
         "orthogonality": lambda: overlaps(section),
         "collisions": lambda: collisions(section),
         "ratios": lambda: ratios(section, baseline),
