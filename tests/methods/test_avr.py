@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from nlora.continual.learning import run
+from nlora.continual.model import ContinualModel
 from nlora.data.files import read_stream
 from nlora.errors import NloraError
 from nlora.methods.registry import method
@@ -52,7 +53,7 @@ def test_each_step_goes_a_tenth_of_the_way_back(learned, plain, max_steps):
         assert torch.allclose(found[name], expected, atol=1e-6)
 
 
-def test_it_stops_as_soon_as_nothing_drifts(learned):
+def test_it_stops_as_soon_as_nothing_drifts(learned, plain):
     out = learned("avr", drift=1.05, step=0.5, max_steps=30)
     steps = stages(out)[1].notes["walked_back"]
     assert 0 < steps < 30
@@ -60,6 +61,10 @@ def test_it_stops_as_soon_as_nothing_drifts(learned):
     assert kept[0]["best"].keys() == {"colour"}
     assert kept[1]["best"].keys() == {"colour", "fruit"}
     assert kept[1]["best"]["colour"] <= kept[0]["best"]["colour"]
+    ctx = ContinualModel.open(plain).context()  # as the task was learned, before any step back
+    rows = [row for row in kept[1]["kept"] if row["task"]["name"] == "fruit"]
+    trained = method("avr").build({})._perplexities(ctx, rows)
+    assert kept[1]["best"]["fruit"] == pytest.approx(trained["fruit"], rel=1e-4)
     assert len(kept[1]["kept"]) == 2 * 24
 
 

@@ -28,9 +28,9 @@ def test_the_term_is_that_of_the_paper(adapter):
         A, B = (p.detach().double().requires_grad_() for p in factors[:2])
         P, Q = given(f"{name}.A", 5, A.shape[1]), given(f"{name}.B", 5, B.shape[0])
         for a in A:
-            value = value + sum((a @ p) ** 2 for p in P)
+            value = value + sum((a @ p) ** 2 for p in P) / 2
         for b in B.T:
-            value = value + sum((b @ q) ** 2 for q in Q)
+            value = value + sum((b @ q) ** 2 for q in Q) / 2
         leaves += [A, B]
     (0.3 * value).backward()
     assert found.value == pytest.approx(0.3 * float(value.detach()), rel=1e-5)

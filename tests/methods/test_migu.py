@@ -26,16 +26,23 @@ def test_sizes_are_those_of_the_layers_outputs_over_the_tokens_that_are_read(sha
         ctx.logits(batch)
     means = measured.means()
     sums, tokens = {}, {}
-    seen = {}
-    for name, module in measured.modules.items():
-        module.register_forward_pre_hook(
+    seen, base = {}, {}
+    layers = dict(ctx.model.named_modules())
+    for name in measured.modules:
+        layers[name].register_forward_pre_hook(
             lambda _, inputs, name=name: seen.__setitem__(name, inputs[0])
         )
+        if "lora_B" in name:  # W·x of the layer that B adapts
+            layers[name.split(".lora_B")[0]].base_layer.register_forward_hook(
+                lambda _, inputs, output, name=name: base.__setitem__(name, output)
+            )
     for row in rows:  # each by itself: there is no padding
         [(_, alone)] = list(ctx.batches([row]))
         ctx.logits(alone)
         for name, x in seen.items():
-            y = linear(x.double(), measured.modules[name].weight.double()).flatten(0, -2)
+            y = linear(x.double(), layers[name].weight.double()).flatten(0, -2)
+            if name in base:  # scaled by α/r = 2
+                y = base[name].double().flatten(0, -2) + 2 * y
             sums[name] = sums.get(name, 0) + y.abs().sum(0)
             tokens[name] = tokens.get(name, 0) + len(y)
     assert {"lora_A" in name for name in means} == {True, False}

@@ -49,6 +49,7 @@ def test_a_task_starts_orthogonally_from_the_last_one(llama, out, tmp_path):
         torch.testing.assert_close(A @ A.T, torch.eye(3), rtol=0, atol=1e-5)
         projection = old_A.T @ torch.linalg.inv(old_A @ old_A.T) @ old_A  # the same rows' span
         torch.testing.assert_close(A @ projection, A, rtol=0, atol=1e-5)
+        assert (torch.diagonal(A @ old_A.T) > 0).all()  # B goes with rows that are not turned round
         assert trained.equal(old_B)
 
 

@@ -51,6 +51,8 @@ def test_what_is_known_whole_leaves_no_direction():
     found, _ = directions(covariance(1), basis)
     assert len(basis) == 5
     assert len(found) == 0
+    whole = torch.linalg.qr(covariance(2).float() + torch.eye(len(covariance(2))))[0]
+    assert not outside(torch.randn(4, len(whole)), whole).any()  # nor rounding, which Adam enlarges
 
 
 @pytest.fixture(scope="module")

@@ -110,7 +110,19 @@ class InputCovariances(TokenMeans):
 
 
 class OutputMagnitudes(TokenMeans):
-    """The mean of |y| over outputs y, entry by entry, (out,): which units are busy."""
+    """The mean of |y| over outputs y, entry by entry, (out,): which units are busy.
+
+    `weights` has by module the matrix (out, in) whose units they are.
+    """
+
+    def __init__(
+        self,
+        modules: Mapping[str, nn.Module],
+        weights: Mapping[str, nn.Parameter],
+        encoder_decoder: bool,
+    ) -> None:
+        super().__init__(modules, encoder_decoder)
+        self.weights = weights
 
     def of_rows(self, inputs: Tensor, outputs: Tensor) -> Tensor:
         """Σ |y|."""

@@ -304,7 +304,7 @@ class Lora(Stacked[Factors]):
             factors.B.requires_grad_("B" not in self._frozen)
 
     def _merge(self, updates: list[dict[str, Factors]], name: str) -> Factors | Tensor:
-        return self.consolidation.merge([update[name] for update in updates])
+        return self.consolidation.merged([update[name] for update in updates], name)
 
     def _before(self, earlier: list[dict[str, Factors]], name: str) -> Factors | Tensor:
         """The change that the update in hand, as it is trained, is added to."""

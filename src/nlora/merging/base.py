@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
+from zlib import crc32
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,6 +27,15 @@ class Consolidation(ABC):
     change, and scalars on earlier updates make sense."""
     alone: ClassVar[bool] = False
     """Every update is trained on the base model and stands alone; none joins another."""
+
+    def merged(self, updates: Sequence[Factors], name: str) -> Factors | Tensor:
+        """`merge` of the updates of the matrix of that name, which is the seed of what a rule draws
+        at random: the same every time, and not the same in every matrix."""
+        import torch
+
+        with torch.random.fork_rng():
+            torch.manual_seed(crc32(name.encode()))
+            return self.merge(updates)
 
     @abstractmethod
     def merge(self, updates: Sequence[Factors]) -> Factors | Tensor:

@@ -9,7 +9,8 @@ Each takes every update as a whole matrix and sparsifies it, matrix by matrix:
     magnitude   of each ΔW_i the largest fifth is kept; then the sum
 
 None is of low rank. An update is sparsified as soon as its task is learned, also when it is the
-only one. What is dropped at random is the same every time.
+only one. What is dropped at random is the same every time, by the matrix' name
+(`Consolidation.merged`).
 """
 
 from __future__ import annotations
@@ -39,8 +40,7 @@ class Sparsified(Consolidation):
         """Dense, since it is not of low rank."""
         import torch
 
-        with torch.no_grad(), torch.random.fork_rng():
-            torch.manual_seed(0)
+        with torch.no_grad():
             changes = [update.delta() for update in updates]
             return self.rule(changes, changes[0].new_ones(len(changes)))
 

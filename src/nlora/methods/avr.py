@@ -71,24 +71,31 @@ class Avr(SeqLora):
         adapter = ctx.adapter
         with ctx.previous():
             before = [tensor.detach().clone() for tensor in adapter.update().values()]
+        mine = [
+            example.to_json()
+            for data in ctx.stage.tasks
+            for example in sample(data.train, self.settings.kept, ctx.stage.seed)
+        ]
+        self._note_best(self._perplexities(ctx, mine))
         found, steps = self._perplexities(ctx, self.state.kept), 0
         while self._drifts(found) and steps < self.settings.max_steps:
             for tensor, old in zip(adapter.update().values(), before, strict=True):
                 tensor.detach().lerp_(old, self.settings.step)
             adapter.consolidate()
             found, steps = self._perplexities(ctx, self.state.kept), steps + 1
-        for data in ctx.stage.tasks:
-            mine = sample(data.train, self.settings.kept, ctx.stage.seed)
-            rows = [example.to_json() for example in mine]
-            self.state.kept += rows
-            found |= self._perplexities(ctx, rows)
-        for task, value in found.items():
-            self.state.best[task] = min(value, self.state.best.get(task, math.inf))
+        self._note_best(found)
+        if steps:
+            self._note_best(self._perplexities(ctx, mine))
+        self.state.kept += mine
         self.state.steps = steps
 
     def notes(self, ctx: Context) -> dict[str, Any]:
         """How often it went back."""
         return {**super().notes(ctx), "walked_back": self.state.steps}
+
+    def _note_best(self, found: dict[str, float]) -> None:
+        for task, value in found.items():
+            self.state.best[task] = min(value, self.state.best.get(task, math.inf))
 
     def _drifts(self, found: dict[str, float]) -> bool:
         return any(value > self.settings.drift * self.state.best[t] for t, value in found.items())

@@ -5,7 +5,7 @@ Language Models" (arXiv:2410.16801). The more of an input falls into the null sp
 the output changes; so a part of the null space is given. With P and Q of k orthonormal rows each,
 drawn once for a matrix, (k, in) and (k, out), and PEFT's A (r, in) and B (out, r)
 
-    L = L_task + λ Σ_matrices (‖A·Pᵀ‖²_F + ‖Q·B‖²_F)
+    L = L_task + λ/2 Σ_matrices (‖A·Pᵀ‖²_F + ‖Q·B‖²_F)
 
 The same P and Q hold for all tasks: a matrix' name is the seed that they are drawn by.
 """
@@ -42,7 +42,7 @@ class CLoraSettings(LoraSettings):
 
 
 class NullDirections(Weighted):
-    """λ Σ (‖A·Pᵀ‖²_F + ‖Q·B‖²_F)."""
+    """λ/2 Σ (‖A·Pᵀ‖²_F + ‖Q·B‖²_F)."""
 
     name = "subspace"
 
@@ -60,8 +60,8 @@ class NullDirections(Weighted):
         pairs = []
         for A, P, B, Q in self.parts:
             in_A, in_B = A @ P.T, Q @ B  # (r, k), (k, r)
-            value = value + in_A.square().sum() + in_B.square().sum()
-            pairs += [(A, 2 * in_A @ P), (B, 2 * Q.T @ in_B)]
+            value = value + (in_A.square().sum() + in_B.square().sum()) / 2
+            pairs += [(A, in_A @ P), (B, Q.T @ in_B)]
         return value, pairs  # type: ignore[return-value]
 
 

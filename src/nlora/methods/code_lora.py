@@ -37,11 +37,11 @@ class CodeLoraSettings(LoraSettings):
         "input", description=LoraSettings.model_fields["routing"].description
     )
     threshold: float = Field(
-        0.75,
+        0.0,
         ge=0,
         le=1,
         description="how sure the router is to be of a task for its expert to answer; else the "
-        "shared branch does",
+        "shared branch does; 0: always, as in the published code with this router",
     )
 
 

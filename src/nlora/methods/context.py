@@ -7,6 +7,7 @@ states and covariances of inputs, and the model as it was before.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any, TypeVar
 
 import torch
@@ -155,9 +156,17 @@ class Context:
                 found.update(zip(rows, sums, strict=True))
         return [found[i] for i in range(len(examples))]
 
-    @torch.no_grad()
     def generate(self, prompts: Sequence[list[int]], **sampling: Any) -> list[str]:
-        """The texts that the model writes after prompts (token ids), without dropout.
+        """The texts that the model writes after prompts (token ids), as `generated`.
+
+        A text that goes on from a prompt may begin with the space between them.
+        """
+        return list(map(self.encoder.text, self.generated(prompts, **sampling)))
+
+    @torch.no_grad()
+    def generated(self, prompts: Sequence[list[int]], **sampling: Any) -> list[list[int]]:
+        """The token ids that the model writes after prompts (token ids), without dropout, up to the
+        token with which it ends, which is left out.
 
         `sampling` are arguments of Transformers' `generate`, such as `max_new_tokens`; what they
         leave open is open, whatever the model's generation_config says.
@@ -165,7 +174,7 @@ class Context:
         tokenizer, encoder = self.encoder.tokenizer, self.encoder
         collate = Collator(tokenizer.pad_token_id, encoder.encoder_decoder)
         ends = list(dict.fromkeys([*end_tokens(self.model, tokenizer), encoder.end()]))
-        found: dict[int, str] = {}
+        found: dict[int, list[int]] = {}
         with evaluating(self.model):
             for rows in by_budget([len(prompt) for prompt in prompts], BATCH_TOKENS):
                 batch = on_device(collate.prompts([prompts[i] for i in rows]), self.model.device)
@@ -175,8 +184,9 @@ class Context:
                     pad_token_id=tokenizer.pad_token_id,
                     **{**PLAIN, **sampling},
                 )
-                new = out if encoder.encoder_decoder else out[:, batch["input_ids"].shape[1] :]
-                found.update(zip(rows, map(encoder.text, new), strict=True))
+                begun = 1 if encoder.encoder_decoder else batch["input_ids"].shape[1]
+                for row, ids in zip(rows, out[:, begun:].tolist(), strict=True):
+                    found[row] = list(takewhile(lambda token: token not in ends, ids))
         return [found[i] for i in range(len(prompts))]
 
     @torch.inference_mode()
@@ -240,10 +250,19 @@ class Context:
         return InputCovariances(matrices, self.encoder.encoder_decoder)
 
     def output_magnitudes(self) -> OutputMagnitudes:
-        """What measures the outputs of the linear layers whose weights are trained."""
+        """What measures the outputs of the linear layers whose weights are trained.
+
+        Of LoRA's B these are the outputs of the whole adapted layer.
+        """
         layers = {
             name: module
             for name, module in self.model.named_modules()
             if isinstance(module, nn.Linear) and module.weight.requires_grad
         }
-        return OutputMagnitudes(layers, self.encoder.encoder_decoder)
+        whole = {
+            name: self.model.get_submodule(adapted) if of_B else layers[name]
+            for name in layers
+            for adapted, of_B, _ in [name.partition(".lora_B.")]
+        }
+        weights: dict[str, Any] = {name: module.weight for name, module in layers.items()}
+        return OutputMagnitudes(whole, weights, self.encoder.encoder_decoder)

@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 class GainLoraSettings(SpacesSettings):
     """The gates, and how much of what tasks read is kept."""
 
-    share: float = Field(0.995, gt=0, lt=1, description="as of inf-lora, and of what gates read")
     gate_hidden: Count = Field(100, description="hidden units of a gate")
 
 
@@ -83,10 +82,11 @@ class GainLora(InfLora):
 
         super().begin(ctx)
         gate = _adapter(ctx).gates()[-1]
-        found, _ = directions(self._read(ctx)["key"], self.state.gate_bases.get("key"))
+        known = self.state.gate_bases.get("key")
+        found, _ = directions(self._read(ctx)["key"], known)
         with torch.no_grad():
-            if len(found):
-                gate.key.copy_(found[0].to(gate.key) * gate.key.norm())
+            new = found[0].to(gate.key) if len(found) else outside(gate.key, known)
+            gate.key.copy_(new * (gate.key.norm() / new.norm().clamp(min=1e-12)))
         self.state.began = {part: p.detach().clone() for part, p in gate._asdict().items()}
 
     def after_step(self, ctx: Context) -> None:

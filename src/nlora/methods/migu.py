@@ -6,8 +6,10 @@ y = W·x, with n_j = Σ_tokens |y_j| over the step,
 
     row j of W's gradient stays where n_j ≥ the T-quantile of n over the layer's units, else it is 0
 
-and T = 0.7, as in the authors' scripts. Of LoRA both A and B are such matrices. Neither old data
-nor the task's identity is needed, and nothing is remembered.
+and T = 0.7, as in the authors' scripts for whole models. Of LoRA both A and B are such matrices;
+the units of B are those of the layer that it adapts, whose whole output W·x + ΔW·x is theirs, as in
+the authors' code for LoRA. Neither old data nor the task's identity is needed, and nothing is
+remembered.
 """
 
 from __future__ import annotations

@@ -48,8 +48,9 @@ class NullSpace(OutsideSpaces):
     def gradients(self, ctx: Context) -> dict[Parameter, Tensor]:
         """That of A without what it has in the old span."""
         return {
-            A: outside(A.grad, self.state.bases.get(name))  # type: ignore[arg-type,misc]
+            A: outside(A.grad, self.state.bases.get(name))  # type: ignore[misc]
             for name, A in self._trained(ctx)
+            if A.grad is not None
         }
 
     def after_step(self, ctx: Context) -> None:

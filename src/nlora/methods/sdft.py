@@ -7,7 +7,8 @@ shown in the prompt
     L = mean over tokens t of y of KL( p_θ(· | x, y_<t) ‖ p_φ(· | x, c, y_<t) )
     φ ← α·θ + (1 − α)·φ after every step, φ = θ when a task begins
 
-the divergence over the whole vocabulary. What is learned is learned on what the model itself would
+the divergence over the whole vocabulary, the other way round (KL(p_φ ‖ p_θ)) in the published code:
+`divergence`. What is learned is learned on what the model itself would
 say, which is what keeps it from forgetting. It needs a model that makes use of an answer in its
 prompt; each step writes answers and reads them twice, once as the teacher.
 """
@@ -15,11 +16,12 @@ prompt; each step writes answers and reads them twice, once as the teacher.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from nlora.adapters.settings import Count
+from nlora.data.encode import Encoded
 from nlora.errors import NloraError
 from nlora.methods.parts.lora import AnyAdapter, LoraMethod, LoraSettings, LoraState
 
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from nlora.data.encode import Encoded
     from nlora.data.task import Example
     from nlora.methods.context import Batch, Context
 
@@ -41,6 +42,10 @@ class SdftSettings(LoraSettings):
     adapter: AnyAdapter = Field("full", description="what is trained")
     teacher_rate: float = Field(
         0.01, ge=0, le=1, description="α, how far the teacher goes towards the model after a step"
+    )
+    divergence: Literal["reverse", "forward"] = Field(
+        "reverse",
+        description="KL(model ‖ teacher), as the paper has it, or KL(teacher ‖ model), as its code",
     )
     temperature: float = Field(1.0, ge=1e-4, description="at which the model writes its answers")
     answer_tokens: Count | None = Field(
@@ -74,6 +79,16 @@ class Sdft(LoraMethod):
         """What is written, and the teacher's."""
         return 2.0
 
+    def check(self) -> None:
+        """The task's loss is its own, so what others make of it would do nothing."""
+        super().check()
+        for name, wanted in (("loss", "among-labels"), ("rehearsal", "soft")):
+            if getattr(self.settings, name) == wanted:
+                raise NloraError(
+                    f"setting '{name}': {self.name} learns its own answers, for which {wanted} "
+                    "means nothing"
+                )
+
     def begin(self, ctx: Context) -> None:
         """The teacher is the model as the task begins."""
         from nlora.adapters.base import snapshot
@@ -93,16 +108,19 @@ class Sdft(LoraMethod):
         from nlora.data.batches import IGNORED
 
         examples = [ctx.examples[row] for row in batch["index"].tolist()]
-        said = self._answers(ctx, examples)
-        logits, _ = ctx.logits(_batch(ctx, said))
+        said = _batch(ctx, rows := self._answers(ctx, examples))
+        logits, _ = ctx.logits(said)
         trained = ctx.adapter.trained()
         values = [self.state.teacher[name].to(p.device) for name, p in trained.items()]
         model = ctx.network or ctx.model
         with torch.no_grad(), swapped(trained.values(), values), evaluating(model):
-            taught, _ = ctx.logits(_batch(ctx, self._shown(ctx, examples, said)))
-        each = divergence(logits, taught)
+            taught, _ = ctx.logits(_batch(ctx, self._shown(ctx, examples, rows)))
+        forward = self.settings.divergence == "forward"
+        each = divergence(taught, logits) if forward else divergence(logits, taught)
+        of_rows = each.split((said["labels"] != IGNORED).sum(1).tolist())
+        mean = torch.stack([row.mean() for row in of_rows]).mean()
         tokens = (batch["labels"] != IGNORED).sum()  # the micro-batch's share of the step
-        return {"task": each.mean() * tokens / ctx.tokens}
+        return {"task": mean * tokens / ctx.tokens}
 
     def after_step(self, ctx: Context) -> None:
         """The teacher goes on."""
@@ -116,17 +134,19 @@ class Sdft(LoraMethod):
         self.state.teacher = {}
 
     def _answers(self, ctx: Context, examples: Sequence[Example]) -> list[Encoded]:
-        """The examples with answers of the model's own."""
+        """The examples with answers of the model's own, token by token as it wrote them."""
         longest = max(len(row.answer) for row in ctx.encoded)
-        texts = ctx.generate(
-            [ids for ids, _ in ctx.encoder.prompts(examples)],
+        asked = ctx.encoder.prompts(examples)
+        answers = ctx.generated(
+            [ids for ids, _ in asked],
             max_new_tokens=self.settings.answer_tokens or longest,
             do_sample=True,
             temperature=self.settings.temperature,
         )
-        return ctx.encoder.all(
-            [replace(e, label=said) for e, said in zip(examples, texts, strict=True)]
-        )
+        end = ctx.encoder.end()
+        return [
+            Encoded(ids, [*said, end], cut) for (ids, cut), said in zip(asked, answers, strict=True)
+        ]
 
     def _shown(
         self, ctx: Context, examples: Sequence[Example], said: Sequence[Encoded]
@@ -139,9 +159,9 @@ class Sdft(LoraMethod):
         return [replace(row, prompt=ids) for row, (ids, _) in zip(said, prompts, strict=True)]
 
 
-def divergence(logits: Tensor, taught: Tensor) -> Tensor:
-    """KL(p ‖ p_taught) at each token, (n,), of logits (n, vocabulary)."""
-    own, other = logits.float().log_softmax(-1), taught.float().log_softmax(-1)
+def divergence(logits: Tensor, others: Tensor) -> Tensor:
+    """KL(p ‖ p_other) at each token, (n,), of logits (n, vocabulary)."""
+    own, other = logits.float().log_softmax(-1), others.float().log_softmax(-1)
     return (own.exp() * (own - other)).sum(-1)
 
 

@@ -3,7 +3,7 @@
 "Merge before Forget: A Single LoRA Continual Learning via Continual Merging" (arXiv:2512.23017). In
 PEFT's layout, with A (r, in) and B (out, r), for task i
 
-    start   A ← Qᵀ with Q·R = QR((A_{i−1})ᵀ), so that A·Aᵀ = I;  B ← B_{i−1}
+    start   A ← Qᵀ with Q·R = QR((A_{i−1})ᵀ), diag(R) ≥ 0, so that A·Aᵀ = I;  B ← B_{i−1}
     merge   A* = A_i,  B* ← B* + (B_i − B*)/√i
 
 A_i and B_i are the factors as they were trained on task i, A* and B* those that answer. The first
@@ -56,7 +56,7 @@ class Slao(LoraMethod):
             return
         with torch.no_grad():
             for name, (A, B, _) in ctx.adapter_as(Lora).factors().items():
-                rows = torch.linalg.qr(A.double().T).Q.T  # fewer than r where A has fewer columns
+                rows = orthogonal(A)  # fewer than r where A has fewer columns
                 A.zero_()
                 A[: len(rows)] = rows.to(A.dtype)
                 B.copy_(self.state.trained[name])
@@ -77,3 +77,12 @@ class Slao(LoraMethod):
         with torch.no_grad():
             for name, f in factors.items():
                 f.B.copy_(torch.lerp(merged[name], f.B, weight))
+
+
+def orthogonal(A: Tensor) -> Tensor:
+    """Orthonormal rows with the span of A's (r, in), in fp64, each turned as A's own are, so that B
+    still goes with them: QR's signs are arbitrary."""
+    import torch
+
+    Q, R = torch.linalg.qr(A.double().T)
+    return (Q * torch.where(R.diagonal() < 0, -1.0, 1.0)).T

@@ -4,7 +4,7 @@ Penalties are added, a method may change the sum, and then it is clipped.
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
@@ -179,8 +179,8 @@ class GradientCallback(TrainerCallback):
         """By trained weight those of its layer's outputs."""
         if self.magnitudes is None:
             return {}
-        layers: Mapping[str, Any] = self.magnitudes.modules
-        return {layers[name].weight: mean for name, mean in _means(self.magnitudes).items()}
+        weights = self.magnitudes.weights
+        return {weights[name]: mean for name, mean in _means(self.magnitudes).items()}
 
     def _add(self, computed: Sequence[tuple[str, Term | None]]) -> None:
         together: dict[Parameter, Tensor] = {}

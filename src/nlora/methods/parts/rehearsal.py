@@ -24,6 +24,7 @@ import random
 from typing import TYPE_CHECKING
 
 from nlora import processes
+from nlora.data.encode import IGNORED
 from nlora.data.task import Example, Task, sample
 from nlora.errors import NloraError
 from nlora.methods.base import MixedIn
@@ -96,7 +97,8 @@ def chosen(ctx: Context, examples: Sequence[Example], count: int, by: str) -> Se
     """At most so many examples to keep, in their order: uniformly, or the most surprising."""
     if by == "uniform" or count >= len(examples):
         return sample(examples, count, ctx.stage.seed)
-    lengths = [len(row.answer) for row in ctx.encoder.all(examples)]
+    labels = [row.labels() for row in ctx.encoder.all(examples)]
+    lengths = [len(row) - row.count(IGNORED) for row in labels]
     scores = [score / length for score, length in zip(ctx.score(examples), lengths, strict=True)]
     ranked = sorted(range(len(examples)), key=scores.__getitem__)
     return [examples[i] for i in sorted(processes.from_main(ranked[:count]))]
@@ -108,7 +110,8 @@ def _answered(ctx: Context, task: Task, kept: Rehearsal) -> list[str]:
     if task.labels is None:
         prompts = [ids for ids, _ in ctx.encoder.prompts(examples)]
         own = [len(e.answer) for e in ctx.encoded[: ctx.own] if e.task == task.name]
-        return ctx.generate(prompts, max_new_tokens=max(own, default=1), do_sample=False)
+        answers = ctx.generate(prompts, max_new_tokens=max(own, default=1), do_sample=False)
+        return [answer.strip() for answer in answers]
     import torch
 
     from nlora.evaluation.among import log_likelihoods

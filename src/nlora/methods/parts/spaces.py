@@ -34,7 +34,7 @@ class SpacesSettings(LoraSettings):
     """How much of what tasks read is kept."""
 
     share: float = Field(
-        0.98, gt=0, lt=1, description="of a first task's inputs that their kept directions explain"
+        0.995, gt=0, lt=1, description="of a first task's inputs that their kept directions explain"
     )
     space_examples: Count | None = Field(
         1000, description="training examples whose inputs are measured, at most (null: all)"
@@ -80,9 +80,12 @@ class OutsideSpaces(LoraMethod):
 
 
 def outside(matrix: Tensor, basis: Tensor | None) -> Tensor:
-    """The rows of a matrix (n, in) without what they have in the span of a basis (k, in)."""
+    """The rows of a matrix (n, in) without what they have in the span of a basis (k, in); 0 and no
+    rounding where that is all there is."""
     if basis is None:
         return matrix
+    if len(basis) >= basis.shape[1]:
+        return matrix.new_zeros(matrix.shape)
     basis = basis.to(matrix)
     return matrix - (matrix @ basis.T) @ basis
 
