@@ -1,5 +1,6 @@
 import json
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -127,6 +128,20 @@ def test_the_loss_is_made_of_answering_writing_and_the_kl_to_the_old_prompt(shap
     assert terms["writing"].item() == pytest.approx(0.7 * 0.6 * writing / 50, rel=1e-4)
     assert terms["distillation"].item() == pytest.approx(0.3 * divergence / (50 * share), rel=1e-3)
     assert divergence > 1e-2
+
+
+def test_what_is_rehearsed_beside_is_no_pseudo_sample(monkeypatch):
+    built, ctx, _ = second_stage("llama", monkeypatch)
+    alone = built.loss(ctx, batch_of(ctx, [5, 6]))["distillation"]
+    more = [replace(row, index=len(ctx.examples) + k) for k, row in enumerate(ctx.encoded[:2])]
+    ctx.examples = [*ctx.examples, *ctx.examples[:2]]
+    answers = [sum(len(row.answer) for row in rows) for rows in (ctx.encoded, more)]
+    ctx.encoded = [*ctx.encoded, *more]
+    found = built.loss(ctx, batch_of(ctx, [5, 6, 7, 8]))["distillation"]
+    longer = 1 + answers[1] / answers[0]  # an epoch has more tokens, of which as many are theirs
+    assert found.item() == pytest.approx(alone.item() * longer, rel=1e-4)
+    built.end(ctx)
+    assert len(built.state.pseudo_samples) == 3
 
 
 @pytest.mark.parametrize("shape", ["llama", "t5"])

@@ -89,7 +89,8 @@ class _Linear(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             of_x = upstream @ _dense(values, positions, ctx.shape, upstream.dtype)
         if ctx.needs_input_grad[1]:
-            whole = upstream.flatten(0, -2).T @ x.flatten(0, -2)  # (out, tokens) @ (tokens, in)
+            rows = x.flatten(0, -2).to(upstream.dtype)  # another one under autocast
+            whole = upstream.flatten(0, -2).T @ rows  # (out, tokens) @ (tokens, in)
             of_values = whole.flatten()[positions].to(values.dtype)
         return of_x, of_values, None, None
 

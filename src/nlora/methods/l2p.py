@@ -11,12 +11,13 @@ model: the mean of its last hidden states over the prompt of the example, for th
 feature in the paper; this costs a second pass over each input. TRACE, which brought L2P to language
 models, takes the mean of the token embeddings instead (`query: embedding`), without that pass.
 
-Pool 10, length 5, K 3 and λ 0.5 are TRACE's, where λ weighs a mean cosine and not the paper's sum;
-code for images selects 4 or 5 and has λ 0.1 or 1. λ hardly matters with Adam, since nothing else
-moves the keys. Learning rate 0.03, constant, without weight decay: the paper's code, which also
-starts keys uniformly at random. Each row of a batch selects for itself, where that code lets the
-batch vote. The paper's optional penalty on prompts that are selected often, which must be told
-where a task begins, is left out.
+Pool 10, length 5, K 3 and λ 0.5 are TRACE's, whose keys, though, are not learned but means of the
+prompts as they were drawn; code for images selects 4 or 5 and has λ 0.1 or 1. λ hardly matters with
+Adam, since nothing else moves the keys. Learning rate 0.03, constant, without weight decay: the
+paper's code, which takes it times batch size / 256, and starts keys uniformly between 0 and 0.01,
+where Adam overwrites a key by its first step; here between −1 and 1. Each row of a batch selects
+for itself, where that code lets the batch vote. The paper's optional penalty on prompts that are
+selected often, which must be told where a task begins, is left out.
 """
 
 from __future__ import annotations

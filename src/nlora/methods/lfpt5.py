@@ -15,9 +15,11 @@ published code sums it over a batch of 2).
 Published: 300 vectors, started at the task's name, its labels (each the mean of its tokens'
 embeddings) and frequent tokens, here of the task's texts; w 0.25; κ 0.01 (0.05 by default in the
 code); top-k 64 sampling with repetition penalty 2.5; 2 pseudo-samples per class; Adafactor with
-learning rate 0.5 and weight decay 1e-5. These belong to the LM-adapted T5 v1.1 large: a model with
-smaller embeddings needs a smaller learning rate. The published code samples thousands of texts per
-task, here `candidates` says how many. No text of an earlier task is read.
+learning rate 0.5 and weight decay 1e-5. Its code keeps the best epoch by validation, draws the
+prompt's words from the 5000 most frequent, and answers by beam search; here the last prompt counts,
+its words are the most frequent, and answers are greedy. These belong to the LM-adapted T5 v1.1
+large: a model with smaller embeddings needs a smaller learning rate. The published code samples
+thousands of texts per task, here `candidates` says how many. No text of an earlier task is read.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from nlora import processes
 from nlora.data.comparing import comparison
 from nlora.data.encode import IGNORED
 from nlora.data.prompts import ANSWER
@@ -125,6 +128,7 @@ class Lfpt5(Method):
         tasks = [(Task.from_json(known["task"]), known["longest"]) for known in self.state.learned]
         wanted = [self.settings.pseudo_samples * len(task.labels or [""]) for task, _ in tasks]
         found: list[Example] = []
+        self.state.pseudo_samples = []
         if not sum(wanted):
             return MixedIn()
         import torch
@@ -147,6 +151,10 @@ class Lfpt5(Method):
                         task.name,
                     )
                 found += kept
+        found = processes.from_main(found)
+        self.state.pseudo_samples = [
+            {"task": e.task.name, "text": e.text, "label": e.label} for e in found
+        ]
         return MixedIn(found, what="pseudo-samples")
 
     def loss(self, ctx: Context, batch: Batch) -> dict[str, Tensor]:
@@ -159,10 +167,11 @@ class Lfpt5(Method):
         task = self.answer_loss(ctx, batch, logits, targets)
         writing = self._writing(ctx, batch["index"], answers) / ctx.tokens
         divergence = logits.new_zeros((), dtype=torch.float32)
-        old = batch["index"] >= ctx.own  # (B,)
+        first, end = self._pseudo(ctx)
+        old = (batch["index"] >= first) & (batch["index"] < end)  # (B,)
         if old.any():
             now = logits[old.repeat_interleave(answers)]
-            divergence = self._divergence(ctx, batch, old, now) / (ctx.tokens * _share(ctx))
+            divergence = self._divergence(ctx, batch, old, now) / (ctx.tokens * self._share(ctx))
         return {
             "task": (1 - s.kl_weight) * task,
             "writing": (1 - s.kl_weight) * s.lm_weight * writing,
@@ -218,21 +227,20 @@ class Lfpt5(Method):
 
     def end(self, ctx: Context) -> None:
         """Keep what it takes to ask for pseudo-samples of the task."""
-        own, pseudo = ctx.examples[: ctx.own], ctx.examples[ctx.own :]
         longest: dict[Task, int] = {}
-        for example in own:
+        for example in ctx.examples[: ctx.own]:
             [ids] = ctx.encoder.all([written(ctx.encoder, example)])
             longest[example.task] = max(longest.get(example.task, 0), len(ids.answer))
         self.state.learned += [{"task": t.to_json(), "longest": n} for t, n in longest.items()]
-        self.state.pseudo_samples = [
-            {"task": e.task.name, "text": e.text, "label": e.label} for e in pseudo
-        ]
 
+    def _pseudo(self, ctx: Context) -> tuple[int, int]:
+        """Which of the stage's examples are pseudo-samples; what is rehearsed stands behind."""
+        return ctx.own, ctx.own + len(self.state.pseudo_samples)
 
-def _share(ctx: Context) -> float:
-    """The pseudo-samples' share of the answer tokens of an epoch."""
-    answers = [len(example.answer) for example in ctx.encoded]
-    return sum(answers[ctx.own :]) / sum(answers)
+    def _share(self, ctx: Context) -> float:
+        """The pseudo-samples' share of the answer tokens of an epoch."""
+        answers = [len(example.answer) for example in ctx.encoded]
+        return sum(answers[slice(*self._pseudo(ctx))]) / sum(answers)
 
 
 def writing_task(task: Task) -> Task:

@@ -6,13 +6,15 @@ adapted matrix is taken anew, and the directions of its largest singular values 
 
     growing    (k − 1)/n of them before task k of n: nearly everything is trained for the first task
                (PEFT freezes one direction at least), 1/n for the last. This is PEFT's advice for a
-               known sequence of tasks ("Budget Allocation for Task Sequences"), and the authors'
-               script for fifteen tasks adds 0.07 per task. In a model that learns one more task
-               whenever there is one, n is the number of tasks so far
+               known sequence of tasks ("Budget Allocation for Task Sequences"); the authors'
+               script for fifteen tasks adds 0.07 of the longer side per task. In a model that
+               learns one more task whenever there is one, n is the number of tasks so far
     a number   directions (8) or a share of them (0.5 is PEFT's default); one per stage in a list:
                PEFT's example takes [0.3, 0.5, 0.7]
 
-PEFT has no rank by importance of a layer, which the paper describes.
+PEFT has no rank by importance of a layer, which the paper describes. There all parameters are
+trained, those of matrices that are not taken apart freely; here and in PEFT nothing but the adapted
+matrices is.
 
 PEFT projects gradients, with which the step of Adam is not in the subspace any more: after a few
 steps a quarter of the change lies in frozen directions (`notes.osf_leak` of the stage tells).

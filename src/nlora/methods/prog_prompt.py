@@ -5,7 +5,8 @@ frozen; the prompts of earlier tasks are frozen too and are read after the new o
 text]. To predict for task k the model must be told k, so nothing is forgotten by construction, and
 the method counts as independent training. Published: 10 vectors per task, learning rate 0.3, AdamW
 with weight decay 1e-5, which are the defaults here, and 10 epochs of batch 8, which are a budget
-and left to `epochs` and `batch_size`.
+and left to `epochs` and `batch_size`. The published code keeps the prompt of the best epoch by
+validation and clips no gradients; here it is the last prompt, and `max_grad_norm` a run's setting.
 """
 
 from __future__ import annotations
