@@ -72,6 +72,20 @@ def test_the_interval_is_over_whole_groups():
     assert interval(ranks(x), ranks(y), np.zeros(320, int)) is None
 
 
+def test_two_crossed_groupings_are_drawn_each_by_itself():
+    x, y = (ranks(values) for values in np.random.default_rng(3).normal(size=(2, 12)))
+    rows, columns = np.repeat(np.arange(4), 3), np.tile(np.arange(3), 4)
+    found = []
+    for times, others in zip(draws("4 groups", 4), draws("3 groups of kind 1", 3), strict=True):
+        each = (times[rows] * others[columns]).astype(int)
+        drawn = np.repeat(np.arange(12), each)
+        if len(set(drawn)) > 1:
+            found.append(np.corrcoef(x[drawn], y[drawn])[0, 1])
+    assert interval(x, y, rows, columns) == pytest.approx(middle(np.array(found)))
+    alone = interval(x, y, rows)
+    assert interval(x, y, rows, np.zeros(12, int)) == alone  # one method is no grouping
+
+
 def test_what_holds_for_other_kinds_too_is_predicted_and_else_not():
     rng = np.random.default_rng(2)
     kinds = np.repeat(np.arange(4), 25)

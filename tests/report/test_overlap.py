@@ -45,6 +45,14 @@ def test_ratios_are_how_many_times_lower(make):
     assert found["average"].mean == pytest.approx(mean["n-lora"] - mean["o-lora"])
 
 
+def test_ratios_are_of_the_seeds_that_both_have(make):
+    rows = with_geometry()
+    alone = row("o-lora", seed=7, geometry=geometry(9.0, 9.0, 9.0, 0.9))
+    alone["average_accuracy"] = 1.0
+    more = make([*rows, alone], "ratios", baseline="o-lora")
+    assert cells(more, "n-lora") == cells(make(rows, "ratios", baseline="o-lora"), "n-lora")
+
+
 def met(*rates, size=0.5):
     """What a stage of sparse updates notes."""
     return {"sparse": {"collision_rates": [*rates], "matrices": {"q": {"frobenius": size}}}}

@@ -66,7 +66,7 @@ def ledger(tmp_path):
 
 def test_a_fall_knows_what_was_measured_of_its_pair(ledger):
     (section,) = sections([ledger])
-    found = {(f.old, f.new): f for f in falls(section) if f.run.endswith(" 1")}
+    found = {(f.old, f.new): f for f in falls(section) if f.data == "order-1 1"}
     assert len(found) == 6
     made = list(runs())[1]
     pairs = {(p["a"], p["b"]): p for p in made["geometry"]["pairs"]}
@@ -84,6 +84,25 @@ def test_a_fall_knows_what_was_measured_of_its_pair(ledger):
     # One row has told how alike the texts of these tests are, which holds for all on the same.
     assert found["amazon", "yahoo"].measured["texts alike"] == 0.7
     assert "texts alike" not in of
+
+
+def test_what_was_altered_was_not_trained_and_is_no_fall(ledger, tmp_path):
+    [other, *_] = runs()
+    other["cell"]["method"] = "inc-lora:scale=0.5"
+    other["configuration"]["settings"]["scale"] = 0.5
+    path = write(tmp_path / "altered.jsonl", [*runs(), other])
+    one, both = (falls(next(iter(sections([p])))) for p in (ledger, path))
+    assert one == both
+
+
+def test_updates_that_never_meet_never_collide_with_another_sign(tmp_path):
+    [made, *_] = runs()
+    for at in made["geometry"]["collisions"]:
+        for pair in at["pairs"]:
+            pair["collision_rate"] = {"mean": 0.0}
+            pair["opposing"] = None
+    (section,) = sections([write(tmp_path / "l.jsonl", [made])])
+    assert {f.measured["collisions of opposite sign"] for f in falls(section)} == {0.0}
 
 
 def test_a_task_that_is_only_tested_is_no_fall_and_moves_no_other(ledger, tmp_path):
@@ -111,8 +130,8 @@ def test_runs_that_cannot_lose_and_updates_that_are_no_steps_are_left_out(tmp_pa
     failed["error"] = "no luck"
     (section,) = sections([write(tmp_path / "l.jsonl", [apart, continued, stepped, failed])])
     found = falls(section)
-    assert {f.run for f in found} == {"order-1 inc-lora 1", "order-1 inc-lora 2"}
-    without, steps = (next(f for f in found if f.run.endswith(n)) for n in "12")
+    assert {(f.data, f.method) for f in found} == {(f"order-1 {n}", "inc-lora") for n in "12"}
+    without, steps = (next(f for f in found if f.data.endswith(n)) for n in "12")
     assert "OO" not in without.measured
     assert steps.measured["OO"] == stepped["geometry"]["steps"]["pairs"][0]["oo"]["sum"]
     assert "collisions of opposite sign" not in steps.measured

@@ -42,16 +42,21 @@ def correlation(a: np.ndarray, b: np.ndarray, given: np.ndarray | None = None) -
     return float(found)
 
 
-def interval(a: np.ndarray, b: np.ndarray, groups: np.ndarray) -> tuple[float, float] | None:
+def interval(a: np.ndarray, b: np.ndarray, *groupings: np.ndarray) -> tuple[float, float] | None:
     """The bootstrap's interval of `correlation(a, b)`, whose ranks are kept as they are.
 
-    Whole groups are drawn, (n,) integers from 0, since observations of one run share what is by
-    chance. None where there are fewer than two groups, or where most samples do not vary.
+    Whole groups are drawn, (n,) integers from 0, since observations of one group share what is by
+    chance; of several crossed groupings each by itself, an observation as often as the product says
+    (the pigeonhole bootstrap, Owen 2007). A grouping of one group is none. None where no grouping
+    is one, or where most samples do not vary.
     """
-    count = int(groups.max()) + 1
-    if count < 2:
+    crossed = [(k, g, int(g.max()) + 1) for k, g in enumerate(groupings) if g.max() > 0]
+    if not crossed:
         return None
-    drawn = draws(f"{count} groups", count)[:, groups].astype(np.float64)  # (samples, n)
+    drawn = np.ones(1)
+    for k, groups, count in crossed:
+        name = f"{count} groups" if k == 0 else f"{count} groups of kind {k}"
+        drawn = drawn * draws(name, count)[:, groups].astype(np.float64)  # (samples, n)
     found = _correlations(a, b, drawn)
     known = found[np.isfinite(found)]
     if len(known) < len(found) / 2:

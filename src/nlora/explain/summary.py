@@ -15,6 +15,8 @@ from nlora.report.ledger import rounded
 
 DIGITS = 4
 """Significant ones, of figures in per cent."""
+OF_COSINES = 9
+"""Of what is near 1 and read by how far from it."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Wanted:
 
 def summary(found: Mapping[str, Any]) -> dict[str, Any]:
     """Readings then and now, parts, way and what of it is kept, by task and over tasks."""
-    return rounded(
+    short = rounded(
         {
             "tasks": {name: _task(task) for name, task in found["tasks"].items()},
             "over_tasks": found["over_tasks"],
@@ -65,6 +67,9 @@ def summary(found: Mapping[str, Any]) -> dict[str, Any]:
         },
         DIGITS,
     )
+    for name, task in found["tasks"].items():
+        short["tasks"][name]["moved"] = rounded(task["moved"], OF_COSINES)
+    return short
 
 
 def _task(task: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from nlora.report.table import Cell, Value
 def forest(material: Material) -> Figure | None:
     """Spearman's ρ of each quantity with the fall of an earlier task, over all and within pairs.
 
-    A row a quantity; a line is the interval of 95 % over runs. None where too little was run.
+    A row a quantity; a line is the interval of 95 %. None where too little was run.
     """
     data = predictors(material.section)
     if data is None:

@@ -25,9 +25,10 @@ def cost(section: Section) -> Table:
             )
         ]
         said = [meaning for name, meaning in MEANINGS.items() if needed.get(name)]
-        rows.append([label, needed.get("adapter"), *measures, "; ".join(said)])
+        where = ", ".join(streams)
+        rows.append([label, needed.get("adapter"), *measures, "; ".join(said), where])
     columns = ["method", "adapter", "training (min)", "evaluation (min)", "peak memory (GB)"]
-    columns += ["trained (million)", "needs"]
+    columns += ["trained (million)", "needs", "streams"]
     machines = dict.fromkeys(_machine(run) for run in section.runs if not run.error)
     notes = [
         "per run; a stage that was shared with another run counts as if it had been trained here; "

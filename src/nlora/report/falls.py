@@ -11,11 +11,17 @@ Similar = dict[frozenset[str | None], Json]
 """Likenesses of two tasks by the hashes of their tests."""
 
 
+ALTERED = {"scale", "size", "permuted"}
+"""Settings that rows of `nlora study rescale` and `permute` have, and no run that was trained."""
+
+
 @dataclass(frozen=True)
 class Fall:
     """An ordered pair of tasks in one run: an old one, and the stage of a new one."""
 
-    run: str
+    data: str
+    """The order and the seed: runs that share these share tests, and often a first stage."""
+    method: str
     old: str
     new: str
     before: float
@@ -32,7 +38,8 @@ def falls(section: Section, among: bool = False) -> list[Fall]:
     """Of all runs whose stages learn a task each and that answer with one model.
 
     `among` takes answers among the labels. Runs whose later tasks have models of their own cannot
-    lose what they have learned, and are left out.
+    lose what they have learned, and are left out; so are those of which nothing was trained, since
+    another run's updates were altered.
     """
     similar = _similarities(section)
     found = []
@@ -40,7 +47,10 @@ def falls(section: Section, among: bool = False) -> list[Fall]:
         row = run.row
         needs = row.get("needs", {})
         apart = needs.get("task_identity") or needs.get("storage")
-        if run.error is not None or run.untrained or apart or row["stages"] != run.trained:
+        altered = ALTERED & row["configuration"]["settings"].keys()
+        if run.error is not None or run.untrained or apart or altered:
+            continue
+        if row["stages"] != run.trained:
             continue
         matrix = (row.get("among_labels", {}) if among else row).get("accuracy_matrix")
         found += _of_run(run, matrix or [], similar)
@@ -58,8 +68,8 @@ def _of_run(run: Run, matrix: list[list[float | None]], similar: Similar) -> Ite
                 seen = _Seen(run.row, task, stage, old, new, before, similar)
                 values = {name: measure(seen) for name, measure in MEASURES.items()}
                 known = {name: value for name, value in values.items() if value is not None}
-                name = f"{run.stream} {run.label} {run.seed}"
-                yield Fall(name, old, new, before, before - after, known)
+                data = f"{run.stream} {run.seed}"
+                yield Fall(data, run.label, old, new, before, before - after, known)
 
 
 @dataclass(frozen=True)
@@ -104,8 +114,10 @@ def _rate(threshold: int, opposing: bool = False) -> Measure:
         at = (seen.geometry or {}).get("collisions") or []
         found = _named(at[threshold].get("pairs") if len(at) > threshold else None, seen)
         value = None if found is None else _value(found["collision_rate"])
-        share = 1.0 if found is None or not opposing else found.get("opposing")
-        return None if value is None or share is None else value * share
+        if value is None or not opposing or not value:  # where none meet, none are opposite
+            return value
+        share = (found or {}).get("opposing")
+        return None if share is None else value * share
 
     return measure
 

@@ -161,14 +161,15 @@ def ratios(section: Section, baseline: str) -> Table | None:
         return None
     rows: list[list[Cell]] = []
     for label in methods:
-        streams = [s for s in section.streams if section.of(label, s) and section.of(baseline, s)]
+        both = section.paired(baseline, label)
+        streams = [stream for stream in section.streams if both.of(label, stream)]
         cells: list[Cell] = [marked(section, label)]
         for measure in RATIOS.values():
-            a, b = (over_streams(section, m, streams, measure) for m in (baseline, label))
+            a, b = (over_streams(both, m, streams, measure) for m in (baseline, label))
             cells.append(Value(a.mean / b.mean, form=".3g") if a and b and b.mean else None)
         for name in ("average_accuracy", "learning_accuracy"):
             a, b = (
-                over_streams(section, m, streams, lambda run, name=name: run.row[name])
+                over_streams(both, m, streams, lambda run, name=name: run.row[name])
                 for m in (baseline, label)
             )
             cells.append(Value(b.mean - a.mean, form="+.1f") if a and b else None)
@@ -176,8 +177,8 @@ def ratios(section: Section, baseline: str) -> Table | None:
     columns = ["method", *(f"{name} ×" for name in RATIOS), "average", "learning"]
     notes = [
         f"×: {baseline}'s value divided by the method's, so above 1 is lower than {baseline}'s; "
-        "average and learning: accuracy minus its, in points; means over the streams that both "
-        "have",
+        "average and learning: accuracy minus its, in points; means over the streams and seeds "
+        "that both have",
         f"{MEANINGS}; OO, AWOM and ‖ΔW‖_F as in the table of orthogonality",
         *legend(section, methods),
     ]

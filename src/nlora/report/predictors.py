@@ -22,7 +22,7 @@ _FEWEST = 12
 _NOTES = (
     "an observation is an earlier task in a later stage of a run: by how many points it fell "
     "there; ρ is Spearman's, positive where more of the quantity goes with a greater fall; "
-    "intervals of 95 % by resampling whole runs",
+    "intervals of 95 % by resampling orders with their seeds, and methods, each by itself",
     "within a pair: ranked among the observations of one ordered pair of tasks only, so that what "
     "sets tasks apart counts for nothing",
     f"given: the partial rank correlation, given {SIZE} or {MOVED}, over the observations that "
@@ -61,20 +61,21 @@ def _row(name: str, found: Sequence[Fall]) -> list[Cell] | None:
     x, y = _values(name, found), np.array([f.fall for f in found])
     if len(found) < _FEWEST or np.ptp(x) == 0 or np.ptp(y) == 0:
         return None
-    runs, pairs = numbered([f.run for f in found]), numbered([(f.old, f.new) for f in found])
+    data, methods = numbered([f.data for f in found]), numbered([f.method for f in found])
+    pairs = numbered([(f.old, f.new) for f in found])
     either_way = numbered([frozenset((f.old, f.new)) for f in found])
     return [
         len(found),
-        int(runs.max()) + 1,
-        _correlated(ranks(x), ranks(y), runs),
-        _correlated(ranks_within(x, pairs), ranks_within(y, pairs), runs),
+        len({(f.data, f.method) for f in found}),
+        _correlated(ranks(x), ranks(y), data, methods),
+        _correlated(ranks_within(x, pairs), ranks_within(y, pairs), data, methods),
         *(None if name == other else _given(name, other, found) for other in (SIZE, MOVED)),
         _cell(held_out(x, y, either_way)),
     ]
 
 
-def _correlated(a: np.ndarray, b: np.ndarray, runs: np.ndarray) -> Value | None:
-    return _cell(correlation(a, b), interval(a, b, runs))
+def _correlated(a: np.ndarray, b: np.ndarray, *groupings: np.ndarray) -> Value | None:
+    return _cell(correlation(a, b), interval(a, b, *groupings))
 
 
 def _given(name: str, other: str, found: Sequence[Fall]) -> Value | None:

@@ -107,6 +107,12 @@ class Section:
         streams = self.streams if stream is None else [stream]
         return [run for s in streams for run in self.cells.get((label, s), [])]
 
+    def paired(self, one: str, other: str) -> "Section":
+        """The runs of two methods on the streams and with the seeds that both have."""
+        have = [{(run.stream, run.seed) for run in self.of(label)} for label in (one, other)]
+        runs = [*self.of(one), *self.of(other)]
+        return Section(self.title, [r for r in runs if (r.stream, r.seed) in have[0] & have[1]])
+
     def failures(self) -> list[str]:
         """A line for each run that failed."""
         failed = [run for run in self.runs if run.error]

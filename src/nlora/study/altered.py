@@ -4,6 +4,7 @@ Nothing is trained. The run is of a method that makes one model of LoRA adapters
 """
 
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,6 +113,7 @@ def altered(
         tasks = [stream[name] for name in run.tasks]
         updates = _copies(run.updates, change, Path(scratch))
         for k, record in enumerate(source.stages(), start=1):
+            began = time.perf_counter()
             with model.adapter.after(updates[:k]):
                 answers = asked(model, updates, tasks[:k])
                 changed = record.model_copy(
@@ -119,6 +121,8 @@ def altered(
                         "files": {},
                         "notes": {**record.notes, **notes[k - 1]},
                         "accuracy": model.measured(answers),
+                        "kl": {},  # that of the stage as it was trained
+                        "seconds": {"training": 0.0, "evaluation": time.perf_counter() - began},
                     }
                 )
                 steps = list(source.steps(record))
