@@ -237,6 +237,15 @@ def test_runs_with_different_settings_are_not_averaged(make, seed):
     assert "\n" not in str(error.value)
 
 
+def test_a_setting_that_a_row_does_not_name_is_what_it_is_without(make):
+    other = row(seed=1)
+    other["configuration"]["settings"]["replay"] = 0.05
+    with pytest.raises(NloraError, match=r"replay 'none' and 0\.05"):
+        make([row(), other], "accuracy")
+    other["configuration"]["settings"]["replay"] = "none"
+    make([row(), other], "accuracy")
+
+
 def test_the_same_ledger_twice_counts_once(make, tmp_path):
     ledger = write(tmp_path / "l.jsonl", grid())
     again = write(tmp_path / "again.jsonl", grid())

@@ -49,6 +49,11 @@ def test_streams_and_methods_may_be_added_to_a_folder(files, tmp_path, llama):
         ({"tune": 3}, "tune 0, not 3"),
         ({"settings": {"rank": 4}}, "rank 8, not 4"),
         ({"settings": {"inc-lora": {"rank": 4}}}, "methods: inc-lora: settings: rank 8, not 4"),
+        (
+            {"settings": {"inc-lora": {"replay": 0.05}}},
+            "methods: inc-lora: settings: replay 'none', not 0.05",
+        ),
+        ({"recipes": "t5-large"}, "settings by stream, of a recipe False, not True"),
     ],
     ids=str,
 )

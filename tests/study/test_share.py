@@ -4,8 +4,10 @@ import yaml
 
 from nlora.plan.config import RunConfig
 from nlora.plan.resolve import resolve
+from nlora.study.compare import compare
 from nlora.study.share import shared
-from tests.runs import write_stream
+from tests.runs import FAST, write_stream
+from tests.study.test_grid import grid
 
 
 def keys(llama, tmp_path, method, stream=None, seed=0, evaluate="next", **settings):
@@ -54,6 +56,19 @@ def test_the_first_stage_is_shared_where_it_is_the_same(llama, tmp_path):
     assert keys(llama, tmp_path, "sa").first_stage != penalised
 
 
+def test_what_is_only_tested_and_how_weights_are_rounded_decides_what_is_shared(llama, tmp_path):
+    stream = write_stream(tmp_path, "colour", "animal")
+    alone = keys(llama, tmp_path, "inc-lora", evaluate="all")
+    tasks = yaml.safe_load(stream.read_text())
+    del tasks[1]["train"]
+    stream.write_text(yaml.safe_dump(tasks))
+    watched = keys(llama, tmp_path, "inc-lora", evaluate="all")
+    assert alone.zero_shot != watched.zero_shot
+    assert alone.first_stage != watched.first_stage
+    rounded = keys(llama, tmp_path, "inc-lora", evaluate="all", quantization="4bit")
+    assert rounded.zero_shot != watched.zero_shot
+
+
 def test_a_subclass_does_not_share_what_it_may_change(llama, tmp_path):
     write_stream(tmp_path)
     (plugin := tmp_path / "mine.py").write_text(
@@ -82,6 +97,21 @@ def test_streams_share_what_they_begin_with(llama, tmp_path):
     assert of(one, "next").first_stage != of(two, "next").first_stage  # another task is next
     assert of(one, "seen").first_stage == of(two, "seen").first_stage
     assert of(one, "seen").zero_shot is None
+
+
+def test_a_first_stage_is_taken_with_what_was_tested_before_it(llama, tmp_path):
+    """Streams that begin alike share the first stage and not the evaluation before it."""
+    one = write_stream(tmp_path)
+    tasks = yaml.safe_load(one.read_text())
+    two = tmp_path / "two.yaml"
+    two.write_text(yaml.safe_dump(tasks[:2]))
+    asked = grid(llama, (str(one), str(two)), "inc-lora", settings=FAST)
+    whole, short = compare(asked, tmp_path / "out")
+    assert None not in (whole["zero_shot"], short["zero_shot"])
+    assert short["forward_transfer"] is not None
+    asked = grid(llama, (str(two),), "inc-lora,seq-lora", settings=FAST)
+    _, other = compare(asked, tmp_path / "out")
+    assert other["notes"]["colour"]["copied_from"].startswith("two/inc-lora")
 
 
 def test_the_untrained_model_is_the_same_for_every_method_and_seed(llama, tmp_path):

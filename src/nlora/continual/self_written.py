@@ -32,7 +32,8 @@ def self_written(model: ContinualModel, count: int, place: Path | None = None) -
     ones are left out, so there may be fewer than `count`. They are kept in the cache folder for all
     runs with the same base model, and at `place`, too.
     """
-    key = digest([model.plan.base.title, model.plan.base.revision, count, SAMPLING, SEED])
+    base = model.plan.base
+    key = digest([base.title, base.revision or base.target, count, SAMPLING, SEED])
     shared = cache_dir() / CACHE / f"self-written-{key}.json"
     places = [shared] if place is None else [place, shared]
     known = (texts for path in places if (texts := kept(path, key)) is not None)

@@ -17,6 +17,7 @@ from nlora.store.kept import keep, kept
 from nlora.training.loop import train
 
 if TYPE_CHECKING:
+    from nlora.continual.asked import Asked
     from nlora.continual.model import ContinualModel
 
 STEPS = 10
@@ -55,6 +56,15 @@ def _kept(looks: Looks, known: Learned, count: int, last: int) -> dict[str, floa
     return right
 
 
+def _without_offsets(model: "ContinualModel", task: str) -> "Asked":
+    """The model as it stands, without the task's corrections, which learning it again drops."""
+    known = model.asked.offsets
+    return replace(
+        model.asked,
+        offsets=lambda: {name: found for name, found in known().items() if name != task},
+    )
+
+
 def _relearned(model: "ContinualModel", data: Any, last: int) -> dict[str, float | None]:
     plan, _ = at_stage(model.plan, last + 1)
     plan.method.state = model.method.state
@@ -66,7 +76,7 @@ def _relearned(model: "ContinualModel", data: Any, last: int) -> dict[str, float
         with TemporaryDirectory() as logs:
             none = Path(logs) / "checkpoints"
             train(plan.method, model.context(stage), run, model.mixed, Path(logs), none, {})
-        answers = model.asked.tested(data.test)
+        answers = _without_offsets(model, data.name).tested(data.test)
     finally:
         model.restore()
     likely = among_labels(answers)

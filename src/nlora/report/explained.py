@@ -17,7 +17,7 @@ what the base model writes are made what they were right after the task (`explai
 second without training texts."""
 
 _ZEROS, _KEPT = ("base", "before"), ("kept", "kept, from before")
-_PROBED, _GONE = "inaccessible", "gone"
+_UNLISTED, _PROBED, _GONE = "off the list", "inaccessible", "gone"
 _OWN, _TESTS = "train", "test"
 """The sources of offsets by which parts and ways are counted: the second where the first is not."""
 
@@ -48,21 +48,22 @@ def explained(section: Section) -> Table | None:
     if not runs:
         return None
     parts = next((list(split) for run in runs if (split := _parts(run))), [])
-    reads: dict[str, Read] = {
-        "free": lambda run: _all(run).get("free"),
-        "among": lambda run: _all(run).get("among"),
-        "matched": lambda run: _all(run)["matched"].get(matched_by(_all(run)["matched"])),
-        "matched, self": lambda run: _first(_all(run)["matched"]),
-    }
     rows: list[list[Cell]] = []
     for stream in section.streams:
         for label in section.methods:
             some = [run for run in section.of(label, stream) if _has(run)]
             if not some:
                 continue
-            cells: list[Cell] = [over_seeds(some, read) for read in reads.values()]
+            by = matched_by(set.intersection(*(set(_all(run)["matched"]) for run in some)))
+            reads: list[Read] = [
+                lambda run: _all(run).get("free"),
+                lambda run: _all(run).get("among"),
+                lambda run, by=by: _all(run)["matched"].get(by),
+                lambda run: _first(_all(run)["matched"]),
+            ]
+            cells: list[Cell] = [over_seeds(some, read) for read in reads]
             cells += [over_seeds(some, read, "+.1f") for read in _losses(some, parts)]
-            cells += [_kept(some, lambda run, z=z: _left(_over(run), z)) for z in _ZEROS]
+            cells += [_kept(some, lambda run, z=z, by=by: _left(_over(run), z, by)) for z in _ZEROS]
             cells.append(_kept(some, lambda run: _first(_over(run).get("kept", {}).get("base"))))
             rows.append([stream, marked(section, label), *cells, _seeds(some)])
     own = matched_on(_used(runs))
@@ -78,7 +79,8 @@ def explained(section: Section) -> Table | None:
         "not bring back",
         *legend(section, section.methods),
     ]
-    columns = ["stream", "method", *reads, "lost", *parts, *_KEPT, "kept, self", "seeds"]
+    columns = ["stream", "method", "free", "among", "matched", "matched, self", "lost", *parts]
+    columns += [*_KEPT, "kept, self", "seeds"]
     return Table("explained", f"What was lost, and why. {section.title}", columns, rows, notes)
 
 
@@ -113,7 +115,8 @@ def explained_offsets(section: Section) -> Table | None:
 def _losses(runs: list[Run], parts: Iterable[str]) -> list[Read]:
     """What reads the loss of one of these runs, and its parts; as if no probe had been taken where
     one of them has none, or a mean would mix what is gone by it with what matching does not bring
-    back."""
+    back. Runs that are matched by other sources have no parts in common that depend on these."""
+    alike = len({_by(task) for run in runs for task in _tasks(run).values()}) == 1
     probed = all(_parts(run).get(_PROBED) is not None for run in runs)
 
     def split(run: Run) -> dict[str, float | None]:
@@ -124,7 +127,9 @@ def _losses(runs: list[Run], parts: Iterable[str]) -> list[Read]:
                 found[_GONE] = gone + unsaid
         return found
 
-    each: list[Read] = [lambda run, p=part: split(run).get(p) for part in parts]
+    each: list[Read] = [
+        lambda run, p=part: split(run).get(p) if alike or p == _UNLISTED else None for part in parts
+    ]
     return [lambda run: _sum(split(run)), *each]
 
 
@@ -150,28 +155,27 @@ def explained_tasks(section: Section) -> Table | None:
 
 
 def _task_cells(runs: list[Run], name: str) -> list[Cell]:
+    by = matched_by(set.intersection(*(set(_tasks(r)[name]["then"]["matched"]) for r in runs)))
+
     def of(run: Run, moment: str) -> Mapping[str, Any]:
         task = _tasks(run)[name]
         return task.get(moment) or (task["then"] if moment == "now" else {})
 
     def matched(moment: str) -> Cell:
-        return over_seeds(
-            runs, lambda run: of(run, moment).get("matched", {}).get(_by(_tasks(run)[name]))
-        )
+        return over_seeds(runs, lambda run: of(run, moment).get("matched", {}).get(by))
 
     return [
         over_seeds(runs, lambda run: of(run, "now")["free"]),
         over_seeds(runs, lambda run: of(run, "now")["among"]),
         *(matched(moment) for moment in ("never", "then", "now")),
         _kept(runs, lambda run: _tasks(run)[name]["way"]["base"], "+.1f"),
-        *(_kept(runs, lambda run, z=z: _left(_tasks(run)[name], z)) for z in _ZEROS),
+        *(_kept(runs, lambda run, z=z: _left(_tasks(run)[name], z, by)) for z in _ZEROS),
     ]
 
 
-def _left(found: Mapping[str, Any], zero: str) -> Mapping[str, Any] | None:
-    """What of the way from one of the zeros is left."""
-    kept = found.get("kept", {}).get(zero, {})
-    return kept.get(matched_by(kept))
+def _left(found: Mapping[str, Any], zero: str, by: str) -> Mapping[str, Any] | None:
+    """What of the way from one of the zeros is left, by a source of offsets."""
+    return found.get("kept", {}).get(zero, {}).get(by)
 
 
 def _first(by_source: Mapping[str, Any] | None) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 
 from nlora.data.streams import STREAMS
 from nlora.errors import NloraError, unknown
+from nlora.methods.settings import FREE, Settings
 from nlora.report import ledger
 
 ZERO_SHOT = "zero-shot"
@@ -60,7 +61,7 @@ class Run:
         own = json.dumps(c["budgets"], sort_keys=True) if c.get("budgets") else None
         return (
             base.get("title"),
-            base.get("revision"),
+            base.get("revision") or c.get("model"),
             precision,
             c["max_train"],
             c["max_eval"],
@@ -71,6 +72,10 @@ class Run:
 def untrained(label: str) -> bool:
     """Whether a label is that of the model as it is."""
     return label.split(":")[0] == ZERO_SHOT
+
+
+_WITHOUT = {name: Settings.model_fields[name].default for name in FREE}
+"""What settings of every method are where a row does not name them."""
 
 
 @dataclass
@@ -223,8 +228,10 @@ def _unique(runs: list[Run], dropped: list[str]) -> list[Run]:
 
 
 def _difference(a: Run, b: Run) -> str:
-    """The first setting that both have and that differs, for a message."""
-    for name in a.settings:
-        if name in b.settings and a.settings[name] != b.settings[name]:
-            return f" ({name} {a.settings[name]!r} and {b.settings[name]!r})"
+    """The first setting that differs, for a message; one that only one has by what it is without,
+    where that is known."""
+    for name in dict.fromkeys([*a.settings, *b.settings]):
+        one, two = (run.settings.get(name, _WITHOUT.get(name, ...)) for run in (a, b))
+        if ... not in (one, two) and one != two:
+            return f" ({name} {one!r} and {two!r})"
     return ""

@@ -32,6 +32,9 @@ from nlora.study.rows import commit as source_commit
 from nlora.study.rows import row
 
 Tensors = dict[str, Tensor]
+ROW = ("cell", "hash", "base")
+"""What a row is told by: runs of another model or of other settings may share a cell's name."""
+
 Change = Callable[[int, Tensors], Tensors]
 """From the number of an update, from 0, and its saved tensors to the changed ones."""
 

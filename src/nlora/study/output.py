@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from nlora.backbones.catalog import Base
 from nlora.continual.agreement import FREE
 from nlora.errors import NloraError
-from nlora.plan.config import with_todays_names
+from nlora.plan.config import LATER, with_todays_names
 from nlora.plan.points import Point
 from nlora.plan.resolve import choose
 from nlora.progress import Progress
@@ -202,6 +202,8 @@ def _check_agreement(out: Path, old: dict[str, Any], new: dict[str, Any]) -> Non
         for part in _GROWS
         for name in old.get(part, {}).keys() & new[part].keys()
     ]
+    if known := old.get("methods"):
+        pairs.append(("settings by stream, of a recipe", *map(_by_stream, (known, new["methods"]))))
     for name, a, b in sorted(pairs, key=lambda pair: pair[0]):
         if a != b:
             while isinstance(a, dict) and isinstance(b, dict):
@@ -213,16 +215,21 @@ def _check_agreement(out: Path, old: dict[str, Any], new: dict[str, Any]) -> Non
             )
 
 
+def _by_stream(methods: Collection[str]) -> bool:
+    """Whether methods are told apart by stream, as they are where a recipe sets them."""
+    return any(" on " in label for label in methods)
+
+
 def _compared(value: dict[str, Any], known: Collection[str] | None = None) -> dict[str, Any]:
     """A stream or a method without settings that no number depends on, nor those not `known`.
 
-    There were fewer when the folder was begun.
+    There were fewer when the folder was begun; of some it is known what they were (`LATER`).
     """
     if "settings" not in value:
         return value
     settings = {
         k: v
-        for k, v in value["settings"].items()
-        if k not in FREE and (known is None or k in known)
+        for k, v in {**LATER, **value["settings"]}.items()
+        if k not in FREE and (known is None or k in known or k in LATER)
     }
     return {**value, "settings": settings}

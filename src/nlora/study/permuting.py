@@ -21,7 +21,7 @@ from nlora.continual.model import Answers, ContinualModel
 from nlora.data.task import TaskData
 from nlora.report import ledger
 from nlora.store.directory import ModelDirectory
-from nlora.study.altered import Finished, Tensors, altered, altered_row
+from nlora.study.altered import ROW, Finished, Tensors, altered, altered_row
 
 SETTING = "permuted"
 
@@ -59,5 +59,5 @@ def permute(path: Path, seed: int, out: Path) -> dict[str, Any]:
     """
     run = Finished.at(path)
     found = altered_row(run, SETTING, seed, lambda folder: permuted(run, seed, folder))
-    ledger.write(out, found)
+    ledger.write(out, found, same=ROW)
     return found

@@ -19,7 +19,7 @@ from nlora.errors import NloraError
 from nlora.plan.config import stored_config
 from nlora.report import ledger
 from nlora.store.directory import ModelDirectory
-from nlora.study.altered import Finished, Tensors, altered, altered_row, named
+from nlora.study.altered import ROW, Finished, Tensors, altered, altered_row, named
 
 
 def rescaled(run: Finished, scales: Sequence[float], out: Path) -> ModelDirectory:
@@ -59,5 +59,5 @@ def rescale(
         wanted.append(("size", named(stored_config(other.directory)), each))
     for setting in wanted:
         found = rescaled_row(run, *setting)
-        ledger.write(out, found)
+        ledger.write(out, found, same=ROW)
         yield found

@@ -20,7 +20,7 @@ from nlora.store.directory import ModelDirectory
 
 _EVALUATION = (
     *("prompt", "chat", "max_length", "max_text_tokens", "max_new_tokens", "eval_tokens"),
-    *("among_labels", "precision", "shared_prefix"),
+    *("among_labels", "precision", "quantization", "shared_prefix"),
 )
 """Run settings that the answers of an untrained model depend on."""
 
@@ -42,15 +42,16 @@ def shared(plan: Plan) -> Shared:
     base = plan.base.revision or plan.base.target
     zero = first = None
     others = [data for data in stream if data.only_tested]
+    names = sorted(data.name for data in others)
     before = list(stream) if plan.config.evaluate != "seen" else others
     if before:
         tests = sorted(replace(data, train=()).fingerprint() for data in before)
-        zero = digest([base, {name: run[name] for name in _EVALUATION}, tests])
+        zero = digest([base, {name: run[name] for name in _EVALUATION}, tests, names])
     rule = _first_stage(plan)
     if rule is not None:
         tested = {"seen": 1, "next": 2, "all": len(stream)}[plan.config.evaluate]
         data = [data.fingerprint() for data in [*trained(stream)[:tested], *others]]
-        first = digest([base, run, plan.method.adapter, rule, plan.config.seed, data])
+        first = digest([base, run, plan.method.adapter, rule, plan.config.seed, data, names])
     return Shared(zero, first)
 
 
@@ -86,6 +87,8 @@ def adopt(plan: Plan, out: Path, zero: Path | None, first: Path | None) -> None:
     What the directory has already stays as it is. Raises NloraError if a file was changed.
     """
     directory = ModelDirectory(out)
+    if zero is None and not has(out, 0) and shared(plan).zero_shot is not None:
+        first = None  # after a first stage nobody tests what was before it
     sources = [(0, zero), (1, first)]
     wanted = [(stage, path) for stage, path in sources if path and not has(out, stage)]
     if directory.stages() or not wanted:
