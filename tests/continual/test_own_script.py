@@ -111,12 +111,51 @@ def test_a_step_that_overflows_in_fp16_leaves_nothing_behind(llama):
     lora.begin(10)
     for parameter in lora.parameters():
         parameter.grad = torch.full_like(parameter, float("inf"))
-    state, optimizer = SimpleNamespace(global_step=0, max_steps=10), SGD(lora.parameters(), lr=1.0)
-    optimizer.scaler = object()
+    state, optimizer = SimpleNamespace(global_step=0, max_steps=10), scaled_for_fp16(lora, 1.0)
     lora.on_pre_optimizer_step(None, state, None, optimizer=optimizer)
     lora.on_optimizer_step(None, state, None, optimizer=optimizer)
     [penalty] = lora._penalties()
     assert all((average == 0).all() for average in penalty._average)
+
+
+def scaled_for_fp16(lora, scale):
+    """An optimiser as accelerate wraps it, whose gradients are `scale` times too large."""
+
+    def unscale(inner):
+        for group in inner.param_groups:
+            for parameter in group["params"]:
+                parameter.grad /= scale
+
+    optimizer = SGD(lora.parameters(), lr=1.0)
+    optimizer.scaler, optimizer.optimizer = SimpleNamespace(unscale_=unscale), optimizer
+    return optimizer
+
+
+def test_penalties_are_added_to_gradients_of_the_loss_and_not_to_those_scaled_for_fp16(llama):
+    found = []
+    for scale in (1.0, 2.0**16):
+        lora = started(llama, weight=0.5)
+        lora.begin(10)
+        for parameter in lora.parameters():
+            parameter.grad = torch.full_like(parameter, 1e-3 * scale)
+        state = SimpleNamespace(global_step=0, max_steps=10)
+        lora.on_pre_optimizer_step(None, state, None, optimizer=scaled_for_fp16(lora, scale))
+        found.append([parameter.grad.clone() for parameter in lora.parameters()])
+    for plain, scaled in zip(*found, strict=True):
+        torch.testing.assert_close(scaled, plain)
+
+
+def test_clipping_is_the_trainer_s_again_after_a_training_that_was_broken_off(llama):
+    lora = started(llama)
+    arguments, state = (
+        SimpleNamespace(max_grad_norm=0.7),
+        SimpleNamespace(max_steps=4, global_step=0),
+    )
+    for _ in range(2):  # the first is never ended
+        lora.on_train_begin(arguments, state, None)
+        assert lora._gradients.max_grad_norm == 0.7
+    lora.on_train_end(arguments, state, None)
+    assert arguments.max_grad_norm == 0.7
 
 
 @pytest.fixture(scope="module")

@@ -259,3 +259,33 @@ def test_ids_of_chats_depend_on_the_template(tmp_path, monkeypatch):
         encode = encoder(chatty(CHATML.replace("<|im_start|>", start)))
         [first, *_] = encode.all(examples)
         assert encode.tokenizer.decode(first.prompt).startswith(start)
+
+
+SEPARATED = "{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}"
+"""As DialoGPT's: the token that ends an answer also stands between the turns."""
+BLANK = CHATML.replace("<|im_start|>assistant\n{% endif", "<|im_start|>assistant{% endif")
+"""Opens the answer without the blank that it writes before one."""
+
+
+def test_a_question_keeps_the_token_that_ends_it_where_turns_end_so():
+    own = chatty(SEPARATED, ends_with_eos=True)
+    ids = encoder(own)(Example(TASK, turns("hello", "hi", "how?"), "fine"))
+    end = own.eos_token
+    assert own.decode(ids.prompt + ids.answer) == f"hello{end}hi{end}how?{end}fine{end}"
+
+
+def test_with_chat_an_answer_to_a_text_begins_with_the_blank_that_the_template_writes():
+    own = chatty(BLANK)
+    encode = Encoder(own, Prompter(chat=True, tokenizer=own), False)
+    label = encode(Example(Task("text"), "x", "y"))
+    talk = encoder(own)(Example(TASK, turns("x"), "y"))
+    assert label.answer == talk.answer
+    assert own.decode(label.answer) == "\ny<|im_end|>"
+
+
+def test_a_template_may_say_what_marks_an_answer():
+    told = "{% if messages[0].role != 'system' %}Give an answer.<|im_end|>\n{% endif %}"
+    encode = encoder(chatty(told + CHATML))
+    assert encode.end(chat=True) == encode.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    ids = encode(Example(TASK, turns("a?"), "b"))
+    assert encode.tokenizer.decode(ids.answer) == "b<|im_end|>"

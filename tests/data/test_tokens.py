@@ -51,6 +51,14 @@ def test_other_settings_or_examples_are_another_file(cache, settings):
     assert len(files(cache)) == 4
 
 
+def test_another_token_at_the_end_is_another_file(cache):
+    encoder().all(EXAMPLES)
+    other = tiny.tokenizer(False)
+    other.eos_token = other.pad_token
+    Encoder(other, Prompter(), False).all(EXAMPLES)
+    assert len(files(cache)) == 2
+
+
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 not a file", b"x" * 5000])
 def test_a_damaged_file_is_made_anew(cache, damage):
     whole = encoder().all(EXAMPLES)

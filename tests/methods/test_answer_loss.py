@@ -9,6 +9,7 @@ from torch.nn.functional import cross_entropy
 from nlora.adapters.lora import Lora
 from nlora.data.batches import Collator
 from nlora.data.task import Example, Task
+from nlora.methods.parts.answers import divergence
 from nlora.methods.registry import method
 from tests import tiny
 from tests.loop import context, stage
@@ -135,3 +136,11 @@ def test_every_method_that_trains_on_answers_has_it(name, t5, tmp_path):
     plain, among = (losses(tmp_path / n, 1)[0]["task"] for n in ("plain", "among"))
     assert 0 < among < 0.8 * plain
     assert stages(tmp_path / "among")[0].steps == stages(tmp_path / "plain")[0].steps
+
+
+def test_a_process_whose_share_of_a_batch_is_empty_takes_part():
+    """It has a row of no answer, and all wait for one another's gradients."""
+    logits = torch.randn(0, 10, requires_grad=True)
+    lost = divergence(logits, [])
+    lost.backward()
+    assert lost.item() == 0.0

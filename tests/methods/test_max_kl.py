@@ -48,3 +48,24 @@ def test_a_bound_that_is_never_reached_changes_no_number(llama, tmp_path):
     learn(llama, tmp_path / "bound", "inc-lora", TASKS[:2], max_kl=1e9)
     assert same_bits(tmp_path / "plain", tmp_path / "bound")
     assert "max_kl" not in stages(tmp_path / "plain")[0].notes
+
+
+def test_what_was_ended_early_is_not_gone_on_with_after_a_kill(whole, llama, tmp_path, monkeypatch):
+    """Killed between the end of the steps and the commit, it ends at the same step again."""
+    bound = [1e9, stages(whole)[1].notes["max_kl"]["kl"] / 2]
+    asked = {"max_kl": bound, "checkpoint_every": 1, **SLOW}
+    learn(llama, tmp_path / "once", "seq-lora", TASKS[:2], **asked)
+    evaluate, asked_for = ContinualModel.evaluate, []
+
+    def killed(self, tasks, **more):
+        asked_for.append(len(tasks))
+        if len(asked_for) == 2:
+            raise KeyboardInterrupt
+        return evaluate(self, tasks, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ContinualModel, "evaluate", killed)
+        with pytest.raises(KeyboardInterrupt):
+            learn(llama, tmp_path / "again", "seq-lora", TASKS[:2], **asked)
+    learn(llama, tmp_path / "again", "seq-lora", TASKS[:2], **asked)
+    assert same_bits(tmp_path / "once", tmp_path / "again")

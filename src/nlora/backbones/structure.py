@@ -87,6 +87,7 @@ _LEFT_OPEN = (
     *("repetition_penalty", "no_repeat_ngram_size"),
     *("encoder_repetition_penalty", "encoder_no_repeat_ngram_size"),
     *("exponential_decay_length_penalty", "guidance_scale", "sequence_bias", "penalty_alpha"),
+    *("forced_bos_token_id", "forced_eos_token_id", "suppress_tokens", "begin_suppress_tokens"),
 )
 PLAIN: dict[str, Any] = {
     **{"num_beams": 1, "num_return_sequences": 1, "min_length": 0},

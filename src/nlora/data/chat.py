@@ -113,7 +113,7 @@ class ChatForm:
             whole = self.tokenizer.apply_chat_template([_ASKS, _ANSWERS], tokenize=False)
         except Exception:  # it wants something else; `prompt` says what
             return None
-        before = whole.partition(_MARK)[0]
+        before, _ = _around_mark(whole)
         header = before[len(asked) :] if before.startswith(asked) else ""
         return header if asked == closed and header.strip() else None
 
@@ -138,7 +138,7 @@ class ChatForm:
             whole = self.tokenizer.apply_chat_template([_ASKS, _ANSWERS], tokenize=False)
         except Exception:  # it wants something else; `prompt` says what
             return "", ""
-        begin, _, rest = whole.partition(_MARK)
+        begin, rest = _around_mark(whole)
         gap = begin[len(before) :]
         # more than blanks is not for the model to write: it may be a thought that was left out
         return (gap if begin.startswith(before) and not gap.strip() else ""), rest
@@ -192,6 +192,13 @@ class ChatForm:
             for turn in turns
         ]
         return "\n".join([*lines, _NEXT])
+
+
+def _around_mark(whole: str) -> tuple[str, str]:
+    """What stands before and after the answer, the last one that reads so (a template may say it,
+    too); all before where there is none."""
+    before, mark, after = whole.rpartition(_MARK)
+    return (before, after) if mark else (whole, "")
 
 
 def _in_a_row(turns: Messages) -> bool:

@@ -6,6 +6,7 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.metadata import version
 from typing import Any
 
 from nlora.data.chat_ids import ChatIds
@@ -140,6 +141,8 @@ class Encoder:
             self.max_length,
             self.max_text_tokens,
             self.ids,
+            self.tokenizer.eos_token,
+            [version(package) for package in ("nlora", "transformers")],
         )
         return digest([made_by, [(task.to_json(), text) for task, text in pairs]])
 
@@ -242,9 +245,8 @@ class Encoder:
     def tokenize(self, prompts: list[str], chat: bool = False) -> list[list[int]]:
         special = not self.prompter.templated(chat)  # a template writes them itself
         rows = self.tokenizer(prompts, add_special_tokens=special).input_ids
-        if not self.encoder_decoder:
+        if special and not self.encoder_decoder:
             # Some tokenizers of decoder-only models end every text; a prompt is to be continued.
-            # A chat template's own last token is never the end token of the answer's turn.
             end = self.tokenizer.eos_token_id
             rows = [row[:-1] if row and row[-1] == end else row for row in rows]
         self._check_ids(rows)

@@ -92,4 +92,6 @@ class Prompter:
         """What stands before an answer, and the blanks before and after it."""
         if chat:
             return self.chats.before_answer, self.chats.gap, self.chats.tail
-        return (self.prompt(Task(""), ""), "", "") if self.chat else (ANSWER.strip(), " ", "")
+        if self.chat:
+            return self.prompt(Task(""), ""), self.chats.gap, self.chats.tail
+        return ANSWER.strip(), " ", ""

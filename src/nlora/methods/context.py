@@ -173,7 +173,8 @@ class Context:
         """
         tokenizer, encoder = self.encoder.tokenizer, self.encoder
         collate = Collator(tokenizer.pad_token_id, encoder.encoder_decoder)
-        ends = list(dict.fromkeys([*end_tokens(self.model, tokenizer), encoder.end()]))
+        turns = [encoder.end(), *(encoder.end(data.task.chat) for data in self.stage.tasks)]
+        ends = list(dict.fromkeys([*end_tokens(self.model, tokenizer), *turns]))
         found: dict[int, list[int]] = {}
         with evaluating(self.model):
             for rows in by_budget([len(prompt) for prompt in prompts], BATCH_TOKENS):

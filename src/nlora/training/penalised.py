@@ -43,6 +43,8 @@ class Penalised(TrainerCallback):
         self._gradients: GradientCallback | None = None
         self._total = 0
         self._in_loss = self._as_term = False
+        self._clipping: tuple[Any, float] | None = None
+        """The Trainer's arguments whose clipping was taken over, and what it was."""
 
     @property
     def model(self) -> Any:
@@ -146,6 +148,10 @@ class Penalised(TrainerCallback):
         if state.global_step:
             self._restore(_checkpoint(args, state))
         if not self._in_loss:
+            # A training that was broken off has not handed clipping back.
+            if self._clipping is not None and self._clipping[0] is args:
+                args.max_grad_norm = self._clipping[1]
+            self._clipping = (args, args.max_grad_norm)
             self._ready().on_train_begin(args, state, control)
 
     def on_pre_optimizer_step(
@@ -155,6 +161,7 @@ class Penalised(TrainerCallback):
         if self._in_loss:
             return
         self._ready().ctx.step = None
+        _unscale(optimizer)
         if not _overflowed(optimizer, self.parameters()):
             self._ready().before_step(state.global_step, state.max_steps, self.parameters())
 
@@ -211,9 +218,16 @@ def _checkpoint(args: Any, state: Any) -> Path:
     return Path(args.output_dir) / f"checkpoint-{state.global_step}"
 
 
+def _unscale(optimizer: Any) -> None:
+    """Let gradients be those of the loss, which a scaler has made larger for fp16. The Trainer does
+    it where it clips, which it does not here."""
+    if (scaler := getattr(optimizer, "scaler", None)) is not None:
+        scaler.unscale_(optimizer.optimizer)
+
+
 def _overflowed(optimizer: Any, parameters: Iterable[Parameter]) -> bool:
-    """Whether gradients that a scaler has made larger for fp16 are too large, so that it will skip
-    the step."""
+    """Whether gradients were too large for fp16 where a scaler had made them larger, so that it
+    will skip the step."""
     if getattr(optimizer, "scaler", None) is None:
         return False
     gradients = [p.grad for p in parameters if p.grad is not None]

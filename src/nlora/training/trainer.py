@@ -195,7 +195,11 @@ class StageTrainer(Trainer):
             super().log({**told, **tracked(step)}, start_time)
         else:
             super().log(logs, start_time)
-        if "loss" in logs and self.keeper is not None and self.keeper.due(self.state.global_step):
+        if "loss" not in logs or self.keeper is None:
+            return
+        # A stage that was ended early is not to be gone on with.
+        ended = self.control.should_training_stop and self.state.global_step < self.state.max_steps
+        if not ended and self.keeper.due(self.state.global_step):
             self.keeper.write(
                 self.state, self.optimizer, self.lr_scheduler, self.gradients, self.losses
             )

@@ -126,6 +126,8 @@ def divergence(logits: Tensor, places: Sequence[Place]) -> Tensor:
 
     from nlora.data.batches import pad
 
+    if not places:  # a process without examples of its own takes part with a row of none
+        return logits.float().sum() * 0.0
     device = logits.device
     tokens = pad([place.tokens for place in places], 0, left=False).to(device)  # (n, most)
     sizes = torch.tensor([len(place.tokens) for place in places], device=device)

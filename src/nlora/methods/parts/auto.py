@@ -34,7 +34,7 @@ from nlora import processes
 from nlora.data.task import Example, sample
 from nlora.errors import NloraError
 from nlora.methods.base import Term
-from nlora.methods.parts.terms import MOMENTUM, Weighted, norm
+from nlora.methods.parts.terms import MOMENTUM, Weighted, norm, of_trained
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -201,7 +201,7 @@ class Climbing:
                         mean.lerp_(gradient.float(), 1 - MOMENTUM)
                 return None
             if self.rungs.factor is None:
-                self._measure(step, [gradient for _, gradient in pairs])
+                self._measure(step, of_trained(pairs))
             self.weight = self.rungs.weight(step)
             return Term(self.weight * float(value), [(p, self.weight * g) for p, g in pairs])
 

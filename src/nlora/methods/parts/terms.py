@@ -126,7 +126,7 @@ class OnFactors(Weighted):
             return None
         value, pairs = self.value_and_pairs()
         if self.factor is None:
-            self.factor = self._measure([g for _, g in pairs]) if self.relative else self.given()
+            self.factor = self._measure(of_trained(pairs)) if self.relative else self.given()
         return Term(self.factor * float(value), [(p, self.factor * g) for p, g in pairs])
 
     def _measure(self, gradients: Sequence[Tensor]) -> float:
@@ -182,6 +182,11 @@ def ready(penalty: P) -> P:
 def flat(grads: Gradients) -> Iterator[Tensor]:
     """∂/∂A and ∂/∂B of every matrix, one after another."""
     return (g for pair in grads for g in pair)
+
+
+def of_trained(pairs: Sequence[tuple[Any, Tensor]]) -> list[Tensor]:
+    """The gradients that a step takes: those of parameters that are trained."""
+    return [gradient for parameter, gradient in pairs if parameter.requires_grad]
 
 
 def norm(tensors: Sequence[Tensor]) -> float:
