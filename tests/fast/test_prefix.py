@@ -3,11 +3,12 @@ from dataclasses import replace
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from nlora.data.batches import Collator, common_prefix
 from nlora.data.encode import Encoded
 from nlora.fast.logits import answer_logits
-from nlora.fast.prefix import why_not
+from nlora.fast.prefix import heeds_padding, why_not
 from tests.tiny import SHAPES, model
 
 HEAD = list(range(30, 42))
@@ -123,3 +124,32 @@ def test_sliding_windows_and_states_fall_back_to_whole_rows():
     for net in (sliding, mamba):
         logits, _ = answer_logits(net, Collator(0, False, share_prefix=True)(ROWS))
         assert logits.shape[0] == sum(len(row.answer) for row in ROWS)
+
+
+def small(kind, **shape):
+    torch.manual_seed(0)
+    net = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model(kind, vocab_size=64, **shape)
+    ).eval()
+    for parameter in net.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.2)
+    return net
+
+
+def test_a_model_that_counts_columns_shares_no_prefix_with_a_gap_behind_it():
+    mpt = small("mpt", d_model=32, n_layers=2, n_heads=4, max_seq_len=64)
+    assert "does not go on from a cache" in why_not(mpt)
+    assert heeds_padding(mpt)
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape"),
+    [
+        ("rwkv", {"hidden_size": 32, "num_hidden_layers": 2, "attention_hidden_size": 32}),
+        ("bart", {"d_model": 32, "decoder_layers": 2, "decoder_attention_heads": 4}),
+    ],
+)
+def test_a_row_that_is_padded_is_told_from_one_alone(kind, shape):
+    assert not heeds_padding(small(kind, **shape))
+    assert heeds_padding(model("llama"))

@@ -11,7 +11,7 @@ from nlora import processes
 from nlora.adapters.base import Adapter
 from nlora.adapters.registry import adapter
 from nlora.backbones.load import Backbone, embedding_rows, load
-from nlora.backbones.structure import learned_positions
+from nlora.backbones.structure import base_model, learned_positions
 from nlora.backbones.targets import choose
 from nlora.data.encode import Encoder
 from nlora.data.prompts import Prompter
@@ -20,6 +20,7 @@ from nlora.data.writable import check_readable, check_writable
 from nlora.errors import NloraError
 from nlora.evaluation.own_metrics import try_out
 from nlora.fast.packing import why_not_packed
+from nlora.fast.prefix import heeds_padding
 from nlora.plan.resolve import Plan
 from nlora.store.directory import ModelDirectory
 from nlora.store.reading import read_json
@@ -203,6 +204,20 @@ def check_tasks(
     check_writable(encoder, tasks, tell)
     check_readable(encoder, tasks, plan.run.max_new_tokens, tell)
     _check_positions(plan, backbone, encoder, tasks, tell)
+    _tell_of_padding(plan, backbone, tell)
+
+
+def _tell_of_padding(plan: Plan, backbone: Backbone, tell: Callable[[str], object]) -> None:
+    """Tell of a decoder-only model whose rows are not answered alike in a batch and alone."""
+    base: Any = base_model(backbone.model)
+    if base.config.is_encoder_decoder or base.device.type == "meta" or heeds_padding(base):
+        return
+    if plan.run.batch_size > 1 or plan.run.eval_tokens > 1:
+        tell(
+            f"{type(base).__name__} does not tell padding from text, so that a batch changes the "
+            "answers to its shorter rows; batch_size=1 (with accumulation) and eval_tokens=1 read "
+            "each row alone"
+        )
 
 
 def _check_positions(

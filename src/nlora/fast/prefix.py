@@ -181,31 +181,64 @@ def has_cache(base: Any) -> bool:
 
 @torch.no_grad()
 def _goes_on(base: Any) -> bool:
-    """Whether a few tokens read behind others give what reading all at once gives.
+    """Whether a few tokens read behind others give what reading all at once gives, also behind a
+    gap that is masked, as shorter rows have it.
 
-    Some older models take a cache and no mask that is longer than their input, or count positions
-    from the input's first token.
+    Some older models take a cache and no mask that is longer than their input, count positions from
+    the input's first token, or by columns (MPT).
     """
-    ids = torch.arange(3, 9, device=base.device)[None] % base.config.get_text_config().vocab_size
-    ones = torch.ones_like(ids)
-    places = torch.arange(ids.shape[1], device=base.device)[None]
-
-    def read(start: int, stop: int, **more: Any) -> Tensor:
-        if accepts(type(base), "position_ids"):
-            more["position_ids"] = places[:, start:stop]
-        inputs = {"input_ids": ids[:, start:stop], "attention_mask": ones[:, :stop]}
-        return base(**inputs, **more).logits[:, -1].float()
-
     with evaluating(base):
-        whole = read(0, ids.shape[1], use_cache=False)
-        cache = DynamicCache(config=base.config)
-        try:
-            read(0, 4, **continuing(base, cache))
-            parts = read(4, ids.shape[1], **continuing(base, cache))
-        except (RuntimeError, AssertionError, ValueError, TypeError, AttributeError, IndexError):
-            return False
+        whole = _read(base, _tokens(base))
+        for gap in (0, 2):
+            ids = torch.cat([_tokens(base)[:4], _tokens(base)[:gap], _tokens(base)[4:]])
+            mask = torch.tensor([1] * 4 + [0] * gap + [1] * 2)
+            cache = DynamicCache(config=base.config)
+            try:
+                _read(base, ids[:4], mask[:4], **continuing(base, cache))
+                parts = _read(base, ids[4:], mask, **continuing(base, cache))
+            except (
+                RuntimeError,
+                AssertionError,
+                ValueError,
+                TypeError,
+                AttributeError,
+                IndexError,
+            ):
+                return False
+            if not _near(base, whole, parts):
+                return False
+    return True
+
+
+@torch.no_grad()
+def heeds_padding(base: Any) -> bool:
+    """Whether a decoder-only model answers a row that is padded on the left as the row alone.
+
+    Some do not read the mask (RWKV), or count positions by columns (BART's kind as a decoder).
+    """
+    ids = _tokens(base)
+    with evaluating(base):
+        padded = torch.cat([ids[:3], ids])
+        mask = torch.tensor([0] * 3 + [1] * len(ids))
+        return _near(base, _read(base, ids), _read(base, padded, mask))
+
+
+def _tokens(base: Any) -> Tensor:
+    return torch.arange(3, 9) % base.config.get_text_config().vocab_size
+
+
+def _read(base: Any, ids: Tensor, mask: Tensor | None = None, **more: Any) -> Tensor:
+    """The logits after the last of the ids (n,) of one row, whose mask (m,) may begin earlier."""
+    mask = torch.ones_like(ids) if mask is None else mask
+    if accepts(type(base), "position_ids"):
+        more["position_ids"] = positions(mask[None])[:, -len(ids) :].to(base.device)
+    inputs = {"input_ids": ids[None].to(base.device), "attention_mask": mask[None].to(base.device)}
+    return base(**inputs, **{"use_cache": False, **more}).logits[:, -1].float()
+
+
+def _near(base: Any, whole: Tensor, other: Tensor) -> bool:
     near = 1e-3 if base.dtype == torch.float32 else 0.1
-    return bool((whole - parts).abs().max() <= near * whole.abs().max())
+    return bool((whole - other).abs().max() <= near * whole.abs().max())
 
 
 @lru_cache
