@@ -132,6 +132,8 @@ def test_mixed_in_examples_make_up_their_share_and_follow_the_stages_own():
         21, MixedIn(other, 0.25), 4
     )
     assert mixed_examples(21, MixedIn((), 0.5), 3) == []
+    assert len(mixed_examples(4, MixedIn(other, 0.05), 3)) == 1  # a share is never nothing
+    assert mixed_examples(4, MixedIn(other, 0.0), 3) == []
     for share in (1.0, -0.1, float("nan")):
         with pytest.raises(NloraError, match="share of mixed-in examples must be at least 0 and"):
             mixed_examples(21, MixedIn(other, share), 3)

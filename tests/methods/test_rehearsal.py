@@ -236,6 +236,8 @@ def test_at_the_same_budget_a_stage_has_as_many_steps_as_without(llama, texts, t
         ({"replay": True}, "'replay': must be none, a share"),
         ({"rehearsal": "soft"}, "setting 'rehearsal' needs replay=self, and replay is none"),
         ({"replay": 0.1, "neutral": "x.txt"}, "setting 'neutral' needs replay=self"),
+        ({"reservoir": 7}, "setting 'reservoir' needs something to replay, and replay is none"),
+        ({"replay_budget": "same"}, "setting 'replay_budget' needs something to replay"),
         ({"replay": "no/such.jsonl"}, "no/such.jsonl does not exist"),
         ({"replay": "self", "neutral": "no/such.txt"}, "no/such.txt does not exist"),
     ],

@@ -159,10 +159,17 @@ class Settings(Strict):
 
     @model_validator(mode="after")
     def _of_rehearsal(self) -> "Settings":
-        given = self.model_fields_set & {"neutral", "neutral_texts", "rehearsal"}
-        for name in given if self.replay != "self" else ():
-            if getattr(self, name) != type(self).model_fields[name].default:
+        other = {
+            name
+            for name in self.model_fields_set
+            if getattr(self, name) != type(self).model_fields[name].default
+        }
+        for name in ("neutral", "neutral_texts", "rehearsal"):
+            if name in other and self.replay != "self":
                 raise ValueError(f"setting '{name}' needs replay=self, and replay is {self.replay}")
+        for name in ("reservoir", "replay_budget"):
+            if name in other and self.replay == "none":
+                raise ValueError(f"setting '{name}' needs something to replay, and replay is none")
         of_file = isinstance(self.replay, str) and self.replay not in ("none", "self")
         if self.replay_share is not None and not of_file:
             raise ValueError(

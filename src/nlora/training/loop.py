@@ -160,7 +160,7 @@ def mixed_examples(own: int, mixed: MixedIn, seed: int) -> list[Example]:
         return examples
     if not 0 <= share < 1:
         raise NloraError(f"the share of mixed-in examples must be at least 0 and below 1: {share}")
-    count = round(own * share / (1 - share))
+    count = max(round(own * share / (1 - share)), 1) if share else 0
     order = random.Random(seed)
     found: list[Example] = []
     while len(found) < count:
