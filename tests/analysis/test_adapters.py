@@ -97,13 +97,15 @@ def test_a_file_is_not_an_adapter(tmp_path):
 # Model directories.
 
 
-def directory(path, manifests):
-    """A model directory with a stage for each manifest."""
+def directory(path, manifests, notes=None):
+    """A model directory with a stage for each manifest, or list of what it adds."""
     found = ModelDirectory(path)
     found.path.mkdir()
     found.write_config({"method": "inc-lora"})
-    for i, updates in enumerate(manifests):
-        record = StageRecord(index=i + 1, name=f"task{i + 1}", manifest=Manifest(adds=updates))
+    for i, given in enumerate(manifests):
+        manifest = given if isinstance(given, Manifest) else Manifest(adds=given)
+        record = StageRecord(index=i + 1, name=f"task{i + 1}", manifest=manifest)
+        record.notes = (notes or {}).get(record.index, {})
         found.commit(record, lambda folder, i=i: write(folder / "update", tensors(i)) and None)
     return path
 
@@ -120,8 +122,31 @@ def test_a_model_directory_stands_for_the_update_of_each_stage(tmp_path):
 
 
 def test_a_stage_that_went_on_with_an_adapter_says_so(tmp_path):
-    path = directory(tmp_path / "m", [["001-task1"], ["002-task2"], ["002-task2", "003-task3"]])
+    first, second, third = (f"00{i}-task{i}" for i in (1, 2, 3))
+    went_on = Manifest(on=first, adds=[second], without=[first])
+    path = directory(
+        tmp_path / "m", [Manifest(adds=[first]), went_on, Manifest(on=second, adds=[third])]
+    )
     assert [a.continues for a in read_adapters([str(path)])] == [None, "task1", None]
+
+
+def test_what_was_taken_out_or_not_accepted_is_not_gone_on_with(tmp_path):
+    first, second, third = (f"00{i}-task{i}" for i in (1, 2, 3))
+    taken_out = Manifest(on="002-task2", without=[second])
+    out = directory(
+        tmp_path / "m",
+        [
+            *(Manifest(adds=[first]), Manifest(on=first, adds=[second]), taken_out),
+            Manifest(on="003-task3", adds=["004-task4"]),
+        ],
+        notes={3: {"taken_out": {"task": "task2"}}},
+    )
+    assert [a.continues for a in read_adapters([str(out)])] == [None, None, None]
+    rejected = directory(
+        tmp_path / "r",
+        [Manifest(adds=[first]), Manifest(on=first), Manifest(on=second, adds=[third])],
+    )
+    assert [a.continues for a in read_adapters([str(rejected)])] == [None, None, None]
 
 
 def test_a_changed_file_of_a_stage_is_noticed(tmp_path):

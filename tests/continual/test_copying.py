@@ -62,7 +62,9 @@ def test_it_names_no_folder_of_this_machine(llama, tmp_path):
     entry = private / "stream.yaml"  # without a test file, so that a note names the other
     task = {k: v for k, v in write_task(private, "colour").items() if k != "test"}
     entry.write_text(yaml.safe_dump([task]))
-    run(config(base, entry, FAST), private / "m")
+    general = private / "general.jsonl"
+    general.write_text('{"text": "a question", "label": "an answer"}\n' * 8)
+    run(config(base, entry, {**FAST, "replay": str(general)}), private / "m")
     assert "my secret" in json.dumps(texts(private / "m"))
     copy(private / "m", tmp_path / "copy")
     written = texts(tmp_path / "copy")

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from nlora.continual import stages
 from nlora.continual.answering import predict
+from nlora.continual.copying import copy
 from nlora.continual.export import export
 from nlora.continual.learning import learn, run
 from nlora.continual.model import ContinualModel
@@ -225,3 +226,23 @@ def test_another_copy_of_its_base_is_told(llama, tmp_path):
     listener = Listener()
     learn(tmp_path / "out", animal, asked(adapter, model=str(tmp_path / "copy")), listener)
     assert any("taken for the same model" in text for text in listener.messages)
+
+
+def test_what_it_knows_is_measured_also_where_tasks_are_told_apart(llama, tmp_path):
+    adapter = published(llama, tmp_path / "reviews")
+    [animal] = read_stream(write_stream(tmp_path, "animal"))
+    own = asked(
+        adapter, method="inc-lora", knows=str(known(tmp_path)), settings={"routing": "task"}
+    )
+    found = learn(tmp_path / "out", animal, own)
+    assert [None not in row[: k + 1] for k, row in enumerate(found["accuracy_matrix"])] == [
+        True
+    ] * 2
+
+
+def test_a_copy_of_what_was_begun_with_an_adapter_learns_on(llama, tmp_path):
+    adapter = published(llama, tmp_path / "reviews")
+    animal, fruit = read_stream(write_stream(tmp_path, "animal", "fruit"))
+    learn(tmp_path / "out", animal, asked(adapter, knows=str(known(tmp_path))))
+    copy(tmp_path / "out", tmp_path / "copy", model=str(llama))
+    assert learn(tmp_path / "copy", fruit)["stages"] == ["colour", "animal", "fruit"]

@@ -226,6 +226,9 @@ def test_watched_tasks_are_judged_too(refused, tmp_path):
     assert len(ModelDirectory(out).watched()) == 1
     kept = history(ModelDirectory(out))["kept"]["test"]
     assert sum(kept.values()) == 2 * len(tests)  # colour's, and those of what is only tested
+    (out / "pending" / ".DS_Store").write_bytes(b"")  # what a file manager leaves
+    with ModelDirectory(out).locked():
+        pass
     record = ModelDirectory(out).pending.record()
     assert record is not None
     assert set(record.kl) == {"fruit", "general"}  # how far it moved on the new and the watched one

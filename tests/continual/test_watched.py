@@ -8,11 +8,12 @@ import pytest
 import yaml
 
 from nlora.api.results import History
+from nlora.continual.copying import copy
 from nlora.continual.guard import Guard, verdict
 from nlora.continual.history import history
 from nlora.continual.learning import learn
 from nlora.continual.model import ContinualModel
-from nlora.continual.taking_back import rollback
+from nlora.continual.taking_back import bring_back, rollback
 from nlora.continual.tasks import only_tested
 from nlora.data.files import read_entry, task_from_files
 from nlora.errors import NloraError
@@ -145,3 +146,26 @@ def test_a_directory_that_only_watches_so_far_goes_on_as_it_began(llama, tmp_pat
         learn(out, task, config(llama, None, {**FAST, "rank": 2}))
     assert learn(out, task)["stages"] == ["colour"]
     assert len(ModelDirectory(out).watched()) == 1
+
+
+def test_it_stays_in_the_results_of_a_copy_and_after_a_rollback(watched, tmp_path):
+    out = shutil.copytree(watched[0], tmp_path / "out")
+    learn(out, entry(tmp_path, "animal"), watch=[general(tmp_path, 4, "sums")])
+    copy(out, tmp_path / "copy")
+    for path in (out, tmp_path / "copy"):
+        assert ModelDirectory(path).results()["tasks"] == ["colour", "animal", "general", "sums"]
+    learn(out, entry(tmp_path, "fruit"))
+    rollback(out)
+    assert ModelDirectory(out).results()["tasks"] == ["colour", "animal", "general", "sums"]
+
+
+def test_a_stage_that_comes_back_is_learned_and_no_longer_only_tested(watched, tmp_path):
+    out = shutil.copytree(watched[0], tmp_path / "out")
+    rollback(out)
+    again = general(tmp_path, 4, "animal")
+    learn(out, entry(tmp_path, "fruit"), watch=[again])
+    rollback(out)
+    bring_back(out, 1)
+    results = ModelDirectory(out).results()
+    assert results["tasks"].count("animal") == 1
+    assert [data.name for data in only_tested(ModelDirectory(out))] == ["general"]

@@ -7,7 +7,6 @@ from nlora.adapters.peft_config import CONFIG, printable
 from nlora.adapters.peft_files import PeftAdapter, adapter_folder, read_adapter
 from nlora.errors import NloraError, option
 from nlora.store.directory import ModelDirectory
-from nlora.store.manifests import Manifests
 
 
 def read_adapters(sources: Sequence[str], same_base: bool = False) -> list[PeftAdapter]:
@@ -45,12 +44,13 @@ def read_stages(path: Path) -> list[PeftAdapter]:
     directory.config()
     # A stage that only took an update out has none of its own.
     stages = directory.stages()
-    records, manifests = [r for r in stages if "taken_out" not in r.notes], Manifests(stages)
+    records = [r for r in stages if "taken_out" not in r.notes]
     if not records:
         raise NloraError(f"{path} has no committed stage yet")
     unique = len({r.name for r in records}) == len(records)
     adapters: list[PeftAdapter] = []
-    for before, record in zip([None, *records], records, strict=False):
+    places = [record.folder for record in records]
+    for record in records:
         for name in record.files:
             if Path(name).is_absolute() or ".." in Path(name).parts:
                 raise NloraError(f"{path}: stage {record.index} lists {name!r}, a path outside it")
@@ -61,12 +61,9 @@ def read_stages(path: Path) -> list[PeftAdapter]:
                 f"{folder} is no LoRA adapter; `nlora analyze` reads models trained with LoRA"
             )
         adapter = read_adapter(folder, printable(record.name) if unique else record.folder)
-        on = record.notes.get("on_top_of", before and before.folder)
-        if on is not None and not manifests.holds(record.index, on):
-            places = [
-                known.folder for known in records
-            ]  # the manifest leaves out what it stands for
-            adapter.continues = adapters[places.index(on)].name
+        replaced = [name for name in record.manifest.without if name in places]
+        if record.folder in record.manifest.adds and replaced:  # it stands for what it leaves out
+            adapter.continues = adapters[places.index(replaced[-1])].name
         adapters.append(adapter)
     return adapters
 

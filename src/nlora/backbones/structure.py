@@ -27,7 +27,6 @@ def base_model(model: nn.Module) -> Any:
     return base
 
 
-@cache
 def layers_of(reader: nn.Module) -> tuple[nn.Module, str] | None:
     """What holds the list of a model's layers, and by which name; None where there is no list.
 

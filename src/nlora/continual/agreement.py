@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 _NOT_COMPARED = ("data", "plugin", "stream")
 """Paths and names: the tasks and the fingerprints of their data are compared instead."""
 
+_BEGUN_WITH = ("from_adapter", "knows")
+"""What the first stage was, which is there when another is added; in a copy without its folder."""
+
 FREE = ("attention", "checkpoint_every", "measure_kl", "packing", "sharding")
 """Settings that no number depends on, but for rounding and what dropout draws: they may differ from
 start to start."""
@@ -52,7 +55,7 @@ def check_plan(plan: Plan, directory: ModelDirectory, tasks: Sequence[str] | Non
 
     Without `tasks` a stage is added, which may have a budget of its own.
     """
-    own = set() if tasks is not None else {*LIMITS, *own_settings(plan)}
+    own = set() if tasks is not None else {*LIMITS, *_BEGUN_WITH, *own_settings(plan)}
     stored = directory.config()
     asked = plan.config.model_dump(mode="json")
     pairs = {

@@ -106,13 +106,19 @@ def _write(
     records, zero = source.stages(), source.zero_shot()
     rename = _renamed(name)
     for record in [*([zero] if zero else []), *records]:
-        target.adopt(source, record, rename, sources={}, notes=without_folders(record.notes))
+        said = {name: without_folders(getattr(record, name)) for name in ("notes", "budget")}
+        target.adopt(source, record, rename, sources={}, **said)
     for record in source.watched():
         watched = target.shelf(WATCHED)
         watched.adopt(source.shelf(WATCHED), record, rename, notes=without_folders(record.notes))
     target.write_config(document)
     tasks = columns(target, records, zero)
     target.write_results(results(target, tasks, document["method"]))
+    if (source.path / "explain" / "explained-on-dev.json").is_file():
+        progress.message(
+            "what `nlora explain --dev` found is not copied: where it lets answers be matched, the "
+            "copy gives the likeliest label"
+        )
     if left := pending(source):
         progress.message(f"{told(source.path, left)}; it is not copied")
     return {"stages": len(records), "bytes": size(place), "kept": kept(target), "held": left}
@@ -150,8 +156,8 @@ def _document(
     found["plugin"] = None if plugin is None else os.path.abspath(plugin)
     stream = found.get("stream")
     found["stream"] = None if stream and os.path.isabs(stream) else stream
-    for key in ("from_adapter", "knows"):
-        found[key] = without_folders(found.get(key))
+    for key in found.keys() & {"from_adapter", "knows", "settings"}:
+        found[key] = without_folders(found[key])
     return found, name
 
 

@@ -132,7 +132,7 @@ def _write(
     import torch  # slow, and not for what is refused
 
     from nlora.backbones.load import load, own_dtype
-    from nlora.continual.survival import compared, logits, parameters, survival
+    from nlora.continual.survival import compared, logits, parameters, rounded, survival
 
     own = str(own_dtype(base)).removeprefix("torch.")
     name = dtype or (own if own in DTYPES else "float32")
@@ -149,7 +149,7 @@ def _write(
             f"weights: {option('dtype', 'float32')} keeps them{instead}; {option('max_lost')} "
             "allows it"
         )
-    plain = merged.model.to(numbers)
+    plain = rounded(merged.model, numbers)
     answered = compared(merged.logits, logits(plain, merged.inputs))
     report = {
         "dtype": name,

@@ -133,11 +133,11 @@ def columns(
 ) -> list[str]:
     """The tasks that the results of these records are about: a run's, or what was learned."""
     planned = list(directory.config().get("tasks") or [])
-    learned = list(dict.fromkeys(t["name"] for record in records for t in record.tasks))
-    if set(learned) <= set(planned):
-        return planned
-    untrained = [*([zero] if zero else []), *directory.watched()]
-    return [*learned, *(t["name"] for record in untrained for t in record.tasks)]
+    learned = [t["name"] for record in records for t in record.tasks]
+    watched = [t["name"] for record in directory.watched() for t in record.tasks]
+    tested = [t["name"] for t in zero.tasks] if zero else []
+    first = planned if set(learned) <= set(planned) else [*learned, *tested]
+    return list(dict.fromkeys([*first, *watched]))
 
 
 def _among_labels(

@@ -6,6 +6,7 @@ added up and rounded, and no loss of accuracy on a few examples need show it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,8 +44,10 @@ def survival(
     """
     lost: dict[str, float] = {}
     size: dict[str, float] = {}
+    seen: set[int] = set()  # a matrix of two names counts once
     for name, weight in plain.items():
-        exact = change(name)
+        exact = None if id(weight) in seen else change(name)
+        seen.add(id(weight))
         if exact is None:
             continue
         exact = exact.double()
@@ -92,6 +95,21 @@ def changes(adapter: Any, base: Mapping[str, Tensor]) -> Callable[[Mapping[str, 
 def parameters(model: Any) -> dict[str, Tensor]:
     """A plain model's parameters by every name that they have, also where two are one."""
     return dict(model.named_parameters(remove_duplicate=False))
+
+
+def rounded(model: Any, dtype: torch.dtype) -> Any:
+    """The model with its parameters in this dtype, but for those that Transformers reads in fp32.
+
+    Buffers stay as they are: what is computed from the configuration is so wherever it is read.
+    """
+    kept = [*(getattr(model, "_keep_in_fp32_modules_strict", None) or ())]
+    if dtype == torch.float16:
+        kept += getattr(model, "_keep_in_fp32_modules", None) or ()
+    patterns = [re.compile(rf"(^|\.){name}(\.|$)") for name in kept]
+    for name, parameter in model.named_parameters():
+        if parameter.is_floating_point() and not any(p.search(name) for p in patterns):
+            parameter.data = parameter.data.to(dtype)
+    return model
 
 
 @torch.inference_mode()

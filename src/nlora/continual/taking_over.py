@@ -43,7 +43,7 @@ def take_over(model: ContinualModel, stage: Stage, tested: Sequence[TaskData]) -
         },
     )
     record.manifest = Manifest(adds=[record.folder])
-    model.records.append(record)
+    model.stand_after(record)
     started = time.perf_counter()
     answers = model.evaluate(tested)
     record.accuracy = model.measured(answers)

@@ -116,11 +116,13 @@ def titles(records: Sequence[StageRecord]) -> list[str]:
 
 
 def only_tested(directory: ModelDirectory) -> list[TaskData]:
-    """The tasks that are tested after every stage and never trained, with their test examples."""
+    """The tasks that are tested after every stage and not trained, with their test examples; not
+    one that a stage has learned which was set aside when it began to be watched."""
     zero, watched = directory.zero_shot(), directory.shelf(WATCHED)
     kept = _kept(directory, zero) if zero is not None and zero.tasks else []
     kept += [data for record in watched.stages() for data in _kept(watched, record)]
-    return [replace(data, only_tested=True) for data in kept]
+    learned = {task["name"] for record in directory.stages() for task in record.tasks}
+    return [replace(data, only_tested=True) for data in kept if data.name not in learned]
 
 
 def _kept(directory: Shelf, record: StageRecord) -> list[TaskData]:

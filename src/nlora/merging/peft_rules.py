@@ -67,10 +67,11 @@ class Dare(Sparsified):
     density = 0.1
 
     def rule(self, changes: list[Tensor], weights: Tensor) -> Tensor:
-        """As PEFT's `dare_linear`."""
+        """As PEFT's `dare_linear`; drawn on the CPU, whose generator is everywhere the same."""
         from peft.utils.merge_utils import dare_linear
 
-        return dare_linear(changes, weights, self.density)
+        here = [change.cpu() for change in changes]
+        return dare_linear(here, weights.cpu(), self.density).to(changes[0])
 
 
 class Magnitude(Sparsified):

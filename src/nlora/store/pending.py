@@ -117,8 +117,8 @@ class Pending:
 
     def _left_over(self) -> bool:
         """Whether one of the versions was accepted: no other can be any more."""
-        versions = list(self.path.glob("*")) if self.path.is_dir() else []
-        return any(not list(version.glob("[0-9]*")) for version in versions)
+        versions = [self.path / name for name in (TRAINED, REPAIRED)]
+        return any(path.is_dir() and not list(path.glob("[0-9]*")) for path in versions)
 
     def _last(self) -> list[str]:
         """The last stage, and the hash of its record."""
