@@ -86,6 +86,13 @@ def test_two_crossed_groupings_are_drawn_each_by_itself():
     assert interval(x, y, rows, np.zeros(12, int)) == alone  # one method is no grouping
 
 
+def test_draws_of_two_groupings_that_meet_nowhere_are_left_out_in_silence(recwarn):
+    x, y = (ranks(values) for values in np.random.default_rng(4).normal(size=(2, 6)))
+    low, high = interval(x, y, np.repeat([0, 1], 3), np.repeat([1, 0], 3))
+    assert -1 <= low <= high <= 1
+    assert not recwarn.list
+
+
 def test_what_holds_for_other_kinds_too_is_predicted_and_else_not():
     rng = np.random.default_rng(2)
     kinds = np.repeat(np.arange(4), 25)

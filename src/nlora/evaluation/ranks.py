@@ -113,7 +113,7 @@ def _less(values: np.ndarray, given: np.ndarray) -> np.ndarray:
 def _correlations(a: np.ndarray, b: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Pearson's correlation of a and b, (n,), under each row of weights (m, n)."""
     a, b = a - a.mean(), b - b.mean()
-    total = weights.sum(axis=1)
+    total = np.maximum(weights.sum(axis=1), 1.0)  # crossed draws may meet nowhere
     x, y, xx, yy, xy = (weights @ v / total for v in (a, b, a * a, b * b, a * b))
     spread = np.sqrt(np.maximum(xx - x * x, 0) * np.maximum(yy - y * y, 0))
     # What rounding leaves of a constant is not a variation.
