@@ -1,6 +1,11 @@
 import pytest
 import torch
-from transformers import LlamaForCausalLM, LogitsProcessorList
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    LlamaForCausalLM,
+    LogitsProcessorList,
+)
 
 from nlora.adapters.layouts import Appended, Concatenated, Selected
 from nlora.adapters.prompt import Prompt, PromptedModel
@@ -187,3 +192,26 @@ def test_a_model_that_cannot_say_where_answers_begin_is_refused_in_one_line():
     with pytest.raises(NloraError, match="Whole cannot be given soft prompts") as error:
         PromptedModel(Whole(tiny.model("llama").config), Appended(3))
     assert "\n" not in str(error.value)
+
+
+def test_a_prompt_starts_at_what_the_model_reads_of_words():
+    """Gemma's kind multiplies its embeddings, and so must vectors that stand for them be."""
+    net = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model(
+            "gemma",
+            vocab_size=64,
+            hidden_size=32,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            head_dim=16,
+            intermediate_size=32,
+        )
+    )
+    prompt = Prompt(net, layout=Appended(2))
+    prompt.begin()
+    prompt.start_at([[5], [6, 7]])
+    read = net.get_input_embeddings()(torch.tensor([5, 6, 7])).detach()
+    wanted = torch.stack([read[0], read[1:].mean(0)])
+    torch.testing.assert_close(prompt.update()["prompt"].detach(), wanted)
+    assert not torch.allclose(wanted[0], net.get_input_embeddings().weight[5])

@@ -51,11 +51,37 @@ class Placed(NamedTuple):
     column: Tensor
 
 
+class Vocabulary:
+    """What a model reads of its tokens: its embeddings, which some multiply (Gemma by √d)."""
+
+    def __init__(self, embed: Any) -> None:
+        self.embed = embed
+
+    @property
+    def width(self) -> int:
+        """d."""
+        return self.embed.weight.shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        """Where they are."""
+        return self.embed.weight.device
+
+    @torch.no_grad()
+    def rows(self, ids: Tensor) -> Tensor:
+        """Those of tokens (n,), (n, d) in fp32."""
+        return self.embed(ids.to(self.device)).detach().float().clone()
+
+    def random(self, count: int) -> Tensor:
+        """Those of random tokens, (count, d) in fp32."""
+        return self.rows(torch.randint(len(self.embed.weight), (count,)))
+
+
 class Layout(Protocol):
     """What a prompt method decides."""
 
-    def fresh(self, vocabulary: Tensor) -> dict[str, Tensor]:
-        """An update to be trained, from the model's embeddings (V, d)."""
+    def fresh(self, vocabulary: Vocabulary) -> dict[str, Tensor]:
+        """An update to be trained, from what the model reads of its tokens."""
         ...
 
     def place(self, updates: Sequence[Update], text: Text) -> Placed:
@@ -73,9 +99,9 @@ class _Vectors:
     def __init__(self, length: int) -> None:
         self.length = length
 
-    def fresh(self, vocabulary: Tensor) -> dict[str, Tensor]:
+    def fresh(self, vocabulary: Vocabulary) -> dict[str, Tensor]:
         """`prompt` (length, d)."""
-        return {"prompt": _random_rows(vocabulary, self.length)}
+        return {"prompt": vocabulary.random(self.length)}
 
     def count(self, updates: int) -> int:
         """Those of one update."""
@@ -123,10 +149,10 @@ class Selected:
         self.cosines = torch.empty(0, top_k)
         """… and the cosines of their keys with the query, (B, k), with a gradient to the keys."""
 
-    def fresh(self, vocabulary: Tensor) -> dict[str, Tensor]:
+    def fresh(self, vocabulary: Vocabulary) -> dict[str, Tensor]:
         """`prompt` (pool, length, d), random rows of the vocabulary, and random `key` (pool, d)."""
-        width = vocabulary.shape[1]
-        prompts = _random_rows(vocabulary, self.pool * self.length)
+        width = vocabulary.width
+        prompts = vocabulary.random(self.pool * self.length)
         keys = torch.empty(self.pool, width).uniform_(-1, 1)
         return {
             "prompt": prompts.view(self.pool, self.length, width),
@@ -149,9 +175,3 @@ class Selected:
         if self.query == "hidden":
             return mean_state(text.model, text.ids, text.mask)
         return masked_mean(text.embeds, text.mask)
-
-
-def _random_rows(vocabulary: Tensor, count: int) -> Tensor:
-    """Random rows of the vocabulary, (count, d) in fp32."""
-    rows = torch.randint(len(vocabulary), (count,))
-    return vocabulary[rows.to(vocabulary.device)].detach().float().clone()

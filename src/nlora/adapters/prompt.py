@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from nlora.adapters.base import Abilities, Adapter, Beginning, snapshot, swapped
-from nlora.adapters.layouts import Layout, Text
+from nlora.adapters.layouts import Layout, Text, Vocabulary
 from nlora.adapters.settings import AdapterSettings
 from nlora.backbones.structure import accepts, positions
 from nlora.errors import NloraError
@@ -152,10 +152,10 @@ class Prompt(Adapter):
         """
         vocabulary = self._vocabulary()
         for vector, ids in zip(self.model.updates[-1]["prompt"], words, strict=False):
-            vector.copy_(vocabulary[list(ids)].float().mean(0))
+            vector.copy_(vocabulary.rows(torch.tensor(list(ids))).mean(0))
 
-    def _vocabulary(self) -> Tensor:
-        return self.model.model.get_input_embeddings().weight
+    def _vocabulary(self) -> Vocabulary:
+        return Vocabulary(self.model.model.get_input_embeddings())
 
     def _add(self, tensors: Mapping[str, Tensor]) -> None:
         self.model.updates.requires_grad_(False)

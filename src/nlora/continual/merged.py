@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nlora.adapters.base import Adapter
+from nlora.adapters.base import Adapter, ties_told
 from nlora.adapters.given import Given
 from nlora.adapters.lora import Lora
 from nlora.backbones.catalog import Base
@@ -119,7 +119,7 @@ def _merged(
 ) -> Merged:
     trained = logits(adapter.model, inputs)
     changed = changes(adapter, base)
-    plain = adapter.merged()
+    plain = ties_told(adapter.merged())
     return Merged(plain, backbone.tokenizer, base, changed(parameters(plain)), inputs, trained)
 
 
