@@ -19,7 +19,7 @@ from nlora.errors import NloraError
 from nlora.store.directory import ModelDirectory
 from tests.continual.test_taking_back import fruit
 from tests.methods.helpers import learn as learn_small
-from tests.runs import Listener, manifests, tree
+from tests.runs import Listener, manifests, tree, write_stream
 
 
 @pytest.fixture
@@ -176,3 +176,12 @@ def test_several_tasks_of_one_stage_are_refused(llama, tmp_path):
     learn_small(llama, tmp_path / "m", "mtl", ("colour", "size"), adapter="lora")
     with pytest.raises(NloraError, match="holds colour, size together"):
         take_out(tmp_path / "m", "colour")
+
+
+def test_what_was_taken_out_twice_is_out_since_the_last_time(copied, tmp_path):
+    out = copied("inc-lora")
+    take_out(out, "animal")
+    [animal] = read_stream(write_stream(tmp_path, "animal"))
+    learn(out, animal)
+    last_time = take_out(out, "animal")
+    assert take_out(out, "animal").stage == last_time.stage == 5

@@ -13,6 +13,7 @@ from nlora.continual.guard import Guard, verdict
 from nlora.continual.history import history
 from nlora.continual.learning import learn
 from nlora.continual.model import ContinualModel
+from nlora.continual.results import current
 from nlora.continual.taking_back import bring_back, rollback
 from nlora.continual.tasks import only_tested
 from nlora.data.files import read_entry, task_from_files
@@ -169,3 +170,12 @@ def test_a_stage_that_comes_back_is_learned_and_no_longer_only_tested(watched, t
     results = ModelDirectory(out).results()
     assert results["tasks"].count("animal") == 1
     assert [data.name for data in only_tested(ModelDirectory(out))] == ["general"]
+
+
+def test_one_that_was_kept_before_a_kill_is_in_the_results_again(watched, tmp_path):
+    out = shutil.copytree(watched[0], tmp_path / "out")
+    results = (out / "results.json").read_bytes()
+    learn(out, entry(tmp_path, "animal"), watch=[general(tmp_path, 4, "sums")])
+    whole = ModelDirectory(out).results()
+    (out / "results.json").write_bytes(results)  # it was killed before writing them
+    assert current(ModelDirectory(out))["tasks"] == whole["tasks"]

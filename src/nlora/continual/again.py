@@ -103,7 +103,7 @@ def learned_from(plan: Plan, task: TaskData, directory: ModelDirectory) -> Stage
     out = taken_out(records)
     for record in records:
         values = [value for value in record.tasks if value["name"] == task.name]
-        if not values or record.folder in out:
+        if not values or record.folder in out or "rejected" in record.notes:
             continue
         then = record.budget or {name: stored.get(name) for name in LIMITS}
         limits = {name: then.get(name) for name in LIMITS}

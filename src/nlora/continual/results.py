@@ -48,7 +48,8 @@ def current(directory: ModelDirectory) -> dict[str, Any]:
     there = directory.undone.results().is_file()
     if there or not (records or zero):
         found = directory.results()
-        if len(found["stages"]) == len(records):
+        watched = {task["name"] for record in directory.watched() for task in record.tasks}
+        if len(found["stages"]) == len(records) and watched <= set(found["tasks"]):
             return found
     return results(directory, columns(directory, records, zero), directory.config()["method"])
 

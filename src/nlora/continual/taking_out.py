@@ -47,9 +47,9 @@ def take_out(
     be told apart from those of others.
     """
     directory, progress = ModelDirectory(model_dir), spoken(progress)
-    plan = stored_plan(directory)
-    plan.check_metrics()
+    stored_plan(directory).check_metrics()
     with processes.main_holds(directory.locked):
+        plan = stored_plan(directory)  # of what was learned meanwhile, too
         records = directory.stages()
         if task not in [data.name for data in plan.stream]:
             return _out_already(directory, plan, records, task, progress)
@@ -106,7 +106,7 @@ def _out_already(
     task: str,
     progress: Progress,
 ) -> TakenOut:
-    for record in records:
+    for record in reversed(records):
         if record.notes.get("taken_out", {}).get("task") == task:
             progress.message(f"{directory.path} is without '{task}' already, nothing to do")
             _write_results(directory, plan.config.method)
