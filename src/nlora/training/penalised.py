@@ -206,7 +206,11 @@ class Penalised(TrainerCallback):
     def _restore(self, folder: Path) -> None:
         """What penalties had measured. Raises NloraError where the checkpoint has nothing of it."""
         if not (folder / f"{KEPT}.json").is_file():
-            raise NloraError(f"{folder} was written without this callback; start training anew")
+            raise NloraError(
+                f"{folder} has nothing of this callback's: it was written without this callback, or "
+                "the checkpoint is not in output_dir, where it is looked for; start training anew, "
+                "or give the output_dir that it was written to"
+            )
         kept = read_packed(folder, KEPT, self.adapter.model.device)
         for penalty in self._penalties():
             put_back(penalty, kept["penalties"][penalty.name])
