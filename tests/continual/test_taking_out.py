@@ -185,3 +185,12 @@ def test_what_was_taken_out_twice_is_out_since_the_last_time(copied, tmp_path):
     learn(out, animal)
     last_time = take_out(out, "animal")
     assert take_out(out, "animal").stage == last_time.stage == 5
+
+
+def test_of_a_stage_that_is_held_it_is_said_that_it_fits_no_more(copied, monkeypatch):
+    out, listener = copied("inc-lora"), Listener()
+    monkeypatch.setattr("nlora.continual.taking_out.held", lambda directory: "003-fruit")
+    take_out(out, "colour", dry=True, progress=listener)
+    assert not any("is held" in message for message in listener.messages)
+    take_out(out, "colour", progress=listener)
+    assert "003-fruit is held, and was trained with 'colour' in the model" in listener.messages[-1]

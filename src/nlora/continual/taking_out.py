@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nlora import endings, processes
 from nlora.continual.agreement import stored_plan
+from nlora.continual.holding import held
 from nlora.continual.results import columns, write_results
 from nlora.continual.tasks import learned_stages, only_tested
 from nlora.errors import NloraError, unknown
@@ -63,6 +64,11 @@ def take_out(
         rows = _rows(records, record, tested, gone)
         if not dry:
             _write_results(directory, plan.config.method)
+            if folder := held(directory):
+                progress.message(
+                    f"{folder} is held, and was trained with '{task}' in the model: it can be "
+                    f"accepted only after `nlora rollback {model_dir}`"
+                )
         return TakenOut(task, rows, None if dry else record.index)
 
 

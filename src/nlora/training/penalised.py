@@ -207,9 +207,9 @@ class Penalised(TrainerCallback):
         """What penalties had measured. Raises NloraError where the checkpoint has nothing of it."""
         if not (folder / f"{KEPT}.json").is_file():
             raise NloraError(
-                f"{folder} has nothing of this callback's: it was written without this callback, or "
-                "the checkpoint is not in output_dir, where it is looked for; start training anew, "
-                "or give the output_dir that it was written to"
+                f"{folder} was written without this callback, or the checkpoint is of another "
+                "folder than output_dir, where it is looked for; start training anew, or give the "
+                "output_dir that it was written to"
             )
         kept = read_packed(folder, KEPT, self.adapter.model.device)
         for penalty in self._penalties():
