@@ -70,7 +70,7 @@ class Vocabulary:
     @torch.no_grad()
     def rows(self, ids: Tensor) -> Tensor:
         """Those of tokens (n,), (n, d) in fp32."""
-        return self.embed(ids.to(self.device)).detach().float().clone()
+        return self.embed(ids.to(self.device)).float()
 
     def random(self, count: int) -> Tensor:
         """Those of random tokens, (count, d) in fp32."""

@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Download the benchmark, or check a data folder.", no_args_is_help=True)
 
 
+Copied = Annotated[
+    str, typer.Argument(help="A stream of a data folder, or data sets with commas between.")
+]
+NewFolder = Annotated[Path, typer.Option("--out", help="The new data folder.")]
+
+
 @app.command("download")
 def download_data(
     folder: Annotated[Path, typer.Argument(help="Where to; must not exist yet.")],
@@ -151,10 +157,8 @@ def convert_data(
 
 @app.command("relabel")
 def relabel_data(
-    stream: Annotated[
-        str, typer.Argument(help="A stream of a data folder, or data sets with commas between.")
-    ],
-    out_dir: Annotated[Path, typer.Option("--out", help="The new data folder.")],
+    stream: Copied,
+    out_dir: NewFolder,
     data: o.Data = None,
     seed: Annotated[int, typer.Option(help="Decides the words.")] = 0,
 ) -> None:
@@ -172,10 +176,8 @@ def relabel_data(
 
 @app.command("on-dev")
 def copy_on_dev(
-    stream: Annotated[
-        str, typer.Argument(help="A stream of a data folder, or data sets with commas between.")
-    ],
-    out_dir: Annotated[Path, typer.Option("--out", help="The new data folder.")],
+    stream: Copied,
+    out_dir: NewFolder,
     data: o.Data = None,
     seed: Annotated[
         int, typer.Option(help="Decides what is held out where dev is none, or is the test.")

@@ -210,9 +210,9 @@ def check_tasks(
 def _tell_of_padding(plan: Plan, backbone: Backbone, tell: Callable[[str], object]) -> None:
     """Tell of a decoder-only model whose rows are not answered alike in a batch and alone."""
     base: Any = base_model(backbone.model)
-    if base.config.is_encoder_decoder or base.device.type == "meta" or heeds_padding(base):
+    if base.config.is_encoder_decoder or base.device.type == "meta":
         return
-    if plan.run.batch_size > 1 or plan.run.eval_tokens > 1:
+    if max(plan.run.batch_size, plan.run.eval_tokens) > 1 and not heeds_padding(base):
         tell(
             f"{type(base).__name__} does not tell padding from text, so that a batch changes the "
             "answers to its shorter rows; batch_size=1 (with accumulation) and eval_tokens=1 read "

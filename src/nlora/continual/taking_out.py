@@ -48,9 +48,10 @@ def take_out(
     be told apart from those of others.
     """
     directory, progress = ModelDirectory(model_dir), spoken(progress)
-    stored_plan(directory).check_metrics()
+    directory.check_there()  # or the lock would make it
     with processes.main_holds(directory.locked):
-        plan = stored_plan(directory)  # of what was learned meanwhile, too
+        plan = stored_plan(directory)
+        plan.check_metrics()
         records = directory.stages()
         if task not in [data.name for data in plan.stream]:
             return _out_already(directory, plan, records, task, progress)

@@ -1,6 +1,6 @@
 """Tables of what `nlora compare --explain` found: what was lost, why, and how much is left."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from nlora.evaluation.statistics import COVERAGE
@@ -49,23 +49,19 @@ def explained(section: Section) -> Table | None:
         return None
     parts = next((list(split) for run in runs if (split := _parts(run))), [])
     rows: list[list[Cell]] = []
-    for stream in section.streams:
-        for label in section.methods:
-            some = [run for run in section.of(label, stream) if _has(run)]
-            if not some:
-                continue
-            by = matched_by(set.intersection(*(set(_all(run)["matched"]) for run in some)))
-            reads: list[Read] = [
-                lambda run: _all(run).get("free"),
-                lambda run: _all(run).get("among"),
-                lambda run, by=by: _all(run)["matched"].get(by),
-                lambda run: _first(_all(run)["matched"]),
-            ]
-            cells: list[Cell] = [over_seeds(some, read) for read in reads]
-            cells += [over_seeds(some, read, "+.1f") for read in _losses(some, parts)]
-            cells += [_kept(some, lambda run, z=z, by=by: _left(_over(run), z, by)) for z in _ZEROS]
-            cells.append(_kept(some, lambda run: _first(_over(run).get("kept", {}).get("base"))))
-            rows.append([stream, marked(section, label), *cells, _seeds(some)])
+    for stream, label, some in _groups(section):
+        by = matched_by(set.intersection(*(set(_all(run)["matched"]) for run in some)))
+        reads: list[Read] = [
+            lambda run: _all(run).get("free"),
+            lambda run: _all(run).get("among"),
+            lambda run, by=by: _all(run)["matched"].get(by),
+            lambda run: _first(_all(run)["matched"]),
+        ]
+        cells: list[Cell] = [over_seeds(some, read) for read in reads]
+        cells += [over_seeds(some, read, "+.1f") for read in _losses(some, parts)]
+        cells += [_kept(some, lambda run, z=z, by=by: _left(_over(run), z, by)) for z in _ZEROS]
+        cells.append(_kept(some, lambda run: _first(_over(run).get("kept", {}).get("base"))))
+        rows.append([stream, marked(section, label), *cells, _seeds(some)])
     own = matched_on(_used(runs))
     notes = [
         "in per cent of test examples after the last stage, the mean over tasks with labels; free: "
@@ -89,16 +85,10 @@ def explained_offsets(section: Section) -> Table | None:
     runs = [run for run in section.runs if _has(run)]
     sources = list(dict.fromkeys(source for run in runs for source in _all(run)["matched"]))
     rows: list[list[Cell]] = []
-    for stream in section.streams:
-        for label in section.methods:
-            some = [run for run in section.of(label, stream) if _has(run)]
-            if not some:
-                continue
-            cells = [over_seeds(some, lambda run: _all(run).get("among"))]
-            cells += [
-                over_seeds(some, lambda run, s=s: _all(run)["matched"].get(s)) for s in sources
-            ]
-            rows.append([stream, marked(section, label), *cells, _seeds(some)])
+    for stream, label, some in _groups(section):
+        cells = [over_seeds(some, lambda run: _all(run).get("among"))]
+        cells += [over_seeds(some, lambda run, s=s: _all(run)["matched"].get(s)) for s in sources]
+        rows.append([stream, marked(section, label), *cells, _seeds(some)])
     if not sources:
         return None
     notes = [
@@ -136,12 +126,10 @@ def _losses(runs: list[Run], parts: Iterable[str]) -> list[Read]:
 def explained_tasks(section: Section) -> Table | None:
     """The same task by task: how long each one's way is, and what is left of it."""
     rows: list[list[Cell]] = []
-    for stream in section.streams:
-        for label in section.methods:
-            some = [run for run in section.of(label, stream) if _has(run)]
-            for name in _tasks(some[0]) if some else ():
-                own = [run for run in some if name in _tasks(run)]
-                rows.append([stream, marked(section, label), name, *_task_cells(own, name)])
+    for stream, label, some in _groups(section):
+        for name in _tasks(some[0]):
+            own = [run for run in some if name in _tasks(run)]
+            rows.append([stream, marked(section, label), name, *_task_cells(own, name)])
     if not rows:
         return None
     notes = [
@@ -200,6 +188,14 @@ def _kept(runs: list[Run], read: Callable[[Run], Any], form: str = ".0f") -> Cel
     if found.get("value") is None:
         return None
     return Value(found["value"], low=found.get("low"), high=found.get("high"), form=form)
+
+
+def _groups(section: Section) -> Iterator[tuple[str, str, list[Run]]]:
+    """By stream and method the runs that were explained, where there are any."""
+    for stream in section.streams:
+        for label in section.methods:
+            if some := [run for run in section.of(label, stream) if _has(run)]:
+                yield stream, label, some
 
 
 def _has(run: Run) -> bool:

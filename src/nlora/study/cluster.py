@@ -166,7 +166,7 @@ class _Run:
     def __call__(
         self, job: Job, about: Row, order: Order, known: Mapping[str, share.Shared]
     ) -> None:
-        sources = [share.source(order.out, job.name, job.shared, n, known) for n in (0, 1)]
+        sources = share.sources(order.out, job.name, job.shared, known)
         order = Order(order.out, *sources, workers=1, commit=order.commit, explain=order.explain)
         row = {**about, **outcome(job, order, _Printed())}
         ledger.write(_row(order.out, job.name), row)

@@ -82,7 +82,7 @@ class Runner:
         return next((job for job in waiting if not making.intersection(job.shared)), None)
 
     def _start(self, job: Job) -> tuple[Connection, BaseProcess]:
-        sources = [share.source(self.out, job.name, job.shared, n, self.known) for n in (0, 1)]
+        sources = share.sources(self.out, job.name, job.shared, self.known)
         order = Order(
             self.out, *sources, workers=self.workers, commit=self.commit, explain=self.explain
         )

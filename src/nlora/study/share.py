@@ -70,7 +70,18 @@ def has(out: Path, stage: int) -> bool:
     return bool(directory.stages() if stage else directory.zero_shot())
 
 
-def source(
+def sources(
+    out: Path, name: str, own: Shared, known: Mapping[str, Shared]
+) -> tuple[Path | None, Path | None]:
+    """Where the run `name` takes its evaluation before training and its first stage from, as
+    `_source`; the latter only with the former, since after a stage nobody tests what was before."""
+    zero, first = (_source(out, name, own, stage, known) for stage in (0, 1))
+    if zero is None and own.zero_shot is not None and not has(out / name, 0):
+        first = None
+    return zero, first
+
+
+def _source(
     out: Path, name: str, own: Shared, stage: int, known: Mapping[str, Shared]
 ) -> Path | None:
     """A run below `out`, of those known by their names, that has what the run `name` shares with
@@ -87,10 +98,8 @@ def adopt(plan: Plan, out: Path, zero: Path | None, first: Path | None) -> None:
     What the directory has already stays as it is. Raises NloraError if a file was changed.
     """
     directory = ModelDirectory(out)
-    if zero is None and not has(out, 0) and shared(plan).zero_shot is not None:
-        first = None  # after a first stage nobody tests what was before it
-    sources = [(0, zero), (1, first)]
-    wanted = [(stage, path) for stage, path in sources if path and not has(out, stage)]
+    given = [(0, zero), (1, first)]
+    wanted = [(stage, path) for stage, path in given if path and not has(out, stage)]
     if directory.stages() or not wanted:
         return
     with directory.locked():
