@@ -20,7 +20,7 @@ from peft import LoraConfig, TaskType
 from torch import Tensor
 from torch.nn import Parameter
 
-from nlora.adapters.base import Abilities, Beginning, ties_told
+from nlora.adapters.base import Abilities, Beginning
 from nlora.adapters.layers import layers, plain, save_adapter, targets, wrapped
 from nlora.adapters.past import Branch, Dense, Folded, Past, Scaled
 from nlora.adapters.settings import AdapterSettings
@@ -333,7 +333,7 @@ class Lora(Stacked[Factors]):
         self._scaled.clear()
         self.model.float()
         Folded(self.layers).put(change)
-        return ties_told(self.model.unload())
+        return self.model.unload()
 
     def notes(self) -> dict[str, Any]:
         """The relative error with which a frozen branch stands for the earlier updates, and the

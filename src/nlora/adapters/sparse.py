@@ -24,7 +24,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import Parameter
 from torch.nn.functional import linear
 
-from nlora.adapters.base import Abilities, Beginning, ties_told
+from nlora.adapters.base import Abilities, Beginning
 from nlora.adapters.layers import adapted, targets
 from nlora.adapters.masks import Masks, collision_rate, mask
 from nlora.adapters.past import Dense, Folded, Past
@@ -238,7 +238,7 @@ class Sparse(Stacked[Entries]):
             hook.remove()
         for layer in self.layers.values():
             del layer.get_base_layer().sparse
-        return ties_told(self.model)
+        return self.model
 
     def notes(self) -> dict[str, Any]:
         """Where the newest update meets each earlier one, and the size of it, per matrix and over
