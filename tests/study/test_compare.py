@@ -9,6 +9,7 @@ import time
 
 import psutil
 import pytest
+from huggingface_hub import constants
 from typer.testing import CliRunner
 
 from nlora.cli.app import app, main
@@ -216,6 +217,16 @@ def test_a_comparison_that_is_finished_does_nothing(done, place, monkeypatch):
     assert "2 of 2 cells are finished" in result.stderr
     ledger = "ledger.jsonl"
     assert tree(out)[ledger] == before[ledger]
+
+
+def test_a_model_that_is_nowhere_is_one_line_and_no_failed_cells(place, tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    line = place[1]("inc-lora", tmp_path / "out", "--model", "nobody/nothing")
+    for more in ([], ["--dry-run"]):
+        result = call(*line, *more)
+        assert result.exit_code == 2
+        assert "Hub does not answer" in result.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_lost_ledger_is_made_again_from_the_model_directories(place, done, tmp_path):

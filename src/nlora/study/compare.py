@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nlora import processes
+from nlora.backbones.catalog import check_hub
 from nlora.continual.agreement import document
 from nlora.data.dev import on_dev
 from nlora.errors import NloraError
@@ -103,6 +104,7 @@ class Comparison:
             self.progress.message(note)
         for stream, point in self.grid.pairs():
             self.grid.cell(stream, point, self.grid.seeds[0])
+        check_hub(self.grid.base)
         if missing := self.grid.without_recipe():
             self.progress.message(f"nothing is published, defaults: {', '.join(missing)}")
 

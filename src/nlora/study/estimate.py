@@ -6,6 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
+from nlora.backbones.catalog import check_hub
 from nlora.errors import NloraError
 from nlora.plan.budgets import value_at
 from nlora.plan.resolve import Plan
@@ -44,10 +45,11 @@ def seconds_of(plans: Sequence[Plan], grid: Grid, workers: int, progress: Progre
 
     It is `inc-lora` or `n-lora` where the grid has one. What methods do beside is not counted
     (EWC's Fisher information, LFPT5's pseudo-samples), nor what runs share. Raises NloraError if
-    the short run fails.
+    there is no such model, or the short run fails.
     """
     if not plans:
         return 0.0
+    check_hub(grid.base)
     training, testing = _rates(grid, workers, progress)
     each = [work(plan) for plan in plans]
     trained, tested = (sum(column) for column in zip(*each, strict=True))
