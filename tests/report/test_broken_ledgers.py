@@ -6,6 +6,7 @@ import pytest
 
 from nlora.errors import NloraError
 from nlora.report import ledger
+from nlora.report.ledger import pack
 from nlora.report.tables import tables
 from tests.report.rows import explained, geometry, row, write
 
@@ -123,6 +124,17 @@ def test_rows_that_claim_the_same_tests_need_as_many_answers(tmp_path):
     file = write(tmp_path / "ledger.jsonl", [row(), short])
     with pytest.raises(NloraError, match=r"row 2 and .* row 1 have the same test examples"):
         tables([file], ["differences"])
+
+
+def test_a_task_that_was_learned_again_has_more_answers_since(tmp_path):
+    found = row()
+    *_, accuracies = found["accuracy_matrix"]
+    *_, answers = found["answers"]["stages"]
+    found["stages"], found["tests"] = [*found["stages"], "dbpedia (2)"], {"dbpedia": "more"}
+    found["accuracy_matrix"].append([100.0, *accuracies[1:]])
+    found["answers"]["stages"].append({**answers, "dbpedia": pack([True] * 45)})
+    file = write(tmp_path / "ledger.jsonl", [found, row("n-lora")])
+    assert {table.key for table in tables([file])} >= {"accuracy", "metrics", "cost"}
 
 
 def test_what_was_not_measured_is_a_dash_and_no_error(tmp_path):

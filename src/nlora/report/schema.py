@@ -165,13 +165,15 @@ class FinishedRow(Results, Row):
 
     @model_validator(mode="after")
     def _answers_of_all(self) -> "FinishedRow":
-        """After each stage its task, and after the last one all, with as many examples."""
+        """After each stage its task, and after the last one all, with as many examples; a task that
+        was learned again has more of them since."""
         if self.answers is None:
             return self
         found = self.answers.stages
         if len(found) != len(self.stages):
             raise ValueError(f"'answers.stages' has {len(found)} of {len(self.stages)} stages")
         counts: dict[str, str] = {}
+        once = {*self.stages} <= {*self.tasks}
         for number, stage in enumerate(found):
             needed = [*self.tasks[: number + 1]] if self.stages == self.tasks else []
             for task in needed:
@@ -179,7 +181,7 @@ class FinishedRow(Results, Row):
                     raise ValueError(f"'answers.stages.{number}' lacks task '{task}'")
             for task, bits in stage.items():
                 count = bits.partition(":")[0]
-                if counts.setdefault(task, count) != count:
+                if once and counts.setdefault(task, count) != count:
                     raise ValueError(f"'answers.stages.{number}.{task}' has another count")
         return self
 
