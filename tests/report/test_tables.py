@@ -9,6 +9,7 @@ import pytest
 
 from nlora.errors import NloraError
 from nlora.report.formats import render
+from nlora.report.ledger import unpack
 from nlora.report.table import Name, text
 from nlora.report.tables import tables
 from tests.report.rows import (
@@ -151,6 +152,24 @@ def test_a_task_that_is_only_tested_is_in_no_difference(make):
     found = [make(some, "differences").rows for some in (rows, watched)]
     assert found[0] == found[1]
     assert None not in found[0][0]
+
+
+def test_a_task_of_another_metric_than_exact_match_is_in_no_difference(make):
+    """Its answers are kept as right or wrong, which its accuracy is not made of."""
+    rows = grid(seeds=(0,))
+    some = make(rows, "differences")
+    for made in rows:
+        for measured in made["accuracy_matrix"]:
+            measured[0] = measured[0] and measured[0] / 2 + 10  # as ROUGE-L or F1 would have it
+    found = make(rows, "differences")
+    assert found.notes[1] == "without dbpedia, yahoo, whose metric is not exact match"
+    others = (r["answers"]["stages"][-1] for r in rows)
+    shares = [
+        fmean(100 * unpack(answers[t]).mean() for t in ("amazon", "agnews")) for answers in others
+    ]
+    expected = fmean(theirs - ours for ours, theirs in zip(shares[:3], shares[3:], strict=True))
+    assert cells(found, "n-lora")["average"].mean == pytest.approx(expected)
+    assert cells(some, "n-lora")["average"].mean != pytest.approx(expected)
 
 
 def test_another_baseline_may_be_chosen(make):

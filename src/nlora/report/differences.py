@@ -1,6 +1,6 @@
 """The table of paired differences against a baseline, with bootstrap intervals."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 
@@ -10,6 +10,9 @@ from nlora.report.footnotes import legend, marked
 from nlora.report.ledger import unpack
 from nlora.report.runs import Run, Section
 from nlora.report.table import Cell, Table, Value
+
+_ROUNDED = 1e-3
+"""By how much an accuracy in per cent may differ from itself."""
 
 Answers = Mapping[str, np.ndarray]
 """By task and test example; an accuracy is the mean of 1 where the answer was right, else 0."""
@@ -48,11 +51,13 @@ PARTS: dict[str, Callable[[Run], Answers | None]] = {
 def differences(section: Section, baseline: str, samples: int = SAMPLES) -> Table | None:
     """Average and learning accuracy and backward transfer minus the baseline's.
 
-    Over the runs that both have. (Forgetting is not a mean over examples, for it takes the best of
-    earlier stages; backward transfer is what can be paired.)
+    Over the runs that both have, and the tasks that are measured by exact match. (Forgetting is not
+    a mean over examples, for it takes the best of earlier stages; backward transfer is what can be
+    paired.)
     """
     if baseline not in section.methods:
         return None
+    graded = _graded(section)
     compared: dict[str, Differences] = {}
     paired: dict[str, list[tuple[Run, Run]]] = {}
     for label in section.methods:
@@ -60,9 +65,11 @@ def differences(section: Section, baseline: str, samples: int = SAMPLES) -> Tabl
         paired[label] = pairs
         for part, answers in PARTS.items():
             found = {
-                (a.stream, a.seed): _minus(mine, theirs)
+                (a.stream, a.seed): counted
                 for a, b in pairs
-                if (mine := answers(a)) is not None and (theirs := answers(b)) is not None
+                if (mine := answers(a)) is not None
+                and (theirs := answers(b)) is not None
+                and (counted := _minus(mine, theirs, graded))
             }
             if found:
                 compared[f"{part} {label}"] = found
@@ -85,9 +92,25 @@ def differences(section: Section, baseline: str, samples: int = SAMPLES) -> Tabl
         "One order or one seed says nothing of others, and fewer than about five make the "
         "interval too narrow"
     )
+    fewer = [f"without {', '.join(graded)}, whose metric is not exact match"] if graded else []
     title = f"Paired differences to {baseline}. {section.title}"
     columns = ["method", *PARTS, "orders", "seeds"]
-    return Table("differences", title, columns, rows, [said, *legend(section, shown)])
+    return Table("differences", title, columns, rows, [said, *fewer, *legend(section, shown)])
+
+
+def _graded(section: Section) -> list[str]:
+    """The tasks whose accuracy is not their share of right answers: another metric is theirs."""
+    found: dict[str, None] = {}
+    for run in section.runs:
+        if run.error is not None or not _answered(run):
+            continue
+        stages = run.row["answers"]["stages"]
+        for answers, accuracies in zip(stages, run.row["accuracy_matrix"], strict=True):
+            for task, accuracy in zip(run.row["tasks"], accuracies, strict=True):
+                right = answers.get(task) if task in run.trained else None
+                if right and abs(100 * unpack(right).mean() - (accuracy or 0.0)) > _ROUNDED:
+                    found[task] = None
+    return list(found)
 
 
 def _pairs(section: Section, label: str, baseline: str) -> list[tuple[Run, Run]]:
@@ -119,5 +142,9 @@ def _counts(run: Run) -> dict[str, str]:
     return {task: bits.split(":")[0] for task, bits in run.row["answers"]["stages"][-1].items()}
 
 
-def _minus(mine: Answers, theirs: Answers) -> dict[str, np.ndarray]:
-    return {task: mine[task].astype(int) - theirs[task].astype(int) for task in theirs}
+def _minus(mine: Answers, theirs: Answers, without: Collection[str] = ()) -> dict[str, np.ndarray]:
+    return {
+        task: mine[task].astype(int) - theirs[task].astype(int)
+        for task in theirs
+        if task not in without
+    }
