@@ -3,10 +3,13 @@
 from types import SimpleNamespace
 
 import pytest
+import yaml
 
 from nlora.errors import NloraError
 from nlora.plan.points import parse_points
+from nlora.progress import NoProgress
 from nlora.study import grid as grids
+from nlora.study.estimate import seconds_of, work
 from nlora.study.grid import Grid, parse_seeds, stream_name
 from tests.runs import write_stream
 
@@ -122,3 +125,51 @@ def test_recipes_give_each_cell_its_own_settings_and_what_is_asked_wins():
     assert asked.settings_of("order-1", o_lora)["orthogonality_weight"] == 0.5
     assert asked.settings_of("order-1", ella) == {"rank": 4}
     assert asked.without_recipe() == ["ella on order-1", "ella on order-4"]
+
+
+def test_a_run_answers_what_it_is_evaluated_on_and_what_is_only_tested(llama, tmp_path):
+    stream = write_stream(tmp_path)
+    tasks = yaml.safe_load(stream.read_text())
+    del tasks[0]["train"]
+    stream.write_text(yaml.safe_dump(tasks))
+    counted = {
+        (method, evaluate): grid(llama, (str(stream),), method, evaluate=evaluate)
+        for method, evaluate in (
+            *(("inc-lora", "seen"), ("inc-lora", "next")),
+            *(("mtl", "seen"), ("mtl", "next"), ("zero-shot", "next")),
+        )
+    }
+    cells = {key: made.cell(str(stream), made.points[0], 0) for key, made in counted.items()}
+    assert {key: work(cell.plan) for key, cell in cells.items()} == {
+        ("inc-lora", "seen"): (24, 6 * (1 + 2 + 3)),
+        ("inc-lora", "next"): (24, 6 * (3 + 3 + 3)),
+        ("mtl", "seen"): (24, 6 * (1 + 3)),
+        ("mtl", "next"): (24, 6 * (3 + 3)),
+        ("zero-shot", "next"): (0, 18),
+    }
+
+
+@pytest.mark.parametrize(
+    ("methods", "told"),
+    [
+        ("zero-shot", 18 * 1.0),
+        ("zero-shot,seq-lora", 18 * 0.5 + 36 * 1.0 + (18 + 12 + 18 + 18) * 0.5),
+    ],
+)
+def test_time_is_told_by_a_run_that_trains_if_any_does(llama, tmp_path, monkeypatch, methods, told):
+    ran = []
+
+    class Short:
+        def __init__(self, out, workers, progress, commit, finished):
+            self.finished = finished
+
+        def run(self, jobs):
+            ran.extend(job.plan.config.method for job in jobs)
+            self.finished(jobs[0], {"seconds_by": {"training": 12.0, "evaluation": 6.0}})
+
+    monkeypatch.setattr("nlora.study.estimate.Runner", Short)
+    stream = str(write_stream(tmp_path))
+    asked = grid(llama, (stream,), methods)
+    plans = [asked.cell(stream, point, 0).plan for point in asked.points]
+    assert seconds_of(plans, asked, 1, NoProgress()) == pytest.approx(told)
+    assert ran == [methods.split(",")[-1]]

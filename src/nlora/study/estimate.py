@@ -7,10 +7,12 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from nlora.backbones.catalog import check_hub
+from nlora.data.task import TaskData
 from nlora.errors import NloraError
 from nlora.plan.budgets import value_at
-from nlora.plan.resolve import Plan
+from nlora.plan.resolve import Plan, trained
 from nlora.progress import Progress, duration
+from nlora.report.runs import untrained
 from nlora.study.grid import Grid
 from nlora.study.runner import Runner
 from nlora.study.worker import Job
@@ -30,22 +32,29 @@ def work(plan: Plan) -> Work:
     """What a run with this plan does."""
     stages = plan.stages()
     epochs = plan.run.epochs
-    trained = sum(
+    examples = sum(
         value_at(epochs, stage.index) * sum(len(data.train) for data in stage.tasks)
         for stage in stages
     )
-    ahead = {"seen": 0, "next": 1, "all": len(plan.stream)}[plan.config.evaluate]
-    tests = [len(data.test) for data in plan.stream]
-    tested = sum(sum(tests[: stage.index + ahead]) for stage in stages) + sum(tests)
-    return Work(trained, tested)
+    ahead = {"seen": 0, "next": 1, "all": len(stages)}[plan.config.evaluate]
+    tests = [_tests(stage.tasks) for stage in stages]
+    others = [data for data in plan.stream if data.only_tested]
+    before = others if plan.config.evaluate == "seen" else plan.stream
+    after = [sum(tests[: stage.index + ahead]) + _tests(others) for stage in stages]
+    return Work(examples, _tests(before) + sum(after))
+
+
+def _tests(tasks: Sequence[TaskData]) -> int:
+    return sum(len(data.test) for data in tasks)
 
 
 def seconds_of(plans: Sequence[Plan], grid: Grid, workers: int, progress: Progress) -> float:
     """How long runs with these plans take, by a short run of a method of the grid.
 
-    It is `inc-lora` or `n-lora` where the grid has one. What methods do beside is not counted
-    (EWC's Fisher information, LFPT5's pseudo-samples), nor what runs share. Raises NloraError if
-    there is no such model, or the short run fails.
+    It is `inc-lora` or `n-lora` where the grid has one, else one that trains, if any does. What
+    methods do beside is not counted (EWC's Fisher information, LFPT5's pseudo-samples), nor what
+    runs share. Raises NloraError if there is no such model, or the
+    short run fails.
     """
     if not plans:
         return 0.0
@@ -68,13 +77,14 @@ def in_words(runs: int, seconds: float) -> str:
 
 def _rates(grid: Grid, workers: int, progress: Progress) -> tuple[float, float]:
     """Seconds for a training example, and for a test, as one of the runs at a time has it."""
-    [point, *_] = [p for p in grid.points if p.method in ("inc-lora", "n-lora")] or grid.points
+    training = [p for p in grid.points if not untrained(p.label)] or grid.points
+    [point, *_] = [p for p in training if p.method in ("inc-lora", "n-lora")] or training
     own = {name: v for name, v in grid.settings.items() if not isinstance(v, dict)}
     settings = {**own, "epochs": 1}
     tests = min(grid.max_eval or PROBED, PROBED)
     small = replace(grid, points=(point,), max_train=PROBED, max_eval=tests, settings=settings)
     cell = small.cell(grid.streams[0], point, grid.seeds[0])
-    first = cell.plan.with_stream(cell.plan.stream[:1])
+    first = cell.plan.with_stream(trained(cell.plan.stream)[:1])
     rows = []
     with TemporaryDirectory() as place:
         runner = Runner(Path(place), workers, progress, None, lambda job, row: rows.append(row))
@@ -83,4 +93,4 @@ def _rates(grid: Grid, workers: int, progress: Progress) -> tuple[float, float]:
     if "error" in row:
         raise NloraError(str(row["error"]))
     spent, did = row["seconds_by"], work(first)
-    return spent["training"] / did.trained, spent["evaluation"] / did.tested
+    return spent["training"] / max(did.trained, 1), spent["evaluation"] / did.tested
