@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from nlora.paper.curves import curves, off_list
+from nlora.paper.forest import forest
 from nlora.paper.material import material
 from nlora.paper.scatter import strength
 from nlora.report.ledger import read
-from tests.report.rows import row, watching, write
+from tests.report.rows import STANDARD, row, watching, write
 
 RESULTS = Path(__file__).parents[2] / "docs/results"
 
@@ -86,3 +87,16 @@ def test_accuracy_is_drawn_over_the_penaltys_weight(tmp_path):
         assert average.get_ydata().tolist() == [row[2].mean for row in found.data.rows]
         assert learning.get_ydata().tolist() == [row[3].mean for row in found.data.rows]
         assert average.get_label() == "order-1, average"
+
+
+def test_a_correlation_is_in_the_picture_however_strong(tmp_path):
+    pytest.importorskip("matplotlib")
+    rows = [row(seed=seed, stream=stream, drop=0.1) for stream in STANDARD for seed in range(3)]
+    for made in rows:  # the more a task is known, the more it loses
+        for stage, values in enumerate(made["accuracy_matrix"]):
+            values[: stage + 1] = [(90 - 7 * t) * 0.5 ** (stage - t) for t in range(stage + 1)]
+    found = forest(material([write(tmp_path / "ledger.jsonl", rows)]))
+    with found.drawn() as (_, axes):
+        drawn = [(axis, x) for axis in axes for line in axis.get_lines() for x in line.get_xdata()]
+        assert max(abs(x) for _, x in drawn) > 0.8
+        assert all(axis.get_xlim()[0] <= x <= axis.get_xlim()[1] for axis, x in drawn)

@@ -29,7 +29,7 @@ def forest(material: Material) -> Figure | None:
                 axis.axvline(0, color=style.GREY, linewidth=0.6)
                 for place, row in enumerate(rows):
                     _line(axis, place, row[column], colour)
-                axis.set(xlim=(-0.6, 0.6), ylim=(-0.7, len(rows) - 0.3))
+                axis.set(xlim=(-1.05, 1.05), ylim=(-0.7, len(rows) - 0.3))
             axes[0].set_yticks(range(len(rows)), [str(row[0]) for row in rows])
             axes[0].set(xlabel="ρ with the fall of an earlier task")
             axes[1].set(xlabel="ρ within a pair of tasks")
