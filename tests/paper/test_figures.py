@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from nlora.paper.artefacts import MOVED
 from nlora.paper.curves import curves, off_list
 from nlora.paper.forest import forest
 from nlora.paper.material import material
-from nlora.paper.scatter import strength
+from nlora.paper.scatter import divergence, strength
 from nlora.report.ledger import read
 from tests.report.rows import STANDARD, row, watching, write
 
@@ -100,3 +101,14 @@ def test_a_correlation_is_in_the_picture_however_strong(tmp_path):
         drawn = [(axis, x) for axis in axes for line in axis.get_lines() for x in line.get_xdata()]
         assert max(abs(x) for _, x in drawn) > 0.8
         assert all(axis.get_xlim()[0] <= x <= axis.get_xlim()[1] for axis, x in drawn)
+
+
+def test_no_method_has_the_colour_of_another(tmp_path):
+    pytest.importorskip("matplotlib")
+    rows = [row(method, kl={"own": 1.0, "earlier": 0.5}) for method in MOVED]
+    found = divergence(material([write(tmp_path / "ledger.jsonl", rows)]))
+    with found.drawn() as (_, axes):
+        for axis in axes:
+            colours = {line.get_label(): line.get_color() for line in axis.get_lines()}
+            assert list(colours) == list(MOVED)
+            assert len({*colours.values()}) == len(MOVED)

@@ -22,6 +22,8 @@ CYCLE = (BLUE, RED, GREEN, ORANGE, PURPLE, SKY, BLACK, YELLOW)
 OF_METHOD = {"o-lora": BLUE, "n-lora": RED, "o-lora+n-lora": PURPLE, "zero-shot": GREY}
 """As in the paper: O-LoRA blue, N-LoRA red."""
 
+_FREE = tuple(colour for colour in CYCLE if colour not in OF_METHOD.values())
+
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 _LOOK: Any = {
@@ -47,8 +49,8 @@ ENDINGS = ("pdf", "svg", "png")
 
 
 def colour(method: str, index: int = 0) -> str:
-    """A method's colour: its own, or that of its place in a list."""
-    return OF_METHOD.get(method, CYCLE[index % len(CYCLE)])
+    """A method's colour: its own, or that of its place in a list, which is no other's own."""
+    return OF_METHOD.get(method, _FREE[index % len(_FREE)])
 
 
 @contextmanager
