@@ -8,6 +8,7 @@ import subprocess
 
 import pytest
 
+from nlora.report.falls import MEASURES
 from nlora.report.formats import ENDINGS, render
 from nlora.report.table import Table, Value
 from nlora.report.tables import KEYS, tables
@@ -69,6 +70,13 @@ def test_words_of_a_heading_in_latex_stand_below_one_another():
     table = Table("t", "t", ["method", "standard: average [%]"], [["a", Value(1.0)]], [])
     head = render([table], "latex").split(r"\toprule")[1].split(r"\midrule")[0].strip()
     assert head == r"method & \shortstack[r]{standard:\\average\\{[}\%{]}} \\"
+
+
+def test_latex_has_a_sign_for_every_quantity_of_predictors():
+    rows: list = [[name, None] for name in MEASURES]
+    shown = render([Table("predictors", "all", ["quantity", "ρ"], rows)], "latex")
+    assert "U+" not in shown
+    assert r"\textbar{}$\langle$$\Delta$W\_i" in shown
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs TeX")
