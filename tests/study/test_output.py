@@ -68,6 +68,16 @@ def test_a_grid_that_disagrees_with_its_folder_is_refused(files, tmp_path, value
     assert tree(out) == before
 
 
+def test_a_grid_of_which_a_trial_has_begun_is_not_corrected(files, tmp_path):
+    out = tmp_path / "out"
+    with output.claimed(out, files(tune=2)):
+        stage = out / "tuning/stream/inc-lora/trial-1/stages/001-colour"
+        stage.mkdir(parents=True)
+        (stage / "stage.json").write_text("{}")
+    with pytest.raises(NloraError, match="rank 8, not 4"):
+        claim(out, files(tune=2, settings={"rank": 4}))
+
+
 def test_what_is_measured_beside_may_differ_from_start_to_start(files, tmp_path):
     out = tmp_path / "out"
     claim(out, files(settings={"inc-lora": {"measure_kl": True}}))

@@ -132,7 +132,7 @@ class Comparison:
         for job in jobs:
             key = (job.key["stream"], job.key["method"])
             self.trials.setdefault(key, []).append(found[trial_of(job.key)])
-        shutil.rmtree(self.out / "tuning", ignore_errors=True)
+        shutil.rmtree(self.out / output.TRIALS, ignore_errors=True)
         return True
 
     def _begun(self) -> set[tuple[Any, Any]]:
@@ -193,7 +193,7 @@ class Comparison:
 
         if not grid.cell(stream, point, tune.SEED).plan.stages():  # nothing is trained
             return []
-        place = f"tuning/{folder(name)}/{folder(point.label)}"
+        place = f"{output.TRIALS}/{folder(name)}/{folder(point.label)}"
         jobs = []
         for number, settings in enumerate(tune.trials(planned(), grid.tune), start=1):
             key = {"stream": name, "method": point.label, "trial": number, "settings": settings}

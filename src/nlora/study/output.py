@@ -4,6 +4,7 @@ compare.json     the grid: model, data, budget, settings as resolved; what is ad
 ledger.jsonl     a row per finished cell, or its error
 tuning.jsonl     a row per trial, where there is tuning
 STREAM/METHOD/seed-N/    the model directory of each cell
+tuning/          those of trials, by stream and method, while there is tuning
 errors/          tracebacks of cells that failed for no fault of the user's
 jobs/, rows/     jobs of a cluster, and the rows that they left (`study.cluster`)
 """
@@ -30,6 +31,7 @@ from nlora.study.grid import Grid, stream_name
 FORMAT = 1
 FILE = "compare.json"
 LEDGER, TUNING, ERRORS = "ledger.jsonl", "tuning.jsonl", "errors"
+TRIALS = "tuning"
 JOBS, ROWS = "jobs", "rows"
 TRIAL = ("stream", "method", "trial")
 """What a row of `tuning.jsonl` is told by."""
@@ -186,7 +188,8 @@ def _used(out: Path) -> bool:
         return True
     done = out / LEDGER
     rows = ledger.lines(done) if done.is_file() else ()
-    stages = out.glob("*/*/*/stages/*/stage.json")
+    runs = ("*/*/*", f"{TRIALS}/*/*/*")
+    stages = (stage for run in runs for stage in out.glob(f"{run}/stages/*/stage.json"))
     return (out / TUNING).exists() or any("error" not in r for r in rows) or any(stages)
 
 
