@@ -125,6 +125,16 @@ def test_sizes_may_come_from_adapters(tmp_path):
     assert Space(tasks=5, size=16, **found).densities == found["densities"]
 
 
+def test_densities_that_tell_nothing_are_left_out(tmp_path):
+    found = of_adapters(str(write(tmp_path / "small")))  # 6 × 8 entries, none above 3rms
+    assert 0 < len(found["densities"]) < 4
+    assert all(0 < density < 1 for density in found["densities"])
+    assert list(half_used(list(simulate(Space(tasks=3, size=8, **found)))))
+    untrained = {name: 0 * value for name, value in tensors().items()}
+    with pytest.raises(NloraError, match="not trained is 0 everywhere"):
+        of_adapters(str(write(tmp_path / "untrained", untrained)))
+
+
 def test_an_update_without_entries_meets_nobody():
     space = Occupancy(4, density=0.1)
     space.add(np.array([0]), np.array([1.0]))

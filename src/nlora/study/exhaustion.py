@@ -203,7 +203,9 @@ def half_used(rows: Sequence[Row]) -> Iterator[Row]:
 def of_adapters(source: str) -> dict[str, Any]:
     """`densities`, `spread` and `rank` of a `Space`, as trained adapters show them.
 
-    `source` is a model directory, or an adapter. Raises NloraError as `read_adapters` does.
+    `source` is a model directory, or an adapter. Thresholds that no entry exceeds, or every one,
+    are left out: such supports are never, or always, in use. Raises NloraError as `read_adapters`
+    does, and where none is left.
     """
     adapters = read_adapters([source])
     thresholds = [Threshold.parse(text) for text in THRESHOLDS]
@@ -217,8 +219,14 @@ def of_adapters(source: str) -> dict[str, Any]:
             spread = float(update.B.double().norm(dim=1).clamp(min=1e-30).log().var())
             spreads.append(max(0.0, spread - 1 / (2 * rank)))
             ranks.append(rank)
+    found = tuple(float(x) for x in np.mean(densities, axis=0) if 0 < x < 1)
+    if not found:
+        raise NloraError(
+            f"{source}: no entry exceeds any of {', '.join(THRESHOLDS)}, or every one does (an "
+            "update that was not trained is 0 everywhere), so there are no supports to simulate"
+        )
     return {
-        "densities": tuple(float(x) for x in np.mean(densities, axis=0)),
+        "densities": found,
         "spread": math.sqrt(float(np.mean(spreads))),
         "rank": round(float(np.mean(ranks))),
     }
