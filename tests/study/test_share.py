@@ -81,6 +81,32 @@ def test_a_subclass_does_not_share_what_it_may_change(llama, tmp_path):
     assert shared(resolve(config)).first_stage is None
 
 
+def test_a_method_with_a_measure_of_its_own_shares_with_itself_alone(llama, tmp_path):
+    write_stream(tmp_path)
+    (tmp_path / "mine.py").write_text(
+        "from nlora.methods.inc_lora import IncLora\n"
+        "class Mine(IncLora):\n    name = 'mine'\n    summary = 'mine'\n"
+        "    def metric(self, task):\n        return lambda answers: 0.0\n"
+        "    def first_stage(self):\n        return super().first_stage()\n"
+    )
+
+    def of(method, seed=0):
+        config = RunConfig(
+            model=str(llama),
+            method=method,
+            stream=str(tmp_path / "stream.yaml"),
+            plugin=str(tmp_path / "mine.py"),
+            seed=seed,
+            evaluate="next",
+        )
+        return shared(resolve(config))
+
+    assert of("mine") == of("mine")
+    assert None not in of("mine")
+    assert of("mine").zero_shot == of("mine", seed=1).zero_shot
+    assert not {*of("mine")} & {*of("inc-lora")}
+
+
 def test_streams_share_what_they_begin_with(llama, tmp_path):
     one = write_stream(tmp_path)  # colour, animal, fruit
     colour, animal, fruit = yaml.safe_load(one.read_text())

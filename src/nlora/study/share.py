@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from nlora.continual.agreement import document
 from nlora.data.task import digest
+from nlora.methods.base import overrides
 from nlora.methods.settings import FREE
 from nlora.plan.budgets import budget
 from nlora.plan.config import told
@@ -43,15 +44,20 @@ def shared(plan: Plan) -> Shared:
     zero = first = None
     others = [data for data in stream if data.only_tested]
     names = sorted(data.name for data in others)
+    measure = None
+    if overrides(plan.method, "metric"):  # the same tests are measured in another way
+        measure = [plan.method.name, plan.method.settings.model_dump(mode="json")]
     before = list(stream) if plan.config.evaluate != "seen" else others
     if before:
         tests = sorted(replace(data, train=()).fingerprint() for data in before)
-        zero = digest([base, {name: run[name] for name in _EVALUATION}, tests, names])
+        asked = {name: run[name] for name in _EVALUATION}
+        zero = digest([base, asked, tests, names, measure])
     rule = _first_stage(plan)
     if rule is not None:
         tested = {"seen": 1, "next": 2, "all": len(stream)}[plan.config.evaluate]
         data = [data.fingerprint() for data in [*trained(stream)[:tested], *others]]
-        first = digest([base, run, plan.method.adapter, rule, plan.config.seed, data, names])
+        made = [plan.method.adapter, rule, plan.config.seed]
+        first = digest([base, run, *made, data, names, measure])
     return Shared(zero, first)
 
 
