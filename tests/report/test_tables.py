@@ -172,6 +172,15 @@ def test_a_task_of_another_metric_than_exact_match_is_in_no_difference(make):
     assert cells(some, "n-lora")["average"].mean != pytest.approx(expected)
 
 
+def test_the_task_that_is_not_learned_yet_is_found_beside_one_that_is_only_tested(make):
+    rows = grid(seeds=(0,))
+    plain, watched = (make(some, "metrics").rows for some in (rows, [*map(watching, rows)]))
+    unseen = make(rows, "metrics").columns.index("unseen")
+    trained = [[r[unseen] for r in some if text(r[1]) == "n-lora"] for some in (plain, watched)]
+    assert trained[0] == trained[1]
+    assert None not in trained[0]
+
+
 def test_another_baseline_may_be_chosen(make):
     rows = grid(("a", "b", "c"), seeds=(0,))
     found = make(rows, "differences", baseline="b")

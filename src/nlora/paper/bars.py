@@ -9,7 +9,7 @@ from nlora.paper import style
 from nlora.paper.figure import Figure, beside_row
 from nlora.paper.material import NO_PENALTY, Material
 from nlora.paper.published import FIGURE_1C, FIGURE_4, ORDERS, STANDARD
-from nlora.report.accuracy import unseen
+from nlora.report.accuracy import of_last, unseen
 from nlora.report.overlap import COLLISIONS, MEASURES, NUCLEAR
 from nlora.report.runs import Run
 from nlora.report.table import Cell, Table, Value
@@ -152,8 +152,9 @@ def _before_all(material: Material, methods: Sequence[str], stream: str) -> Valu
     """The last task's zero-shot accuracy, of whichever run has it."""
     for method in methods:
         for run in material.section.of(method, stream):
-            if (row := run.row.get("zero_shot")) and row[-1] is not None:
-                return Value(row[-1])
+            row = run.row.get("zero_shot")
+            if row and (accuracy := of_last(run, row)) is not None:
+                return Value(accuracy)
     return None
 
 

@@ -98,8 +98,15 @@ def metrics(section: Section) -> Table:
 
 def unseen(run: Run) -> float | None:
     """The accuracy on the last task after the stage before it, a_{T−1,T} (Figure 4)."""
-    matrix = run.row.get("accuracy_matrix") or []
-    return matrix[-2][-1] if len(matrix) > 1 and len(matrix[-2]) == len(matrix) else None
+    matrix = run.row["accuracy_matrix"]
+    if len(matrix) < 2 or run.row["stages"] != run.trained:
+        return None
+    return of_last(run, matrix[-2])
+
+
+def of_last(run: Run, row: Sequence[float | None]) -> float | None:
+    """What a row over `tasks` says of the one that is learned last."""
+    return row[run.row["tasks"].index(run.trained[-1])]
 
 
 def over_seeds(runs: Sequence[Run], value: Callable[[Run], Any], form: str = ".1f") -> Value | None:
