@@ -53,8 +53,8 @@ def seconds_of(plans: Sequence[Plan], grid: Grid, workers: int, progress: Progre
 
     It is `inc-lora` or `n-lora` where the grid has one, else one that trains, if any does. What
     methods do beside is not counted (EWC's Fisher information, LFPT5's pseudo-samples), nor what
-    runs share. Raises NloraError if there is no such model, or the
-    short run fails.
+    runs share. Raises NloraError if there is no such model, or the short run
+    fails.
     """
     if not plans:
         return 0.0
