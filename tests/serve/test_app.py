@@ -104,6 +104,33 @@ def test_a_completion_goes_on_from_the_text_as_it_is(client, model):
     assert {choice["finish_reason"] for choice in stopped} <= {"stop", "length"}
 
 
+def test_what_is_drawn_follows_its_seed_whoever_asks_beside_it(model):
+    drawn = {"prompt": TEXTS * 2, "max_tokens": 16, "temperature": 2}
+
+    async def whole():
+        app = app_of(model)
+        async with (
+            app.router.lifespan_context(app),
+            httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url=HERE) as client,
+        ):
+
+            async def ask(**more):
+                found = await client.post("/v1/completions", json=drawn | more)
+                return [choice["text"] for choice in found.json()["choices"]]
+
+            alone = await ask(seed=1)
+            beside = await asyncio.gather(*(ask(seed=1) for _ in range(3)))
+            free = []
+            for _ in range(2):
+                await ask(seed=1)
+                free.append(await ask())
+            return alone, beside, free
+
+    alone, beside, free = asyncio.run(whole())
+    assert beside == [alone] * 3
+    assert free[0] != free[1]  # neither follows the seed of the request before it
+
+
 def events(found):
     """What a stream of events holds, without its end."""
     assert found.headers["content-type"].startswith("text/event-stream")

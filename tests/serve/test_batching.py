@@ -56,6 +56,22 @@ def test_requests_of_one_job_share_a_batch_and_the_oldest_goes_first():
     assert slow.batches == batches
 
 
+def test_what_depends_on_its_batch_has_one_of_its_own():
+    slow = Slow()
+
+    async def call(batcher):
+        asked = [asyncio.create_task(batcher.ask("a", [0]))]
+        await asyncio.sleep(0.01)
+        for item, alone in ((1, False), (2, True), (3, False), (4, True)):
+            asked.append(asyncio.create_task(batcher.ask("a", [item], alone)))
+        await asyncio.sleep(0.01)
+        slow.released.set()
+        return await asyncio.gather(*asked)
+
+    assert served(slow, call) == [[0], [2], [4], [6], [8]]
+    assert [items for _, items in slow.batches] == [[0], [1, 3], [2], [4]]
+
+
 def test_one_that_is_wrong_does_not_spoil_the_others():
     slow = Slow()
 

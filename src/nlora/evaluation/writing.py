@@ -31,7 +31,12 @@ class Writing:
     """0, or less than `COLDEST`: the most likely token each time."""
     top_p: float = 1.0
     seed: int | None = None
-    """Of what is drawn; None: another text each time."""
+    """Of what is drawn for all prompts of a call; None: another text each time."""
+
+    @property
+    def drawn(self) -> bool:
+        """Whether tokens are drawn at random."""
+        return self.temperature >= COLDEST
 
 
 class Written(NamedTuple):
@@ -63,9 +68,12 @@ def write(
     stops = list(dict.fromkeys([*end_tokens(model, encoder.tokenizer), *ends]))
     collator = Collator(encoder.tokenizer.pad_token_id, encoder.encoder_decoder)
     drawn = {"do_sample": True, "temperature": how.temperature, "top_p": how.top_p, "top_k": 0}
-    chosen: dict[str, Any] = drawn if how.temperature >= COLDEST else {"do_sample": False}
-    if how.seed is not None:
-        torch.manual_seed(how.seed)
+    chosen: dict[str, Any] = drawn if how.drawn else {"do_sample": False}
+    if how.drawn:
+        if how.seed is None:
+            torch.seed()  # it does not go on from the seed of an earlier call
+        else:
+            torch.manual_seed(how.seed)
     found: dict[int, Written] = {}
     with torch.inference_mode():
         for rows in by_budget([len(p) for p in prompts], batch_tokens):

@@ -67,16 +67,22 @@ def application(
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
     _errors(app)
 
-    async def ask(job: Any, items: Sequence[Any]) -> list[Any]:
-        return await app.state.batcher.ask(job, items)
+    async def ask(job: Any, items: Sequence[Any], alone: bool = False) -> list[Any]:
+        return await app.state.batcher.ask(job, items, alone)
 
     async def written(
-        job: Any, texts: Sequence[str], reply: Reply, form: ChatForm | CompletionForm
+        job: Chat | Complete, texts: Sequence[str], reply: Reply, form: ChatForm | CompletionForm
     ) -> Response:
+        # What is drawn by a seed depends on all that is drawn with it.
+        alone = job.how.drawn and job.how.seed is not None
+
+        async def write(asked: Sequence[Asked]) -> list[Any]:
+            return await ask(job, asked, alone)
+
         if form.stream:
             usage = form.stream_options.include_usage
-            return await streamed(lambda asked: ask(job, asked), texts, reply, usage)
-        return JSONResponse(reply.whole(await ask(job, [Asked(text) for text in texts])))
+            return await streamed(write, texts, reply, usage)
+        return JSONResponse(reply.whole(await write([Asked(text) for text in texts])))
 
     @app.get("/")
     async def addresses() -> dict[str, Any]:

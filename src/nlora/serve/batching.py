@@ -26,6 +26,7 @@ class Busy(Exception):
 class _Waiting:
     job: Hashable
     items: Sequence[Any]
+    alone: bool
     found: asyncio.Future[list[Any]]
 
 
@@ -50,11 +51,14 @@ class Batcher:
         """How many items wait to be answered."""
         return sum(len(one.items) for one in self._queue)
 
-    async def ask(self, job: Hashable, items: Sequence[Any]) -> list[Any]:
-        """The results of the items. Raises Busy, and what the work raises of them."""
+    async def ask(self, job: Hashable, items: Sequence[Any], alone: bool = False) -> list[Any]:
+        """The results of the items; `alone` in a batch, if what they are depends on the others.
+
+        Raises Busy, and what the work raises of them.
+        """
         if self.waiting + len(items) > self._most:
             raise Busy
-        one = _Waiting(job, items, asyncio.get_running_loop().create_future())
+        one = _Waiting(job, items, alone, asyncio.get_running_loop().create_future())
         self._queue.append(one)
         self._wake.set()
         return await one.found
@@ -83,8 +87,12 @@ class Batcher:
         left: list[_Waiting] = []
         count = 0
         for one in self._queue:
-            alike = not taken or one.job == taken[0].job
-            if alike and (not taken or count + len(one.items) <= self._largest):
+            joins = not taken or (
+                one.job == taken[0].job
+                and not (one.alone or taken[0].alone)
+                and count + len(one.items) <= self._largest
+            )
+            if joins:
                 taken.append(one)
                 count += len(one.items)
             else:
