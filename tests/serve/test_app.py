@@ -304,6 +304,15 @@ def test_every_task_is_answered_until_the_stages_after_a_rollback_are_taken_up(f
     assert [answer.task for answer in served.model.predict(TEXTS)] == ["colour"] * 3
 
 
+def test_what_is_wrong_with_a_request_is_its_own_fault_after_a_rollback_too(finished, tmp_path):
+    out = shutil.copytree(finished("de-lora").out, tmp_path / "out")
+    with TestClient(app_of(nlora.load(out)), base_url=HERE) as client:
+        rollback(out, "1")
+        refused = client.post("/v1/completions", json={"prompt": "a" * 1020, "max_tokens": 9})
+        answered = client.post("/predict", json={"text": TEXTS[0], "task": "animal"})
+    assert (refused.status_code, answered.status_code) == (400, 200)
+
+
 def test_what_is_not_held_and_gone_is_no_fault_of_the_request(finished, tmp_path, monkeypatch):
     out = shutil.copytree(finished("de-lora").out, tmp_path / "out")
     monkeypatch.setattr(Lora, "hold", Adapter.hold)  # as adapters do that train whole models

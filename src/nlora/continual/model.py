@@ -144,8 +144,17 @@ class ContinualModel:
         self.holds = True
         self._hold(self.records)
 
+    @property
+    def reads_updates(self) -> bool:
+        """Whether answers need the directory's updates: tasks have models that nothing holds."""
+        return self._model_per_task and not self._held
+
+    @property
+    def _model_per_task(self) -> bool:
+        return self.method.needs_task_id or self.method.routes_by_input
+
     def _hold(self, records: Sequence[StageRecord]) -> None:
-        if not (self.method.needs_task_id or self.method.routes_by_input):
+        if not self._model_per_task:
             return
         for record in records:
             self.directory.verify(record)
@@ -188,7 +197,7 @@ class ContinualModel:
 
         That is the last one; where every task has a model of its own, that of the task.
         """
-        if stage.again and (self.method.needs_task_id or self.method.routes_by_input):
+        if stage.again and self._model_per_task:
             known = last_learned(self.records, stage.tasks[0].name)
             if known is not None:
                 return known

@@ -39,7 +39,7 @@ class Served:
             return job(model, items)
         except NloraError:
             try:
-                for record in model.records:
+                for record in model.records if model.reads_updates else ():
                     model.directory.verify(record)
             except NloraError as error:
                 raise Gone(f"the directory holds other stages now: {error}") from None
