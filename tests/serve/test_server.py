@@ -7,7 +7,9 @@ import traceback
 
 import pytest
 import uvicorn
+from typer.testing import CliRunner
 
+from nlora.cli.app import app
 from nlora.errors import NloraError
 from nlora.serve import server
 from tests.runs import Listener
@@ -39,6 +41,14 @@ def test_it_listens_on_this_machine_alone_until_ctrl_c(finished, monkeypatch, ca
     assert "given up" not in capfd.readouterr().err
     assert ["127.0.0.1", "::1", "localhost", "[::1]"] in seen["hosts"]
     assert listener.messages[-1] == f"serving 'out' at http://127.0.0.1:{port}; Ctrl-C ends it"
+
+
+def test_so_many_texts_as_a_request_may_have_can_wait(monkeypatch):
+    seen = []
+    monkeypatch.setattr(server, "serve", lambda *given: seen.append(given[-1]))
+    for most in ("5000", "8"):
+        assert CliRunner().invoke(app, ["serve", "m", "--max-texts", most]).exit_code == 0
+    assert [(limits.texts, limits.waiting) for limits in seen] == [(5000, 5000), (8, 1024)]
 
 
 def test_a_place_that_is_taken_and_a_missing_extra_are_said_before_anything_is_loaded(

@@ -36,5 +36,6 @@ def serve(
     from nlora.serve.limits import Limits
     from nlora.serve.server import serve as run
 
-    limits = Limits(texts=max_texts, body=max_body, new_tokens=max_tokens, batch=batch)
+    waiting = max(Limits.waiting, max_texts)  # a request that is allowed can always be taken
+    limits = Limits(max_texts, max_body, max_tokens, batch, waiting)
     run(model_dir, progress(), host, port, name, reload, limits)
