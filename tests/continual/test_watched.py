@@ -15,6 +15,7 @@ from nlora.continual.learning import learn
 from nlora.continual.model import ContinualModel
 from nlora.continual.results import current
 from nlora.continual.taking_back import bring_back, rollback
+from nlora.continual.taking_out import take_out
 from nlora.continual.tasks import only_tested
 from nlora.data.files import read_entry, task_from_files
 from nlora.errors import NloraError
@@ -170,6 +171,17 @@ def test_a_stage_that_comes_back_is_learned_and_no_longer_only_tested(watched, t
     results = ModelDirectory(out).results()
     assert results["tasks"].count("animal") == 1
     assert [data.name for data in only_tested(ModelDirectory(out))] == ["general"]
+
+
+def test_one_that_was_taken_out_of_the_model_can_be_watched(watched, tmp_path):
+    out = shutil.copytree(watched[0], tmp_path / "out")
+    take_out(out, "animal")
+    for _ in range(2):
+        learn(out, entry(tmp_path, "colour"), watch=[general(tmp_path, 4, "animal")])
+        assert [data.name for data in only_tested(ModelDirectory(out))] == ["general", "animal"]
+    assert len(ModelDirectory(out).watched()) == 2
+    results = learn(out, entry(tmp_path, "fruit"))
+    assert results["only_tested"].keys() == {"general", "animal"}
 
 
 def test_one_that_was_kept_before_a_kill_is_in_the_results_again(watched, tmp_path):

@@ -117,11 +117,14 @@ def titles(records: Sequence[StageRecord]) -> list[str]:
 
 def only_tested(directory: ModelDirectory) -> list[TaskData]:
     """The tasks that are tested after every stage and not trained, with their test examples; not
-    one that a stage has learned which was set aside when it began to be watched."""
+    one that a stage has learned which was set aside when it began to be watched, but one that was
+    taken out of the model."""
     zero, watched = directory.zero_shot(), directory.shelf(WATCHED)
     kept = _kept(directory, zero) if zero is not None and zero.tasks else []
     kept += [data for record in watched.stages() for data in _kept(watched, record)]
-    learned = {task["name"] for record in directory.stages() for task in record.tasks}
+    records = directory.stages()
+    out = taken_out(records)
+    learned = {t["name"] for record in records if record.folder not in out for t in record.tasks}
     return [replace(data, only_tested=True) for data in kept if data.name not in learned]
 
 
