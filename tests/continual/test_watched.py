@@ -170,6 +170,8 @@ def test_a_stage_that_comes_back_is_learned_and_no_longer_only_tested(watched, t
     bring_back(out, 1)
     results = ModelDirectory(out).results()
     assert results["tasks"].count("animal") == 1
+    assert list(results["only_tested"]) == ["general"]
+    assert [one["name"] for one in history(ModelDirectory(out))["only_tested"]] == ["general"]
     assert [data.name for data in only_tested(ModelDirectory(out))] == ["general"]
 
 
