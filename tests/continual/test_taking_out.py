@@ -12,6 +12,7 @@ from nlora.continual.evaluating import evaluate
 from nlora.continual.history import history
 from nlora.continual.learning import learn, run
 from nlora.continual.model import ContinualModel
+from nlora.continual.preview import preview
 from nlora.continual.taking_back import rollback
 from nlora.continual.taking_out import take_out
 from nlora.data.files import read_stream
@@ -102,6 +103,18 @@ def test_learning_goes_on_without_it_and_the_task_may_be_learned_anew(copied, fi
     [first, *_] = read_stream(finished("inc-lora").stream)
     assert first.name == "colour"
     assert next_stage(out, first) is not None  # what was taken out is not learned already
+
+
+def test_a_dry_run_shows_what_comes_after_it(copied, tmp_path):
+    out = copied("inc-lora")
+    take_out(out, "colour")
+    task = fruit(tmp_path)
+    plan = next_stage(out, task)
+    assert plan is not None
+    found = preview(plan, ModelDirectory(out))
+    assert [one.name for one in found.tasks] == ["fruit"]
+    learn(out, task)
+    assert found.stages == [("fruit", last(out).steps)]
 
 
 def test_a_task_of_several_stages_is_measured_by_what_each_brought(copied, tmp_path):

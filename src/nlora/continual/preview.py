@@ -22,6 +22,7 @@ from nlora.continual.building import (
     weights_dtype,
 )
 from nlora.continual.memory import Memory, estimate, what_fits
+from nlora.continual.tasks import aligned
 from nlora.data.balance import label_counts, majority
 from nlora.data.encode import Encoder
 from nlora.data.task import Example, TaskData
@@ -104,8 +105,8 @@ def preview(plan: Plan, directory: ModelDirectory | None = None) -> Preview:
     if plan.run.quantization != "none":
         check_frozen(plan, plan.run.quantization)
     encoder = make_encoder(plan, backbone)
-    done = len(directory.stages()) if directory is not None else 0
-    stages = plan.stages()[done:]
+    done = directory.stages() if directory is not None else []
+    stages = aligned(plan.stages(), done)[len(done) :]
     others = [data for data in plan.stream if data.only_tested]
     tasks = [data for stage in stages for data in stage.tasks] or trained(plan.stream)
     check_tasks(plan, backbone, encoder, [*tasks, *others], notes.append)
