@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from nlora.api.results import History
 from nlora.cli.app import app
+from nlora.continual.added import next_stage
 from nlora.continual.agreement import stored_plan
 from nlora.continual.copying import copy
 from nlora.continual.forecast import forecast
@@ -141,6 +142,11 @@ def config_of(out, **settings):
 
     known = stored_config(ModelDirectory(out))
     return known.model_copy(update={"settings": {**known.settings, **settings}})
+
+
+def test_a_dry_run_is_refused_as_learning_would_be(refused):
+    with pytest.raises(NloraError, match="'fruit', which is trained and not in force"):
+        next_stage(refused.out, refused.fruit)
 
 
 def test_accepting_it_makes_it_the_stage_that_it_would_have_been(refused, tmp_path):

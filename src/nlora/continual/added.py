@@ -38,7 +38,11 @@ def next_stage(
     directory = ModelDirectory(out)
     plan = asked(directory, task, config, watch)
     found = grown(plan, task, directory, spoken(progress))
-    return None if found.learned else agreed(found.plan, directory, extend=True)
+    if found.learned:
+        return None
+    plan = agreed(found.plan, directory, extend=True)
+    directory.pending.check_none()
+    return plan
 
 
 def asked(
