@@ -17,6 +17,7 @@ from nlora.continual.results import current
 from nlora.continual.taking_back import bring_back, rollback
 from nlora.continual.taking_out import take_out
 from nlora.continual.tasks import only_tested
+from nlora.continual.verifying import verify
 from nlora.data.files import read_entry, task_from_files
 from nlora.errors import NloraError
 from nlora.store.directory import ModelDirectory
@@ -184,6 +185,19 @@ def test_one_that_was_taken_out_of_the_model_can_be_watched(watched, tmp_path):
     assert len(ModelDirectory(out).watched()) == 2
     results = learn(out, entry(tmp_path, "fruit"))
     assert results["only_tested"].keys() == {"general", "animal"}
+
+
+def test_what_was_changed_of_it_is_found(watched, tmp_path):
+    out = shutil.copytree(watched[0], tmp_path / "out")
+    assert verify(out, sample=0)["held"] is None
+    (out / "watched/001-general/predictions.jsonl").write_text("{}")
+    (out / "watched/001-general/more.txt").write_text("?")
+    with pytest.raises(NloraError) as error:
+        verify(out, sample=0)
+    assert [fault.split("/001-general/")[1].split(" ")[0] for fault in error.value.faults] == [
+        "predictions.jsonl",
+        "more.txt",
+    ]
 
 
 def test_one_that_was_kept_before_a_kill_is_in_the_results_again(watched, tmp_path):

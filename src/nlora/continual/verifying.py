@@ -16,7 +16,7 @@ from nlora.data.comparing import punctuated, to_tell_apart
 from nlora.data.task import TaskData
 from nlora.errors import Faults, NloraError, Several, first_line
 from nlora.progress import Progress, shown, spoken
-from nlora.store.directory import ModelDirectory
+from nlora.store.directory import WATCHED, ModelDirectory
 from nlora.store.records import StageRecord, read_record
 
 if TYPE_CHECKING:
@@ -34,9 +34,9 @@ def verify(
 ) -> dict[str, Any]:
     """What was found in order: files by hash, stages that load, and answers that are as recorded.
 
-    Files are compared with their hashes, those that were set aside or are held too; each stage in
-    force is loaded; after the last one `sample` tests of each task are asked again (0: none, and no
-    model is loaded).
+    Files are compared with their hashes, those of tasks that are only tested and those that were
+    set aside or are held too; each stage in force is loaded; after the last one `sample` tests of
+    each task are asked again (0: none, and no model is loaded).
     Nothing is written. Raises NloraError with all that is wrong.
     """
     directory, progress = ModelDirectory(model_dir), spoken(progress)
@@ -84,6 +84,8 @@ def _check_files(directory: ModelDirectory, records: Sequence[StageRecord], faul
             record = faults.attempt(lambda path=path: read_record(path / "stage.json"))
             places += [(path, record)] if record is not None else []
     places += faults.attempt(directory.pending.stages) or []
+    watched = directory.shelf(WATCHED)
+    places += [(watched.stage_path(r), r) for r in faults.attempt(watched.stages) or ()]
     for path, record in places:
         for name in record.files:
             faults.attempt(lambda p=path, r=record, n=name: directory.check_file(p, r, n))
