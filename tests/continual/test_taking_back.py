@@ -64,6 +64,8 @@ def test_all_of_it_and_several_times(model):
     rollback(model, "0")
     assert names(model) == []
     assert not rollback(model, "0").stages
+    with pytest.raises(NloraError, match=r"bring back stage 1 first.*--undo --number 1"):
+        bring_back(model, 1)
     with pytest.raises(NloraError, match="has no stage to take back"):
         rollback(model)
     assert bring_back(model).name == "colour"
@@ -91,7 +93,7 @@ def test_the_base_model_of_another_run_is_not_what_stages_were_built_on(model, t
     directory = ModelDirectory(model)
     with directory.locked():
         directory.write_config(directory.config() | {"seed": 7})
-    with pytest.raises(NloraError, match="built on another model"):
+    with pytest.raises(NloraError, match="built on another model than this is now$"):
         bring_back(model)
 
 

@@ -89,13 +89,23 @@ def _fitting(
     fits = [one for one in asked if one.on == _built_on(directory, records)]
     if not fits:
         one = asked[-1]
-        before = int(one.stages[0].split("-")[0]) - 1
         raise NloraError(
             f"{one.path} holds {', '.join(one.stages)}, which were built on another model than "
-            f"this is now: set aside what came after stage {before} first (`nlora rollback --to "
-            f"{before}`), then `nlora rollback --undo --number {int(one.path.name)}`"
+            f"this is now{_first(directory, records, one)}"
         )
     return fits[-1]
+
+
+def _first(directory: ModelDirectory, records: Sequence[StageRecord], one: Rollback) -> str:
+    """What to do so that a rollback can be undone, where that is known."""
+    before = int(one.stages[0].split("-")[0]) - 1
+    if before > len(records):
+        how = f"bring back stage {before} first (`nlora rollback --undo`)"
+    elif one.on == _built_on(directory, records[:before]):
+        how = f"set aside what came after stage {before} first (`nlora rollback --to {before}`)"
+    else:
+        return ""
+    return f": {how}, then `nlora rollback --undo --number {int(one.path.name)}`"
 
 
 def prune(model_dir: Path) -> dict[str, Any]:
