@@ -15,10 +15,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from nlora.continual.adapters_out import export_adapter, export_adapters
 from nlora.continual.agreement import stored_plan
 from nlora.continual.cards import one_adapter
+from nlora.continual.learning import learn as learn_task
 from nlora.continual.model import ContinualModel
 from nlora.continual.taking_out import take_out
 from nlora.errors import NloraError
 from nlora.store.directory import ModelDirectory
+from tests import tiny
 from tests.methods.helpers import learn
 from tests.runs import tree
 
@@ -126,6 +128,16 @@ def test_what_was_taken_out_is_in_no_adapter(finished, tmp_path):
     out = shutil.copytree(finished("inc-lora").out, tmp_path / "m")
     take_out(out, "colour")
     assert export_adapter(out, tmp_path / "one")["updates"] == 1
+
+
+def test_the_others_are_written_where_the_last_stage_leaves_no_update(llama_of_two, tmp_path):
+    out = tmp_path / "m"
+    learn(llama_of_two, out, "inc-lora", ("colour", "size"), count=30, routing="input")
+    learn_task(out, tiny.task("colour", 12))
+    take_out(out, "colour")
+    assert not ModelDirectory(out).update_paths()
+    assert list(export_adapters(out, tmp_path / "each")) == ["size"]
+    assert "vllm serve" in (tmp_path / "each" / "README.md").read_text()
 
 
 @pytest.mark.parametrize(

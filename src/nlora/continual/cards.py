@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,14 +92,14 @@ def one_adapter(plan: Plan, directory: ModelDirectory, report: Mapping[str, Any]
     rank, error = report["rank"], report["error_per_cent"]
     how = f"recompressed, with an error of {error:.3g} % (Frobenius norm)" if error else "exactly"
     said = f"One LoRA adapter of rank {rank} for the sum of {report['updates']} updates, {how}."
-    shown = ONE.format(base=_place(plan), kind=_kind(directory))
+    shown = ONE.format(base=_place(plan), kind=_kind(directory.update_paths()))
     parts = [said, shown, *_found(plan)]
     return card(plan, directory, "peft", f"An adapter for {base_name(plan)}", parts)
 
 
-def _kind(directory: ModelDirectory) -> str:
+def _kind(updates: Sequence[Path]) -> str:
     """What Transformers' class for the base model is called, after `AutoModelFor`."""
-    told = read_json(directory.update_paths()[-1] / CONFIG)
+    told = read_json(updates[-1] / CONFIG)
     return "Seq2SeqLM" if told.get("task_type") == "SEQ_2_SEQ_LM" else "CausalLM"
 
 
@@ -142,8 +142,9 @@ def many_adapters(
     modules = " ".join(f"{folder}={Path(folder)}" for folder in report)
     limit = next((r for r in (8, 16, 32, 64, 128, 256, 320, 512) if r >= rank), rank)
     parts = ["\n".join(lines), RULES[by].format(ROUTER="router.safetensors")]
-    served = SERVE if _kind(directory) == "CausalLM" else SERVE_ENCODER_DECODER
     first = next(iter(report))
+    kind = _kind(directory.update_paths(report[first]["stage"]))  # the last stage may have none
+    served = SERVE if kind == "CausalLM" else SERVE_ENCODER_DECODER
     parts.append(served.format(base=_place(plan), rank=limit, modules=modules, first=first))
     parts += _found(plan)
     return card(plan, directory, "peft", f"Adapters for {base_name(plan)}", parts)
