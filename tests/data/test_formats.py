@@ -278,6 +278,16 @@ def test_stray_quotes_do_not_make_one_row_of_several(tmp_path):
     assert rows_of(path) == [{"text": "two\tcells\nand\ta\tline", "label": "pos"}]
 
 
+def test_one_wrong_row_of_tabs_does_not_make_letters_of_quotes(tmp_path):
+    path = written(tmp_path, "a.tsv", 'text\tlabel\n"a ""b""\nc"\tpos\nd\tpos\tneg\n')
+    bad: list[str] = []
+    assert read_rows(path, "train", bad.append).values == [{"text": 'a "b"\nc', "label": "pos"}]
+    assert bad[0].startswith(f"{path}, line 4: the row has 3 cells, the header 2")
+    assert len(bad) == 1
+    path = written(tmp_path, "b.tsv", 'text\tlabel\n"so\tpos"\nwhat\tpos\n')
+    assert [row["text"] for row in rows_of(path)] == ['"so', "what"]
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [

@@ -64,19 +64,23 @@ def spaced(text: str, delimiter: str) -> bool:
 def read_tabs(path: Path, text: str, report: Report = stop) -> Rows:
     """`read_delimited` by tabs; where quotes do not fit, they are letters as all others.
 
-    They do not fit either where they make one cell of several lines that are whole rows.
+    They do not fit where fewer rows are wrong without them, nor where they make one cell of several
+    lines that are whole rows.
     """
+    wrong: list[str] = []
     try:
-        quoted = read_delimited(path, text, "\t")
+        found = read_delimited(path, text, "\t", wrong.append)
     except NloraError:
         return _read_literally(path, text, report)
-    cells = (cell for row in quoted.values if isinstance(row, dict) for cell in row.values())
-    if any("\t" in cell and "\n" in cell for cell in cells):
-        try:
-            return _read_literally(path, text, stop)
-        except NloraError:
-            pass
-    return quoted
+    cells = (cell for row in found.values if isinstance(row, dict) for cell in row.values())
+    if wrong or any("\t" in cell and "\n" in cell for cell in cells):
+        without: list[str] = []
+        literal = _read_literally(path, text, without.append)
+        if not without or len(without) < len(wrong):
+            found, wrong = literal, without
+    for problem in wrong:
+        report(problem)
+    return found
 
 
 def _read_literally(path: Path, text: str, report: Report) -> Rows:
