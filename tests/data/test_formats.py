@@ -3,6 +3,7 @@ import gzip
 import io
 import json
 import lzma
+import shutil
 from pathlib import Path
 
 import pytest
@@ -189,6 +190,14 @@ def test_a_saved_folder_of_splits(tmp_path):
     datasets.DatasetDict(other=train).save_to_disk(tmp_path / "odd")
     assert "unknown split 'train'" in problem(tmp_path / "odd")
     assert "none that save_to_disk" in problem(tmp_path)
+
+
+def test_a_folder_that_is_saved_again_is_read_again(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    for text in ("old", "new"):
+        shutil.rmtree(tmp_path / "saved", ignore_errors=True)
+        datasets.Dataset.from_list([{"text": text, "label": "a"}]).save_to_disk(tmp_path / "saved")
+        assert [row["text"] for row in rows_of(tmp_path / "saved")] == [text]
 
 
 def test_quotes_of_a_table_of_tabs_may_be_letters(tmp_path):

@@ -75,7 +75,7 @@ def read_saved(source: Path | str, split: str) -> Rows:
 
     Raises NloraError when there is no such split, or the data set cannot be read.
     """
-    return read_dataset(_open(source), f"{source}", split)
+    return read_dataset(_opened(source), f"{source}", split)
 
 
 def read_dataset(found: Any, title: str, split: str) -> Rows:
@@ -100,7 +100,7 @@ def read_dataset(found: Any, title: str, split: str) -> Rows:
 
 def split_of(source: Path | str, split: str) -> str | None:
     """What a data set of several splits calls this one of ours; None if it has none."""
-    return split_in(_open(source), split)
+    return split_in(_opened(source), split)
 
 
 def split_in(found: Any, split: str) -> str | None:
@@ -117,8 +117,12 @@ def _has_labels(part: Any) -> bool:
     return all(any(value != -1 for value in part[column]) for column in columns)
 
 
-@lru_cache(maxsize=8)
-def _open(source: Path | str) -> Any:
+def _opened(source: Path | str) -> Any:
+    """As `_load`; what the Hub has is fetched once, and a folder may be another one by now."""
+    return _open(source) if isinstance(source, str) else _load(source)
+
+
+def _load(source: Path | str) -> Any:
     """A `Dataset`, or a dictionary of them by split, without a copy of the rows in memory."""
     _needs("datasets", source)
     import datasets
@@ -144,6 +148,9 @@ def _open(source: Path | str) -> Any:
         raise
     except Exception as error:  # of the network, the Hub, pyarrow, or a bad name
         raise NloraError(f"{source}: cannot be read: {_in_one_line(error)}") from None
+
+
+_open = lru_cache(maxsize=8)(_load)
 
 
 def _rows(
