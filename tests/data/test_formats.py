@@ -10,6 +10,7 @@ import pytest
 
 from nlora.data.files import read_texts, task_from_files
 from nlora.data.formats import read_rows, title
+from nlora.data.memory import InMemory
 from nlora.data.rows import stop
 from nlora.errors import NloraError
 
@@ -269,6 +270,14 @@ def test_a_test_split_without_labels_is_passed_over(tmp_path):
     assert [e.label for e in task.train] == ["no", "yes", "yes"]
     assert [(e.text, e.label) for e in task.test] == [("validation 0", "yes")]
     assert "own split 'validation'" in task.notes[0]
+    notes: list[str] = []
+    asked = read_texts(tmp_path / "glue", tell=notes.append)
+    assert asked == ("test 0", "test 1")
+    assert notes == [f"{tmp_path / 'glue'}, test: the split whose texts are read"]
+    made.pop("validation")
+    task = task_from_files("glue", InMemory(made, "rows"), None)
+    assert (len(task.train), len(task.test)) == (2, 1)
+    assert "held out" in task.notes[0]
 
 
 def test_a_space_after_the_commas_belongs_to_no_cell(tmp_path):

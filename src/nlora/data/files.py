@@ -176,7 +176,9 @@ def read_texts(
     Raises NloraError, with file and line, for all that is wrong with the file.
     """
     columns = {target: name for target, name in (columns or {}).items() if target == "text"}
-    rows = read_rows(path, "test", stop, encoding, columns, lines=True)
+    rows = read_rows(path, "test", stop, encoding, columns, texts=True)
+    if (where := str(rows.path)) != str(path):
+        tell(f"{where}: the split whose texts are read")
     texts, notes, _ = named(rows, columns, None, stop, answers=False)
     for note in (*rows.notes, *notes):
         tell(note)

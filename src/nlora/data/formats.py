@@ -120,21 +120,19 @@ def read_rows(
     report: Report,
     encoding: str | None = None,
     columns: Mapping[str, str] | None = None,
-    lines: bool = False,
+    texts: bool = False,
 ) -> Rows:
     """The rows of a file, a saved folder or an `hf://` name, or those in memory.
 
     `split` ("train", "test", "dev") chooses where a data set has several. Malformed rows go to
-    `report`. `columns` are the names that a header may have beside the obvious ones. With `lines`,
-    a text that is nothing else holds one text a line, as standard input does. Raises NloraError
-    when the source cannot be read, or is none of these.
+    `report`. `columns` are the names that a header may have beside the obvious ones. With `texts`
+    no answers are needed, and a text that is nothing else holds one text a line, as standard input
+    does. Raises NloraError when the source cannot be read, or is none of these.
     """
     if isinstance(source, InMemory):
-        return read_memory(source, split)
-    if isinstance(source, str):
-        return read_saved(source, split)
-    if source.is_dir() and is_saved(source):
-        return read_saved(source, split)
+        return read_memory(source, split, not texts)
+    if isinstance(source, str) or (source.is_dir() and is_saved(source)):
+        return read_saved(source, split, not texts)
     if source.is_dir():
         raise NloraError(
             f"{source} is a folder, and none that save_to_disk of datasets has written"
@@ -150,9 +148,9 @@ def read_rows(
     text = decoded(data, source, encoding)
     if "\n" not in text:  # lines may end as on old Macs
         text = text.replace("\r", "\n")
-    if lines and (source == STDIN or ending(source) == ".txt"):
+    if texts and (source == STDIN or ending(source) == ".txt"):
         return read_lines(source, text)
-    return _read_text(source, text, columns or {}, report, lines)
+    return _read_text(source, text, columns or {}, report, texts)
 
 
 def test_split(source: Source) -> str | None:
@@ -167,7 +165,7 @@ def test_split(source: Source) -> str | None:
 
 
 def _read_text(
-    path: Path, text: str, columns: Mapping[str, str], report: Report, lines: bool
+    path: Path, text: str, columns: Mapping[str, str], report: Report, texts: bool
 ) -> Rows:
     suffix = ending(path)
     match _kind_of_json(text, suffix):
@@ -183,7 +181,7 @@ def _read_text(
     if delimiter is None and suffix == ".json":
         return read_array(path, text)
     if delimiter is None and suffix not in _TABLES:
-        if lines and not suffix:
+        if texts and not suffix:
             return read_lines(path, text)
         raise NloraError(
             f"{path}: neither JSON nor Parquet nor Arrow, nor a table whose first row names its "

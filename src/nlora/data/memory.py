@@ -39,7 +39,7 @@ class InMemory:
         return self.value() if callable(self.value) else self.value
 
 
-def read_memory(source: InMemory, split: str) -> Rows:
+def read_memory(source: InMemory, split: str, answers: bool = True) -> Rows:
     """The rows, numbers as text, as they are read from files. Raises NloraError for what has none.
 
     >>> read_memory(InMemory([("a", 1), {"text": "b", "label": True}], "train"), "train").values
@@ -49,7 +49,7 @@ def read_memory(source: InMemory, split: str) -> Rows:
     if is_dataset(found):
         from nlora.data.tables import read_dataset
 
-        return read_dataset(found, source.title, split)
+        return read_dataset(found, source.title, split, answers)
     if hasattr(found, "to_dict") and hasattr(found, "columns"):
         found = found.to_dict("records")
     if isinstance(found, str | bytes | Mapping) or not isinstance(found, Iterable):

@@ -70,23 +70,25 @@ def is_saved(folder: Path) -> bool:
     return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
 
 
-def read_saved(source: Path | str, split: str) -> Rows:
-    """The rows of one of our splits of a saved folder or of an `hf://` name.
+def read_saved(source: Path | str, split: str, answers: bool = True) -> Rows:
+    """The rows of one of our splits of a saved folder or of an `hf://` name, as `read_dataset`.
 
     Raises NloraError when there is no such split, or the data set cannot be read.
     """
-    return read_dataset(_opened(source), f"{source}", split)
+    return read_dataset(_opened(source), f"{source}", split, answers)
 
 
-def read_dataset(found: Any, title: str, split: str) -> Rows:
+def read_dataset(found: Any, title: str, split: str, answers: bool = True) -> Rows:
     """The rows of a `Dataset`, or of one of our splits of a dictionary of them.
 
+    Of several that may be it the first is taken; if `answers`, the first that has labels.
     Raises NloraError when there is no such split.
     """
     if isinstance(found, dict):
-        name = split_in(found, split)
-        if name is None:
+        there = _named(found, split)
+        if not there:
             raise NloraError(f"{title}: {unknown('split', SPLIT_NAMES[split][0], list(found))}")
+        name = (split_in(found, split) if answers else None) or there[0]
         found, title = found[name], f"{title}, {name}"
     table: pa.Table = found.with_format("arrow")[:]
     rows = _rows(title, table.schema, table.to_batches(), table.nbytes, "a saved data set")
@@ -99,20 +101,24 @@ def read_dataset(found: Any, title: str, split: str) -> Rows:
 
 
 def split_of(source: Path | str, split: str) -> str | None:
-    """What a data set of several splits calls this one of ours; None if it has none."""
+    """As `split_in`, of a saved folder or an `hf://` name."""
     return split_in(_opened(source), split)
 
 
 def split_in(found: Any, split: str) -> str | None:
-    """What of this data set is this split of ours; None if it is one alone, or has none."""
+    """What of this data set is this split of ours, with labels; None if it is one alone, or has
+    none."""
     if not isinstance(found, dict):
         return None
-    names = [name for name in SPLIT_NAMES[split] if name in found]
-    # The test splits of benchmarks with a server (GLUE) have -1 for every label.
-    return next((name for name in names if _has_labels(found[name])), names[0] if names else None)
+    return next((name for name in _named(found, split) if _has_labels(found[name])), None)
+
+
+def _named(found: Mapping[str, Any], split: str) -> list[str]:
+    return [name for name in SPLIT_NAMES[split] if name in found]
 
 
 def _has_labels(part: Any) -> bool:
+    # The test splits of benchmarks with a server (GLUE) have -1 for every label.
     columns = [c for c, kind in part.features.items() if type(kind).__name__ == "ClassLabel"]
     return all(any(value != -1 for value in part[column]) for column in columns)
 
