@@ -58,6 +58,14 @@ def test_numbers_are_what_one_would_write_and_what_is_missing_is_said():
     assert "row 25" in left.notes[0]
 
 
+def test_two_columns_of_one_name_are_refused_as_in_a_file():
+    import pandas
+
+    table = pandas.DataFrame([["a", "b", "c"]], columns=["text", "text", "label"])
+    with pytest.raises(NloraError, match="train: two columns are called 'text'; rename one"):
+        Task("n", train=table)
+
+
 def test_conversations_are_chats():
     turns = [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4"}]
     [example] = Task("sums", test=[turns]).data.test

@@ -9,7 +9,7 @@ from datetime import date, time
 from decimal import Decimal
 from typing import Any
 
-from nlora.data.rows import Rows
+from nlora.data.rows import Rows, check_names
 from nlora.errors import NloraError
 
 _MISSING = ("NAType", "NaTType")
@@ -51,6 +51,7 @@ def read_memory(source: InMemory, split: str, answers: bool = True) -> Rows:
 
         return read_dataset(found, source.title, split, answers)
     if hasattr(found, "to_dict") and hasattr(found, "columns"):
+        check_names(f"{source}", [str(name) for name in found.columns])
         found = found.to_dict("records")
     if isinstance(found, str | bytes | Mapping) or not isinstance(found, Iterable):
         raise NloraError(
