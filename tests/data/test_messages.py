@@ -185,3 +185,10 @@ def test_a_text_that_looks_like_a_list_is_a_text():
         assert conversation(text) is None
         assert plain(text) == text
     assert plain(read_asked({"messages": WHOLE[:2]})["text"]) == "Rhyme.\na cat?"
+
+
+def test_lists_without_end_in_a_text_are_no_chat():
+    deep = '[{"role": ' + "[" * 200_000
+    assert conversation(deep) is None
+    with pytest.raises(NloraError, match="no JSON"):
+        read_chat({"messages": deep}, TASK)

@@ -82,7 +82,7 @@ def conversation(text: str) -> Messages | None:
         return None
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return found if all(map(_is_turn, found)) else None
 
@@ -212,7 +212,7 @@ def _as_list(value: Any) -> list[Any] | None:
     if isinstance(value, str) and value.lstrip().startswith("[{"):
         try:
             value = json.loads(value)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise NloraError(f"a chat that is no JSON: {error}") from None
     return list(value) if isinstance(value, list | tuple) else None
 
