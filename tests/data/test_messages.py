@@ -180,6 +180,16 @@ def test_texts_to_be_answered_may_be_chats(tmp_path):
         read_texts(path)
 
 
+@pytest.mark.parametrize("indent", [None, 1])
+def test_a_file_of_one_chat_is_asked_as_one(tmp_path, indent):
+    path = tmp_path / "ask.json"
+    path.write_text(json.dumps({"messages": WHOLE[:4]}, indent=indent))
+    assert [conversation(text) for text in read_texts(path)] == [WHOLE[:4]]
+    mails = [{"from": "a", "content": "b"}]
+    path.write_text(json.dumps({"messages": mails}, indent=indent))
+    assert read_texts(path) == ("b",)
+
+
 def test_a_text_that_looks_like_a_list_is_a_text():
     for text in ('[{"role": "user"', '[{"role": "user", "content": 3}]', '[{"role": 1}]', "[1]"):
         assert conversation(text) is None

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from nlora.data.messages import LISTS
 from nlora.data.rows import Report, Rows
 from nlora.errors import NloraError, option, unknown
 
@@ -24,7 +25,6 @@ _PAIRS = (
     ("question", "passage"),
 )
 # Chats and instructions have a reader of their own.
-_CHATS = ("messages", "conversations", "conversation")
 _ASKED = {"instruction": ("output", "response"), "prompt": ("completion",)}
 
 
@@ -123,7 +123,7 @@ def _keys(values: Sequence[object]) -> list[str]:
 
 def _is_chat(values: Sequence[object], keys: Sequence[str], answers: bool) -> bool:
     folded = {key.lower() for key in keys}
-    if not folded.isdisjoint(_CHATS):
+    if not folded.isdisjoint(LISTS):
         # Beside a text and a label, a column of this name may hold anything, such as a number.
         complete = _text(keys) and (not answers or _label(keys))
         if not complete or any(_has_turns(value) for row in values for value in _chats_of(row)):
@@ -137,7 +137,7 @@ def _is_chat(values: Sequence[object], keys: Sequence[str], answers: bool) -> bo
 def _chats_of(row: object) -> list[object]:
     """What a row has under the names of chats."""
     pairs = row.items() if isinstance(row, dict) else ()
-    return [value for key, value in pairs if key.lower() in _CHATS]
+    return [value for key, value in pairs if key.lower() in LISTS]
 
 
 def _has_turns(value: object) -> bool:

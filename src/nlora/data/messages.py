@@ -28,7 +28,8 @@ _ALSO = {
     **dict.fromkeys(("function", "observation", "ipython"), "tool"),
     "developer": "system",
 }
-_LISTS = ("messages", "conversations", "conversation")
+LISTS = ("messages", "conversations", "conversation")
+"""What a row calls the turns of a chat."""
 _OUTPUTS = ("output", "response")
 _BEGINNING = '[{"role": '
 NO_SYSTEM = {"role": "system", "content": ""}
@@ -156,7 +157,7 @@ def _turns(row: Mapping[str, Any], answered: bool = True) -> Messages | None:
 
 
 def _listed(values: Mapping[str, Any]) -> Messages | None:
-    for key in _LISTS:
+    for key in LISTS:
         found = _as_list(values.get(key))
         if found is not None:
             return _messages(found)

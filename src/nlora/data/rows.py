@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import NoReturn
 
+from nlora.data.messages import LISTS
 from nlora.errors import NloraError
 
 
@@ -148,11 +149,14 @@ def read_array(path: Path, text: str | None = None) -> Rows:
 def read_object(path: Path, text: str) -> Rows:
     """The elements of the one list of rows that a JSON object holds, as `{"data": [...]}`.
 
-    Raises NloraError when it is malformed, or has no such list or several.
+    An object of values alone, or with the turns of a chat, is a row itself. Raises NloraError when
+    it is malformed, or has no such list or several.
     """
     value = _decode(text, f"{path}", line=0)
     assert isinstance(value, dict)
     lists = [key for key, inner in value.items() if _is_rows(inner)]
+    if any(key.lower() in (*LISTS, "prompt") and _are_turns(value[key]) for key in lists):
+        return Rows(path, [value], lambda i: f"{path}", "JSON")
     if len(lists) == 1:
         rows = value[lists[0]]
         return Rows(path, rows, lambda i: f"{path}, example {i + 1}", f"JSON, its '{lists[0]}'")
@@ -164,6 +168,10 @@ def read_object(path: Path, text: str) -> Rows:
 
 def _is_rows(value: object) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(v, dict) for v in value)
+
+
+def _are_turns(rows: list[dict[str, object]]) -> bool:
+    return all(row.keys() >= {"role", "content"} or row.keys() >= {"from", "value"} for row in rows)
 
 
 def read_jsonl(path: Path, text: str, report: Report = stop) -> Rows:
