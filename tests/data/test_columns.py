@@ -67,6 +67,13 @@ def test_a_question_with_its_context(read):
     assert read({"context": "C", "question": "Q", "answer": "A"})[0] == [
         ("question: Q\ncontext: C", "A")
     ]
+    qnli = {"question": "Q", "sentence": "S", "label": "A"}
+    found, notes, _ = read(qnli)
+    assert found == [("question: Q\nsentence: S", "A")]
+    assert "'question' and 'sentence'" in notes
+    assert read(qnli | {"text": "t"}, columns={"text": "text"})[0] == [("t", "A")]
+    del qnli["sentence"]
+    assert read(qnli | {"text": "t"})[0] == [("t", "A")]
 
 
 def test_columns_that_are_named_win_whatever_their_case(read):

@@ -23,6 +23,7 @@ _PAIRS = (
     ("text1", "text2"),
     ("question", "context"),
     ("question", "passage"),
+    ("question", "sentence"),  # QNLI
 )
 # Chats and instructions have a reader of their own.
 _ASKED = {"instruction": ("output", "response"), "prompt": ("completion",)}
@@ -190,15 +191,14 @@ def _unnamed(rows: Rows, keys: Sequence[str], missing: str) -> str:
 
 
 def _text(keys: Sequence[str]) -> list[str]:
+    folded = {key.strip().lower(): key for key in reversed(keys)}
+    simple = {re.sub(r"[_ -]", "", name): key for name, key in folded.items()}
+    for pair in _PAIRS:
+        if simple.keys() >= set(pair) >= set(PLAIN) & folded.keys():
+            return [simple[name] for name in pair]
     plain = [key for key in PLAIN if key in keys]
     if plain:
         return plain  # rows may have one or the other
-    folded = {key.strip().lower(): key for key in reversed(keys)}
-    simple = {re.sub(r"[_ -]", "", name): key for name, key in folded.items()}
-    if not set(PLAIN) & set(folded):
-        for pair in _PAIRS:
-            if all(name in simple for name in pair):
-                return [simple[name] for name in pair]
     return [folded[name] for name in _TEXTS if name in folded][:1]
 
 
