@@ -180,6 +180,18 @@ def test_texts_to_be_answered_may_be_chats(tmp_path):
         read_texts(path)
 
 
+def test_what_is_asked_of_a_row_is_what_would_be_learned_of_it(tmp_path):
+    alpaca = {"instruction": "a dog?", "input": "", "output": "a log", "text": "a dog? a log"}
+    rows = [alpaca, {"text": "t", "messages": WHOLE[:4]}, {"text": "t", "instruction": "a"}]
+    rows.append({"text": "t", "label": "l", "messages": WHOLE})
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    first, *rest = read_texts(path)
+    assert asked(Task("chats", chat=True), first) == [MORE]
+    assert first == read_chat(alpaca, TASK)[0]["text"]
+    assert [conversation(text) or text for text in rest] == [WHOLE[:4], "t", "t"]
+
+
 @pytest.mark.parametrize("indent", [None, 1])
 def test_a_file_of_one_chat_is_asked_as_one(tmp_path, indent):
     path = tmp_path / "ask.json"

@@ -56,8 +56,11 @@ def read_chat(row: object, task: Task) -> tuple[object, Task]:
 
 
 def read_asked(row: object) -> object:
-    """As `read_chat`, of a row that needs no answer: its chat must end with a user's turn."""
-    if not isinstance(row, dict) or any(key in _lower(row) for key in ("text", "sentence")):
+    """As `read_chat`, of a row that needs no answer: its chat must end with a user's turn.
+
+    A row that has a text, too, is read as it would be learned: Alpaca's has all of it in `text`.
+    """
+    if not isinstance(row, dict) or (_has_text(row) and not _is_learned_as_chat(row)):
         return row
     turns = _turns(row, answered=False)
     if turns is None:
@@ -126,8 +129,19 @@ def _dump(turns: Messages) -> str:
 
 def _is_plain(row: Mapping[str, Any]) -> bool:
     """Whether a row has text and label, so that whatever else it has does not matter."""
+    return "label" in _lower(row) and _has_text(row)
+
+
+def _has_text(row: Mapping[str, Any]) -> bool:
+    return not _lower(row).keys().isdisjoint(("text", "sentence"))
+
+
+def _is_learned_as_chat(row: Mapping[str, Any]) -> bool:
+    """Whether `read_chat` takes the row for a chat."""
     keys = _lower(row)
-    return "label" in keys and ("text" in keys or "sentence" in keys)
+    listed = any(_as_list(keys.get(key)) is not None for key in LISTS)
+    asked = "instruction" in keys and not keys.keys().isdisjoint(_OUTPUTS)
+    return not _is_plain(row) and (listed or asked or keys.keys() >= {"prompt", "completion"})
 
 
 def _lower(row: Mapping[str, Any]) -> dict[str, Any]:
