@@ -140,6 +140,24 @@ def test_what_is_wrong_is_one_line_with_file_and_row(tmp_path, turns, words):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"input": {"a": 1}}, "'input' must be text"),
+        ({"input": None, "context": ["a"]}, "'context' must be text"),
+        ({"history": "a? b"}, "'history' must be a list"),
+    ],
+)
+def test_nothing_of_an_instruction_is_left_out_without_a_word(more, words):
+    with pytest.raises(NloraError, match=words):
+        read_chat({"instruction": "a dog?", "output": "a log"} | more, TASK)
+    row = {"instruction": "a dog?", "output": "a log", "input": "", "history": "[]"}
+    assert read_chat(row | {"history": '[["a cat?", "a hat"]]'}, TASK) == read_chat(
+        row | {"history": [["a cat?", "a hat"]]}, TASK
+    )
+    assert read_chat(row, TASK) == read_chat(row | {"history": " "}, TASK)
+
+
 def test_chats_of_a_file_make_its_task_one_of_chats(tmp_path):
     path, texts = tmp_path / "chats.json", tmp_path / "test.jsonl"
     path.write_text(json.dumps([{"messages": WHOLE}]))

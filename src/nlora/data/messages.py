@@ -183,15 +183,19 @@ def _instructed(values: Mapping[str, Any], answered: bool) -> Messages | None:
     output = next((key for key in _OUTPUTS if key in values), None)
     if answered and output is None:
         return None
-    history = _as_list(values.get("history")) or []
     turns: Messages = [NO_SYSTEM]
-    for number, pair in enumerate(history, start=1):
+    history = _as_list(said := values.get("history"), begins="[")
+    if history is None and str(said or "").strip():
+        raise NloraError("'history' must be a list of [question, answer]")
+    for number, pair in enumerate(history or (), start=1):
         if not isinstance(pair, list | tuple) or len(pair) != 2:
             raise NloraError(f"history, {number}: must be a list of question and answer")
         turns += _pair(*pair)
     more = values.get("input") or values.get("context")
     question = _content(values["instruction"], "'instruction'")
-    if isinstance(more, str) and more.strip():
+    if more and not isinstance(more, str):
+        raise NloraError(f"'{'input' if values.get('input') else 'context'}' must be text")
+    if more and more.strip():
         question = f"{question}\n\n{more}"
     return turns + (_pair(question, values[output]) if answered and output else _asks(question))
 
@@ -222,9 +226,9 @@ def _answers(answer: Any) -> dict[str, Any]:
     return {"role": "assistant", "content": _content(answer, "the assistant's turn").strip()}
 
 
-def _as_list(value: Any) -> list[Any] | None:
+def _as_list(value: Any, begins: str = "[{") -> list[Any] | None:
     """A list, also one that is written as JSON, as in a cell of a CSV file."""
-    if isinstance(value, str) and value.lstrip().startswith("[{"):
+    if isinstance(value, str) and value.lstrip().startswith(begins):
         try:
             value = json.loads(value)
         except (ValueError, RecursionError) as error:
