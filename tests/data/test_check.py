@@ -107,3 +107,11 @@ def test_free_text_has_no_majority(tmp_path):
     (tmp_path / "free.csv").write_text(lines)
     [free] = check(str(tmp_path / "free.csv")).datasets
     assert (free.counts, free.majority, free.test) == ({}, None, 40)
+
+
+def test_a_file_is_read_whatever_it_is_called(tmp_path):
+    for name in ("reviews (1).csv", "-- #2 – März, alle!.csv"):
+        (tmp_path / name).write_text("text,label\n" + "a,x\nb,y\nc,x\nd,y\n")
+        report = check(tmp_path / name)
+        assert report.problems == ()
+    assert report.datasets[0].name == "2 März alle"

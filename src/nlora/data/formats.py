@@ -95,15 +95,20 @@ def is_rows(name: str) -> bool:
 def title(source: Source) -> str:
     """What a task is called whose examples are in this source, if it has no name.
 
+    What no task's name may have is left out, as in copies that a browser makes of a file.
+
     >>> title(Path("mail/tickets.csv.gz")), title("hf://owner/name:en@main#train")
     ('tickets', 'name')
+    >>> title(Path("tickets (1).csv"))
+    'tickets 1'
     """
     if isinstance(source, InMemory):
-        return source.title.rpartition(":")[2]
-    if isinstance(source, str):
-        return re.split("[:@#]", source.removeprefix(HUB))[0].rpartition("/")[2]
-    path = source.with_suffix("") if source.suffix.lower() in SUFFIXES else source
-    return path.stem
+        name = source.title.rpartition(":")[2]
+    elif isinstance(source, str):
+        name = re.split("[:@#]", source.removeprefix(HUB))[0].rpartition("/")[2]
+    else:
+        name = (source.with_suffix("") if source.suffix.lower() in SUFFIXES else source).stem
+    return re.sub(r"\s*[^\w .+-]+\s*", " ", name).lstrip(" .+-").rstrip()
 
 
 def ending(path: Path) -> str:
