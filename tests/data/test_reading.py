@@ -1,11 +1,14 @@
+import io
 import json
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from nlora.data.balance import slips
 from nlora.data.comparing import normalise
 from nlora.data.files import read_stream, task_from_files
+from nlora.data.formats import source
 from nlora.data.holdout import hold_out
 from nlora.data.reading import Reading
 from nlora.data.task import Example, Task
@@ -218,3 +221,9 @@ def test_labels_that_somebody_listed_are_not_doubted(tmp_path):
     notes = " ".join(task_from_files("a", path, None, labels=["good", "goood"]).notes)
     assert "nearly" not in notes
     assert "nearly 'good' (59)" in " ".join(task_from_files("a", path, None, labels="auto").notes)
+
+
+def test_rows_of_standard_input_are_in_no_file(monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"text,label\na,x\nb,x\n")))
+    read = task_from_files("a", source("-", Path()), None)
+    assert (len(read.train), read.origin) == (1, None)  # nothing to read again

@@ -64,7 +64,7 @@ class _Entry:
     def _origin(self) -> dict[str, Any] | None:
         """The arguments of `task_from_files`, where the rows are not in memory."""
         places = {name: getattr(self, name) for name in _PATHS}
-        if any(isinstance(place, InMemory) or str(place) == STDIN for place in places.values()):
+        if any(isinstance(place, InMemory) or place == STDIN for place in places.values()):
             return None
         return {
             **{name: None if place is None else absolute(place) for name, place in places.items()},
