@@ -94,6 +94,14 @@ def test_of_a_prompt_with_its_completion_the_completion_alone_is_learned():
     assert [turn.get("weight") for turn in turns] == [None, None, 0, None]
 
 
+def test_a_prompt_or_completion_may_be_json_that_is_no_chat():
+    text = '[{"name": "a cat"}, {}]'
+    turns, answer = read({"prompt": text, "completion": text}, Task("chats"))
+    assert (turns, answer) == ([{"role": "user", "content": text}], text)
+    with pytest.raises(NloraError, match="no JSON"):  # as pandas writes a list into a CSV file
+        read({"prompt": str([ASKS]), "completion": "a hat"})
+
+
 def test_a_turn_of_weight_0_is_not_learned():
     turns, answer = read({"messages": [*WHOLE[:4], ANSWER | {"weight": "0"}]})
     assert (turns, answer) == (WHOLE[:2], "a hat")

@@ -205,12 +205,12 @@ def _completed(values: Mapping[str, Any], answered: bool) -> Messages | None:
     if answered and "completion" not in values:
         return None
     prompt, completion = values["prompt"], values.get("completion")
-    listed = _as_list(prompt)
+    listed = _as_turns(prompt)
     turns = _asks(prompt) if listed is None else _messages(listed)
     if not answered:
         return turns
     turns = [{**turn, "weight": 0} if turn["role"] == "assistant" else turn for turn in turns]
-    listed = _as_list(completion)
+    listed = _as_turns(completion)
     return turns + ([_answers(completion)] if listed is None else _messages(listed))
 
 
@@ -234,6 +234,13 @@ def _as_list(value: Any, begins: str = "[{") -> list[Any] | None:
         except (ValueError, RecursionError) as error:
             raise NloraError(f"a chat that is no JSON: {error}") from None
     return list(value) if isinstance(value, list | tuple) else None
+
+
+def _as_turns(value: Any) -> list[Any] | None:
+    """As `_as_list`; a text of other JSON, such as a completion to be written, is a text."""
+    found = _as_list(value)
+    turns = any("role" in one or "from" in one for one in found or () if isinstance(one, Mapping))
+    return found if turns or not isinstance(value, str) else None
 
 
 def _messages(values: Sequence[Any]) -> Messages:
