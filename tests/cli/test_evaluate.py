@@ -23,6 +23,20 @@ def test_figures_are_shown_and_written_where_that_is_asked(nlora, finished, tmp_
     assert tree(out) == before
 
 
+def test_bad_rows_are_left_out_by_the_option_that_the_refusal_names(
+    nlora, refused, finished, tmp_path
+):
+    out, rows = finished("inc-lora").out, tmp_path / "rows.csv"
+    label = json.loads((out / "stages/002-animal/stage.json").read_text())["tasks"][0]["labels"][0]
+    rows.write_text("text,label\n" + f"xxx,{label}\n" * 20 + "yyy,\n")
+    asked = ("evaluate", out, "--task", "animal", "--data", rows)
+    assert "--skip-bad-rows" in refused(*asked)
+    found = nlora(*asked, "--skip-bad-rows", "--json")
+    assert json.loads(found.stdout)["tasks"][0]["examples"] == 20
+    assert "1 of 21 rows left out" in found.stderr
+    assert "--skip-bad-rows" in refused("evaluate", out, "--skip-bad-rows")
+
+
 def test_it_is_said_where_the_task_is_told_that_tests_had_to_find(nlora, finished):
     said = "accuracy: the task is told; recorded: it is found by the text"
     out = finished("de-lora").out

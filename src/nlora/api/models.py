@@ -158,6 +158,7 @@ class Model:
         *,
         after: int | str | None = None,
         columns: Mapping[str, str] | str | None = None,
+        skip_bad_rows: bool = False,
     ) -> Evaluation:
         """What it scores: every task on the tests that the directory keeps, or `task` alone.
 
@@ -177,7 +178,7 @@ class Model:
             task,
             where,
             None if after is None else str(after),
-            reading_of(columns),
+            reading_of(columns, skip_bad_rows),
             self._progress,
         )
         return Evaluation(evaluating.evaluated(model, asked))

@@ -73,7 +73,7 @@ class Task:
             columns,
             encoding=encoding,
             label_names=label_names,
-            on_bad_row="skip" if skip_bad_rows else "refuse",
+            skip_bad_rows=skip_bad_rows,
             hold_out=hold_out,
             hold_out_seed=hold_out_seed,
         )
@@ -120,11 +120,13 @@ def rows_of(given: Rows, place: str) -> Source:
     return given if isinstance(given, Path) else InMemory(given, place)
 
 
-def reading_of(columns: Mapping[str, str] | str | None, **more: Any) -> Reading:
+def reading_of(
+    columns: Mapping[str, str] | str | None, skip_bad_rows: bool = False, **more: Any
+) -> Reading:
     """How rows are read. Raises NloraError for columns that cannot be."""
     check(columns=columns)
     parsed = parse_columns(columns) if isinstance(columns, str) else check_columns(columns or {})
-    return Reading(columns=parsed, **more)
+    return Reading(columns=parsed, on_bad_row="skip" if skip_bad_rows else "refuse", **more)
 
 
 def metric_name(metric: str | Own | None) -> str | None:

@@ -37,6 +37,7 @@ def evaluate(
     ] = None,
     columns: o.Columns = None,
     encoding: o.Encoding = None,
+    skip_bad_rows: o.SkipBadRows = False,
     plugin: o.Plugin = None,
     out: Annotated[
         Path | None, typer.Option(help="Write figures and every answer to this JSON file.")
@@ -54,13 +55,15 @@ def evaluate(
     from nlora.methods.registry import import_plugin
     from nlora.store.atomic import write_text
 
-    if data is None and (columns or encoding):
-        raise NloraError("--columns and --encoding say how --data is read; give that too")
+    if data is None and (columns or encoding or skip_bad_rows):
+        raise NloraError(
+            "--columns, --encoding and --skip-bad-rows say how --data is read; give that too"
+        )
     if out is not None:
         o.check_out(out)
     if plugin is not None:
         import_plugin(plugin)
-    reading = Reading(**o.reading(columns, encoding, skip_bad_rows=False))
+    reading = Reading(**o.reading(columns, encoding, skip_bad_rows))
     where = None if data is None else source(data, Path())
     found = measure(model_dir, task, where, after, reading, progress())
     if out is not None:
