@@ -18,11 +18,16 @@ import yaml
 from typer.core import TyperGroup
 from typer.testing import CliRunner
 
+from nlora.api.running import configured
+from nlora.cli import options
 from nlora.cli.app import app
 from nlora.methods.registry import methods
 from nlora.paper.figure import Figure
+from nlora.plan.points import parse_points
+from nlora.plan.resolve import choose
 from nlora.plan.settings import RunSettings
 from nlora.report.formats import comma_separated
+from nlora.study.grid import Grid
 from tests.commands import in_this_process
 from tests.paper.conftest import standard  # noqa: F401
 from tests.test_docs import blocks as code_blocks
@@ -51,7 +56,7 @@ class Block(NamedTuple):
             words = shlex.split(command, comments=True)
             for sign in ("|", ">", ">>", "&&", "&"):
                 words = words[: words.index(sign)] if sign in words else words
-            if "nlora" in words[:10] and "pip" not in words:
+            if "nlora" in words[:12] and "pip" not in words:
                 found.append(words[words.index("nlora") + 1 :])
         return found
 
@@ -91,6 +96,19 @@ def settings() -> set[str]:
     return {*RunSettings.model_fields, *(n for kind in kinds for n in kind.model_fields)}
 
 
+def check_asked(command: str, given: dict) -> None:
+    """Raise NloraError for a run or a comparison that would be refused before it reads data."""
+    named = options.settings(given.get("overrides"))
+    if command == "run":
+        names = ("method", "model", "recipe")
+        choose(configured(given["stream"], settings=named, **{n: given[n] for n in names})[0])
+    elif command == "compare" and not given["status"]:
+        points = parse_points(given["methods"])
+        grid = Grid(given["model"], tuple(given["streams"]), points, settings=named)
+        for stream, point in grid.pairs():
+            choose(grid.config(stream, point, seed=0))
+
+
 @pytest.mark.parametrize("page", sorted({block.page for block in BLOCKS}))
 def test_every_command_is_one(page):
     """Its options and their values are those of the command, and what it sets is a setting."""
@@ -98,7 +116,9 @@ def test_every_command_is_one(page):
     for words in (words for block in blocks(page) for words in block.of_nlora()):
         command, rest = leaf(words)
         if "…" not in rest and not {"--help", "--install-completion"} & {*rest}:
-            command.make_context(" ".join(words), list(rest)).close()
+            with command.make_context(" ".join(words), list(rest)) as context:
+                if "results" not in page:
+                    check_asked(words[0], context.params)
         options = {o for p in command.params for o in (*p.opts, *p.secondary_opts)}
         for i, word in enumerate(rest):
             if word.startswith("-") and word != "-":

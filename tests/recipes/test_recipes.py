@@ -176,3 +176,5 @@ def test_a_recipe_is_a_valid_configuration_that_changes_nothing_it_says(name):
 def test_an_unknown_recipe_gives_the_nearest():
     with pytest.raises(NloraError, match=r"unknown recipe.*'n-lora-t5-large-order-1'"):
         recipe("n-lora-t5-large-order1")
+    with pytest.raises(NloraError, match=r"^unknown recipe 't5-large'; `nlora methods --recipes`"):
+        recipe("t5-large")  # a model is named to `compare` alone

@@ -127,7 +127,7 @@ def recipes() -> dict[str, Recipe]:
 def recipe(name: str) -> Recipe:
     """The recipe of this name. Raises NloraError with the nearest names if there is none."""
     if name not in recipes():
-        raise unknown("recipe", name, recipes())
+        raise unknown("recipe", name, recipes(), "`nlora methods --recipes` lists them")
     return recipes()[name]
 
 
