@@ -96,6 +96,12 @@ def test_settings_of_a_cell_win_over_its_methods_and_these_over_the_common():
     ]
 
 
+def test_a_setting_that_is_called_as_a_method_is_one_of_all():
+    asked = grid(methods="replay,inc-lora", settings={"replay": 0.05})
+    settings = [asked.settings_of("order-1", point) for point in asked.points]
+    assert settings == [{"replay": 0.05}] * 2
+
+
 def test_every_cell_has_a_folder_fit_for_any_system(tmp_path, monkeypatch):
     asked = grid(methods="inc-lora:routing=input,target_modules=[q,v]", streams=("a, b",))
     monkeypatch.setattr(

@@ -97,7 +97,9 @@ class Grid:
         recipe's."""
         published = fitting(point.method, stream_name(stream), self.recipes)
         common = {k: v for k, v in self.settings.items() if not isinstance(v, dict)}
-        own = {**common, **self.settings.get(point.method, {}), **point.settings}
+        of_method = self.settings.get(point.method)  # or a setting of that name, such as replay
+        named = of_method if isinstance(of_method, dict) else {}
+        own = {**common, **named, **point.settings}
         return {**(published.settings if published else {}), **own}
 
     def without_recipe(self) -> list[str]:
