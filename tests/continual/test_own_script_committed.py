@@ -166,6 +166,9 @@ REFUSED = {
     "rank": (lambda routed, **given: {"previous": routed, "rank": 3}, "'rank' is 3, and that of"),
     "place": (lambda **given: {"previous": "nowhere"}, "nowhere"),
     "setting": (lambda **given: {"ranks": 3}, "did you mean 'rank'"),
+    "rate": (lambda **given: {"learning_rate": 1e-4}, "'learning_rate' decides nothing here"),
+    "loss": (lambda **given: {"loss": "among-labels"}, "'loss' decides nothing here"),
+    "dtype": (lambda **given: {"precision": "bf16"}, "'precision' decides nothing here"),
     "smaller": (lambda adapters, **given: {"previous": adapters, "rank": 2}, "rank 4"),
 }
 

@@ -25,6 +25,12 @@ LIKE = ("rank", "alpha", "target_modules", "consolidation")
 """The settings that all updates of a model have in common."""
 ALSO = ("dropout", "prompt", "chat", "max_length", "max_text_tokens")
 """Those of a directory that hold unless another is given: how its tests are asked among them."""
+OF_THE_SCRIPT = (
+    *("epochs", "batch_size", "accumulation", "learning_rate", "schedule", "weight_decay"),
+    *("max_grad_norm", "max_kl", "loss", "frozen_layers", "packing", "gradient_checkpointing"),
+    *("precision", "quantization", "sharding", "deterministic", "checkpoint_every", "report_to"),
+)
+"""Those that decide nothing here: the script loads the model, and its trainer trains it."""
 
 
 @dataclass
@@ -123,7 +129,16 @@ def training_choice(
     weight: float | str,
     settings: Mapping[str, Any],
 ) -> Choice:
-    """The method and settings that a new update is trained with. Raises NloraError as `choose`."""
+    """The method and settings that a new update is trained with.
+
+    Raises NloraError as `choose`, and for settings that would not be in force.
+    """
+    for name in settings:
+        if name in OF_THE_SCRIPT:
+            raise NloraError(
+                f"setting '{name}' decides nothing here, where your own script loads the model and "
+                "trains it; set it there, and leave it out"
+            )
     asked = {**{name: v for name, v in earlier.settings.items() if name in ALSO}, **settings}
     for name in LIKE:
         known = earlier.settings.get(name)
@@ -148,7 +163,7 @@ def training_choice(
         RunConfig(
             model=earlier.model,
             method="o-lora" if overlap else "n-lora",
-            settings={"precision": earlier.precision, **asked, "penalty": penalty},
+            settings={**asked, "precision": earlier.precision, "penalty": penalty},
         )
     )
 
