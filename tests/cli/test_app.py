@@ -117,6 +117,16 @@ def test_ctrl_c_is_one_line_and_status_130_and_says_what_stands(nlora, monkeypat
     assert nlora(*ARGUMENTS).stderr.strip() == f"error: stopped; {said}"
 
 
+@pytest.mark.parametrize("kept", ["checkpoints/001-a/step-20", "tuning.jsonl"])
+def test_what_is_kept_of_a_first_stage_is_gone_on_from(nlora, monkeypatch, stands, kept, tmp_path):
+    fail_in_run(monkeypatch, KeyboardInterrupt())
+    (tmp_path / "out" / kept).mkdir(parents=True)
+    told = "no stage is committed yet, the same command goes on from its last checkpoint or trial"
+    assert nlora(*ARGUMENTS).stderr.strip() == f"error: stopped; {told}"
+    stands()
+    assert "committed stages stand" in nlora(*ARGUMENTS).stderr
+
+
 @pytest.mark.parametrize("number", [28, 13, 30, 2, 17, 36])
 def test_a_disk_or_path_that_cannot_be_written_is_one_line(refused, monkeypatch, stands, number):
     fail_in_run(monkeypatch, OSError(number, "the disk says no", "/some/file"))

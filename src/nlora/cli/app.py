@@ -41,10 +41,11 @@ from nlora.cli import (
     verify,
 )
 from nlora.cli.console import err, prepare
-from nlora.cli.standing import forget, nothing_stands
+from nlora.cli.standing import forget, is_begun, nothing_stands
 from nlora.errors import as_commands, of_disk, of_memory
 
 NOTHING = "; nothing is committed yet, the same command begins anew"
+BEGUN = "; no stage is committed yet, the same command goes on from its last checkpoint or trial"
 DEBUG = "NLORA_DEBUG"
 """The environment variable with which an error in a user's own file has its traceback."""
 
@@ -135,8 +136,11 @@ def in_own_file(error: BaseException) -> str | None:
 def _what_stands(ctx: Any) -> str:
     if ctx.invoked_subcommand == "explain":
         return KEEPS
-    stands = NOTHING if nothing_stands() else STANDS
-    return stands if ctx.invoked_subcommand in GOES_ON else ""
+    if ctx.invoked_subcommand not in GOES_ON:
+        return ""
+    if not nothing_stands():
+        return STANDS
+    return BEGUN if is_begun() else NOTHING
 
 
 def _fail(message: str) -> None:

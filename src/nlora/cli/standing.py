@@ -1,9 +1,16 @@
 """Whether a command that commits stages has anything to go on after, when it is stopped."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 _STAGES = ("stages/[0-9]*", "*/stages/[0-9]*", "*/*/*/stages/[0-9]*", "ledger.jsonl")
 """Stages of a model directory, of those below a demo's and a comparison's folder, and its rows."""
+
+_BEGUN = (
+    *("checkpoints/*/step-*", "*/checkpoints/*/step-*", "*/*/*/checkpoints/*/step-*"),
+    "tuning.jsonl",
+)
+"""What is gone on from, too: checkpoints of a first stage there, and trials of tuning."""
 
 _places: list[Path] | None = None
 
@@ -22,8 +29,15 @@ def forget() -> None:
 
 def nothing_stands() -> bool:
     """Whether it is known that nothing is committed."""
-    return _places is not None and not any(_found(place) for place in _places)
+    return _places is not None and not _found(_STAGES)
 
 
-def _found(place: Path) -> bool:
-    return any(True for pattern in _STAGES for _ in place.glob(pattern))
+def is_begun() -> bool:
+    """Whether there is something to go on from all the same."""
+    return _found(_BEGUN)
+
+
+def _found(patterns: Iterable[str]) -> bool:
+    """Whether there is anything of the kind in any of the places."""
+    places = _places or ()
+    return any(True for place in places for pattern in patterns for _ in place.glob(pattern))
