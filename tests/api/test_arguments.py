@@ -56,6 +56,7 @@ def test_settings_streams_guards_and_kinds_of_another_type_are_said(tmp_path):
         (lambda: nlora.penalty([(1, 2)]), r"a list of \(A, B, scaling\)"),
         (lambda: nlora.load(tmp_path, own=5), "5 cannot be a metric"),
         (lambda: nlora.penalty([], 5), "unknown penalty '5'"),
+        (lambda: nlora.analyze(tmp_path, thresholds=None), "'thresholds' is a number, a text"),
     ):
         with pytest.raises(NloraError, match=said):
             call()

@@ -34,6 +34,10 @@ def test_history_and_analysis_print(finished):
     assert "Geometry is no accuracy" in found._repr_html_()
     [pair] = found.records()
     assert pair["collision_rate"] == found.collision_rate
+    for several, first in ((0.001, "0.001"), ([0.2, "0.1rms"], "0.2"), ("0.5rms", "0.5rms")):
+        assert nlora.analyze(out, thresholds=several)["threshold"] == first
+    with pytest.raises(nlora.NloraError, match="above which threshold"):
+        nlora.analyze(out, thresholds=[])
     [alone] = nlora.analyze(out / "stages" / "001-colour" / "update").records()
     assert alone["frobenius"] > 0
 

@@ -33,10 +33,14 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "labels": ((str, Iterable), "a list of texts"),
     "label_names": ((str, Iterable), "a list of texts"),
     "columns": ((str, Mapping), "a mapping such as {'text': 'title', 'label': 'team'}"),
+    "thresholds": ((str, float, int, Iterable), "a number, a text such as '0.1rms', or a list"),
     "settings": ((Mapping,), "a mapping of names to values"),
 }
 """By name, the same wherever it is an argument."""
-_NEEDED = ("path", "out", "source", "name", "kind", "adapter", "hold_out", "hold_out_seed")
+_NEEDED = (
+    *("path", "out", "source", "name", "kind", "adapter", "hold_out", "hold_out_seed"),
+    "thresholds",
+)
 """Those that cannot be None."""
 
 

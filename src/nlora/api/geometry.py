@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from nlora.api.arguments import check
 from nlora.api.result import Result
 from nlora.api.watching import watched
 from nlora.report.table import Cell, Table, Value
@@ -36,7 +37,7 @@ _PAIRS = {
 
 def analyze(
     *sources: str | Path,
-    thresholds: Sequence[str] = ("0.1rms",),
+    thresholds: str | float | Iterable[str | float] = ("0.1rms",),
     matrices: bool = False,
     same_base: bool = False,
     progress: Progress | bool | None = None,
@@ -44,19 +45,24 @@ def analyze(
     """Where adapters collide, how orthogonal and how sparse they are.
 
     `sources` are folders or Hub names of LoRA adapters (PEFT), or one model directory. An entry
-    counts as used above a threshold: "0.1rms" is relative to the root mean square of its matrix, a
-    bare number absolute. `matrices` adds the numbers of every matrix; `same_base` takes base models
-    for one, whatever they are called. docs/analysis.md says what the numbers mean. Raises
-    NloraError for what is no LoRA adapter, and for adapters that share no matrix.
+    counts as used above a threshold (one, or several): "0.1rms" is relative to the root mean square
+    of its matrix, a bare number absolute. `matrices` adds the numbers of every matrix; `same_base`
+    takes base models for one, whatever they are called. docs/analysis.md says what the numbers
+    mean. Raises NloraError for what is no LoRA adapter, and for adapters that share no matrix.
     """
+    check(thresholds=thresholds)
     from nlora.analysis.adapters import read_adapters
+    from nlora.errors import NloraError
     from nlora.progress import shown, spoken
 
     adapters = read_adapters([str(source) for source in sources], same_base)
     from nlora.analysis.report import analyse  # slow, and not for a folder that is not there
     from nlora.lowrank.supports import Threshold
 
-    parsed, told = [Threshold.parse(text) for text in thresholds], spoken(watched(progress))
+    asked = [thresholds] if isinstance(thresholds, str | float | int) else thresholds
+    parsed, told = [Threshold.parse(str(one)) for one in asked], spoken(watched(progress))
+    if not parsed:
+        raise NloraError("above which threshold is an entry used? give one, such as '0.1rms'")
     with shown(told, "analysis", len(adapters[0].shapes)):
         return Analysis(analyse(adapters, parsed, matrices, told.advance))
 
