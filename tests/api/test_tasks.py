@@ -110,6 +110,10 @@ def test_a_name_that_stands_for_a_task_is_read_as_by_the_command_line(tmp_path):
     labelled = watched_task(f"general:auto={file}")
     assert (labelled.task.labels is not None, labelled.notes) == (True, ())
     assert watched_task(f"general:a,b,c={file}").task.labels == ("a", "b", "c")
+    (tmp_path / "month=3").mkdir()
+    parted = file.rename(tmp_path / "month=3" / file.name)
+    assert watched_task(parted).name == watched_task(str(parted)).name == "colour-train"
+    assert watched_task(f"general={parted}").name == "general"
     with pytest.raises(NloraError, match=r"watch takes FILE, NAME=FILE, NAME:auto=FILE"):
         watched_task(f"general:={file}")
     with pytest.raises(NloraError, match="is a stream"):

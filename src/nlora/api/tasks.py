@@ -223,7 +223,8 @@ def watched_task(given: AnyTask, data: str | Path | None = None) -> TaskData:
     if not isinstance(given, str | Path):
         return _only_tested(task_of(given, data))
     text = str(given)
-    name, labels, place = named_file(text) if "=" in text else ("", None, text)
+    whole = isinstance(given, Path) or os.path.exists(os.path.expanduser(text))  # month=3/a.csv
+    name, labels, place = named_file(text) if "=" in text and not whole else ("", None, text)
     if labels == "" or (labels and not name):
         raise NloraError(
             f"{option('watch')} takes FILE, NAME=FILE, NAME:auto=FILE or NAME:A,B=FILE (with "
