@@ -74,6 +74,10 @@ def test_a_task_of_rows_is_learned_kept_and_gone_on_from(llama, tmp_path, monkey
         nlora.run([task("colour", count=21)], out=out, **asked)
     other = shutil.copytree(out, tmp_path / "other")
     model = nlora.load(out)
+    with pytest.raises(nlora.NloraError, match=r"'max_forgeting'; did you mean 'max_forgetting'"):
+        model.learn(task("animal"), max_forgeting=100)
+    with pytest.raises(nlora.NloraError, match="unknown option of learn 'stream'"):
+        model.learn(task("animal"), stream="demo")
     model.predict("xxx 1", "colour")
     with monkeypatch.context() as patched:
         patched.setattr(ContinualModel, "begin", None)  # the base model is not loaded again

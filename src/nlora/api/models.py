@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nlora.api.arguments import check, place
 from nlora.api.configs import Place, method_name
 from nlora.api.exporting import export
-from nlora.api.learning import requested
+from nlora.api.learning import learn, requested
 from nlora.api.results import Answers, Evaluation, Exported, History, Results
 from nlora.api.tasks import AnyTask, Rows, Task, metric_name, reading_of, rows_of
 from nlora.api.watching import watched
@@ -22,6 +23,7 @@ from nlora.continual.history import history
 from nlora.continual.results import current, in_force
 from nlora.data.files import read_texts
 from nlora.data.memory import InMemory
+from nlora.errors import unknown
 from nlora.progress import NoProgress, Progress
 from nlora.store.directory import ModelDirectory
 
@@ -189,6 +191,10 @@ class Model:
         The base model is not loaded again. Raises `SetAside` where the task costs too much: the
         model stays as it was.
         """
+        _, _, *known = signature(learn).parameters
+        for name in options:
+            if name not in known:
+                raise unknown("option of learn", name, known)
         told = watched(options.pop("progress", self._progress))
         asked = requested(self.path, task, progress=told, **options)
         learning = _Learning(self._held)
