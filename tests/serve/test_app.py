@@ -16,10 +16,13 @@ from nlora.continual import answering
 from nlora.continual.taking_back import rollback
 from nlora.data.task import Example
 from nlora.evaluation.answers import answer
+from nlora.methods.base import Route
 from nlora.progress import NoProgress
 from nlora.serve.app import application
 from nlora.serve.limits import Limits
 from nlora.serve.served import Served
+from nlora.store.directory import ModelDirectory
+from tests.tiny import save
 
 HERE = "http://127.0.0.1"
 LIMITS = Limits(texts=8, body=2000, new_tokens=16)
@@ -65,6 +68,45 @@ def test_a_router_finds_the_task_where_none_is_named(finished):
     assert [row["task"] for row in rows] == [a.task for a in expected]
     assert [row["confidence"] for row in rows] == pytest.approx([a.confidence for a in expected])
     assert chat.status_code == 200
+
+
+@pytest.mark.parametrize("setting", ["none", "base"])
+def test_a_chat_far_from_every_task_is_answered_as_the_settings_say(
+    finished, tmp_path, monkeypatch, setting
+):
+    out = shutil.copytree(finished("de-lora").out, tmp_path / "out")
+    document = ModelDirectory(out).config()
+    document["settings"]["unknown"] = setting
+    ModelDirectory(out).write_config(document)
+    far = Route(stage=1, distance=9.0, limit=1.0)
+    monkeypatch.setattr(answering, "routes_of", lambda model, texts: [far for _ in texts])
+    model = nlora.load(out)
+    turns = [{"role": "user", "content": TEXTS[0]}]
+    with TestClient(app_of(model), base_url=HERE) as client:
+        [row] = client.post("/predict", json={"text": TEXTS[0]}).json()["answers"]
+        told = client.post("/v1/chat/completions", json={"messages": turns})
+    if setting == "none":
+        assert (told.status_code, told.json()["error"]["message"]) == (400, row["reason"])
+    else:
+        [expected] = model.continual.bare([json.dumps(turns)])
+        assert told.json()["choices"][0]["message"]["content"] == expected.text
+
+
+def test_a_chat_that_leaves_no_room_in_the_model_is_refused(tmp_path):
+    save("gpt2", tmp_path / "base", layers=1)
+    rows = [("xxx", "a"), ("yyy", "b")]
+    task = nlora.Task("colour", train=rows, test=rows[:1], labels=["a", "b"])
+    settings = {"epochs": 1, "max_new_tokens": 4, "precision": "fp32"}
+    made = {"model": tmp_path / "base", "out": tmp_path / "out", "settings": settings}
+    nlora.run([task], method="inc-lora", **made)
+    app = application(Served(nlora.load(tmp_path / "out"), "mine", NoProgress()))
+    asked = {"messages": [{"role": "user", "content": "a" * 900}]}
+    with TestClient(app, base_url=HERE) as client:
+        found = client.post("/v1/chat/completions", json=asked | {"max_tokens": 257})
+        fits = client.post("/v1/chat/completions", json=asked)
+    said = "the prompt has 512 tokens and 257 are to be written; at most 768 in all"
+    assert (found.status_code, found.json()["error"]["message"]) == (400, said)
+    assert fits.status_code == 200
 
 
 def test_a_chat_is_what_the_model_writes_when_asked_as_the_task(client, model):

@@ -184,7 +184,7 @@ def _found(
             f"{guessed} of {len(texts)} texts are of a kind that several tasks have, so their task "
             f"is a guess (`alike` names the others): name it by {option('task')}"
         )
-    beyond = getattr(model.method.settings, "unknown", "nearest")
+    beyond = answers_far(model)
     few = {route.stage for route in routes if route.limit is None}
     if beyond != "nearest" and few:
         names = ", ".join(model.records[stage - 1].tasks[0]["name"] for stage in sorted(few))
@@ -210,7 +210,7 @@ def _found(
         else:
             model.progress.advance(len(rows))
         for i, (said, likely) in zip(rows, given, strict=True):
-            route, reason = routes[i], _why(routes[i]) if stage is None else None
+            route, reason = routes[i], why_far(routes[i]) if stage is None else None
             also = alike.get(route.stage, ()) if stage is not None else ()
             sure = None if stage is None else route.confidence
             known_of = (sure, route.unknown, also, reason)
@@ -229,7 +229,13 @@ def routes_of(model: ContinualModel, texts: Sequence[str]) -> list[Route]:
     return routes
 
 
-def _why(route: Route) -> str:
+def answers_far(model: ContinualModel) -> str:
+    """What answers a text far from every task: `none`, `base`, or the `nearest` task's model."""
+    return getattr(model.method.settings, "unknown", "nearest")
+
+
+def why_far(route: Route) -> str:
+    """Why a text far from every task has no answer of a task's model."""
     return (
         f"far from every task: at a distance of {route.distance:.3g} from the nearest, whose own "
         f"texts are within {route.limit:.3g}; name the task to have an answer of its model"

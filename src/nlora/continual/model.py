@@ -337,8 +337,9 @@ class ContinualModel:
     def bare(self, texts: Sequence[str]) -> list[Prediction]:
         """The base model's answers to texts, without any task's question."""
         with self.after(0):
-            return self.asked.answers([Example(_no_task(text), text, "") for text in texts])
+            return self.asked.answers([bare(text) for text in texts])
 
 
-def _no_task(text: str) -> Task:
-    return Task("", chat=conversation(text) is not None)
+def bare(text: str) -> Example:
+    """A text as it is asked without any task's question."""
+    return Example(Task("", chat=conversation(text) is not None), text, "")

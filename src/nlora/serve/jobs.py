@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from nlora.backbones.structure import learned_positions
 from nlora.continual import answering
+from nlora.continual.building import soft_tokens
+from nlora.continual.model import bare
 from nlora.data.messages import conversation, plain
-from nlora.data.task import Example
+from nlora.data.task import Example, Task
 from nlora.errors import NloraError
 from nlora.evaluation.writing import Tell, Writing, Written
 
@@ -49,23 +52,36 @@ class Chat:
     how: Writing
 
     def __call__(self, model: ContinualModel, asked: Sequence[Asked]) -> list[Written]:
-        """What is written per conversation, each a text as tasks of chats have it."""
+        """What is written per conversation, each a text as tasks of chats have it.
+
+        Raises NloraError for what cannot be asked, before anything is written.
+        """
         texts = [one.text for one in asked]
         answering.check_asked(model.plan, model.directory, (), self.task)
         known = {data.name: data.task for data in model.stream}
+        examples: list[Example] = []
+        groups: dict[tuple[str | None, int | None], list[int]] = {}
+        for i, (name, stage) in enumerate(_asked_as(model, texts, self.task)):
+            groups.setdefault((name, stage), []).append(i)
+            examples.append(bare(texts[i]) if name is None else _example(texts[i], known[name]))
+        positions = learned_positions(model.backbone.model)
+        if positions is not None:
+            prompts = [ids for ids, _ in model.encoder.prompts(examples)]
+            _check_room(model, prompts, self.how, positions)
+        tells = {id(e): one.tell for e, one in zip(examples, asked, strict=True)}
+
+        def write(some: Sequence[Example]) -> list[Written]:
+            return model.asked.written(some, self.how, [tells[id(e)] for e in some])
+
         found: dict[int, Written] = {}
-        groups: dict[tuple[str, int | None], list[int]] = {}
-        for i, known_as in enumerate(_asked_as(model, texts, self.task)):
-            groups.setdefault(known_as, []).append(i)
         for (name, stage), rows in groups.items():
-            task = known[name]
-            examples = [Example(task, _text(texts[i], name, task.chat), "") for i in rows]
-            tells = {id(e): asked[i].tell for e, i in zip(examples, rows, strict=True)}
-
-            def write(some: Sequence[Example], tells: Mapping[int, Tell] = tells) -> list[Written]:
-                return model.asked.written(some, self.how, [tells[id(e)] for e in some])
-
-            found.update(zip(rows, model.routing.ask(examples, name, stage, write), strict=True))
+            mine = [examples[i] for i in rows]
+            if name is None:
+                with model.after(0):
+                    written = write(mine)
+            else:
+                written = model.routing.ask(mine, name, stage, write)
+            found.update(zip(rows, written, strict=True))
         return [found[i] for i in range(len(texts))]
 
 
@@ -82,13 +98,7 @@ class Complete:
             answering.check_asked(model.plan, model.directory, (), self.task)
         prompts = model.encoder.tokenize([one.text for one in asked])
         positions = getattr(model.backbone.model.config, "max_position_embeddings", None)
-        most = min(LONGEST, positions or LONGEST)
-        for ids in prompts:
-            if len(ids) + self.how.max_new_tokens > most:
-                raise NloraError(
-                    f"the prompt has {len(ids)} tokens and {self.how.max_new_tokens} are to be "
-                    f"written; at most {most} in all"
-                )
+        _check_room(model, prompts, self.how, min(LONGEST, positions or LONGEST))
         stage = None if self.task is None else model.own_stage(self.task)
         apart = model.method.routes_by_input or model.method.needs_task_id
         own = apart and stage is not None
@@ -98,26 +108,50 @@ class Complete:
 
 def _asked_as(
     model: ContinualModel, texts: Sequence[str], task: str | None
-) -> list[tuple[str, int | None]]:
-    """The task that each text is asked as, and the stage whose model answers where one is known."""
+) -> list[tuple[str | None, int | None]]:
+    """The task that each text is asked as, and the stage whose model answers where one is known.
+
+    No task where the base model answers what is far from all. Raises NloraError where nothing does.
+    """
     names = [data.name for data in model.stream]
     if task is None and len(names) == 1:
         [task] = names
     if task is not None:
         return [(task, model.own_stage(task))] * len(texts)
-    routes = answering.routes_of(model, texts)
-    named = [model.records[route.stage - 1].tasks[0]["name"] for route in routes]
-    stages = [route.stage if route.own else None for route in routes]
-    return list(zip(named, stages, strict=True))
+    beyond = answering.answers_far(model)
+    found: list[tuple[str | None, int | None]] = []
+    for route in answering.routes_of(model, texts):
+        if route.unknown and beyond == "none":
+            raise NloraError(answering.why_far(route))
+        if route.unknown and beyond == "base":
+            found.append((None, None))
+        else:
+            name = model.records[route.stage - 1].tasks[0]["name"]
+            found.append((name, route.stage if route.own else None))
+    return found
 
 
-def _text(text: str, task: str, chat: bool) -> str:
+def _example(text: str, task: Task) -> Example:
     """A conversation as the task takes it. Raises NloraError for turns that it never saw."""
-    if chat:
-        return text
-    turns = conversation(text)
+    turns = None if task.chat else conversation(text)
     if turns is None:
-        return text
+        return Example(task, text, "")
     if [turn["role"] for turn in turns] != ["user"]:
-        raise NloraError(f"'{task}' was learned from single texts; give one message, of the user")
-    return plain(text)
+        raise NloraError(
+            f"'{task.name}' was learned from single texts; give one message, of the user"
+        )
+    return Example(task, plain(text), "")
+
+
+def _check_room(
+    model: ContinualModel, prompts: Sequence[list[int]], how: Writing, positions: int
+) -> None:
+    """Raise NloraError where a prompt and what is written take more positions than there are."""
+    most, new = positions - soft_tokens(model.plan), how.max_new_tokens
+    longest = max(map(len, prompts))
+    apart = model.encoder.encoder_decoder
+    if (max(longest, new) if apart else longest + new) > most:
+        raise NloraError(
+            f"the prompt has {longest} tokens and {new} are to be written; at most {most} "
+            f"{'of each' if apart else 'in all'}"
+        )
