@@ -221,7 +221,11 @@ def test_updates_can_be_merged_by_another_rule_than_they_were_trained_with(
     finished, llama, tmp_path
 ):
     source = finished("inc-lora").out
-    export(source, tmp_path / "plain", consolidation="magnitude")
+    listener = Listener()
+    export(source, tmp_path / "plain", progress=listener, consolidation="magnitude")
+    said = "merged as 'magnitude', and accuracies are of the model that they made in training"
+    assert said in (tmp_path / "plain" / "README.md").read_text()
+    assert any(said in line for line in listener.messages)
     before = load_file(llama / "model.safetensors")
     after = load_file(tmp_path / "plain" / "model.safetensors")
     told = json.loads((source / "stages/001-colour/update/adapter_config.json").read_text())

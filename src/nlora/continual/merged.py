@@ -78,6 +78,13 @@ def of_directory(
             "written is what was trained, the base rounded to bfloat16 with the updates, and not "
             "the published weights with them"
         )
+    rule = plan.settings().get("consolidation")
+    trained = directory.config().get("settings", {}).get("consolidation", rule)
+    if rule != trained:
+        notes["consolidation"] = (
+            f"the updates are merged as '{rule}', and accuracies are of the model that they made in "
+            f"training, as '{trained}'"
+        )
     for line in notes.values():
         progress.message(line)
     model = ContinualModel.begin(plan, directory, progress, fp32=True)
