@@ -93,7 +93,7 @@ def test_the_base_model_of_another_run_is_not_what_stages_were_built_on(model, t
     directory = ModelDirectory(model)
     with directory.locked():
         directory.write_config(directory.config() | {"seed": 7})
-    with pytest.raises(NloraError, match="built on another model than this is now$"):
+    with pytest.raises(NloraError, match=r"built on another model than this is now$"):
         bring_back(model)
 
 

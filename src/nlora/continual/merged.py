@@ -82,8 +82,8 @@ def of_directory(
     trained = directory.config().get("settings", {}).get("consolidation", rule)
     if rule != trained:
         notes["consolidation"] = (
-            f"the updates are merged as '{rule}', and accuracies are of the model that they made in "
-            f"training, as '{trained}'"
+            f"the updates are merged as '{rule}', and accuracies are of the model that they made "
+            f"in training, as '{trained}'"
         )
     for line in notes.values():
         progress.message(line)
