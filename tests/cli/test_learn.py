@@ -53,6 +53,8 @@ def test_the_same_command_again_does_nothing_and_a_changed_one_is_refused(
         *("learn", tmp_path / "out", "--task", "shop", "--data", benchmark, "--set", "rank=2")
     )
     assert "(rank 8, not 2)" in line
+    named = (tmp_path / "out", "--model", new[2], "--method", "seq-lora")  # as its stages are
+    assert nlora("learn", *named, "--task", "shop", "--data", benchmark, "--dry-run").exit_code == 0
     other = ("learn", tmp_path / "out", "--task", "shop", "--data", benchmark, "--method")
     assert "holds method 'seq-lora', not 'ewc'" in refused(*other, "ewc")
     assert "holds method 'seq-lora', not 'sq-lora'" in refused(*other, "sq-lora")

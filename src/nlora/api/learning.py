@@ -152,14 +152,15 @@ def requested(
     if module is not None and not (defines_parts(module) or any(":" in name for name in measured)):
         given["plugin"] = None  # its rows are read by now, and nothing needs it any more
     flags = {"method": name, **given}
-    anew = config is not None or (given.get("model") and name)
-    left = exists and not begun(directory) and not anew
+    goes_on = exists and begun(directory)
+    anew = config is not None or (given.get("model") and name and not goes_on)
+    left = exists and not goes_on and not anew
     rehearsed = rehearsal(replay, neutral)
     told = [config, settings, rehearsed, *(value is not None for value in flags.values())]
     if agreed and (any(told) or not exists):
         if exists and not anew:
             config = place / "model.json"
-            inherited = begun(directory)
+            inherited = goes_on
         values = configuration(settings, None, config, replay, neutral, data=data, **flags)
         if inherited:  # all rows, unless this stage is told otherwise
             values |= {limit: given.get(limit) for limit in LIMITS}
