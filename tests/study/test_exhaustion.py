@@ -1,6 +1,7 @@
 """When the space fills up: the simulation agrees with the closed forms it stands beside."""
 
 import json
+import math
 import sys
 
 import numpy as np
@@ -84,7 +85,10 @@ def test_half_used_is_the_first_checkpoint_beyond(rows):
     assert sparse["independent"] == 20
 
 
-@pytest.mark.parametrize("wrong", [{"tasks": 1}, {"rank": 0}, {"rank": 300}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"tasks": 1}, {"rank": 0}, {"rank": 300}, {"seed": -1}, {"spread": -1}, {"spread": math.nan}],
+)
 def test_a_space_that_cannot_be_is_refused(wrong):
     with pytest.raises(NloraError):
         Space(**wrong)

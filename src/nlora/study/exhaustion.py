@@ -62,6 +62,10 @@ class Space:
             raise NloraError(f"there must be at least 2 tasks to meet, not {self.tasks}")
         if not 1 <= self.rank <= self.size:
             raise NloraError(f"the rank must be from 1 to the size, not {self.rank}")
+        if not 0 <= self.spread <= 10:  # beyond it scales are no numbers of 32 bits, nor is nan one
+            raise NloraError(f"the spread must be from 0 to 10, not {self.spread:g}")
+        if self.seed < 0:
+            raise NloraError(f"the seed must be at least 0, not {self.seed}")
 
 
 def closed_form(density: float, tasks: int) -> dict[str, float]:
