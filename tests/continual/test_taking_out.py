@@ -13,11 +13,12 @@ from nlora.continual.history import history
 from nlora.continual.learning import learn, run
 from nlora.continual.model import ContinualModel
 from nlora.continual.preview import preview
+from nlora.continual.results import results_of
 from nlora.continual.taking_back import rollback
 from nlora.continual.taking_out import take_out
 from nlora.data.files import read_stream
 from nlora.errors import NloraError
-from nlora.store.directory import ModelDirectory
+from nlora.store.directory import ModelDirectory, StageRecord
 from tests.continual.test_taking_back import fruit
 from tests.methods.helpers import learn as learn_small
 from tests.runs import Listener, manifests, tree, write_stream
@@ -103,6 +104,20 @@ def test_learning_goes_on_without_it_and_the_task_may_be_learned_anew(copied, fi
     [first, *_] = read_stream(finished("inc-lora").stream)
     assert first.name == "colour"
     assert next_stage(out, first) is not None  # what was taken out is not learned already
+
+
+def test_what_was_measured_before_on_its_old_tests_is_no_transfer_to_it_learned_anew():
+    def record(index, name, *tasks, **accuracy):
+        kept = [{"name": task} for task in tasks]
+        return StageRecord(index=index, name=name, tasks=kept, accuracy=accuracy)
+
+    zero = record(0, "zero-shot", a=10.0, b=20.0)
+    stages = [record(1, "a", "a", a=80.0, b=60.0), record(2, "b", "b", a=70.0, b=90.0)]
+    assert results_of(stages, zero, [], ["a", "b"], "inc-lora")["forward_transfer"] == 40.0
+    stages += [record(3, "without b", a=75.0), record(4, "b", "b", a=70.0, b=50.0)]
+    stages[2].notes["taken_out"] = {"task": "b", "stages": ["002-b"]}
+    found = results_of(stages, zero, [], ["a", "b"], "inc-lora")
+    assert (found["forward_transfer"], found["forgetting"]) == (None, 10.0)
 
 
 def test_a_dry_run_shows_what_comes_after_it(copied, tmp_path):

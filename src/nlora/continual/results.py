@@ -88,7 +88,7 @@ def results_of(
     learned = list(dict.fromkeys(t["name"] for record in standing for t in record.tasks))
     of_a_task = [record for record in standing if record.tasks or _takes_out(record)]
     if all(len(record.tasks) <= 1 for record in records):
-        metrics = _over_stages(of_a_task, zero, "accuracy")
+        metrics = _over_stages(of_a_task, zero, "accuracy", _taken_out_at(records))
     else:
         metrics = summary([], None)
     metrics["average_accuracy"] = average_accuracy([_row(r, learned) for r in of_a_task[-1:]])
@@ -130,6 +130,11 @@ def _takes_out(record: StageRecord) -> bool:
     return "taken_out" in record.notes
 
 
+def _taken_out_at(records: Sequence[StageRecord]) -> dict[str, int]:
+    """The number of the stage that has last taken a task out, by task."""
+    return {r.notes["taken_out"].get("task", ""): r.index for r in records if _takes_out(r)}
+
+
 def columns(
     directory: ModelDirectory, records: Sequence[StageRecord], zero: StageRecord | None
 ) -> list[str]:
@@ -157,7 +162,9 @@ def _among_labels(
     zero_shot = [zero.among_labels.get(task) for task in tasks] if zero else None
     standing = in_force(records)
     one_each = all_listed and all(len(r.tasks) == 1 or _takes_out(r) for r in standing)
-    metrics = _over_stages(standing, zero, "among_labels") if one_each else summary([], None)
+    metrics = summary([], None)
+    if one_each:
+        metrics = _over_stages(standing, zero, "among_labels", _taken_out_at(records))
     rows = [[r.among_labels.get(tasks[c]) for c in listed] for r in standing[-1:]]
     metrics["average_accuracy"] = average_accuracy(rows)
     return {"among_labels": {"zero_shot": zero_shot, "accuracy_matrix": matrix, **metrics, **some}}
@@ -185,18 +192,21 @@ def _over_stages(
     records: Sequence[StageRecord],
     zero: StageRecord | None,
     what: Literal["accuracy", "among_labels"],
+    out: Mapping[str, int],
 ) -> dict[str, float | None]:
     """The metrics of stages with a task each, by the tests that each stage brought.
 
     A task that was learned again has a column for each of its stages, since later tests say nothing
-    of earlier models; all its columns count as one task.
+    of earlier models; all its columns count as one task. What was measured of a task before the
+    stage that took it `out` was on tests that went with it.
     """
     columns = [(record.tasks[0]["name"], record.folder) for record in records if record.tasks]
     first = dict(reversed(columns))
     places = {column: place for place, column in enumerate(columns)}
 
     def row(record: StageRecord) -> Row:
-        found = by_tests(record, first, what).items()
+        own = {task: folder for task, folder in first.items() if out.get(task, 0) <= record.index}
+        found = by_tests(record, own, what).items()
         measured = {places[key]: value for key, value in found if key in places}
         return FewMeasured(measured, len(columns))
 
