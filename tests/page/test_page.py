@@ -221,6 +221,23 @@ def test_two_runs_of_one_method_are_told_apart_by_their_folders(finished, tmp_pa
     assert section.methods == ["inc-lora (out)", "inc-lora (other)"]
 
 
+def test_models_that_learned_other_tasks_are_no_seeds_of_one_another(finished, tmp_path):
+    more, other, third = (
+        shutil.copytree(finished("inc-lora").out, tmp_path / name) for name in ("m", "o", "t")
+    )
+    for seed, out in enumerate((other, third), start=1):
+        ModelDirectory(out).write_config({**ModelDirectory(out).config(), "seed": seed})
+    write_task(tmp_path, "fruit", train=3)
+    learn(more, task_from_files("fruit", *(tmp_path / f"fruit-{s}.jsonl" for s in SPLITS)))
+    (section,) = gather([more, other, third]).sections
+    seeds = {
+        stream: [run.seed for run in section.of("inc-lora", stream)] for _, stream in section.cells
+    }
+    assert seeds == {"colour,animal,fruit": [0], "colour,animal": [1, 2]}
+    assert [len(heat.tasks) for heat in heats(section)] == [3, 2]
+    assert over_stages(section)
+
+
 def test_watch_goes_on_until_the_run_is_finished(finished, tmp_path, monkeypatch):
     out = shutil.copytree(finished("inc-lora").out, tmp_path / "m")
     last = shutil.move(out / "stages" / "002-animal", tmp_path / "last")

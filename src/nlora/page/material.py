@@ -56,7 +56,7 @@ def gather(paths: Sequence[Path]) -> Material:
             )
         else:
             runs += runs_of(path)
-    found.sections = in_sections(_told_apart(runs)) if runs else []
+    found.sections = in_sections(_by_stages(_told_apart(runs))) if runs else []
     found.failed = [line for section in found.sections for line in section.failures()]
     found.growing = found.growing or bool(found.unfinished)
     return found
@@ -153,3 +153,29 @@ def _told_apart(runs: Sequence[Run]) -> list[Run]:
         else run
         for run, key in zip(runs, keys, strict=True)
     ]
+
+
+def _by_stages(runs: Sequence[Run]) -> list[Run]:
+    """Seeds of a method under one stream's name that have been through other stages go by these.
+
+    Their columns are not of the same tasks, so no mean is over them.
+    """
+    known: dict[tuple[object, ...], set[str]] = {}
+    keys = [(run.budget, run.label, run.stream) for run in runs]
+    names = ["" if run.error else _named(run.row["stages"], run.row["tasks"]) for run in runs]
+    for key, name in zip(keys, names, strict=True):
+        known.setdefault(key, set()).update({name} - {""})
+    return [
+        replace(run, stream=name) if name and len(known[key]) > 1 else run
+        for run, key, name in zip(runs, keys, names, strict=True)
+    ]
+
+
+def _named(stages: Sequence[str], tasks: Sequence[str]) -> str:
+    """Stages, and the tasks beside them, as the name of a stream.
+
+    >>> _named(["mail", "news"], ["mail", "news"]), _named(["mail"], ["mail", "news"])
+    ('mail,news', 'mail (and news)')
+    """
+    others = ",".join(task for task in tasks if task not in stages)
+    return ",".join(stages) + (f" (and {others})" if others else "")
