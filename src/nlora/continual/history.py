@@ -12,7 +12,7 @@ from typing import Any
 from nlora.continual.holding import held
 from nlora.continual.offsets import in_force
 from nlora.continual.results import by_tests
-from nlora.continual.tasks import as_tasks, learned_stages, only_tested
+from nlora.continual.tasks import as_tasks, learned_names, learned_stages
 from nlora.store.directory import WATCHED, ModelDirectory, StageRecord
 from nlora.store.records import taken_out
 
@@ -30,7 +30,7 @@ def history(directory: ModelDirectory) -> dict[str, Any]:
     """
     directory.check_there()
     config, records = directory.config(), directory.stages()
-    zero, untrained = directory.zero_shot(), {data.name for data in only_tested(directory)}
+    zero, learned = directory.zero_shot(), learned_names(records)
     return {
         "path": str(directory.path),
         "method": config.get("method"),
@@ -41,7 +41,7 @@ def history(directory: ModelDirectory) -> dict[str, Any]:
             _only_tested(first, records, task["name"])
             for first in [*([zero] if zero else []), *directory.watched()]
             for task in first.tasks
-            if task["name"] in untrained
+            if task["name"] not in learned
         ],
         "matched": sorted(in_force(records)),
         "kept": kept(directory),

@@ -153,7 +153,7 @@ def _train(
     check_metrics(plan, progress.message)
     directory.check_writable()
     tasks = names(plan)
-    method, evaluate = plan.config.method, plan.config.evaluate
+    method = plan.config.method
     with deterministic(plan.run.deterministic):
         model = (begin or ContinualModel.begin)(plan, directory, progress)
         stages, done = aligned(plan.stages(), model.records), len(model.records)
@@ -167,8 +167,7 @@ def _train(
             progress.message(line)
         if not begun(directory):
             processes.on_main(lambda: directory.write_config(document(plan)))
-        others = [data for data in plan.stream if data.only_tested]
-        before = list(plan.stream) if evaluate != "seen" else others
+        before = plan.tested_first
         if not done and zero_shot and before and directory.zero_shot() is None:
             test_first(model, before)
             write_results(directory, tasks, method)
@@ -176,15 +175,11 @@ def _train(
             add_watched(model, data)
             write_results(directory, tasks, method)
         for number, stage in enumerate(stages[done:], start=done + 1):
-            tested = [*_tested(evaluate, stages, number), *others]
+            among = stages[: plan.stages_tested(number, len(stages))]
+            tested = [*as_tasks([d for one in among for d in one.tasks]), *plan.only_tested]
             if number == 1 and plan.config.from_adapter is not None:
                 take_over(model, stage, tested)
             else:
                 learn_stage(model, stage, tested, guard)
             write_results(directory, tasks, method)
     return directory.results()
-
-
-def _tested(evaluate: str, stages: Sequence[Stage], number: int) -> list[TaskData]:
-    last = {"seen": number, "next": number + 1, "all": len(stages)}[evaluate]
-    return as_tasks([data for stage in stages[:last] for data in stage.tasks])

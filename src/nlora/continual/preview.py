@@ -107,7 +107,7 @@ def preview(plan: Plan, directory: ModelDirectory | None = None) -> Preview:
     encoder = make_encoder(plan, backbone)
     done = directory.stages() if directory is not None else []
     stages = aligned(plan.stages(), done)[len(done) :]
-    others = [data for data in plan.stream if data.only_tested]
+    others = plan.only_tested
     tasks = [data for stage in stages for data in stage.tasks] or trained(plan.stream)
     check_tasks(plan, backbone, encoder, [*tasks, *others], notes.append)
     adapter = make_adapter(plan, backbone, stored_targets(directory) if directory else None)

@@ -97,8 +97,8 @@ def results_of(
     listed = [places[name] for name in learned or tasks if name in with_labels]
     some = {} if len(listed) == len(learned or tasks) else {"averaged": [tasks[c] for c in listed]}
     untested = [*([zero] if zero else []), *watched]
-    firsts = {t["name"]: r.accuracy.get(t["name"]) for r in untested for t in r.tasks}
-    firsts = {name: before for name, before in firsts.items() if name not in learned}
+    names = [(record, task["name"]) for record in untested for task in record.tasks]
+    firsts = {name: record.accuracy.get(name) for record, name in names if name not in learned}
     untrained = {n: _drop(firsts[n], everything, n) for n in tasks if n in firsts}
     return {
         "method": method,

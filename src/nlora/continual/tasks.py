@@ -122,10 +122,14 @@ def only_tested(directory: ModelDirectory) -> list[TaskData]:
     zero, watched = directory.zero_shot(), directory.shelf(WATCHED)
     kept = _kept(directory, zero) if zero is not None and zero.tasks else []
     kept += [data for record in watched.stages() for data in _kept(watched, record)]
-    records = directory.stages()
-    out = taken_out(records)
-    learned = {t["name"] for record in records if record.folder not in out for t in record.tasks}
+    learned = learned_names(directory.stages())
     return [replace(data, only_tested=True) for data in kept if data.name not in learned]
+
+
+def learned_names(records: Sequence[StageRecord]) -> set[str]:
+    """The tasks that these stages have learned, without those that were taken out again."""
+    out = taken_out(records)
+    return {t["name"] for record in records if record.folder not in out for t in record.tasks}
 
 
 def _kept(directory: Shelf, record: StageRecord) -> list[TaskData]:

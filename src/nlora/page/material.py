@@ -164,7 +164,8 @@ def _by_stages(runs: Sequence[Run]) -> list[Run]:
     keys = [(run.budget, run.label, run.stream) for run in runs]
     names = ["" if run.error else _named(run.row["stages"], run.row["tasks"]) for run in runs]
     for key, name in zip(keys, names, strict=True):
-        known.setdefault(key, set()).update({name} - {""})
+        if name:
+            known.setdefault(key, set()).add(name)
     return [
         replace(run, stream=name) if name and len(known[key]) > 1 else run
         for run, key, name in zip(runs, keys, names, strict=True)

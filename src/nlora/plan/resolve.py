@@ -104,6 +104,20 @@ class Plan(Choice):
             known |= names
         return stages
 
+    @property
+    def only_tested(self) -> list[TaskData]:
+        """The tasks that are tested and not trained."""
+        return [data for data in self.stream if data.only_tested]
+
+    @property
+    def tested_first(self) -> list[TaskData]:
+        """The tasks that are tested before anything is trained."""
+        return self.only_tested if self.config.evaluate == "seen" else list(self.stream)
+
+    def stages_tested(self, number: int, stages: int) -> int:
+        """Of so many `stages`, the tasks of how many are tested after stage `number`, at most."""
+        return {"seen": number, "next": number + 1, "all": stages}[self.config.evaluate]
+
     def with_stream(self, stream: Sequence[TaskData]) -> "Plan":
         """The same plan over other tasks, whose examples are those that are used."""
         return replace(self, stream=tuple(stream))

@@ -36,12 +36,10 @@ def work(plan: Plan) -> Work:
         value_at(epochs, stage.index) * sum(len(data.train) for data in stage.tasks)
         for stage in stages
     )
-    ahead = {"seen": 0, "next": 1, "all": len(stages)}[plan.config.evaluate]
     tests = [_tests(stage.tasks) for stage in stages]
-    others = [data for data in plan.stream if data.only_tested]
-    before = others if plan.config.evaluate == "seen" else plan.stream
-    after = [sum(tests[: stage.index + ahead]) + _tests(others) for stage in stages]
-    return Work(examples, _tests(before) + sum(after))
+    after = [sum(tests[: plan.stages_tested(stage.index, len(stages))]) for stage in stages]
+    always = _tests(plan.only_tested) * len(stages)
+    return Work(examples, _tests(plan.tested_first) + sum(after) + always)
 
 
 def _tests(tasks: Sequence[TaskData]) -> int:
@@ -53,8 +51,8 @@ def seconds_of(plans: Sequence[Plan], grid: Grid, workers: int, progress: Progre
 
     It is `inc-lora` or `n-lora` where the grid has one, else one that trains, if any does. What
     methods do beside is not counted (EWC's Fisher information, LFPT5's pseudo-samples), nor what
-    runs share. Raises NloraError if there is no such model, or the short run
-    fails.
+    runs share. Raises NloraError if there is no such model, or where the short
+    run fails.
     """
     if not plans:
         return 0.0

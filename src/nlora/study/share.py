@@ -42,19 +42,18 @@ def shared(plan: Plan) -> Shared:
     run = plan.run.model_dump(mode="json")
     base = plan.base.revision or plan.base.target
     zero = first = None
-    others = [data for data in stream if data.only_tested]
+    others = plan.only_tested
     names = sorted(data.name for data in others)
     measure = None
     if overrides(plan.method, "metric"):  # the same tests are measured in another way
         measure = [plan.method.name, plan.method.settings.model_dump(mode="json")]
-    before = list(stream) if plan.config.evaluate != "seen" else others
-    if before:
+    if before := plan.tested_first:
         tests = sorted(replace(data, train=()).fingerprint() for data in before)
         asked = {name: run[name] for name in _EVALUATION}
         zero = digest([base, asked, tests, names, measure])
     rule = _first_stage(plan)
     if rule is not None:
-        tested = {"seen": 1, "next": 2, "all": len(stream)}[plan.config.evaluate]
+        tested = plan.stages_tested(1, len(stream))
         data = [data.fingerprint() for data in [*trained(stream)[:tested], *others]]
         made = [plan.method.adapter, rule, plan.config.seed]
         first = digest([base, run, *made, data, names, measure])
