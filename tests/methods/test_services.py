@@ -1,5 +1,7 @@
 """What a context offers a method: each service against a plain reference."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 
@@ -85,6 +87,17 @@ def test_states_are_the_bare_models_means_over_each_text_read_once(shape):
     assert torch.equal(ctx.states(texts), found)
     assert calls == []
     assert adapter.model.training
+
+
+def test_of_ever_new_texts_a_bounded_number_of_states_is_kept(monkeypatch):
+    monkeypatch.setattr("nlora.methods.context.MOST_STATES", 4)
+    ctx = context("t5", begun("t5"), stage())
+    ctx.after = lambda number: nullcontext()
+    once = ctx.states(["first"])
+    for number in range(20):
+        ctx.states([f"text {number}", "another"])
+    assert len(ctx.known_states[None]) <= 6
+    torch.testing.assert_close(ctx.states(["first"]), once)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

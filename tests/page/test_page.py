@@ -5,6 +5,7 @@ import shutil
 import signal
 from html import unescape
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -14,7 +15,7 @@ from nlora.continual.learning import learn
 from nlora.continual.results import write_results
 from nlora.data.files import task_from_files
 from nlora.explain.explain import committed
-from nlora.page import build
+from nlora.page import build, material
 from nlora.page.answers import LOST, NEVER, OFF, wrong_answers
 from nlora.page.build import page
 from nlora.page.charts import layers, over_stages, training
@@ -337,3 +338,48 @@ def test_nothing_but_a_page_is_written_over(tmp_path, finished):
     assert ledger.read_bytes() == before
     for _ in range(2):
         assert call("report", ledger, "--out", tmp_path / "page.html").exit_code == 0
+
+
+def test_a_page_of_something_else_is_not_written_over(tmp_path, finished):
+    mine = tmp_path / "mine.html"
+    mine.write_text("<!DOCTYPE html><title>My holidays</title>", encoding="utf-8")
+    assert call("report", finished("inc-lora").out, "--out", mine).exit_code == 2
+    assert "holidays" in mine.read_text(encoding="utf-8")
+
+
+def test_folders_of_one_name_are_told_apart_by_as_much_as_differs(finished, tmp_path, monkeypatch):
+    out = finished("inc-lora").out
+    places = [shutil.copytree(out, tmp_path / "ab"[i] / "out") for i in range(2)]
+    monkeypatch.chdir(shutil.copytree(out, tmp_path / "here"))
+    (section,) = gather([*places, Path()]).sections
+    assert section.methods == ["inc-lora (a/out)", "inc-lora (b/out)", "inc-lora (here)"]
+    assert len(gather([out, out]).sections[0].runs) == 1
+
+
+def test_a_stage_that_is_committed_while_a_page_reads_is_on_it_whole(
+    finished, tmp_path, monkeypatch
+):
+    out = shutil.copytree(finished("inc-lora").out, tmp_path / "m")
+    last = shutil.move(out / "stages" / "002-animal", tmp_path / "002-animal")
+    whole = material.history
+
+    def history(directory):
+        if last.exists():
+            shutil.move(last, out / "stages" / "002-animal")
+        return whole(directory)
+
+    monkeypatch.setattr(material, "history", history)
+    (section,) = gather([out]).sections
+    assert [one[0] for one in tasks_of(section.runs[0]).rows] == ["colour", "animal"]
+
+
+def test_tasks_that_are_only_tested_are_in_no_mean(tmp_path):
+    others = {"only_tested": {"blue": {}}, "stages": ["red", "red (2)"], "zero_shot": [20.0, 100.0]}
+    rows = [row_of([[60.0, 90.0]] * 2, method=m, **others) for m in ("inc-lora", "n-lora")]
+    (section,) = gather([write(tmp_path / "ledger.jsonl", rows)]).sections
+    assert {v["accuracy"] for v in over_stages(section)[0].spec["data"]["values"]} == {60}
+    said = " ".join(told(section))
+    assert "(1 tasks, seed 0 alone)" in said
+    assert "The untrained model answers 20.0 % right." in said
+    alone = gather([write(tmp_path / "one.jsonl", rows[:1])]).sections[0]
+    assert "answers 20.0 % of test examples right" in " ".join(told(alone))

@@ -255,6 +255,15 @@ def test_models_precisions_and_budgets_are_never_mixed(make, tmp_path):
     assert ", bf16, " in found[3].title
 
 
+def test_streams_of_one_name_that_are_of_other_tasks_are_not_one(make):
+    other = row("n-lora", stream="mine", seed=1)
+    for place in (other["configuration"], other):
+        place["tasks"] = ["red", "green"]
+    other["data"] = {"red": "f", "green": "f"}
+    shown = make([row(stream="mine"), other], "accuracy").columns
+    assert [c for c in shown if ": " not in c] == ["method", "mine (red,blue)", "mine (red,green)"]
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 def test_runs_with_different_settings_are_not_averaged(make, seed):
     other = row(seed=seed)

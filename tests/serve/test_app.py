@@ -6,6 +6,7 @@ import json
 import shutil
 
 import httpx2
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
@@ -16,6 +17,7 @@ from nlora.continual import answering
 from nlora.continual.taking_back import rollback
 from nlora.data.task import Example
 from nlora.evaluation.answers import answer
+from nlora.evaluation.matching import Correction
 from nlora.methods.base import Route
 from nlora.progress import NoProgress
 from nlora.serve.app import application
@@ -56,6 +58,30 @@ def test_it_predicts_as_the_command(client, finished):
         assert row["probabilities"] == pytest.approx(answered.probabilities)
     free = client.post("/predict", json={"text": TEXTS[0], "task": "animal", "free": True})
     assert "probabilities" not in free.json()["answers"][0]
+
+
+def test_labels_are_matched_by_what_was_found_of_the_stages_that_are_served(finished, tmp_path):
+    out = shutil.copytree(finished("inc-lora").out, tmp_path / "out")
+    always_b = Correction(np.array([0.0, 1e6, 0.0]))
+    asked = []
+
+    def correct(model, names):
+        asked.append(list(names))
+        return {"colour": always_b}
+
+    served = Served(nlora.load(out), "mine", NoProgress(), correct)
+    ask = {"texts": TEXTS, "task": "colour"}
+    with TestClient(application(served, LIMITS), base_url=HERE) as client:
+        rows = client.post("/predict", json=ask).json()["answers"]
+        assert {row["answer"] for row in rows} == {"b"}
+        free = client.post("/predict", json={**ask, "free": True}).json()["answers"]
+        plain = answering.predict(out, TEXTS, "colour", free=True)
+        assert [row["answer"] for row in free] == [answered.answer for answered in plain]
+        served.reload()
+        assert asked == [["colour", "animal"]]  # nothing is new
+        rollback(out, "colour")
+        served.reload()
+    assert asked == [["colour", "animal"], ["colour"]]
 
 
 def test_a_router_finds_the_task_where_none_is_named(finished):

@@ -54,6 +54,15 @@ SkipBadRows = Annotated[
     bool, typer.Option("--skip-bad-rows", help="Leave out rows that are wrong, at most 5 %.")
 ]
 Encoding = Annotated[str | None, typer.Option(help="Of text files.  [default: utf-8]")]
+Answers = Annotated[
+    str,
+    typer.Option(
+        "--answers",
+        help="likely: the most likely label; matched: with an offset per label that makes the "
+        "model answer as it did right after the task (docs/explain.md); auto: matched for "
+        "tasks of which `nlora explain --dev` has found that it helps.",
+    ),
+]
 Plugin = Annotated[
     Path | None,
     typer.Option(help="A Python file that defines a method, a metric or a data source."),

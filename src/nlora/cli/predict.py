@@ -38,15 +38,7 @@ def predict(
             "--free", help="The text that greedy decoding gives, which may be none of the labels."
         ),
     ] = False,
-    how: Annotated[
-        str,
-        typer.Option(
-            "--answers",
-            help="likely: the most likely label; matched: with an offset per label that makes the "
-            "model answer as it did right after the task (docs/explain.md); auto: matched for "
-            "tasks of which `nlora explain --dev` has found that it helps.",
-        ),
-    ] = "auto",
+    how: o.Answers = "auto",
     columns: o.Columns = None,
     encoding: o.Encoding = None,
     out: Annotated[

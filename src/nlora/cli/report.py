@@ -36,12 +36,12 @@ def report(
     The page opens without a network: curves, accuracy matrices, tables that can be sorted,
     collisions by layer, wrong answers to read, configuration and data. It can be printed.
     """
-    from nlora.page.build import rendered
+    from nlora.page.build import TITLE, rendered
     from nlora.page.material import gather
     from nlora.store.atomic import parents, write_text
 
     check_out(page)
-    if page.exists() and not page.read_bytes()[:20].lower().startswith(b"<!doctype html"):
+    if page.exists() and TITLE.encode() not in page.read_bytes()[:1000]:
         raise NloraError(f"{page} is there and no page of `nlora report`; choose another --out")
     names = [str(place) for place in places]
     material = gather(places)

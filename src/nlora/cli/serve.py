@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from nlora.cli import options as o
 from nlora.cli.console import progress
 
 
@@ -22,6 +23,7 @@ def serve(
         bool,
         typer.Option("--reload", help="Take up stages that are learned or taken back meanwhile."),
     ] = False,
+    how: o.Answers = "auto",
     max_texts: Annotated[int, typer.Option(min=1, help="Texts of one request.")] = 256,
     max_body: Annotated[int, typer.Option(min=1, help="Bytes of one request.")] = 1_000_000,
     max_tokens: Annotated[int, typer.Option(min=1, help="New tokens of one text.")] = 1024,
@@ -38,4 +40,4 @@ def serve(
 
     waiting = max(Limits.waiting, max_texts)  # a request that is allowed can always be taken
     limits = Limits(max_texts, max_body, max_tokens, batch, waiting)
-    run(model_dir, progress(), host, port, name, reload, limits)
+    run(model_dir, progress(), host, port, name, reload, limits, how)

@@ -28,12 +28,16 @@ from nlora.fast.logits import Answers, answer_logits
 from nlora.progress import NoProgress, Progress
 
 A = TypeVar("A", bound=Adapter)
+Key = TypeVar("Key", str, tuple[int, ...])
 
 Batch = dict[str, Any]
 """Tensors of a micro-batch by name (`data.batches.Collator`)."""
 
 BATCH_TOKENS = 4096
 """Rows × longest row of a batch in which nothing is trained."""
+
+MOST_STATES = 20_000
+"""So many texts' states are kept, and then begun anew: a server is asked ever new texts."""
 
 Rates = Callable[[Parameter], Tensor | float]
 """How far the optimiser's last step moved each entry of a parameter per unit of its gradient before
@@ -190,30 +194,39 @@ class Context:
                     found[row] = list(takewhile(lambda token: token not in ends, ids))
         return [found[i] for i in range(len(prompts))]
 
-    @torch.inference_mode()
     def states(self, texts: Sequence[str], layers: int | None = None) -> Tensor:
         """What the base model makes of each raw text, without prompt: the mean of its last hidden
         states (of the encoder where there is one), (n, d) in float64. With `layers`, of a model
         that has so many of its first layers alone. A text is read once."""
-        known = self.known_states.setdefault(layers, {})
-        new = list(dict.fromkeys(text for text in texts if text not in known))
-        if new:
-            encoder = self.encoder
-            limit = min(encoder.max_length, encoder.max_text_tokens or encoder.max_length)
-            rows = encoder.tokenizer(new, truncation=True, max_length=limit).input_ids
-            rows = [row or [encoder.tokenizer.eos_token_id] for row in rows]
-            known.update(zip(new, self._read(rows, layers), strict=True))
-        return torch.stack([known[text] for text in texts])
+        encoder = self.encoder
+        limit = min(encoder.max_length, encoder.max_text_tokens or encoder.max_length)
 
-    @torch.inference_mode()
+        def rows(new: list[str]) -> list[list[int]]:
+            found = encoder.tokenizer(new, truncation=True, max_length=limit).input_ids
+            return [row or [encoder.tokenizer.eos_token_id] for row in found]
+
+        return self._states(texts, rows, layers)
+
     def prompt_states(self, examples: Sequence[Example], layers: int | None = None) -> Tensor:
         """As `states`, of the whole prompt that each example is asked by."""
         asked = [tuple(ids) for ids, _ in self.encoder.prompts(examples)]
+        return self._states(asked, lambda new: list(map(list, new)), layers)
+
+    @torch.inference_mode()
+    def _states(
+        self,
+        keys: Sequence[Key],
+        rows: Callable[[list[Key]], list[list[int]]],
+        layers: int | None,
+    ) -> Tensor:
+        """The states of what these stand for; `rows` makes token ids of those not read before."""
         known = self.known_states.setdefault(layers, {})
-        new = list(dict.fromkeys(ids for ids in asked if ids not in known))
+        if len(known) > MOST_STATES:
+            known.clear()
+        new = [key for key in dict.fromkeys(keys) if key not in known]
         if new:
-            known.update(zip(new, self._read(list(map(list, new)), layers), strict=True))
-        return torch.stack([known[ids] for ids in asked])
+            known.update(zip(new, self._read(rows(new), layers), strict=True))
+        return torch.stack([known[key] for key in keys])
 
     def _read(self, rows: Sequence[list[int]], layers: int | None) -> list[Tensor]:
         encoder = self.encoder

@@ -22,6 +22,9 @@ from nlora.report.tables import KEYS, of_section
 from nlora.store.records import now
 from nlora.visible import visible
 
+TITLE = "<title>nlora: "
+"""How the title of each page begins, by which one is known."""
+
 
 @dataclass(frozen=True)
 class Part:

@@ -71,13 +71,26 @@ def _alone(path: Path, found: Material) -> Iterable[Run]:
     if not (path / "results.json").is_file():
         return
     document = directory.config()
-    row = {**rounded(described(directory, None), 12), **_explained(directory, found)}
-    row["history"] = history(directory)["stages"]
+    row = {**_as_it_stands(directory), **_explained(directory, found)}
     run = of_row(row, str(path))
     stream = document.get("stream")
     found.models[run.place] = path
     label = f"{run.label} (unfinished)" if line else run.label  # no seed of a finished one
     yield replace(run, label=label, stream=stream_name(stream) if stream else run.stream)
+
+
+def _as_it_stands(directory: ModelDirectory) -> dict[str, Any]:
+    """The row and the history of a directory, of the same stages though one come meanwhile."""
+    while True:
+        before = _committed(directory)
+        row = rounded(described(directory, None), 12)
+        row["history"] = history(directory)["stages"]
+        if _committed(directory) == before:
+            return row
+
+
+def _committed(directory: ModelDirectory) -> list[tuple[str, str]]:
+    return [(record.folder, record.finished) for record in directory.stages()]
 
 
 def _explained(directory: ModelDirectory, found: Material) -> dict[str, Any]:
@@ -143,16 +156,30 @@ def _unfinished(directory: ModelDirectory) -> str:
 
 def _told_apart(runs: Sequence[Run]) -> list[Run]:
     """Runs of one method that were given as several folders are called by their folders, too."""
-    seen: dict[tuple[object, ...], int] = {}
-    keys = [(run.budget, run.label, run.stream, run.seed) for run in runs]
-    for key in keys:
-        seen[key] = seen.get(key, 0) + 1
-    return [
-        replace(run, label=f"{run.label} ({Path(run.place).name})")
-        if seen[key] > 1 and Path(run.place).is_dir()
-        else run
-        for run, key in zip(runs, keys, strict=True)
-    ]
+    alike: dict[tuple[object, ...], list[int]] = {}
+    for number, run in enumerate(runs):
+        alike.setdefault((run.budget, run.label, run.stream, run.seed), []).append(number)
+    told = list(runs)
+    for numbers in alike.values():
+        folders = [n for n in numbers if Path(runs[n].place).is_dir()]
+        if len(numbers) > 1:
+            for n, name in zip(folders, _differing([runs[n].place for n in folders]), strict=True):
+                told[n] = replace(runs[n], label=f"{runs[n].label} ({name})")
+    return told
+
+
+def _differing(places: Sequence[str]) -> list[str]:
+    """The ends of paths, as long as they must be to differ.
+
+    >>> _differing(["a/out", "b/out", "/x/mine"])
+    ['a/out', 'b/out', 'mine']
+    """
+    found = []
+    for own in (parts := [Path(place).resolve().parts for place in places]):
+        others = [other for other in parts if other != own]
+        length = next(n for n in range(1, len(own) + 1) if own[-n:] not in [o[-n:] for o in others])
+        found.append("/".join(own[-length:]))
+    return found
 
 
 def _by_stages(runs: Sequence[Run]) -> list[Run]:

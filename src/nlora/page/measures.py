@@ -111,12 +111,23 @@ def mean_matrix(runs: Sequence[Run]) -> Matrix:
     ]
 
 
+def untrained(run: Run) -> float | None:
+    """The mean accuracy before any training, of the tasks that are learned later, or of all where
+    none is; None where not all of these were asked."""
+    zero = run.row["zero_shot"] or []
+    wanted = run.trained or run.row["tasks"]
+    found = [a for name, a in zip(run.row["tasks"], zero, strict=False) if name in wanted]
+    known = [accuracy for accuracy in found if accuracy is not None]
+    return fmean(known) if known and len(known) == len(wanted) else None
+
+
 def averages(run: Run) -> list[float]:
     """After each stage the mean accuracy of the tasks learned so far."""
-    at, tasks = first_learned_at(run), run.row["tasks"]
+    at, tasks, trained = first_learned_at(run), run.row["tasks"], run.trained
     found = []
     for stage, row in enumerate(run.row["accuracy_matrix"]):
-        known = [a for name, a in zip(tasks, row, strict=True) if at.get(name, 0) <= stage]
+        pairs = zip(tasks, row, strict=True)
+        known = [a for name, a in pairs if name in trained and at.get(name, 0) <= stage]
         known = [accuracy for accuracy in known if accuracy is not None]
         found.append(fmean(known) if known else 0.0)
     return found

@@ -1,9 +1,8 @@
 """What a page says at its top, in plain words: what was learned and forgotten, by how much."""
 
 from collections import Counter
-from statistics import fmean
 
-from nlora.page.measures import falls, learned_at, mean_matrix, stages_of
+from nlora.page.measures import falls, learned_at, mean_matrix, stages_of, untrained
 from nlora.report.accuracy import over_seeds
 from nlora.report.differences import differences
 from nlora.report.footnotes import MEANINGS, needs
@@ -38,11 +37,8 @@ def _of_one(run: Run) -> list[str]:
     tasks, matrix = row["tasks"], row["accuracy_matrix"]
     title = row["base"].get("title") or "the model"
     said = []
-    if row["zero_shot"] and None not in row["zero_shot"]:
-        untrained = fmean(row["zero_shot"])
-        said.append(
-            f"Before any training {title} answers {untrained:.1f} % of test examples right."
-        )
+    if (before := untrained(run)) is not None:
+        said.append(f"Before any training {title} answers {before:.1f} % of test examples right.")
     if not matrix:
         return [*said, "Nothing was trained."]
     learned = [name for name in tasks if name in at]
@@ -55,7 +51,8 @@ def _of_one(run: Run) -> list[str]:
     elif learned:
         said.append(f"{run.label} taught {title} one task so far: {learned[0]}.")
     else:
-        said.append(f"{run.label} taught {title} {len(tasks)} tasks at once: {', '.join(tasks)}.")
+        named = ", ".join(run.trained)
+        said.append(f"{run.label} taught {title} {len(run.trained)} tasks at once: {named}.")
     if learning is not None and average is not None and len(learned) > 1:
         said.append(
             f"Right after each task it answered {learning:.1f} % of that task's test examples "
@@ -126,7 +123,7 @@ def _of_stream(section: Section, stream: str) -> list[str]:
     counted = f"seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"seed {seeds[0]} alone"
     names = list(kept)
     said = [
-        f"On {stream} ({len(runs[0].row['tasks'])} tasks, {counted}) the model taught with "
+        f"On {stream} ({len(runs[0].trained)} tasks, {counted}) the model taught with "
         f"{_with_needs(section, names[0])} answers most right at the end, "
         f"{_value(kept[names[0]])} %"
         + (f"; least, {_value(kept[names[-1]])} %, with {names[-1]}." if len(names) > 1 else ".")
@@ -147,9 +144,9 @@ def _of_stream(section: Section, stream: str) -> list[str]:
                 f"were right, with {best} {_value(learned[best])} %. What is not learned cannot be "
                 "forgotten."
             )
-    zero = [run.row["zero_shot"] for run in runs if run.row["zero_shot"]]
-    if zero and None not in zero[0]:
-        said.append(f"The untrained model answers {fmean(zero[0]):.1f} % right.")
+    before = next((found for run in runs if (found := untrained(run)) is not None), None)
+    if before is not None:
+        said.append(f"The untrained model answers {before:.1f} % right.")
     return said
 
 

@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -148,7 +148,7 @@ def in_sections(runs: Sequence[Run], methods: Sequence[str] = ()) -> list[Sectio
             raise unknown("method in the ledger", name, known)
     wanted = {*methods} or known
     by_budget: dict[tuple[Any, ...], list[Run]] = {}
-    for run in runs:
+    for run in _by_tasks(runs):
         if run.label in wanted or untrained(run.label):
             by_budget.setdefault(run.budget, []).append(run)
     dropped: list[str] = []
@@ -158,6 +158,18 @@ def in_sections(runs: Sequence[Run], methods: Sequence[str] = ()) -> list[Sectio
         listed = "; ".join(dropped[:_LISTED])
         log.warning("%d of %d rows are left out: %s%s", len(dropped), len(runs), listed, more)
     return made
+
+
+def _by_tasks(runs: Sequence[Run]) -> list[Run]:
+    """Streams of one name that are of other tasks, as in ledgers of two people, name these, too."""
+    tasks = [",".join(run.row["configuration"]["tasks"]) for run in runs]
+    known: dict[str, set[str]] = {}
+    for run, names in zip(runs, tasks, strict=True):
+        known.setdefault(run.stream, set()).add(names)
+    return [
+        replace(run, stream=f"{run.stream} ({names})") if len(known[run.stream]) > 1 else run
+        for run, names in zip(runs, tasks, strict=True)
+    ]
 
 
 def runs_of(path: Path) -> Iterable[Run]:

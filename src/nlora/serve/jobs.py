@@ -19,6 +19,7 @@ from nlora.evaluation.writing import Tell, Writing, Written
 if TYPE_CHECKING:
     from nlora.continual.answering import Answer
     from nlora.continual.model import ContinualModel
+    from nlora.serve.served import Served
 
 LONGEST = 8192
 """Tokens of a prompt that is not cut, with what is written after it; fewer if the model has."""
@@ -38,10 +39,11 @@ class Predict:
     task: str | None
     free: bool
 
-    def __call__(self, model: ContinualModel, texts: Sequence[str]) -> list[Answer]:
+    def __call__(self, served: Served, texts: Sequence[str]) -> list[Answer]:
         """An answer per text."""
+        model, corrections = served.model.continual, {} if self.free else served.corrections
         answering.check_asked(model.plan, model.directory, texts, self.task)
-        return answering.answers(model, texts, self.task, self.free)
+        return answering.answers(model, texts, self.task, self.free, corrections)
 
 
 @dataclass(frozen=True)
@@ -51,11 +53,12 @@ class Chat:
     task: str | None
     how: Writing
 
-    def __call__(self, model: ContinualModel, asked: Sequence[Asked]) -> list[Written]:
+    def __call__(self, served: Served, asked: Sequence[Asked]) -> list[Written]:
         """What is written per conversation, each a text as tasks of chats have it.
 
         Raises NloraError for what cannot be asked, before anything is written.
         """
+        model = served.model.continual
         texts = [one.text for one in asked]
         answering.check_asked(model.plan, model.directory, (), self.task)
         known = {data.name: data.task for data in model.stream}
@@ -92,12 +95,14 @@ class Complete:
     task: str | None
     how: Writing
 
-    def __call__(self, model: ContinualModel, asked: Sequence[Asked]) -> list[Written]:
+    def __call__(self, served: Served, asked: Sequence[Asked]) -> list[Written]:
         """What is written after each text. Raises NloraError for texts that are too long."""
+        model = served.model.continual
         if self.task is not None:
             answering.check_asked(model.plan, model.directory, (), self.task)
         prompts = model.encoder.tokenize([one.text for one in asked])
-        positions = getattr(model.backbone.model.config, "max_position_embeddings", None)
+        config = model.backbone.model.config.get_text_config(decoder=True)
+        positions = getattr(config, "max_position_embeddings", None)
         _check_room(model, prompts, self.how, min(LONGEST, positions or LONGEST))
         stage = None if self.task is None else model.own_stage(self.task)
         apart = model.method.routes_by_input or model.method.needs_task_id

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nlora.errors import NloraError, first_line, unknown
 
 if TYPE_CHECKING:
     from nlora.api.models import Model
+    from nlora.continual.answering import Correct
+    from nlora.evaluation.matching import Correction
     from nlora.progress import Progress
 
 
@@ -20,14 +22,22 @@ class Gone(Exception):
 class Served:
     """A model in memory under a name. `NAME:TASK` names one of its tasks."""
 
-    def __init__(self, model: Model, name: str, progress: Progress) -> None:
+    def __init__(
+        self, model: Model, name: str, progress: Progress, correct: Correct | None = None
+    ) -> None:
         self.model = model
         self.name = name
         self.since = int(time.time())
         self._progress = progress
+        self._correct = correct
         model.continual.hold()
+        self.corrections = self._corrected()
+        """How labels are matched, by task (`explain.answers.correct_by`)."""
         self.trouble: str | None = None
         """Why the stages that the directory holds now are not served."""
+
+    def _corrected(self) -> Mapping[str, Correction]:
+        return self._correct(self.model.continual, self.tasks) if self._correct else {}
 
     def work(self, job: Any, items: list[Any]) -> list[Any]:
         """The results of the items of a job; in the model's thread.
@@ -36,7 +46,7 @@ class Served:
         """
         model = self.model.continual
         try:
-            return job(model, items)
+            return job(self, items)
         except NloraError:
             try:
                 for record in model.records if model.reads_updates else ():
@@ -72,6 +82,9 @@ class Served:
         """Take up what the directory holds now; in the model's thread, between two batches."""
         try:
             changed = self.model.reload()
+            if changed:
+                self.corrections = {}  # of other stages
+                self.corrections = self._corrected()
         except Exception as error:  # whatever it is, what is in memory goes on being served
             if self.trouble is None:
                 self._progress.message(f"the new stages are not served: {error}")

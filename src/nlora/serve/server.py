@@ -13,6 +13,7 @@ from pathlib import Path
 from nlora import processes
 from nlora.continual.tasks import answerable_tasks
 from nlora.errors import NloraError
+from nlora.explain.answers import AUTO, correct_by
 from nlora.progress import Progress
 from nlora.serve.limits import Limits
 from nlora.store.directory import ModelDirectory
@@ -32,13 +33,16 @@ def serve(
     name: str | None = None,
     reload: bool = False,
     limits: Limits | None = None,
+    answers: str = AUTO,
 ) -> None:
     """Answer requests with the model of a directory, until Ctrl-C.
 
     With `reload` the stages that are learned, accepted or taken back meanwhile are taken up; no
-    request is dropped for it. Port 0 is any that is free. Raises NloraError if there is no model,
-    if the place is taken, and where the extra `serve` is missing.
+    request is dropped for it. Port 0 is any that is free; `answers` as for `nlora predict`.
+    Raises NloraError if there is no model, if the place is taken, and where the extra `serve` is
+    missing.
     """
+    correct = correct_by(answers)
     if processes.count() > 1:
         raise NloraError("`nlora serve` runs in one process, without torchrun")
     missing = [library for library in ("fastapi", "uvicorn") if find_spec(library) is None]
@@ -56,7 +60,7 @@ def serve(
         from nlora.serve.app import application
         from nlora.serve.served import Served
 
-        served = Served(model, name or path.resolve().name, progress)
+        served = Served(model, name or path.resolve().name, progress, correct)
         local = host in LOOPBACK
         app = application(
             served, limits, EVERY if reload else None, [*LOOPBACK, "[::1]"] if local else ()
