@@ -127,6 +127,7 @@ def test_every_source_that_was_asked_for_is_there(explained):
         *(
             f"{kind}: {v}{m}"
             for kind in NEUTRAL
+            if kind != "by-label"
             for v in ("shares", "answers")
             for m in ("", ", matched")
         ),
@@ -139,6 +140,30 @@ def test_every_source_that_was_asked_for_is_there(explained):
     length = then["matched"]["train"] - before["matched"]["train"]
     assert way["before"]["value"] == pytest.approx(length)
     assert set(found["relearned"]) == {"colour"}
+
+
+def test_texts_by_label_are_written_when_each_label_is_told_in_turn(
+    finished, tmp_path, monkeypatch
+):
+    out = shutil.copytree(finished("inc-lora").out, tmp_path / "out")
+    told = []
+
+    def write(model, prompts):
+        told.append([model.encoder.tokenizer.decode(ids) for ids in prompts])
+        return [f"text {i} of {len(told)}" for i in range(len(prompts))]
+
+    monkeypatch.setattr("nlora.continual.self_written._write", write)
+    asked = replace(FEW, kinds=("train", "by-label"), probe=0, shift=0, gradients=0)
+    found = explain(out, asked)
+    colour = ModelDirectory(out).stages()[0].tasks[0]
+    assert [prompt.splitlines()[-2:] for prompt in told[0]] == [
+        [f"Answer: {label}", "Text:"] for label in colour["labels"] * 2
+    ]
+    assert all(colour["instruction"] in prompt for prompt in told[0])
+    after = when(found["tasks"]["colour"], "later")["matched"]
+    assert {"by-label: answers", "by-label: answers, matched"} <= after.keys()
+    explain(out, asked)
+    assert len(told) == 2  # one for each task, and kept
 
 
 def test_what_was_measured_is_not_measured_again_and_the_run_is_as_it_was(explained, finished):

@@ -26,7 +26,7 @@ def explain(
         typer.Option(
             metavar="A,B,…",
             help="Texts that offsets come from: train, dev, test, newest, neutral, self, "
-            "content-free; all by default, neutral with --neutral.",
+            "by-label, content-free; by default all but by-label, neutral with --neutral.",
         ),
     ] = None,
     neutral: Neutral = None,

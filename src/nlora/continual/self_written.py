@@ -1,13 +1,14 @@
-"""Texts that a base model writes by itself: they have nothing to do with any task."""
+"""Texts that a base model writes: by itself, of no task, or as it is told a task's labels."""
 
 from __future__ import annotations
 
 from contextlib import nullcontext, suppress
+from itertools import cycle, islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nlora import processes
-from nlora.data.task import digest
+from nlora.data.task import Task, digest
 from nlora.folders import cache_dir
 from nlora.store.kept import keep, kept
 
@@ -32,15 +33,47 @@ def self_written(model: ContinualModel, count: int, place: Path | None = None) -
     ones are left out, so there may be fewer than `count`. They are kept in the cache folder for all
     runs with the same base model, and at `place`, too.
     """
+    tokenizer = model.encoder.tokenizer
+    start = tokenizer.bos_token_id
+    prompts = [[tokenizer.eos_token_id if start is None else start]] * count
+    return _kept(model, [], prompts, place, f"{count} texts")
+
+
+def written_by_label(
+    model: ContinualModel, task: Task, count: int, place: Path | None = None
+) -> list[str]:
+    """Likewise texts that it writes when it is told a task's question and the answer to it.
+
+    One label after another, so that each is the answer equally often. What is told is no example:
+    the question and the names of the labels alone.
+    """
+    assert task.labels is not None
+    told = [
+        "\n".join([*filter(None, [task.instruction]), f"Answer: {label}", "Text:"])
+        for label in islice(cycle(task.labels), count)
+    ]
+    about = f"{count} texts by the labels of '{task.name}'"
+    return _kept(model, [told], model.encoder.tokenize(told), place, about)
+
+
+def _kept(
+    model: ContinualModel,
+    told: list[Any],
+    prompts: list[list[int]],
+    place: Path | None,
+    about: str,
+) -> list[str]:
+    """What is written after the prompts, which are made of what is `told`; as it was kept."""
     base = model.plan.base
-    key = digest([base.title, base.revision or base.target, count, SAMPLING, SEED])
+    titles = [base.title, base.revision or base.target]
+    key = digest([*titles, len(prompts), SAMPLING, SEED, *told])
     shared = cache_dir() / CACHE / f"self-written-{key}.json"
     places = [shared] if place is None else [place, shared]
     known = (texts for path in places if (texts := kept(path, key)) is not None)
     texts = processes.from_main(next(known, None))
     if texts is None:
-        model.progress.message(f"the base model is asked to write {count} texts")
-        texts = processes.from_main(_write(model, count))
+        model.progress.message(f"the base model is asked to write {about}")
+        texts = processes.from_main(_write(model, prompts))
 
     def keep_them() -> None:
         for new in places:
@@ -52,12 +85,9 @@ def self_written(model: ContinualModel, count: int, place: Path | None = None) -
     return texts
 
 
-def _write(model: ContinualModel, count: int) -> list[str]:
+def _write(model: ContinualModel, prompts: list[list[int]]) -> list[str]:
     import torch
 
-    tokenizer = model.encoder.tokenizer
-    start = tokenizer.bos_token_id
-    prompts = [[tokenizer.eos_token_id if start is None else start]] * count
     devices = [model.adapter.model.device] if torch.cuda.is_available() else []
     with model.standing(0), torch.random.fork_rng(devices=devices):
         torch.manual_seed(SEED)

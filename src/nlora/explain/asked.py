@@ -1,6 +1,6 @@
 """What of a run is to be explained: which stages are looked at, about which texts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +26,7 @@ class Options:
 
     texts: int = 100
     """Of each kind, at most; of the test texts all are asked."""
-    kinds: tuple[str, ...] = tuple(kind for kind in KINDS if kind != "neutral")
+    kinds: tuple[str, ...] = tuple(kind for kind in KINDS if kind not in ("neutral", "by-label"))
     neutral: Path | None = None
     """A file of neutral texts."""
     every_stage: bool = False
@@ -96,10 +96,13 @@ class Questions:
         options: Options,
         neutral: Sequence[str],
         written: Sequence[str],
+        by_label: Mapping[str, Sequence[str]],
         by_stage: dict[int, list[TaskData]],
     ) -> None:
         self.options = options
         self.texts = {"neutral": neutral, "self": written, "content-free": CONTENT_FREE}
+        self.by_label = by_label
+        """What the base model writes by the labels of each task, by its name."""
         self.by_stage = by_stage
         """The tasks that each stage trained, for the newest one's texts."""
 
@@ -126,9 +129,9 @@ class Questions:
                 found[Look(stage, name, "train", "states")] = self.probed(known)
             if "dev" in self.options.kinds and (dev := self.dev(known)):
                 found[Look(stage, name, "dev")] = dev
-            for kind in ("neutral", "self", "content-free"):
-                if kind in self.options.kinds and self.texts[kind]:
-                    asked = [Example(known.data.task, text, "") for text in self.texts[kind]]
+            for kind, texts in (*self.texts.items(), ("by-label", self.by_label.get(name))):
+                if kind in self.options.kinds and texts:
+                    asked = [Example(known.data.task, text, "") for text in texts]
                     found[Look(stage, name, kind)] = asked
         shifted = sample(known.data.test, self.options.shift, SEED)
         for stage in range(known.stage, known.later[-1] + 1) if shifted and known.later else ():

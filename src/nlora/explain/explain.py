@@ -6,8 +6,8 @@ from typing import Any
 
 from nlora import processes
 from nlora.continual.agreement import stored_plan
-from nlora.continual.self_written import self_written
-from nlora.data.task import TaskData
+from nlora.continual.self_written import self_written, written_by_label
+from nlora.data.task import TaskData, digest
 from nlora.errors import NloraError
 from nlora.explain.asked import Learned, Options, Questions, learned
 from nlora.explain.examples import examples_of
@@ -58,10 +58,17 @@ def explain(
     written = self_written(model, options.texts, place) if wants_own else []
     if wants_own and not written:
         progress.message("the base model writes no texts of its own; 'self' is left out")
+    by_label = {
+        task.data.name: written_by_label(
+            model, task.data.task, options.texts, folder / f"by-label-{digest(task.data.name)}.json"
+        )
+        for task in listed
+        if "by-label" in options.kinds
+    }
     by_stage: dict[int, list[TaskData]] = {}
     for task in tasks:
         by_stage.setdefault(task.stage, []).append(task.data)
-    questions = Questions(options, neutral, written, by_stage)
+    questions = Questions(options, neutral, written, by_label, by_stage)
     looks = Looks(model, folder, on="dev" if options.on_dev else "test")
     looks.take(pair for task in listed for pair in questions.looks(task).items())
     pulled = aligned(looks, tasks, options.gradients)

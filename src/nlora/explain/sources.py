@@ -31,9 +31,9 @@ from nlora.evaluation.matching import (
 
 OWN = ("train", "dev", "test")
 """Kinds of texts of the task itself."""
-NEUTRAL = ("newest", "neutral", "self", "content-free")
-"""Kinds of texts that have nothing to do with it: the newest task's, those of a file, what the
-base model writes by itself, and prompts without content."""
+NEUTRAL = ("newest", "neutral", "self", "by-label", "content-free")
+"""Kinds of texts that are not the task's: the newest one's, those of a file, what the base model
+writes by itself or when it is told the task's question and a label, and prompts without content."""
 KINDS = (*OWN, *NEUTRAL)
 VARIANTS = ("shares", "answers")
 TRANSDUCTIVE = "test"
