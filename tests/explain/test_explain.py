@@ -142,9 +142,7 @@ def test_every_source_that_was_asked_for_is_there(explained):
     assert set(found["relearned"]) == {"colour"}
 
 
-def test_texts_by_label_are_written_when_each_label_is_told_in_turn(
-    finished, tmp_path, monkeypatch
-):
+def test_texts_by_label_are_written_as_each_label_is_told_in_turn(finished, tmp_path, monkeypatch):
     out = shutil.copytree(finished("inc-lora").out, tmp_path / "out")
     told = []
 
@@ -153,6 +151,7 @@ def test_texts_by_label_are_written_when_each_label_is_told_in_turn(
         return [f"text {i} of {len(told)}" for i in range(len(prompts))]
 
     monkeypatch.setattr("nlora.continual.self_written._write", write)
+    monkeypatch.setenv("NLORA_CACHE", str(tmp_path / "cache"))
     asked = replace(FEW, kinds=("train", "by-label"), probe=0, shift=0, gradients=0)
     found = explain(out, asked)
     colour = ModelDirectory(out).stages()[0].tasks[0]
