@@ -102,6 +102,13 @@ def test_a_setting_that_is_called_as_a_method_is_one_of_all():
     assert settings == [{"replay": 0.05}] * 2
 
 
+def test_a_setting_whose_value_is_a_mapping_is_one_of_all_methods():
+    options = {"peft_options": {"use_rslora": True}}
+    asked = grid(methods="n-lora,inc-lora", settings={**options, "n-lora": {"l1": 2}})
+    settings = [asked.settings_of("order-1", point) for point in asked.points]
+    assert settings == [{**options, "l1": 2}, options]
+
+
 def test_every_cell_has_a_folder_fit_for_any_system(tmp_path, monkeypatch):
     asked = grid(methods="inc-lora:routing=input,target_modules=[q,v]", streams=("a, b",))
     monkeypatch.setattr(

@@ -77,8 +77,7 @@ def _rates(grid: Grid, workers: int, progress: Progress) -> tuple[float, float]:
     """Seconds for a training example, and for a test, as one of the runs at a time has it."""
     training = [p for p in grid.points if not untrained(p.label)] or grid.points
     [point, *_] = [p for p in training if p.method in ("inc-lora", "n-lora")] or training
-    own = {name: v for name, v in grid.settings.items() if not isinstance(v, dict)}
-    settings = {**own, "epochs": 1}
+    settings = {**grid.common, "epochs": 1}
     tests = min(grid.max_eval or PROBED, PROBED)
     small = replace(grid, points=(point,), max_train=PROBED, max_eval=tests, settings=settings)
     cell = small.cell(grid.streams[0], point, grid.seeds[0])

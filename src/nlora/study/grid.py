@@ -14,6 +14,7 @@ from nlora.errors import Faults, NloraError, unknown
 from nlora.plan.config import RunConfig, parse_config
 from nlora.plan.points import Point
 from nlora.plan.resolve import Plan, resolve
+from nlora.plan.settings import RunSettings
 from nlora.recipes import fitting
 
 
@@ -50,7 +51,8 @@ class Grid:
     max_eval: int | None = None
     evaluate: str = "next"
     settings: dict[str, Any] = field(default_factory=dict)
-    """For every method; a mapping is for the method of its name (`{"n-lora": {"l1": 0.1}}`)."""
+    """For every method; a mapping is for the method of its name (`{"n-lora": {"l1": 0.1}}`), or the
+    value of a setting that takes one (`peft_options`)."""
     plugin: str | None = None
     recipes: str | None = None
     """Each cell begins from the settings published for its method and stream, for this model (one
@@ -75,8 +77,15 @@ class Grid:
                 raise NloraError(f"{kind} '{twice[-1]}' is named twice, or like another")
         for name, value in self.settings.items():
             known = {p.method for p in self.points}
-            if isinstance(value, dict) and name not in known:
+            if isinstance(value, dict) and name not in (known | RunSettings.model_fields.keys()):
                 raise unknown("method with settings", name, known)
+
+    @property
+    def common(self) -> dict[str, Any]:
+        """The settings of every method, without those of single ones."""
+        methods = {p.method for p in self.points}
+        given = self.settings.items()
+        return {k: v for k, v in given if not (isinstance(v, dict) and k in methods)}
 
     @cached_property
     def tasks(self) -> dict[str, list[TaskData]]:
@@ -96,10 +105,9 @@ class Grid:
         """The settings that a point is run with: its own win over its method's, the common, and a
         recipe's."""
         published = fitting(point.method, stream_name(stream), self.recipes)
-        common = {k: v for k, v in self.settings.items() if not isinstance(v, dict)}
         of_method = self.settings.get(point.method)  # or a setting of that name, such as replay
         named = of_method if isinstance(of_method, dict) else {}
-        own = {**common, **named, **point.settings}
+        own = {**self.common, **named, **point.settings}
         return {**(published.settings if published else {}), **own}
 
     def without_recipe(self) -> list[str]:

@@ -122,7 +122,6 @@ def _is_finished(path: Path, cell: dict[str, Any]) -> bool:
 
 def _described(grid: Grid) -> dict[str, Any]:
     model = grid.base
-    common = {k: v for k, v in grid.settings.items() if not isinstance(v, dict)}
     return {
         "format": FORMAT,
         "model": {"title": model.title, "revision": model.revision or grid.model},
@@ -130,7 +129,7 @@ def _described(grid: Grid) -> dict[str, Any]:
         "max_eval": grid.max_eval,
         "evaluate": grid.evaluate,
         "tune": grid.tune,
-        "settings": common,
+        "settings": grid.common,
         "data": {
             name: {data.name: data.fingerprint() for data in tasks}
             for name, tasks in grid.tasks.items()
