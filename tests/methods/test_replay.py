@@ -2,6 +2,7 @@ import math
 from collections import Counter
 
 import pytest
+import torch
 
 from nlora.continual.model import ContinualModel
 from nlora.data.task import Example, Task, TaskData
@@ -97,7 +98,8 @@ def test_a_run_trains_on_the_buffers_of_all_earlier_tasks(adapter, t5, tmp_path)
 
 
 def test_by_surprise_the_least_likely_answers_are_kept(llama, tmp_path):
-    learn(llama, tmp_path, "sure", tasks=TASKS[:1], count=12, buffer=4, learning_rate=1e-2)
+    how = {"adapter": "lora", "keep_by": "surprise", "learning_rate": 1e-2}
+    learn(llama, tmp_path, "replay", tasks=TASKS[:1], count=12, buffer=4, **how)
     model = ContinualModel.open(tmp_path)
     data = tiny.task(TASKS[0], 12)
     ctx = model.context()
@@ -108,3 +110,20 @@ def test_by_surprise_the_least_likely_answers_are_kept(llama, tmp_path):
     worst = sorted(data.train, key=means.__getitem__)[:4]
     found = [Example.from_json(row) for row in model.method.state.kept]
     assert found == [example for example in data.train if example in worst]
+
+
+@pytest.mark.parametrize("shape", ["llama", "t5"])
+def test_sure_keeps_the_texts_that_were_least_likely_before_the_task(request, shape, tmp_path):
+    base = request.getfixturevalue(shape)
+    learn(base, tmp_path, "sure", tasks=TASKS[:2], count=12, buffer=4, learning_rate=1e-2)
+    model = ContinualModel.open(tmp_path)
+    data = tiny.task(TASKS[1], 12)
+    means = {}
+    network = model.adapter.model.eval()
+    with model.standing(1), torch.no_grad():  # as it was before the second task
+        for example, (ids, _) in zip(data.train, model.encoder.prompts(data.train), strict=True):
+            read = torch.tensor([ids])
+            means[example] = float(network(input_ids=read, labels=read).loss)
+    worst = sorted(data.train, key=means.__getitem__)[-4:]
+    kept = [Example.from_json(row) for row in model.method.state.kept][4:]
+    assert kept == [example for example in data.train if example in worst]

@@ -73,6 +73,8 @@ class ContinualModel:
         self.records = directory.stages()
         self._in_hand = 0
         """The stage that the adapter stands after, or trains on top of."""
+        self._trains = False
+        """Whether it does the second, so that it may be that stage's no more."""
         self.holds = self._held = False
         """Whether updates are to be held in memory, and whether they are."""
         self._known_states: dict[int | None, dict[Any, Tensor]] = {}
@@ -134,6 +136,7 @@ class ContinualModel:
             self._hold(records)
         self.adapter.load(paths)
         self.records, self._in_hand, self.method.state = records, len(records), state
+        self._trains = False
 
     def hold(self) -> None:
         """Hold in memory what any stage is answered by, until `restore` reads what is there then.
@@ -209,12 +212,13 @@ class ContinualModel:
         if begins is not None and begins.index != self._in_hand:
             self.adapter.load(self.directory.update_paths(begins.index, self.records))
             self._in_hand = begins.index
+        self._trains = True
         return begins
 
     def stand_after(self, record: StageRecord) -> None:
         """Be the model after a stage whose update is in hand; it is committed later."""
         self.records.append(record)
-        self._in_hand = record.index
+        self._in_hand, self._trains = record.index, False
 
     def own_stage(self, task: str) -> int | None:
         """The stage whose model answers a task that is named; none where that was not accepted."""
@@ -224,17 +228,17 @@ class ContinualModel:
     @contextmanager
     def after(self, stage: int) -> Iterator[None]:
         """The model as it was after a stage; the base model after stage 0."""
-        if self._in_hand == stage and stage > 0:
+        if self._in_hand == stage and stage > 0 and not self._trains:
             yield
             return
-        held = self._in_hand
+        held = self._in_hand, self._trains
         paths = self.directory.update_paths(stage, self.records, verified=not self._held)
         with self.adapter.after(paths):
-            self._in_hand = stage
+            self._in_hand, self._trains = stage, False
             try:
                 yield
             finally:
-                self._in_hand = held
+                self._in_hand, self._trains = held
 
     @contextmanager
     def standing(self, stage: int) -> Iterator[None]:

@@ -147,18 +147,22 @@ class Context:
             batch = collate([rows[i] for i in chosen])
             yield chosen, on_device(batch, self.model.device)
 
-    @torch.no_grad()
     def score(self, examples: Sequence[Example]) -> list[float]:
         """ln p(answer | prompt) of each example: the sum over the answer's tokens and its end."""
+        return self.score_rows(self.encoder.all(examples))
+
+    @torch.no_grad()
+    def score_rows(self, rows: Sequence[Encoded], tokens: int | None = None) -> list[float]:
+        """Likewise of encoded examples, in batches of at most `tokens` (`BATCH_TOKENS`)."""
         found: dict[int, float] = {}
         with evaluating(self.model):
-            for rows, batch in self.batches(self.encoder.all(examples)):
+            for chosen, batch in self.batches(rows, tokens or BATCH_TOKENS):
                 logits, targets = answer_logits(self.model, batch)
                 each = -cross_entropy(logits.float(), targets, reduction="none")
                 lengths = (batch["labels"] != IGNORED).sum(1).tolist()
                 sums = [float(part.double().sum()) for part in each.split(lengths)]
-                found.update(zip(rows, sums, strict=True))
-        return [found[i] for i in range(len(examples))]
+                found.update(zip(chosen, sums, strict=True))
+        return [found[i] for i in range(len(rows))]
 
     def generate(self, prompts: Sequence[list[int]], **sampling: Any) -> list[str]:
         """The texts that the model writes after prompts (token ids), as `generated`.

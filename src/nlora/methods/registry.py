@@ -119,8 +119,8 @@ VARIANTS = (
     Entry(
         "sure",
         Replay,
-        "one LoRA adapter and a buffer of the examples that surprise it most (SuRe's selection)",
-        {"adapter": "lora", "keep_by": "surprise"},
+        "one LoRA adapter and a buffer of the texts that surprise it most (SuRe's selection)",
+        {"adapter": "lora", "keep_by": "text-surprise"},
     ),
     Entry(
         "ns",

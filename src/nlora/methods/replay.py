@@ -61,7 +61,7 @@ class Replay(LoraMethod):
     @property
     def extra_passes(self) -> float:
         """Where it is ranked what to keep."""
-        return 1.0 if self.settings.keep_by == "surprise" else 0.0
+        return 0.0 if self.settings.keep_by == "uniform" else 1.0
 
     def mixed_in(self, ctx: Context) -> MixedIn:
         """Every kept example of earlier tasks."""

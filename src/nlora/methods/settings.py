@@ -121,10 +121,11 @@ class Settings(Strict):
         description="replay with a file: the share of a stage's examples that it makes up (0.05); "
         "by default each of the reservoir comes once an epoch",
     )
-    keep_by: Literal["uniform", "surprise"] = Field(
+    keep_by: Literal["uniform", "surprise", "text-surprise"] = Field(
         "uniform",
-        description="which examples of a task are kept: drawn, every label with its share, "
-        "or those whose answers the model finds least likely after training (SuRe)",
+        description="which examples of a task are kept: drawn, every label with its share; those "
+        "whose answers the model finds least likely after training (surprise), or whose texts "
+        "before it (text-surprise: SuRe)",
     )
     neutral: Annotated[str, AfterValidator(_file)] | None = Field(
         None,

@@ -11,8 +11,9 @@ Of `self`: the texts are those of the file `neutral`, or what the base model wri
 the probabilities of the task's labels, exact as `nlora.evaluation.among` has them; a task of free
 text answers greedily. Answers drawn later, from a model that has drifted, are worth less.
 
-Which examples are kept says `keep_by`: drawn uniformly, or by surprise, as SuRe does (arXiv:
-2511.22367): those with the largest mean of −ln p over the tokens of their answers.
+Which examples are kept says `keep_by`: drawn uniformly, or by surprise, those with the largest mean
+of −ln p: over the tokens that are read, by the model before the stage (`text-surprise`, as SuRe's
+published code does, arXiv:2511.22367), or over those of their answers, by the model after it.
 
 All of it works with any method, since it is no method's own: the loop asks for it beside what a
 method itself mixes in (`Method.rehearsed`, `Method.keep`).
@@ -21,6 +22,7 @@ method itself mixes in (`Method.rehearsed`, `Method.keep`).
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from nlora import processes
@@ -32,9 +34,13 @@ from nlora.methods.base import MixedIn
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from nlora.data.encode import Encoded
     from nlora.methods.context import Context
     from nlora.methods.settings import Settings
     from nlora.methods.state import Rehearsal
+
+HELD = 2**25
+"""Logits that are held at a time where texts are read: of each token, over the whole vocabulary."""
 
 
 def check(settings: Settings) -> None:
@@ -97,11 +103,29 @@ def chosen(ctx: Context, examples: Sequence[Example], count: int, by: str) -> Se
     """At most so many examples to keep, in their order: uniformly, or the most surprising."""
     if by == "uniform" or count >= len(examples):
         return sample(examples, count, ctx.stage.seed)
-    labels = [row.labels() for row in ctx.encoder.all(examples)]
-    lengths = [len(row) - row.count(IGNORED) for row in labels]
-    scores = [score / length for score, length in zip(ctx.score(examples), lengths, strict=True)]
+    rows = ctx.encoder.all(examples)
+    if by == "text-surprise":
+        read = [_as_read(row, ctx.encoder.encoder_decoder) for row in rows]
+        with ctx.after(ctx.stage.index - 1):
+            scores = _mean_scores(ctx, read, HELD // (ctx.encoder.ids or 1))
+    else:
+        scores = _mean_scores(ctx, rows)
     ranked = sorted(range(len(examples)), key=scores.__getitem__)
     return [examples[i] for i in sorted(processes.from_main(ranked[:count]))]
+
+
+def _as_read(row: Encoded, encoder_decoder: bool) -> Encoded:
+    """What a model reads of an example, as what it is to write: after its first token, or again."""
+    if encoder_decoder:
+        return replace(row, answer=row.prompt, counts=None)
+    return replace(row, prompt=row.prompt[:1], answer=row.prompt[1:], counts=None)
+
+
+def _mean_scores(ctx: Context, rows: Sequence[Encoded], tokens: int | None = None) -> list[float]:
+    """The mean of ln p over the tokens of each row's answer."""
+    lengths = [len(row.answer) - row.labels().count(IGNORED) for row in rows]
+    scores = ctx.score_rows(rows, tokens)
+    return [score / max(length, 1) for score, length in zip(scores, lengths, strict=True)]
 
 
 def _answered(ctx: Context, task: Task, kept: Rehearsal) -> list[str]:
