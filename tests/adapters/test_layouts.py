@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from nlora.adapters.gated import Gated
 from nlora.adapters.layouts import Appended, Concatenated, Selected
 from nlora.adapters.prompt import Prompt
+from nlora.adapters.settings import AdapterSettings
 from nlora.data.batches import Collator
 from nlora.data.encode import Encoded
 from nlora.fast.logits import answer_logits
@@ -200,3 +202,44 @@ def test_an_answer_moves_the_selected_prompts_and_a_cosine_moves_the_selected_ke
     for i in range(4):
         expected = query - query[i] * keys[i] if i in row else torch.zeros(32)
         torch.testing.assert_close(pool_keys.grad[i], expected, rtol=0, atol=1e-6)
+
+
+# A chat of several turns
+
+CHAT = Encoded(
+    [11, 12, 13, 14],
+    [21, 22, 31, 32, 33, 41, 42, 1],
+    False,
+    counts=[True, True, False, False, False, True, True, True],
+)
+LAST_TURN = Encoded([11, 12, 13, 14, 21, 22, 31, 32, 33], [41, 42, 1], False)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda net: Prompt(net, Concatenated(3)),
+        lambda net: Prompt(net, Appended(3)),
+        lambda net: Prompt(net, Selected(6, 2, 2, "embedding")),
+        lambda net: Gated(net, AdapterSettings(rank=2, alpha=4.0, dropout=0.0), hidden=4),
+    ],
+    ids=["concatenated", "appended", "selected", "gated"],
+)
+@pytest.mark.parametrize("padded", [False, True])
+def test_the_text_of_a_chat_is_all_before_its_last_answer(make, padded):
+    adapter = make(tiny.model("llama"))
+    for stage in (1, 2):
+        torch.manual_seed(stage)
+        adapter.begin()
+        train(adapter, seed=stage, size=0.5)
+    longer = [Encoded([50] * 20, [41, 42, 1], False)] * padded
+    with torch.no_grad():
+        found, expected = (
+            answer_logits(adapter.model.eval(), collate("llama", [*longer, row])).logits[-3:]
+            for row in (CHAT, LAST_TURN)
+        )
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    if isinstance(adapter, Prompt) and isinstance(adapter.model.layout, Selected):
+        keys = adapter.model.layout.cosines
+        answer_logits(adapter.model, collate("llama", [*longer, CHAT]))
+        torch.testing.assert_close(adapter.model.layout.cosines, keys)

@@ -22,7 +22,7 @@ from nlora.adapters.base import Abilities, Beginning
 from nlora.adapters.lora import ADAPTER, Lora
 from nlora.adapters.settings import AdapterSettings
 from nlora.backbones.states import masked_mean
-from nlora.backbones.structure import accepts, cache_argument
+from nlora.backbones.structure import accepts, cache_argument, last_run
 from nlora.errors import NloraError
 from nlora.lowrank.factors import Factors, concatenate
 from nlora.merging.base import Consolidation
@@ -156,7 +156,8 @@ class Gated(Lora):
         mask = kwargs.get("attention_mask", torch.ones_like(ids)).bool()
         keep = kwargs.get("logits_to_keep")
         if isinstance(keep, Tensor) and keep.dim() == 2:  # position s predicts token s + 1
-            mask = mask & ~nn.functional.pad(keep[:, :-1], (1, 0), value=False)
+            answers = nn.functional.pad(keep[:, :-1], (1, 0), value=False)
+            mask = mask & ~last_run(answers, mask)
         means = self.means(ids, mask)
         self._weights = torch.stack([gate.weights(means) for gate in gates], dim=1)
 

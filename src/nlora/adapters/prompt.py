@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from nlora.adapters.base import Abilities, Adapter, Beginning, snapshot, swapped
 from nlora.adapters.layouts import Layout, Text, Vocabulary
 from nlora.adapters.settings import AdapterSettings
-from nlora.backbones.structure import accepts, positions
+from nlora.backbones.structure import accepts, last_run, positions
 from nlora.errors import NloraError
 
 FILE = "prompt.safetensors"
@@ -61,7 +61,8 @@ class PromptedModel(nn.Module):
         """The model's output for (B, S) ids; its logits do not count the prompts' positions.
 
         A boolean `logits_to_keep` of shape (B, S) is understood, as the models understand it. The
-        tokens that it has predicted are the answer; what stands before them is the text.
+        tokens that it has predicted at the end of a row are the answer; what stands before them is
+        the text, a chat's earlier answers with it.
         """
         keep = kwargs.get("logits_to_keep")
         answers = torch.zeros_like(input_ids, dtype=torch.bool)
@@ -86,7 +87,7 @@ class PromptedModel(nn.Module):
         embeds = self.model.get_input_embeddings()(ids)  # (B, S, d)
         updates = [self.updates[i] for i in self.reading]
         if updates:
-            text = Text(self.model, ids, embeds, mask.bool() & ~answers)
+            text = Text(self.model, ids, embeds, mask.bool() & ~last_run(answers, mask.bool()))
             vectors, column = self.layout.place(updates, text)
             embeds = insert(embeds, vectors.to(embeds.dtype), column)
             mask = insert(mask, mask.new_ones(vectors.shape[:2]), column)

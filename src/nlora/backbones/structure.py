@@ -64,6 +64,19 @@ def positions(attention_mask: Tensor) -> Tensor:
     return (attention_mask.cumsum(-1) - 1).clamp(min=0)
 
 
+def last_run(chosen: Tensor, attention_mask: Tensor) -> Tensor:
+    """Of chosen tokens (B, S) those that end a row without another between them.
+
+    The mask (B, S), true where no padding is, may be false on either side.
+
+    >>> chosen, mask = Tensor([[0, 1, 0, 1, 1, 0]]).bool(), Tensor([[1, 1, 1, 1, 1, 0]]).bool()
+    >>> last_run(chosen, mask).tolist()
+    [[False, False, False, True, True, False]]
+    """
+    to_the_end = (chosen | ~attention_mask).flip(1).cumprod(1).flip(1).bool()
+    return chosen & to_the_end
+
+
 def learned_positions(model: nn.Module) -> int | None:
     """For how many positions a model has embeddings, and no row may have more tokens.
 

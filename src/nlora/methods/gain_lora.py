@@ -125,12 +125,14 @@ class GainLora(InfLora):
 
     def _means(self, ctx: Context) -> Iterator[Tensor]:
         """m of the stage's texts, batch by batch."""
+        from nlora.backbones.structure import last_run
+
         own = [example for data in ctx.stage.tasks for example in data.train]
         chosen = sample(own, self.settings.space_examples or len(own), ctx.stage.seed)
         for _, batch in ctx.batches(ctx.encoder.all(chosen)):
             mask = batch["attention_mask"].bool()
             if not ctx.encoder.encoder_decoder:
-                mask = mask & (batch["labels"] == IGNORED)
+                mask = mask & ~last_run(batch["labels"] != IGNORED, mask)
             yield _adapter(ctx).means(batch["input_ids"], mask)
 
 
