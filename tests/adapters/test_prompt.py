@@ -1,8 +1,10 @@
 import pytest
 import torch
+from benchmarks.tiny_families import tiny_config
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
     LlamaForCausalLM,
     LogitsProcessorList,
 )
@@ -215,3 +217,21 @@ def test_a_prompt_starts_at_what_the_model_reads_of_words():
     wanted = torch.stack([read[0], read[1:].mean(0)])
     torch.testing.assert_close(prompt.update()["prompt"].detach(), wanted)
     assert not torch.allclose(wanted[0], net.get_input_embeddings().weight[5])
+
+
+@pytest.mark.parametrize("family", ["pegasus", "marian", "falcon_h1", "granite"])
+def test_without_prompts_text_is_read_as_the_model_reads_it(family):
+    """The first three multiply embeddings that they look up and none that they are given."""
+    config = tiny_config(family)
+    factors = {"scale_embedding": True, "embedding_multiplier": 3.0}
+    config.update({name: value for name, value in factors.items() if hasattr(config, name)})
+    kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    net = kind.from_config(config)
+    shape = "t5" if config.is_encoder_decoder else "llama"
+    expected = logits(net, shape)
+    prompt = Prompt(net, layout=Concatenated(2))
+    torch.testing.assert_close(logits(prompt.model, shape), expected, rtol=0, atol=1e-6)
+    prompt.begin()
+    prompt.start_at([[5], [6]])
+    read = prompt.model.vocabulary.factor * net.get_input_embeddings()(torch.tensor([5, 6]))
+    torch.testing.assert_close(prompt.update()["prompt"], read)

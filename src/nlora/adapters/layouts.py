@@ -52,10 +52,14 @@ class Placed(NamedTuple):
 
 
 class Vocabulary:
-    """What a model reads of its tokens: its embeddings, which some multiply (Gemma by √d)."""
+    """What a model reads of its tokens: its embeddings, which some multiply (Gemma by √d).
 
-    def __init__(self, embed: Any) -> None:
+    `factor` is what it multiplies them by outside of the module that holds them.
+    """
+
+    def __init__(self, embed: Any, factor: float = 1.0) -> None:
         self.embed = embed
+        self.factor = factor
 
     @property
     def width(self) -> int:
@@ -67,10 +71,14 @@ class Vocabulary:
         """Where they are."""
         return self.embed.weight.device
 
+    def look_up(self, ids: Tensor) -> Tensor:
+        """Those of tokens (B, S), (B, S, d)."""
+        return self.embed(ids) * self.factor
+
     @torch.no_grad()
     def rows(self, ids: Tensor) -> Tensor:
         """Those of tokens (n,), (n, d) in fp32."""
-        return self.embed(ids.to(self.device)).float()
+        return self.look_up(ids.to(self.device)).float()
 
     def random(self, count: int) -> Tensor:
         """Those of random tokens, (count, d) in fp32."""

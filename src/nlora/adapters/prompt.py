@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from nlora.adapters.base import Abilities, Adapter, Beginning, snapshot, swapped
 from nlora.adapters.layouts import Layout, Text, Vocabulary
 from nlora.adapters.settings import AdapterSettings
+from nlora.backbones.states import lookup_factor
 from nlora.backbones.structure import accepts, last_run, positions
 from nlora.errors import NloraError
 
@@ -38,6 +39,7 @@ class PromptedModel(nn.Module):
             )
         self.model = model.requires_grad_(False)
         self.layout = layout
+        self.vocabulary = Vocabulary(model.get_input_embeddings(), lookup_factor(model))
         self.updates: Any = nn.ModuleList()
         self.reading: list[int] = []
 
@@ -84,7 +86,7 @@ class PromptedModel(nn.Module):
 
     def _read(self, ids: Tensor, mask: Tensor, answers: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Embeddings (B, P + S, d) and mask with the prompts put in, and where answers are now."""
-        embeds = self.model.get_input_embeddings()(ids)  # (B, S, d)
+        embeds = self.vocabulary.look_up(ids)  # (B, S, d)
         updates = [self.updates[i] for i in self.reading]
         if updates:
             text = Text(self.model, ids, embeds, mask.bool() & ~last_run(answers, mask.bool()))
@@ -142,7 +144,7 @@ class Prompt(Adapter):
         """A fresh update beside all earlier ones, or the last one continued."""
         self.replaces = asked.continued and len(self.model.updates) > 0
         if not self.replaces:
-            self._add(self.model.layout.fresh(self._vocabulary()))
+            self._add(self.model.layout.fresh(self.model.vocabulary))
         self._start = snapshot(self.update().values()) if asked.keep_previous else []
 
     @torch.no_grad()
@@ -151,12 +153,9 @@ class Prompt(Adapter):
 
         Words beyond the prompt's length are left out.
         """
-        vocabulary = self._vocabulary()
+        vocabulary = self.model.vocabulary
         for vector, ids in zip(self.model.updates[-1]["prompt"], words, strict=False):
             vector.copy_(vocabulary.rows(torch.tensor(list(ids))).mean(0))
-
-    def _vocabulary(self) -> Vocabulary:
-        return Vocabulary(self.model.model.get_input_embeddings())
 
     def _add(self, tensors: Mapping[str, Tensor]) -> None:
         self.model.updates.requires_grad_(False)
@@ -210,7 +209,7 @@ class Prompt(Adapter):
 
     def _read(self, folders: Sequence[Path]) -> None:
         self.model.updates, self.model.reading = nn.ModuleList(), []
-        device = self._vocabulary().device
+        device = self.model.vocabulary.device
         for folder in folders:
             tensors = self._held.get(folder) or load_file(folder / FILE)
             self._add({name: tensor.to(device, copy=True) for name, tensor in tensors.items()})

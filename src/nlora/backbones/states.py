@@ -23,6 +23,30 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
+def lookup_factor(model: Any) -> float:
+    """What a model multiplies embeddings by that it looks up, and not those that it is given.
+
+    1 for most; Pegasus, Marian, MVP and Falcon-H1 have such a factor.
+
+    Others that say one (Granite) multiply both, so it is tried on a few tokens.
+    """
+    reader = _reader(model)
+    told = {getattr(reader, name, 1.0) for name in ("embed_scale", "embedding_multiplier")} - {1.0}
+    if not told or model.device.type == "meta":
+        return 1.0
+    embed = model.get_input_embeddings()
+    ids = torch.arange(3, device=model.device)[None] % len(embed.weight)
+    with evaluating(model):
+        looked_up = reader(input_ids=ids).last_hidden_state
+
+        def off(factor: float) -> float:
+            given = reader(input_ids=None, inputs_embeds=factor * embed(ids)).last_hidden_state
+            return float((given - looked_up).abs().max())
+
+        return min((1.0, *told), key=off)
+
+
+@torch.no_grad()
 def mean_state(
     model: Any,
     input_ids: Tensor,
