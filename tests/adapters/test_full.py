@@ -1,5 +1,7 @@
 import pytest
 import torch
+from benchmarks.tiny_families import tiny_config
+from transformers import AutoModelForSeq2SeqLM
 
 from nlora.adapters.full import Full
 from tests import tiny
@@ -65,3 +67,17 @@ def test_no_copy_of_the_model_is_kept_where_none_is_asked_for():
     adapter.begin()
     with pytest.raises(ValueError), adapter.previous():
         pass
+
+
+def test_what_a_model_is_not_saved_with_is_not_trained(tmp_path):
+    """Marian computes its positions when it is loaded."""
+    torch.manual_seed(0)
+    AutoModelForSeq2SeqLM.from_config(tiny_config("marian")).save_pretrained(tmp_path / "base")
+    full = Full(AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "base"))
+    full.begin()
+    assert not [name for name in full.trained() if "embed_positions" in name]
+    train(full, seed=1)
+    trained = logits(full.model, "t5")
+    full.merged().save_pretrained(tmp_path / "plain")
+    found = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "plain")
+    torch.testing.assert_close(logits(found, "t5"), trained)

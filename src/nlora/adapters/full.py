@@ -11,7 +11,10 @@ from nlora.adapters.whole import Whole
 
 
 class Full(Whole):
-    """All parameters are trained; `isolated` lets every stage begin at the base model."""
+    """All parameters that a model is saved with are trained.
+
+    `isolated` lets every stage begin at the base model.
+    """
 
     name = "full"
     summary = "all parameters are trained"
@@ -21,7 +24,9 @@ class Full(Whole):
     def __init__(self, model: Any, isolated: bool = False) -> None:
         super().__init__(model, keep=isolated)
         self._isolated = isolated
-        model.requires_grad_(True)
+        constant = getattr(model, "_keys_to_ignore_on_save", None) or ()
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name not in constant)  # Marian's positions are computed anew
 
     @classmethod
     def build(cls, model: Any, settings: AdapterSettings, isolated: bool = False) -> Self:
