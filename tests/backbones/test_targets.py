@@ -120,6 +120,26 @@ def test_a_model_without_attention_is_adapted_at_its_mixers():
     assert "no attention" in chosen.reason
 
 
+class Packed(nn.Module):
+    """A linear layer as libraries for quantised models have it (GPTQ, AWQ, HQQ, …)."""
+
+    def __init__(self, linear):
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.register_buffer("qweight", torch.zeros(4, 4, dtype=torch.int32))
+
+
+@pytest.mark.parametrize("family", ["llama", "olmo2"])
+def test_quantised_layers_are_chosen_as_plain_ones_are(family):
+    model = shell(family)
+    expected = choose(model)
+    for name, module in list(model.named_modules()):
+        if isinstance(module, nn.Linear) and module is not model.get_output_embeddings():
+            model.set_submodule(name, Packed(module))
+    model.is_quantized = True
+    assert choose(model) == expected
+
+
 class Odd(nn.Module):
     def __init__(self):
         super().__init__()

@@ -112,15 +112,23 @@ def _meant(name: str, targets: str | Sequence[str]) -> bool:
 
 
 def _linear(model: Any) -> set[str]:
-    """Names of the linear layers, without the output layer."""
+    """Names of the linear layers, without the output layer.
+
+    Those of a quantised model may be of the classes of the library that reads them.
+    """
     from torch import nn
     from transformers.pytorch_utils import Conv1D
 
-    head = model.get_output_embeddings()
+    head, quantized = model.get_output_embeddings(), getattr(model, "is_quantized", False)
+
+    def linear(module: Any) -> bool:
+        sized = hasattr(module, "in_features") and hasattr(module, "out_features")
+        return isinstance(module, nn.Linear | Conv1D) or (quantized and sized)
+
     return {
         name
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | Conv1D) and module is not head and "lm_head" not in name
+        if linear(module) and module is not head and "lm_head" not in name
     }
 
 
