@@ -14,12 +14,14 @@ from nlora.cli.app import app
 from nlora.continual.copying import copy
 from nlora.continual.model import ContinualModel
 from nlora.errors import NloraError
-from nlora.explain.asked import Options
+from nlora.evaluation.answers import exact_match
+from nlora.explain.asked import Options, learned
 from nlora.explain.conclusion import conclusion
 from nlora.explain.examples import examples_of
 from nlora.explain.explain import explain
 from nlora.explain.looks import Look, Looks
 from nlora.explain.parts import PARTS
+from nlora.explain.relearn import relearned
 from nlora.explain.shift import cosine
 from nlora.explain.sources import NEUTRAL
 from nlora.explain.tables import tables
@@ -214,6 +216,21 @@ def test_a_model_per_task_has_lost_nothing(finished, tmp_path):
     [lost] = found["tasks"]["colour"]["lost"]
     assert lost["parts"] == dict.fromkeys(PARTS, 0.0)
     assert lost["kept"]["base"]["train"]["value"] in (None, 100.0)
+
+
+@pytest.mark.parametrize("method", ["per-task", "de-lora", "seq-lora"])
+def test_what_is_learned_again_begins_at_the_model_that_answers_the_task(
+    finished, tmp_path, method
+):
+    out = shutil.copytree(finished(method).out, tmp_path / "out")
+    directory = ModelDirectory(out)
+    model = ContinualModel.open(out)
+    still = model.plan.run.model_copy(update={"learning_rate": 0.0})
+    model.plan = replace(model.plan, run=still)
+    now = exact_match(model.answer(model.stream[0].test, "colour"))
+    tasks = learned(model, examples_of(directory, None, None, Listener()), FEW)
+    assert relearned(Looks(model, out / "explain"), tasks, 6)["colour"]["free"] == now
+    assert now > 0 or method == "seq-lora"
 
 
 def test_without_its_training_examples_parts_are_matched_on_the_test_texts(finished, tmp_path):

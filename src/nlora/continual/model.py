@@ -195,7 +195,7 @@ class ContinualModel:
         found = last_learned(self.records, task)
         return None if found is None else found.index
 
-    def _base_of(self, stage: Stage) -> StageRecord | None:
+    def base_of(self, stage: Stage) -> StageRecord | None:
         """The stage whose model a new one is trained on top of; None for the base model.
 
         That is the last one; where every task has a model of its own, that of the task.
@@ -208,7 +208,7 @@ class ContinualModel:
 
     def begin_after(self, stage: Stage) -> StageRecord | None:
         """Bring the adapter to where a new stage begins: its record, or None for the base model."""
-        begins = self._base_of(stage)
+        begins = self.base_of(stage)
         if begins is not None and begins.index != self._in_hand:
             self.adapter.load(self.directory.update_paths(begins.index, self.records))
             self._in_hand = begins.index

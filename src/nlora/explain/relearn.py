@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nlora.data.task import digest, sample
 from nlora.evaluation.answers import among_labels, exact_match
@@ -30,8 +30,9 @@ def relearned(
     """By task learned before the last stage, the right answers in per cent (`free`, `among`) after
     `STEPS` more steps on `count` of its training examples.
 
-    The method learns them as one more stage, at its own learning rate; nothing of that stays in the
-    model or its folder but these. Tasks without training examples are left out.
+    The method learns them as one more stage, at its own learning rate, on top of the task's own
+    model where every task has one; nothing of that stays in the model or its folder but these.
+    Tasks without training examples are left out.
     """
     model = looks.model
     last = len(model.records)
@@ -46,12 +47,15 @@ def _kept(looks: Looks, known: Learned, count: int, last: int) -> dict[str, floa
     """The shares from their file, or measured."""
     model = looks.model
     data = replace(known.data, train=sample(known.data.train, count, SEED), dev=())
-    key = digest([looks.made_of(last), data.fingerprint(), STEPS])
+    stage = Stage(last + 1, f"{data.name} again", (data,), seed=SEED, again=True)
+    begins = model.base_of(stage)
+    on = [] if begins is None or begins.index == last else [looks.made_of(begins.index)]
+    key = digest([looks.made_of(last), *on, data.fingerprint(), STEPS])
     place = looks.place(last, known.data.name, f"relearned-{count}", ".json")
     if (right := kept(place, key)) is not None:
         return right
     model.progress.message(f"learning {count} examples of {known.data.name} again")
-    right = _relearned(model, data, last)
+    right = _relearned(model, stage)
     keep(place, key, right)
     return right
 
@@ -65,14 +69,15 @@ def _without_offsets(model: "ContinualModel", task: str) -> "Asked":
     )
 
 
-def _relearned(model: "ContinualModel", data: Any, last: int) -> dict[str, float | None]:
-    plan, _ = at_stage(model.plan, last + 1)
+def _relearned(model: "ContinualModel", stage: Stage) -> dict[str, float | None]:
+    [data] = stage.tasks
+    plan, _ = at_stage(model.plan, stage.index)
     plan.method.state = model.method.state
     size = len(data.train)
     few = {"batch_size": size, "accumulation": 1, "epochs": STEPS, "checkpoint_every": "never"}
     run = plan.run.model_copy(update=few)
-    stage = Stage(last + 1, f"{data.name} again", (data,), seed=SEED)
     try:
+        model.begin_after(stage)
         with TemporaryDirectory() as logs:
             none = Path(logs) / "checkpoints"
             train(plan.method, model.context(stage), run, model.mixed, Path(logs), none, {})
