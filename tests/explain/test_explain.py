@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from nlora.cli.app import app
 from nlora.continual.copying import copy
+from nlora.continual.learning import run
 from nlora.continual.model import ContinualModel
 from nlora.errors import NloraError
 from nlora.evaluation.answers import exact_match
@@ -29,7 +30,7 @@ from nlora.page.material import gather
 from nlora.report.explained import explained_tasks
 from nlora.store.directory import ModelDirectory
 from nlora.store.records import sealed
-from tests.runs import Listener, read_jsonl, tree, write_stream
+from tests.runs import Listener, config, read_jsonl, tree, write_stream, write_task
 
 FEW = Options(texts=6, probe=24)
 
@@ -231,6 +232,48 @@ def test_what_is_learned_again_begins_at_the_model_that_answers_the_task(
     tasks = learned(model, examples_of(directory, None, None, Listener()), FEW)
     assert relearned(Looks(model, out / "explain"), tasks, 6)["colour"]["free"] == now
     assert now > 0 or method == "seq-lora"
+
+
+PICKY = """
+from nlora.methods.seq_lora import SeqLora
+
+class Picky(SeqLora):
+    name = "picky"
+    summary = "does not accept its third stage"
+
+    def accept(self, ctx, before, after):
+        return ctx.stage.index != 3
+"""
+
+
+@pytest.mark.parametrize("labels", [True, False])
+def test_a_task_is_what_it_was_where_learning_it_again_was_not_accepted(llama, tmp_path, labels):
+    (tmp_path / "picky.py").write_text(PICKY)
+    stream, out = (
+        write_stream(tmp_path, "colour", "animal", train=9, labels=labels),
+        tmp_path / "out",
+    )
+    asked = config(llama, stream, method="picky", plugin=str(tmp_path / "picky.py"))
+    run(asked, out)
+    (more := tmp_path / "more").mkdir()
+    write_task(more, "colour", train=12, test=4, start=50)
+    files = ["--task", more / "colour-train.jsonl", "--test", more / "colour-test.jsonl"]
+    assert call("learn", out, *files, "--name", "colour").exit_code == 0
+    first, _, last = ModelDirectory(out).stages()
+    assert last.tested["colour"] == 10
+    found = explain(out, Options(texts=4, probe=0, relearn=2))
+    if not labels:
+        [lost] = found["free_text"]["colour"]
+        assert lost["examples"] == 6
+        return
+    assert found["tasks"]["colour"]["examples"] == 6
+    then, now = (when(found["tasks"]["colour"], w) for w in ("right after it", "later"))
+    assert then["free"] == pytest.approx(first.accuracy["colour"])
+    kept = ModelDirectory(out).predictions(last)["colour"][:6]
+    assert now["free"] == pytest.approx(100 * np.mean([row["correct"] for row in kept]))
+    directory = ModelDirectory(out)
+    trained = {d.name: len(d.train) for d in examples_of(directory, None, None, Listener())}
+    assert trained == {"colour": 9, "animal": 9}
 
 
 def test_without_its_training_examples_parts_are_matched_on_the_test_texts(finished, tmp_path):

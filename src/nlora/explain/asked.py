@@ -181,7 +181,9 @@ def learned(model: "ContinualModel", stream: Sequence[TaskData], options: Option
         known = there.get(data.name, data)
         later = range(stage + 1, last + 1)
         chosen = tuple(later) if options.every_stage else tuple(later)[-1:]
-        test = sample(known.dev, len(data.test), SEED) if options.on_dev else data.test
+        # Tests that a later stage brought which was not accepted were not asked then.
+        test = data.test[: model.records[stage - 1].tested.get(data.name)]
+        test = sample(known.dev, len(test), SEED) if options.on_dev else test
         if not test:
             model.progress.message(f"'{data.name}' has no dev examples and is left out")
             continue

@@ -27,7 +27,8 @@ def examples_of(
 
     In the `stream` that is given, else in the files that a stage's record names, else in the stream
     that the directory was begun with. What cannot be found is told, and done without. Raises
-    NloraError for a `stream` that was asked for and is none, or has none of the tasks.
+    NloraError for a `stream` that was asked for and is none, or has none of the tasks. What a stage
+    that was not accepted was trained on, no model has learned.
     """
     config, records = stored_config(directory), directory.stages()
     if stream is not None:
@@ -41,7 +42,8 @@ def examples_of(
     for record in records:
         limits = {name: (record.budget or config.model_dump()).get(name) for name in LIMITS}
         tasks = {value["name"]: Task.from_json(value) for value in record.tasks}
-        for name, fingerprint in record.fingerprints.items():
+        accepted = "rejected" not in record.notes
+        for name, fingerprint in record.fingerprints.items() if accepted else ():
             source = record.sources.get(name) if stream is None else None
             whole = there.get(name) if source is None else _read(name, source, earlier, progress)
             if whole is None:

@@ -129,8 +129,9 @@ def _free_text(tasks: Sequence[Learned], kept: Kept, names: dict[int, str]) -> d
         name = task.data.name
         if task.data.task.labels is not None or name not in kept.get(task.stage, {}):
             continue
+        then = kept[task.stage][name]
         found[name] = [
-            {"after": names[stage], "stage": stage, **free_text(kept[task.stage][name], answers)}
+            {"after": names[stage], "stage": stage, **free_text(then, answers[: len(then)])}
             for stage in task.later
             if (answers := kept.get(stage, {}).get(name))
         ]

@@ -57,7 +57,7 @@ def _reading(
         for source, made in corrections(then, now, truth).items()
     }
     free = listed = None
-    if answers := kept.get(known.data.name):
+    if answers := kept.get(known.data.name, [])[: len(right)]:
         form = comparison(known.labels)
         labels = {form(label) for label in known.labels}
         free = np.array([bool(row["correct"]) for row in answers])
