@@ -132,6 +132,15 @@ def test_lists_must_have_as_many_values_as_the_method_has_stages():
     choose(asked("n-lora", l1=0.1)).check_lists(99)
 
 
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [*[("n-lora", n) for n in ("epochs", "l1", "max_kl")], ("osf", "effective_rank")],
+)
+def test_a_list_of_no_values_is_refused(method, name):
+    with pytest.raises(NloraError, match=f"'{name}' lists 0 values"):
+        choose(asked(method, **{name: []}))
+
+
 def test_an_unknown_key_is_named_with_the_nearest():
     with pytest.raises(NloraError, match=r"run\.yaml.*'modle'; did you mean 'model'"):
         parse_config({"modle": "m", "method": "inc-lora"}, "run.yaml")

@@ -154,7 +154,9 @@ def choose(config: RunConfig, recommended: Mapping[str, dict[str, Any]] | None =
         if name not in known:
             raise unknown(f"setting of {config.method}", name, known)
     method = entry.build({k: v for k, v in config.settings.items() if k in own_names})
-    return Choice(entry, method, _run_settings(config, method, recommended or {}))
+    choice = Choice(entry, method, _run_settings(config, method, recommended or {}))
+    choice.check_lists(1, exactly=False)  # a list of no values
+    return choice
 
 
 def _run_settings(
