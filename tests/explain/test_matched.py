@@ -11,13 +11,16 @@ from nlora.cli.app import app
 from nlora.continual.answering import predict
 from nlora.continual.model import ContinualModel
 from nlora.errors import NloraError
+from nlora.evaluation.matching import match_shares
 from nlora.explain.asked import Options
+from nlora.explain.examples import examples_of
 from nlora.explain.explain import explain
 from nlora.explain.looks import Looks
 from nlora.explain.matched import matched, where_it_helps
 from nlora.report.explained import SELF_WRITTEN
 from nlora.store.directory import ModelDirectory
 from tests.methods.helpers import learn
+from tests.runs import Listener
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +51,18 @@ def test_without_training_texts_answers_are_as_they_were(llama, tmp_path):
     alone = matched(ContinualModel.open(tmp_path / "out"), ["colour"])["colour"]
     assert np.allclose(alone.offsets, 0, atol=1e-2)  # nothing was learned since
     assert alone.scale == pytest.approx(1, abs=1e-2)
+
+
+def test_a_model_that_is_found_by_the_text_is_matched_by_its_own_answers(finished, tmp_path):
+    """Both tasks are asked about the same texts, so none is found by them."""
+    out = shutil.copytree(finished("de-lora").out, tmp_path / "out")
+    model = ContinualModel.open(out)
+    made = matched(model, ["colour", "animal"])
+    for stage, data in enumerate(examples_of(model.directory, None, None, Listener()), start=1):
+        scores = np.array(model.scores(data.train, data.name, stage))
+        alone = match_shares(scores, np.full(3, 1 / 3))  # each label is as frequent
+        assert np.allclose(made[data.name].offsets, alone.offsets, atol=1e-2)
+        assert made[data.name].scale == pytest.approx(1, abs=1e-2)
 
 
 def test_a_base_model_that_writes_nothing_is_said_in_one_line(out, monkeypatch):

@@ -25,6 +25,7 @@ from safetensors.numpy import save
 from nlora.continual.scored import how_read, kept_scores
 from nlora.continual.self_written import CACHE
 from nlora.data.task import Example, digest
+from nlora.explain.sources import NEUTRAL
 from nlora.folders import cache_dir
 from nlora.progress import shown
 from nlora.store.atomic import write_bytes
@@ -48,11 +49,15 @@ class Look(NamedTuple):
 class Looks:
     """The looks at one model, read from its folder or measured."""
 
-    def __init__(self, model: "ContinualModel", folder: Path, on: str = "test") -> None:
+    def __init__(
+        self, model: "ContinualModel", folder: Path, on: str = "test", named: bool = False
+    ) -> None:
         self.model = model
         self.folder = folder
         self.on = on
         """Where the examples of kind `test` come from."""
+        self.named = named
+        """Whether the task's own model is asked also about texts that it could be found by."""
         self.found: dict[Look, ndarray] = {}
         zero = model.directory.zero_shot()
         known = (*([zero] if zero else ()), *model.records)
@@ -99,9 +104,16 @@ class Looks:
             write_bytes(place, content)
 
     def _measure(self, look: Look, examples: Sequence[Example]) -> ndarray:
+        stage = self.model.own_stage(look.task) if self._of_own_model(look) else None
         if look.what == "scores":
-            return np.array(self.model.scores(examples, look.task), dtype=np.float64)
-        return np.stack([state.numpy() for state in self.model.states(examples, look.task)])
+            return np.array(self.model.scores(examples, look.task, stage), dtype=np.float64)
+        return np.stack([state.numpy() for state in self.model.states(examples, look.task, stage)])
+
+    def _of_own_model(self, look: Look) -> bool:
+        """Whether the model of the task's stage is asked, where the input chooses among several:
+        by texts that have nothing to do with the task it is not found."""
+        routed = look.stage > 0 and self.model.method.routes_by_input
+        return routed and (self.named or look.kind.startswith(NEUTRAL))
 
     def place(self, stage: int, task: str, name: str, ending: str) -> Path:
         """Where something about a task after a stage is kept."""
@@ -127,13 +139,15 @@ class Looks:
         if look.stage == 0:
             return cache_dir() / CACHE / f"{key}.safetensors"
         kind = "asked-dev" if (look.kind, self.on) == ("test", "dev") else look.kind
-        states = "" if look.what == "scores" else "-states"
-        return self.place(look.stage, look.task, f"{kind}{states}", ".safetensors")
+        named = self._of_own_model(look) and not look.kind.startswith(NEUTRAL)
+        kind += ("-named" if named else "") + ("" if look.what == "scores" else "-states")
+        return self.place(look.stage, look.task, kind, ".safetensors")
 
     def _key(self, look: Look, examples: Sequence[Example]) -> str:
         task = examples[0].task.to_json() if examples else None
         texts = [example.text for example in examples]
-        return digest([*self.made_of(look.stage), task, texts, look.what])
+        own = ["own model"] if self._of_own_model(look) else []
+        return digest([*self.made_of(look.stage), task, texts, look.what, *own])
 
 
 def _read(place: Path, key: str) -> ndarray | None:

@@ -46,7 +46,8 @@ def matched(model: "ContinualModel", names: Collection[str]) -> dict[str, Correc
         raise NloraError(
             "answers cannot be matched: the base model writes no texts of its own to match them by"
         )
-    questions, looks = Questions(options, (), written, {}, {}), Looks(model, folder)
+    questions = Questions(options, (), written, {}, {})
+    looks = Looks(model, folder, named=True)
     last = len(model.records)
     for task in tasks:
         wanted = _wanted(task, last)
