@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel
+from benchmarks.tiny_families import tiny_config
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from nlora.backbones.load import load
 from nlora.backbones.structure import learned_positions
@@ -84,3 +85,17 @@ def test_soft_prompts_take_positions_too(short, method, settings, room):
 @pytest.mark.parametrize("shape", tiny.SHAPES)
 def test_only_learned_positions_end(shape):
     assert learned_positions(tiny.model(shape)) == (768 if shape == "gpt2" else None)
+
+
+@pytest.mark.parametrize("family", ["openai-gpt", "gptj", "codegen", "ctrl", "xglm"])
+def test_a_model_reads_as_many_tokens_as_it_has_positions(family):
+    made = tiny_config(family)
+    name = "max_position_embeddings" if family == "xglm" else "n_positions"
+    made.update({name: 24})
+    net = AutoModelForCausalLM.from_config(made)
+    end = learned_positions(net)
+    net(input_ids=torch.full((1, end or 40), 5))
+    assert end == (None if family == "xglm" else 24)  # XGLM's table grows
+    if end is not None:
+        with pytest.raises((IndexError, RuntimeError)):
+            net(input_ids=torch.full((1, end + 1), 5))

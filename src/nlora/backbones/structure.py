@@ -80,15 +80,18 @@ def last_run(chosen: Tensor, attention_mask: Tensor) -> Tensor:
 def learned_positions(model: nn.Module) -> int | None:
     """For how many positions a model has embeddings, and no row may have more tokens.
 
-    None where positions are relative, rotary or computed: such a model reads on.
+    They are learned, or a table of computed ones that has an end (GPT-J, CTRL). None where
+    positions are relative, or computed for whatever row there is: such a model reads on.
     """
-    names = ("wpe", "embed_positions", "position_embeddings")
+    names = ("wpe", "embed_positions", "positions_embed", "position_embeddings", "pos_encoding")
     base = base_model(model)
-    found = [
-        module.num_embeddings
+    learned = [
+        (name, module.num_embeddings)
         for name, module in base.named_modules()
-        if isinstance(module, nn.Embedding) and name.rpartition(".")[2] in names
+        if isinstance(module, nn.Embedding)
     ]
+    computed = [(name, len(table)) for name, table in base.named_buffers() if table.dim() == 2]
+    found = [size for name, size in [*learned, *computed] if name.rpartition(".")[2] in names]
     stated = getattr(base.config, "max_position_embeddings", None)  # OPT has two rows more
     return min([*found, *([stated] if stated else [])]) if found else None
 
