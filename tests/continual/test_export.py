@@ -163,12 +163,16 @@ def test_a_base_is_written_as_it_is_published(llama, tmp_path):
     assert {p.dtype for p in found.parameters()} == {torch.bfloat16}
 
 
-def test_a_base_that_training_rounded_is_not_called_exact(llama, tmp_path):
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_base_that_training_rounded_is_not_called_exact(dtype, llama, tmp_path):
+    net = AutoModelForCausalLM.from_pretrained(llama, dtype=getattr(torch, dtype))
+    net.save_pretrained(tmp_path / "base")
+    AutoTokenizer.from_pretrained(llama).save_pretrained(tmp_path / "base")
     settings = {**LEARNING, "epochs": 1, "precision": "bf16"}
-    run(config(llama, write_stream(tmp_path, "colour"), settings), tmp_path / "m")
+    run(config(tmp_path / "base", write_stream(tmp_path, "colour"), settings), tmp_path / "m")
     listener = Listener()
     report = export(tmp_path / "m", tmp_path / "plain", progress=listener)
-    assert "published in float32" in report["notes"]["base"]
+    assert f"published in {dtype}" in report["notes"]["base"]
     assert report["notes"]["base"] in listener.messages
 
 

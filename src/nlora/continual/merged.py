@@ -72,9 +72,10 @@ def of_directory(
             "some answers may differ"
         )
     held = torch.float32 if kind != "none" else weights_dtype(plan)
-    if held == torch.bfloat16 and own_dtype(plan.base) == torch.float32:
+    own = str(own_dtype(plan.base)).removeprefix("torch.")
+    if held == torch.bfloat16 and own != "bfloat16":
         notes["base"] = (
-            "training held the base model in bfloat16, and it is published in float32: what is "
+            f"training held the base model in bfloat16, and it is published in {own}: what is "
             "written is what was trained, the base rounded to bfloat16 with the updates, and not "
             "the published weights with them"
         )
