@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from nlora.paper.artefacts import MOVED
+from nlora.paper.bars import figure_6
 from nlora.paper.curves import curves, off_list
 from nlora.paper.forest import forest
 from nlora.paper.material import material
@@ -88,6 +89,21 @@ def test_accuracy_is_drawn_over_the_penaltys_weight(tmp_path):
         assert average.get_ydata().tolist() == [row[2].mean for row in found.data.rows]
         assert learning.get_ydata().tolist() == [row[3].mean for row in found.data.rows]
         assert average.get_label() == "order-1, average"
+
+
+@pytest.mark.parametrize("where", ["settings", "base", "max_train"])
+def test_a_run_that_differs_in_more_than_the_penalty_is_not_its_weight_0(tmp_path, where):
+    rows = [row("n-lora"), row("inc-lora")]
+    for one in rows:
+        one["configuration"]["settings"] |= {"dropout": 0.1, "l1": float(one is rows[0])}
+    same = figure_6(material([write(tmp_path / "same.jsonl", rows)]))
+    assert same.data.rows[0][1].mean == rows[1]["average_accuracy"]
+    other = {"settings": {"dropout": 0.0}, "base": {"title": "another"}, "max_train": 99}[where]
+    if where == "max_train":
+        rows[1]["configuration"][where] = other
+    else:
+        (rows[1] if where == "base" else rows[1]["configuration"])[where] |= other
+    assert figure_6(material([write(tmp_path / "other.jsonl", rows)])).data.rows[0][1] is None
 
 
 def test_a_correlation_is_in_the_picture_however_strong(tmp_path):

@@ -33,11 +33,11 @@ class Material:
 
     def unpenalised(self, stream: str) -> str | None:
         """The point that is N-LoRA without its penalty: itself at λ = 0, or `inc-lora`, which is
-        the same run where it had the same budget."""
+        the same run where it had the same model, budget and other settings."""
         if self.section.of(NO_PENALTY, stream):
             return NO_PENALTY
         ours, plain = self.section.of("n-lora", stream), self.section.of("inc-lora", stream)
-        same = ours and plain and _budget(ours[0]) == _budget(plain[0])
+        same = ours and plain and _but_for_the_penalty(ours[0], plain[0])
         return "inc-lora" if same else None
 
     def model(self, method: str, stream: str) -> Path | None:
@@ -51,10 +51,12 @@ class Material:
         return None
 
 
-def _budget(run: Run) -> list[Any]:
-    return [
-        run.settings.get(n) for n in ("epochs", "batch_size", "learning_rate", "prompt", "rank")
-    ]
+def _but_for_the_penalty(one: Run, other: Run) -> bool:
+    """Whether two runs are alike but for it; what only one of them tells is not looked at."""
+    told = (one.settings.keys() & other.settings.keys()) - {"penalty", "l1", "l1_unit"}
+    return one.budget == other.budget and all(
+        one.settings[name] == other.settings[name] for name in told
+    )
 
 
 def material(ledgers: Sequence[Path], models: Path | None = None) -> Material:
