@@ -4,7 +4,9 @@ from itertools import pairwise
 
 import pytest
 import torch
+from benchmarks.tiny_families import tiny_config
 from peft import LoHaConfig, PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM
 
 from nlora.adapters.peft_tuner import PeftTuner
 from nlora.adapters.settings import AdapterSettings
@@ -168,3 +170,26 @@ def test_bf16_weights_and_strategies_other_than_the_sum_are_refused():
         PeftTuner.build(tiny.model("llama"), settings, consolidation="largest")
     with pytest.raises(NloraError, match="'peft_type': adapter 'peft' needs one"):
         PeftTuner.build(tiny.model("llama"), AdapterSettings())
+
+
+@pytest.mark.parametrize("parameters", [["gate_up_proj"], ["gate_up_proj", "down_proj"]])
+@pytest.mark.parametrize("family", ["qwen3_moe", "gpt_oss"])
+def test_stacked_experts_are_adapted_one_parameter_or_several(family, parameters, tmp_path):
+    def build():
+        torch.manual_seed(0)
+        net = AutoModelForCausalLM.from_config(tiny_config(family))
+        named = [f"experts.{name}" for name in parameters]
+        options = {"r": 2, "target_parameters": named, "target_modules": []}
+        return PeftTuner(net, "LORA", options)
+
+    live = build()
+    folders, stood = learn(live, 2, tmp_path)
+    assert all((b - a).abs().max() > 1e-4 for a, b in pairwise(stood))
+    loaded = build()
+    loaded.load(folders)
+    assert torch.equal(logits(loaded.model, "llama"), stood[2])
+    for count in (0, 1, 2):
+        with loaded.after(folders[:count]):
+            assert torch.equal(logits(loaded.model, "llama"), stood[count])
+        assert torch.equal(logits(loaded.model, "llama"), stood[2])
+    torch.testing.assert_close(logits(live.merged(), "llama"), stood[2])

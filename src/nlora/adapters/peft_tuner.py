@@ -200,7 +200,10 @@ class PeftTuner(Adapter):
                     f"setting 'peft_options': {self._kind} would train '{name}', which is no part "
                     "of an adapted matrix"
                 )
-        layers = {name: layer.get_base_layer() for name, layer in self.matrices().items()}
+        layers = {  # of stacked experts, around each of whose parameters stands a layer of PEFT's
+            name.replace(".base_layer", ""): layer.get_base_layer()
+            for name, layer in self.matrices().items()
+        }
         changed = {
             f"{name}.{own}": p for name, m in layers.items() for own, p in m.named_parameters()
         }
