@@ -43,12 +43,13 @@ def start() -> None:
     global _state
     if _state is not None or "LOCAL_RANK" not in os.environ:  # what accelerate goes by too
         return
-    _read_configuration()
     # Or a store whose keeper was killed writes frames of C++ beside the line that says so.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     import torch
     from accelerate import PartialState
 
+    if not PartialState._shared_state:  # else a script of one's own trains as it was configured
+        _read_configuration()
     cuda = torch.cuda.is_available()
     if cuda and int(os.environ["LOCAL_RANK"]) >= (devices := torch.cuda.device_count()):
         raise NloraError(

@@ -50,6 +50,18 @@ def test_few_tests_do_not_decide_and_many_do():
     assert judged(predictions("x", *"xxxxxx"), predictions("x", *"yyyyyy")).too_far == ["a"]
 
 
+@pytest.mark.parametrize(("worse", "bound"), [(11, 5.0), (17, 10.0), (7, 7.0)])
+def test_what_lies_at_the_bound_is_not_beyond_it(worse, bound):
+    found = judged(
+        predictions("x", *"x" * 100), predictions("x", *("y" * worse + "x" * (100 - worse))), bound
+    )
+    [fall] = found.falls
+    assert bound in (fall.low, fall.lost)
+    assert (found.too_far, found.beyond) == ([], [])
+    assert found.within == (worse <= bound)
+    assert bool(found.untold()) == (worse > bound)
+
+
 def test_a_fall_that_few_tests_cannot_show_is_told():
     found = judged(predictions("x", *"x" * 9), predictions("x", *"yyxxxxxxx"))
     assert found.untold() == [

@@ -118,6 +118,26 @@ def test_a_step_that_overflows_in_fp16_leaves_nothing_behind(llama):
     assert all((average == 0).all() for average in penalty._average)
 
 
+def test_steps_that_overflow_in_fp16_count_for_nothing_where_a_weight_is_measured(llama):
+    found = []
+    for overflows in (0, 3):
+        lora = started(llama, weight="relative")
+        lora.begin(20)
+        optimizer = scaled_for_fp16(lora, 1.0)
+        for number in range(overflows + 5):
+            gradient = float("inf") if number < overflows else 1e-3
+            for parameter in lora.parameters():
+                parameter.grad = torch.full_like(parameter, gradient)
+            state = SimpleNamespace(global_step=number, max_steps=20)
+            lora.on_pre_optimizer_step(None, state, None, optimizer=optimizer)
+            if number >= overflows:
+                optimizer.step()
+            lora.on_optimizer_step(None, state, None, optimizer=optimizer)
+        found.append((lora.measured["l1"]["lambda"], lora.losses))
+    assert found[0][0] > 0
+    assert found[1] == found[0]
+
+
 def scaled_for_fp16(lora, scale):
     """An optimiser as accelerate wraps it, whose gradients are `scale` times too large."""
 

@@ -224,6 +224,18 @@ def test_killed_twice_once_between_two_epochs(llama, tmp_path, monkeypatch):
     assert stages(two)[0].notes["resumed_after_steps"] == [2, 6]
 
 
+def test_killed_after_its_last_step_a_stage_tells_how_far_it_came(llama, tmp_path, monkeypatch):
+    one, two = tmp_path / "one", tmp_path / "two"
+    settings = {"tasks": ["colour"], "epochs": 1, "checkpoint_every": 1, "max_kl": 100}
+    learn(llama, one, "inc-lora", **settings)
+    killed(monkeypatch, 3, llama, two, "inc-lora", **settings)
+    learn(llama, two, "inc-lora", **settings)
+    [unbroken], [resumed] = stages(one), stages(two)
+    assert resumed.notes["resumed_after_steps"] == [3]
+    assert resumed.notes["max_kl"] == unbroken.notes["max_kl"]
+    assert resumed.notes["max_kl"]["kl"] > 0
+
+
 @pytest.fixture(scope="module")
 def colour(llama, tmp_path_factory):
     """A run of one task that nobody disturbed."""

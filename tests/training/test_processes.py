@@ -1,6 +1,7 @@
 """Two processes learn what one learns, and end as one."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -261,3 +262,23 @@ assert not {"torch", "accelerate"} & set(sys.modules)
 
 def test_a_single_process_pays_nothing():
     subprocess.run([sys.executable, "-c", ALONE], check=True)
+
+
+OWN_SCRIPT = """
+import os
+from accelerate import PartialState
+from nlora import processes
+
+PartialState(cpu=True)  # as by a Trainer that has trained
+os.environ["ACCELERATE_USE_DEEPSPEED"] = "true"
+processes.start()
+assert processes.count() == 1
+assert os.environ["ACCELERATE_MIXED_PRECISION"] == "bf16"
+processes.stop()
+"""
+
+
+def test_a_script_of_one_s_own_stays_configured_as_it_was_launched():
+    place = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
+    place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "ACCELERATE_MIXED_PRECISION": "bf16"}
+    subprocess.run([sys.executable, "-c", OWN_SCRIPT], check=True, env=os.environ | place)

@@ -33,6 +33,8 @@ REPAIRS: tuple[str, ...] = get_args(RepairMode)
 FEWEST = 6
 """Answers that must have become worse before a fall counts: all of five that change do so by chance
 alone once in 32 times (a sign test), which the bootstrap does not see."""
+DIGITS = 5
+"""Of points: what lies at the bound is not beyond it, whatever floating point makes of it."""
 SHOWN = 3
 """Answers that turned wrong, as examples of a task."""
 
@@ -164,6 +166,7 @@ def verdict(before: Answers, now: Answers, tasks: Sequence[TaskData], bound: flo
     lost = {task: {("", 0): {task: then - after}} for task, (then, after) in scores.items()}
     falls = []
     for task, estimate in estimates(lost).items():
+        mean, low, high = (round(points, DIGITS) for points in estimate)
         then, after = scores[task]
         worse = int((then > after).sum())
         falls.append(
@@ -172,8 +175,10 @@ def verdict(before: Answers, now: Answers, tasks: Sequence[TaskData], bound: flo
                 len(then),
                 100 * float(then.mean()),
                 100 * float(after.mean()),
-                *estimate,
-                too_far=worse >= FEWEST and estimate.low > bound,
+                mean,
+                low,
+                high,
+                too_far=worse >= FEWEST and low > bound,
             )
         )
     found = Verdict(bound, falls)

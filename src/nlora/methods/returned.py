@@ -52,7 +52,8 @@ class Proximal(Protocol):
 
 
 class Until(Protocol):
-    """What ends a stage early."""
+    """What ends a stage early. What changes from step to step it names in `running`, as penalties
+    do."""
 
     def reached(self) -> bool:
         """Whether the stage ends here; called once after each optimiser step."""

@@ -74,5 +74,6 @@ def stage_arguments(
         ddp_find_unused_parameters=False,
         ddp_broadcast_buffers=False,  # they never change
     )
+    arguments.mixed_precision = "bf16" if autocast else "no"  # whatever accelerate was told
     arguments._n_gpu = min(arguments.n_gpu, 1)  # or one process would use all GPUs (slowly)
     return arguments

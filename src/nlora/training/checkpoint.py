@@ -144,7 +144,8 @@ class Keeper:
             tensors[name].copy_(value)
 
     def restore_rest(self, optimizer: Any, schedule: Any, gradients: Any) -> None:
-        """Optimiser, schedule, the running state of penalties and method, and random states."""
+        """Optimiser, schedule, the running state of penalties, of what may end the stage and of the
+        method, and random states."""
         kept = self._kept
         optimizer.load_state_dict(kept["optimizer"])
         schedule.load_state_dict(kept["schedule"])
@@ -152,6 +153,7 @@ class Keeper:
             put_back(self.penalties[name], values)
         put_back(self.method.state, kept["method"])
         gradients.guessed = kept["guessed"]
+        put_back(gradients.until, kept.get("until", {}))
         self.restore_random()
 
     def restore_random(self) -> None:
@@ -228,12 +230,10 @@ class Keeper:
             },
             "optimizer": optimizer.state_dict(),
             "schedule": schedule.state_dict(),
-            "penalties": {
-                name: {attribute: getattr(penalty, attribute) for attribute in declared(penalty)}
-                for name, penalty in self.penalties.items()
-            },
+            "penalties": {name: _running(penalty) for name, penalty in self.penalties.items()},
             "method": {name: getattr(self.method.state, name) for name in names},
             "guessed": gradients.guessed,
+            "until": _running(gradients.until),
             "random": randoms,
         }
 
@@ -259,6 +259,10 @@ class Keeper:
 
     def _buffers(self) -> dict[str, Any]:
         return {name: bits(buffer) for name, buffer in self.ctx.model.named_buffers()}
+
+
+def _running(owner: Any) -> dict[str, Any]:
+    return {name: getattr(owner, name) for name in declared(owner)}
 
 
 def random_state() -> dict[str, Any]:

@@ -163,13 +163,15 @@ class Penalised(TrainerCallback):
         self._ready().ctx.step = None
         _unscale(optimizer)
         if not _overflowed(optimizer, self.parameters()):
-            self._ready().before_step(state.global_step, state.max_steps, self.parameters())
+            self._ready().before_step(len(self.losses), state.max_steps, self.parameters())
 
     def on_optimizer_step(
         self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any
     ) -> None:
-        """Let a penalty act that acts after the step."""
-        if not self._in_loss and self._ready().ctx.step is not None:
+        """Let a penalty act that acts after the step. One that is skipped counts for nothing."""
+        if not self._in_loss:
+            if self._ready().ctx.step is None:
+                return
             self._ready().after_step(optimizer)
         self._note(optimizer)
 

@@ -25,6 +25,8 @@ PROMPTS = 16
 class MaxKl:
     """How far the model is from where the stage began, against a bound."""
 
+    running = ("kl",)  # of the last step, when a checkpoint is of that
+
     def __init__(self, ctx: Context, bound: float) -> None:
         self.ctx = ctx
         self.bound = bound
