@@ -27,6 +27,7 @@ from nlora.explain.shift import cosine
 from nlora.explain.sources import NEUTRAL
 from nlora.explain.tables import tables
 from nlora.page.material import gather
+from nlora.plan.resolve import resolve
 from nlora.report.explained import explained_tasks
 from nlora.store.directory import ModelDirectory
 from nlora.store.records import sealed
@@ -232,6 +233,16 @@ def test_what_is_learned_again_begins_at_the_model_that_answers_the_task(
     tasks = learned(model, examples_of(directory, None, None, Listener()), FEW)
     assert relearned(Looks(model, out / "explain"), tasks, 6)["colour"]["free"] == now
     assert now > 0 or method == "seq-lora"
+
+
+def test_too_few_to_find_a_weight_by_when_learning_again_is_one_line(finished, tmp_path):
+    out = shutil.copytree(finished("inc-lora").out, tmp_path / "out")
+    model = ContinualModel.open(out)
+    settings = {**model.plan.config.settings, "penalty": "l1", "l1": "auto"}
+    model.plan = resolve(model.plan.config.model_copy(update={"settings": settings}))
+    tasks = learned(model, examples_of(model.directory, None, None, Listener()), FEW)
+    with pytest.raises(NloraError, match="'auto' needs dev examples, or two training examples"):
+        relearned(Looks(model, out / "explain"), tasks, 1)
 
 
 PICKY = """

@@ -32,7 +32,8 @@ def relearned(
 
     The method learns them as one more stage, at its own learning rate, on top of the task's own
     model where every task has one; nothing of that stays in the model or its folder but these.
-    Tasks without training examples are left out.
+    Tasks without training examples are left out. Raises NloraError where the method cannot learn
+    from so few.
     """
     model = looks.model
     last = len(model.records)
@@ -72,6 +73,7 @@ def _without_offsets(model: "ContinualModel", task: str) -> "Asked":
 def _relearned(model: "ContinualModel", stage: Stage) -> dict[str, float | None]:
     [data] = stage.tasks
     plan, _ = at_stage(model.plan, stage.index)
+    plan.method.check_tasks([data])
     plan.method.state = model.method.state
     size = len(data.train)
     few = {"batch_size": size, "accumulation": 1, "epochs": STEPS, "checkpoint_every": "never"}
