@@ -2,7 +2,10 @@
 
 import pytest
 import torch
+from benchmarks.tiny_families import tiny_config
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
+from nlora.adapters.base import ties_told
 from nlora.adapters.full import Full
 from nlora.adapters.lora import Lora
 from tests import tiny
@@ -111,3 +114,19 @@ def test_isolated_stages_over_all_parameters_each_begin_at_the_base(tmp_path):
     assert torch.equal(logits(resumed.model, "llama"), stood[1])
     resumed.begin()
     assert torch.equal(logits(resumed.model, "llama"), base)
+
+
+@pytest.mark.parametrize("family", ["bart", "marian", "prophetnet", "t5", "gpt2"])
+def test_a_head_that_was_the_embeddings_is_written_beside_them(family, tmp_path):
+    made = tiny_config(family)
+    kind = AutoModelForSeq2SeqLM if made.is_encoder_decoder else AutoModelForCausalLM
+    shape = "t5" if made.is_encoder_decoder else "gpt2"
+    torch.manual_seed(0)
+    lora = Lora(kind.from_config(made), 2, 4.0, 0.0, ["lm_head"])
+    lora.begin()
+    train(lora, seed=1)
+    lora.consolidate()
+    trained = logits(lora.model, shape)
+    ties_told(lora.merged()).save_pretrained(tmp_path)
+    found = kind.from_pretrained(tmp_path)
+    torch.testing.assert_close(logits(found, shape), trained, rtol=0, atol=1e-5)

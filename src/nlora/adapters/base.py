@@ -207,11 +207,21 @@ def swapped(tensors: Iterable[Tensor], values: Iterable[Tensor]) -> Iterator[Non
 def ties_told(model: Any) -> Any:
     """The model, whose config says so if its output layer no longer shares the embeddings' weight.
 
-    Else both would be one again when it is loaded.
+    Else both would be one again when it is loaded. What else shares it by that word of the config
+    (BART's encoder and decoder) gets a copy of its own, or files would hold it once.
     """
     output, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
-    if output is not None and output.weight is not embeddings.weight:
-        model.config.tie_word_embeddings = False
+    if output is None or output.weight is embeddings.weight:
+        return model
+    model.config.tie_word_embeddings = False
+    tied = model.get_expanded_tied_weights_keys(all_submodels=True)
+    seen: set[int] = set()
+    for name, parameter in list(model.named_parameters(remove_duplicate=False)):
+        if id(parameter) in seen and name not in tied:
+            module, _, own = name.rpartition(".")
+            copied = Parameter(parameter.detach().clone(), requires_grad=False)
+            setattr(model.get_submodule(module), own, copied)
+        seen.add(id(parameter))
     return model
 
 
