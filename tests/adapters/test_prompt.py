@@ -219,7 +219,7 @@ def test_a_prompt_starts_at_what_the_model_reads_of_words():
     assert not torch.allclose(wanted[0], net.get_input_embeddings().weight[5])
 
 
-@pytest.mark.parametrize("family", ["pegasus", "marian", "falcon_h1", "granite"])
+@pytest.mark.parametrize("family", ["pegasus", "marian", "mvp", "granite"])
 def test_without_prompts_text_is_read_as_the_model_reads_it(family):
     """The first three multiply embeddings that they look up and none that they are given."""
     config = tiny_config(family)
@@ -235,3 +235,10 @@ def test_without_prompts_text_is_read_as_the_model_reads_it(family):
     prompt.start_at([[5], [6]])
     read = prompt.model.vocabulary.factor * net.get_input_embeddings()(torch.tensor([5, 6]))
     torch.testing.assert_close(prompt.update()["prompt"], read)
+
+
+@pytest.mark.parametrize("family", ["ctrl", "openai-gpt", "zamba"])
+def test_a_model_that_generates_from_ids_alone_is_refused_in_one_line(family):
+    net = AutoModelForCausalLM.from_config(tiny_config(family))
+    with pytest.raises(NloraError, match="soft prompts, since it generates from token ids alone;"):
+        Prompt(net, layout=Concatenated(2))

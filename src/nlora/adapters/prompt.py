@@ -5,6 +5,7 @@ method may set; the default is all, the newest first. Which of their vectors sta
 `Layout` (`adapters.layouts`), which the method gives.
 """
 
+import inspect
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -31,11 +32,10 @@ class PromptedModel(nn.Module):
 
     def __init__(self, model: Any, layout: Layout) -> None:
         super().__init__()
-        if not (model.config.is_encoder_decoder or accepts(type(model), "logits_to_keep")):
-            # It is how a training example tells where its answer begins.
+        if not model.config.is_encoder_decoder and (lacking := _lacks(type(model))):
             raise NloraError(
-                f"{type(model).__name__} cannot be given soft prompts, since it does not take "
-                "`logits_to_keep`; choose a method over LoRA adapters or all parameters"
+                f"{type(model).__name__} cannot be given soft prompts, since it {lacking}; choose "
+                "a method over LoRA adapters or all parameters"
             )
         self.model = model.requires_grad_(False)
         self.layout = layout
@@ -95,6 +95,15 @@ class PromptedModel(nn.Module):
             mask = insert(mask, mask.new_ones(vectors.shape[:2]), column)
             answers = insert(answers, answers.new_zeros(vectors.shape[:2]), column)
         return {"inputs_embeds": embeds, "attention_mask": mask}, answers
+
+
+def _lacks(kind: Any) -> str | None:
+    """What a decoder-only model of this class lacks to be given soft prompts, if anything."""
+    if not accepts(kind, "logits_to_keep"):  # how a training example tells where its answer begins
+        return "does not take `logits_to_keep`"
+    if "inputs_embeds" not in inspect.signature(kind.prepare_inputs_for_generation).parameters:
+        return "generates from token ids alone"
+    return None
 
 
 def insert(rows: Tensor, new: Tensor, column: Tensor) -> Tensor:

@@ -26,9 +26,8 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def lookup_factor(model: Any) -> float:
     """What a model multiplies embeddings by that it looks up, and not those that it is given.
 
-    1 for most; Pegasus, Marian, MVP and Falcon-H1 have such a factor.
-
-    Others that say one (Granite) multiply both, so it is tried on a few tokens.
+    1 for most. Pegasus, Marian and MVP have such a factor; others that say one (Granite) multiply
+    both, so it is tried on a few tokens.
     """
     reader = _reader(model)
     told = {getattr(reader, name, 1.0) for name in ("embed_scale", "embedding_multiplier")} - {1.0}
