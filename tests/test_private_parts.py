@@ -11,6 +11,7 @@ import re
 from functools import cache, lru_cache
 from pathlib import Path
 
+import accelerate
 import peft
 import pytest
 import torch
@@ -98,6 +99,10 @@ ATTRIBUTES = {
     ),
     "_version": lambda: torch.zeros(1)._version == 0,
     "_n_gpu": lambda: arguments()._n_gpu == 0,
+    # empty until a process has a state, which asking for it in public would make
+    "_shared_state": lambda: (
+        accelerate.PartialState()._shared_state is accelerate.PartialState._shared_state
+    ),
     # PEFT keeps what is not square of U_h and V_h, and else where U_l and V_l began
     "_osf_U_high": lambda: "default" in layer(peft.OSFConfig, "up")._osf_U_high,
     "_osf_U_low_init": lambda: "default" in layer(peft.OSFConfig, "down")._osf_U_low_init,

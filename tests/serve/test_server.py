@@ -45,10 +45,12 @@ def test_it_listens_on_this_machine_alone_until_ctrl_c(finished, monkeypatch, ca
 
 def test_so_many_texts_as_a_request_may_have_can_wait(monkeypatch):
     seen = []
-    monkeypatch.setattr(server, "serve", lambda *given: seen.append(given[-1]))
+    monkeypatch.setattr(server, "serve", lambda *given: seen.append(given[6:]))
     for most in ("5000", "8"):
-        assert CliRunner().invoke(app, ["serve", "m", "--max-texts", most]).exit_code == 0
-    assert [(limits.texts, limits.waiting) for limits in seen] == [(5000, 5000), (8, 1024)]
+        asked = ["serve", "m", "--max-texts", most, "--answers", "likely"]
+        assert CliRunner().invoke(app, asked).exit_code == 0
+    assert [(limits.texts, limits.waiting) for limits, _ in seen] == [(5000, 5000), (8, 1024)]
+    assert [how for _, how in seen] == ["likely", "likely"]
 
 
 def test_a_place_that_is_taken_and_a_missing_extra_are_said_before_anything_is_loaded(
