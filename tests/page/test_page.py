@@ -14,7 +14,6 @@ from nlora.cli.app import app
 from nlora.continual.learning import learn
 from nlora.continual.results import write_results
 from nlora.data.files import task_from_files
-from nlora.explain.explain import committed
 from nlora.page import build, material
 from nlora.page.answers import LOST, NEVER, OFF, wrong_answers
 from nlora.page.build import page
@@ -24,6 +23,7 @@ from nlora.page.material import gather
 from nlora.page.measures import costs, falls, tasks_of
 from nlora.page.words import told
 from nlora.store.directory import ModelDirectory
+from nlora.store.records import committed
 from tests.page.conftest import CODE
 from tests.report.rows import failed, geometry, grid, row, write
 from tests.runs import LABELS, write_task

@@ -19,6 +19,7 @@ from nlora.data.batches import IGNORED, Collator, by_budget, on_device
 from nlora.data.encode import Encoded
 from nlora.data.task import TaskData, sample
 from nlora.evaluation.divergence import divergences
+from nlora.fast.logits import HELD
 from nlora.progress import shown
 
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 
 PROMPTS = 200
 """Of each task, at most; the same for every seed and stage."""
-HELD = 2**25
-"""Logits of the model before that are held at a time, since it is another one in turns."""
 
 
 def moved(model: ContinualModel, stage: int, tasks: Sequence[TaskData]) -> dict[str, float]:

@@ -18,7 +18,8 @@ from nlora.explain.readings import Kept, kept_answers, moved, readings
 from nlora.explain.texts import neutral_texts
 from nlora.progress import NoProgress, Progress
 from nlora.store.atomic import write_json
-from nlora.store.directory import ModelDirectory, StageRecord
+from nlora.store.directory import ModelDirectory
+from nlora.store.records import committed
 
 FORMAT = 1
 FOLDER, FILE, FILE_ON_DEV = "explain", "explained.json", "explained-on-dev.json"
@@ -104,11 +105,6 @@ def explain(
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / (FILE_ON_DEV if options.on_dev else FILE), found)
     return found
-
-
-def committed(records: Sequence[StageRecord]) -> dict[str, str]:
-    """When each stage was committed, by folder: another model has others, or other times."""
-    return {record.folder: record.finished for record in records}
 
 
 def is_of_today(found: Mapping[str, Any], directory: ModelDirectory) -> bool:

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from nlora.errors import NloraError, option
-from nlora.explain.explain import FILE_ON_DEV, FOLDER, committed
+from nlora.explain.explain import FILE_ON_DEV, FOLDER
 from nlora.report.schema_explained import Estimate
 from nlora.store.reading import Count, Kind, check, read_json
+from nlora.store.records import committed
 
 if TYPE_CHECKING:
     from nlora.continual.model import ContinualModel

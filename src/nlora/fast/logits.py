@@ -15,6 +15,9 @@ from nlora.data.batches import IGNORED
 from nlora.fast.packing import pack
 from nlora.fast.prefix import continuing, read_prefixes, without_prefix
 
+HELD = 2**25
+"""Logits held at a time where there are many: of whole texts, or of two models in turns."""
+
 
 class Answers(NamedTuple):
     """Logits (n, vocabulary) at the n answer tokens of a batch, and the tokens themselves (n,)."""

@@ -12,6 +12,7 @@ from nlora.report.runs import Run, Section, in_sections, of_row, runs_of
 from nlora.report.schema_explained import Explained
 from nlora.store.directory import ModelDirectory
 from nlora.store.reading import check, read_json
+from nlora.store.records import committed
 from nlora.study.grid import folder, stream_name
 from nlora.study.output import LEDGER
 from nlora.study.rows import described
@@ -82,15 +83,11 @@ def _alone(path: Path, found: Material) -> Iterable[Run]:
 def _as_it_stands(directory: ModelDirectory) -> dict[str, Any]:
     """The row and the history of a directory, of the same stages though one come meanwhile."""
     while True:
-        before = _committed(directory)
+        before = committed(directory.stages())
         row = rounded(described(directory, None), 12)
         row["history"] = history(directory)["stages"]
-        if _committed(directory) == before:
+        if committed(directory.stages()) == before:
             return row
-
-
-def _committed(directory: ModelDirectory) -> list[tuple[str, str]]:
-    return [(record.folder, record.finished) for record in directory.stages()]
 
 
 def _explained(directory: ModelDirectory, found: Material) -> dict[str, Any]:

@@ -217,6 +217,11 @@ def misnamed(record: StageRecord, folder: str) -> str | None:
     return None
 
 
+def committed(records: Iterable[StageRecord]) -> dict[str, str]:
+    """When each stage was committed, by folder: another model has others, or other times."""
+    return {record.folder: record.finished for record in records}
+
+
 def taken_out(records: Iterable[StageRecord]) -> set[str]:
     """The stages whose updates a later one has taken out of the model."""
     return {name for r in records for name in r.notes.get("taken_out", {}).get("stages", [])}

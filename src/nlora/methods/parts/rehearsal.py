@@ -39,9 +39,6 @@ if TYPE_CHECKING:
     from nlora.methods.settings import Settings
     from nlora.methods.state import Rehearsal
 
-HELD = 2**25
-"""Logits that are held at a time where texts are read: of each token, over the whole vocabulary."""
-
 
 def check(settings: Settings) -> None:
     """Raise NloraError if a file that the settings name is not there, or cannot be read."""
@@ -105,6 +102,8 @@ def chosen(ctx: Context, examples: Sequence[Example], count: int, by: str) -> Se
         return sample(examples, count, ctx.stage.seed)
     rows = ctx.encoder.all(examples)
     if by == "text-surprise":
+        from nlora.fast.logits import HELD
+
         read = [_as_read(row, ctx.encoder.encoder_decoder) for row in rows]
         with ctx.after(ctx.stage.index - 1):
             scores = _mean_scores(ctx, read, HELD // (ctx.encoder.ids or 1))
