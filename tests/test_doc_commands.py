@@ -16,7 +16,6 @@ import pytest
 import typer
 import yaml
 from typer.core import TyperGroup
-from typer.testing import CliRunner
 
 from nlora.api.running import configured
 from nlora.cli import options
@@ -28,6 +27,7 @@ from nlora.plan.resolve import choose
 from nlora.plan.settings import RunSettings
 from nlora.report.formats import comma_separated
 from nlora.study.grid import Grid
+from tests.calling import call
 from tests.commands import in_this_process
 from tests.paper.conftest import standard  # noqa: F401
 from tests.test_docs import blocks as code_blocks
@@ -231,7 +231,7 @@ def test_the_commands_of_a_page_run(page, place):
         if {*WITHOUT_END} & {*words} or "…" in words:
             continue
         with in_this_process():
-            result = CliRunner().invoke(app, words, prog_name="nlora")
+            result = call(*words)
         assert result.exit_code == 0, (words, result.output)
         done += 1
     assert done
@@ -261,7 +261,7 @@ def test_commands_that_only_read_this_repository_run(place, monkeypatch):
     for words in {tuple(words): words for words in found}.values():
         if "NAME" in words or "--models" in words:
             continue
-        result = CliRunner().invoke(app, words, prog_name="nlora")
+        result = call(*words)
         assert result.exit_code == 0, (words, result.output)
     made = place / "docs/results/paper"
     for path in made.iterdir():

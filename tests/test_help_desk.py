@@ -11,10 +11,9 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from typer.testing import CliRunner
 
-from nlora.cli.app import app
 from nlora.cli.console import out as console
+from tests.calling import call
 
 ROOT = Path(__file__).parents[1]
 
@@ -78,7 +77,7 @@ def test_a_year_of_a_help_desk(tmp_path, monkeypatch):
         else:
             arguments = [*arguments[:-1], "--port", "0"] if arguments[-1] == "&" else arguments
             text = given.removeprefix("echo ").strip('"') + "\n"
-            done = CliRunner().invoke(app, arguments, prog_name="nlora", input=text)
+            done = call(*arguments, input=text)
             assert done.exit_code in (0, 3), (command, done.output)
             assert status == 0, f"{command}: the page does not show the exit status before it"
             status, printed = done.exit_code, done.stdout

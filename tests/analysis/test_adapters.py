@@ -130,23 +130,24 @@ def test_a_stage_that_went_on_with_an_adapter_says_so(tmp_path):
     assert [a.continues for a in read_adapters([str(path)])] == [None, "task1", None]
 
 
-def test_what_was_taken_out_or_not_accepted_is_not_gone_on_with(tmp_path):
+def test_what_was_taken_out_or_not_accepted_is_no_update_of_the_model(tmp_path):
     first, second, third = (f"00{i}-task{i}" for i in (1, 2, 3))
-    taken_out = Manifest(on="002-task2", without=[second])
-    out = directory(
-        tmp_path / "m",
-        [
-            *(Manifest(adds=[first]), Manifest(on=first, adds=[second]), taken_out),
-            Manifest(on="003-task3", adds=["004-task4"]),
-        ],
-        notes={3: {"taken_out": {"task": "task2"}}},
-    )
-    assert [a.continues for a in read_adapters([str(out)])] == [None, None, None]
+    two = [Manifest(adds=[first]), Manifest(on=first, adds=[second])]
+    three = Manifest(on=second, without=[second])
+    note = {3: {"taken_out": {"task": "task2", "stages": [second]}}}
+    on_top = Manifest(on=third, adds=["004-task4"])
+    out = directory(tmp_path / "m", [*two, three, on_top], notes=note)
+    found = read_adapters([str(out)])
+    assert [(a.name, a.continues) for a in found] == [("task1", None), ("task4", None)]
     rejected = directory(
         tmp_path / "r",
-        [Manifest(adds=[first]), Manifest(on=first), Manifest(on=second, adds=[third])],
+        [two[0], Manifest(on=first), Manifest(on=second, adds=[third])],
+        notes={2: {"rejected": {}}},
     )
-    assert [a.continues for a in read_adapters([str(rejected)])] == [None, None, None]
+    found = read_adapters([str(rejected)])
+    assert [(a.name, a.continues) for a in found] == [("task1", None), ("task3", None)]
+    with pytest.raises(NloraError, match="no update left"):
+        read_adapters([str(directory(tmp_path / "n", [two[0]], notes={1: {"rejected": {}}}))])
 
 
 def test_a_changed_file_of_a_stage_is_noticed(tmp_path):

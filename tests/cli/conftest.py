@@ -3,19 +3,14 @@
 import json
 
 import pytest
-from typer.testing import CliRunner
 
-from nlora.cli.app import app
+from tests.calling import call
 
 
 @pytest.fixture
 def nlora(monkeypatch):
     """Calls the command line; the result has exit_code, stdout and stderr."""
     monkeypatch.delenv("NLORA_DATA", raising=False)
-
-    def call(*arguments, **options):
-        return CliRunner().invoke(app, [str(a) for a in arguments], prog_name="nlora", **options)
-
     return call
 
 
@@ -23,7 +18,7 @@ def nlora(monkeypatch):
 def refused(nlora):
     """Calls the command line and expects exit status 2 and one clear line; returns the line."""
 
-    def call(*arguments):
+    def line(*arguments):
         result = nlora(*arguments)
         assert result.exit_code == 2, (result.stdout, result.stderr, result.exception)
         lines = result.stderr.splitlines()
@@ -32,7 +27,7 @@ def refused(nlora):
         assert "Traceback" not in result.output
         return errors[0]
 
-    return call
+    return line
 
 
 @pytest.fixture

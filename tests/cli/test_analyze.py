@@ -2,12 +2,9 @@ import json
 
 import pytest
 import torch
-from typer.testing import CliRunner
 
-from nlora.cli.app import app
 from tests.analysis.made import PREFIX, tensors, write
-
-runner = CliRunner()
+from tests.calling import call
 
 
 @pytest.fixture
@@ -16,7 +13,7 @@ def folders(tmp_path):
 
 
 def test_json_is_one_object_with_the_documented_keys(folders):
-    result = runner.invoke(app, ["analyze", *folders, "--json"])
+    result = call("analyze", *folders, "--json")
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
     assert report["adapters"] == ["news", "films"]
@@ -35,14 +32,14 @@ def test_json_is_one_object_with_the_documented_keys(folders):
 
 def test_the_first_of_several_thresholds_is_the_main_one(folders):
     arguments = ["analyze", *folders, "--json", "--threshold", "1e-3", "--threshold", "0.5rms"]
-    report = json.loads(runner.invoke(app, arguments).stdout)
+    report = json.loads(call(*arguments).stdout)
     assert report["threshold"] == "0.001"
     assert [c["threshold"] for c in report["collisions"]] == ["0.001", "0.5rms"]
     assert report["acr"] == report["collisions"][0]["acr"] > report["collisions"][1]["acr"]
 
 
 def test_a_terminal_gets_tables_with_sizes_and_plain_words(folders):
-    result = runner.invoke(app, ["analyze", *folders], env={"COLUMNS": "100"})
+    result = call("analyze", *folders, env={"COLUMNS": "100"})
     assert result.exit_code == 0, result.output
     for text in (
         "news × films",
@@ -56,13 +53,13 @@ def test_a_terminal_gets_tables_with_sizes_and_plain_words(folders):
         assert text in result.stdout
     assert "films against all before it, summed over matrices: OO " in result.stdout
     assert "layers.1.self_attn.q_proj" not in result.stdout.split("Sparsity:")[0]
-    every = runner.invoke(app, ["analyze", *folders, "--matrices"], env={"COLUMNS": "100"})
+    every = call("analyze", *folders, "--matrices", env={"COLUMNS": "100"})
     assert "layers.1.self_attn.q_proj" in every.stdout.split("Sparsity:")[0]
 
 
 def test_many_pairs_are_cut_to_the_foremost(tmp_path):
     folders = [str(write(tmp_path / f"t{i}", tensors(i))) for i in range(8)]
-    result = runner.invoke(app, ["analyze", *folders], env={"COLUMNS": "100"})
+    result = call("analyze", *folders, env={"COLUMNS": "100"})
     assert "the first 20 of 28 pairs" in result.stdout
 
 
@@ -82,7 +79,7 @@ def test_what_is_wrong_is_one_line_and_exit_status_2(tmp_path, folders, damage):
     else:
         arguments += ["no/such/adapter"]
     for form in ([], ["--json"]):
-        result = runner.invoke(app, ["analyze", *arguments, *form])
+        result = call("analyze", *arguments, *form)
         assert result.exit_code == 2
         assert result.stdout == ""
         assert result.stderr.count("error: ") == 1
@@ -91,4 +88,4 @@ def test_what_is_wrong_is_one_line_and_exit_status_2(tmp_path, folders, damage):
 
 def test_other_names_of_one_base_model_can_be_declared_the_same(tmp_path, folders):
     write(tmp_path / "films", tensors(), base_model_name_or_path="x/huge")
-    assert runner.invoke(app, ["analyze", *folders, "--same-base"]).exit_code == 0
+    assert call("analyze", *folders, "--same-base").exit_code == 0

@@ -5,10 +5,8 @@ import shutil
 from dataclasses import replace
 
 import pytest
-from typer.testing import CliRunner
 
 from nlora.api.results import History
-from nlora.cli.app import app
 from nlora.continual.added import next_stage
 from nlora.continual.agreement import stored_plan
 from nlora.continual.copying import copy
@@ -25,6 +23,7 @@ from nlora.data.task import Example, Task, TaskData
 from nlora.errors import NloraError
 from nlora.evaluation.answers import Prediction
 from nlora.store.directory import ModelDirectory
+from tests.calling import call
 from tests.runs import Listener, tree
 
 
@@ -186,7 +185,7 @@ def test_discarding_it_leaves_the_directory_as_it_was(refused, tmp_path):
     assert tree(out) == tree(refused.before)
     discard(out, listener)
     assert "nothing to do" in listener.messages[-1]
-    shown = CliRunner().invoke(app, ["accept", str(out)])
+    shown = call("accept", out)
     assert (shown.stdout, "nothing to do" in shown.stderr) == ("", True)
 
 
@@ -194,7 +193,7 @@ def test_a_held_stage_is_named_wherever_the_model_is_looked_at(refused, tmp_path
     out = shutil.copytree(refused.out, tmp_path / "out")
     line = f"held: 002-fruit, trained and not in force: `nlora accept {out}` or `nlora discard"
     assert line in str(History(history(ModelDirectory(out))))
-    shown = CliRunner().invoke(app, ["verify", str(out), "--sample", "0"])
+    shown = call("verify", out, "--sample", 0)
     assert line in shown.stdout
     assert verify(refused.before, sample=0)["held"] is None
     listener = Listener()

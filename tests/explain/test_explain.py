@@ -8,30 +8,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import yaml
-from typer.testing import CliRunner
 
-from nlora.cli.app import app
-from nlora.continual.copying import copy
-from nlora.continual.learning import run
 from nlora.continual.model import ContinualModel
 from nlora.errors import NloraError
-from nlora.evaluation.answers import exact_match
-from nlora.explain.asked import Options, learned
+from nlora.explain.asked import Options
 from nlora.explain.conclusion import conclusion
-from nlora.explain.examples import examples_of
 from nlora.explain.explain import explain
 from nlora.explain.looks import Look, Looks
 from nlora.explain.parts import PARTS
-from nlora.explain.relearn import relearned
 from nlora.explain.shift import cosine
 from nlora.explain.sources import NEUTRAL
 from nlora.explain.tables import tables
 from nlora.page.material import gather
-from nlora.plan.resolve import resolve
 from nlora.report.explained import explained_tasks
 from nlora.store.directory import ModelDirectory
-from nlora.store.records import sealed
-from tests.runs import Listener, config, read_jsonl, tree, write_stream, write_task
+from tests.calling import call
+from tests.runs import Listener, read_jsonl, tree, write_stream
 
 FEW = Options(texts=6, probe=24)
 
@@ -45,10 +37,6 @@ def explained(finished, tmp_path_factory):
     watch = Listener()
     asked = Options(texts=6, probe=24, neutral=folder / "lines.txt", relearn=6)
     return out, asked, explain(out, asked, watch), watch
-
-
-def call(*arguments):
-    return CliRunner().invoke(app, [str(a) for a in arguments], prog_name="nlora")
 
 
 def when(task, moment):
@@ -220,73 +208,6 @@ def test_a_model_per_task_has_lost_nothing(finished, tmp_path):
     assert lost["kept"]["base"]["train"]["value"] in (None, 100.0)
 
 
-@pytest.mark.parametrize("method", ["per-task", "de-lora", "seq-lora"])
-def test_what_is_learned_again_begins_at_the_model_that_answers_the_task(
-    finished, tmp_path, method
-):
-    out = shutil.copytree(finished(method).out, tmp_path / "out")
-    directory = ModelDirectory(out)
-    model = ContinualModel.open(out)
-    still = model.plan.run.model_copy(update={"learning_rate": 0.0})
-    model.plan = replace(model.plan, run=still)
-    now = exact_match(model.answer(model.stream[0].test, "colour"))
-    tasks = learned(model, examples_of(directory, None, None, Listener()), FEW)
-    assert relearned(Looks(model, out / "explain"), tasks, 6)["colour"]["free"] == now
-    assert now > 0 or method == "seq-lora"
-
-
-def test_too_few_to_find_a_weight_by_when_learning_again_is_one_line(finished, tmp_path):
-    out = shutil.copytree(finished("inc-lora").out, tmp_path / "out")
-    model = ContinualModel.open(out)
-    settings = {**model.plan.config.settings, "penalty": "l1", "l1": "auto"}
-    model.plan = resolve(model.plan.config.model_copy(update={"settings": settings}))
-    tasks = learned(model, examples_of(model.directory, None, None, Listener()), FEW)
-    with pytest.raises(NloraError, match="'auto' needs dev examples, or two training examples"):
-        relearned(Looks(model, out / "explain"), tasks, 1)
-
-
-PICKY = """
-from nlora.methods.seq_lora import SeqLora
-
-class Picky(SeqLora):
-    name = "picky"
-    summary = "does not accept its third stage"
-
-    def accept(self, ctx, before, after):
-        return ctx.stage.index != 3
-"""
-
-
-@pytest.mark.parametrize("labels", [True, False])
-def test_a_task_is_what_it_was_where_learning_it_again_was_not_accepted(llama, tmp_path, labels):
-    (tmp_path / "picky.py").write_text(PICKY)
-    stream, out = (
-        write_stream(tmp_path, "colour", "animal", train=9, labels=labels),
-        tmp_path / "out",
-    )
-    asked = config(llama, stream, method="picky", plugin=str(tmp_path / "picky.py"))
-    run(asked, out)
-    (more := tmp_path / "more").mkdir()
-    write_task(more, "colour", train=12, test=4, start=50)
-    files = ["--task", more / "colour-train.jsonl", "--test", more / "colour-test.jsonl"]
-    assert call("learn", out, *files, "--name", "colour").exit_code == 0
-    first, _, last = ModelDirectory(out).stages()
-    assert last.tested["colour"] == 10
-    found = explain(out, Options(texts=4, probe=0, relearn=2))
-    if not labels:
-        [lost] = found["free_text"]["colour"]
-        assert lost["examples"] == 6
-        return
-    assert found["tasks"]["colour"]["examples"] == 6
-    then, now = (when(found["tasks"]["colour"], w) for w in ("right after it", "later"))
-    assert then["free"] == pytest.approx(first.accuracy["colour"])
-    kept = ModelDirectory(out).predictions(last)["colour"][:6]
-    assert now["free"] == pytest.approx(100 * np.mean([row["correct"] for row in kept]))
-    directory = ModelDirectory(out)
-    trained = {d.name: len(d.train) for d in examples_of(directory, None, None, Listener())}
-    assert trained == {"colour": 9, "animal": 9}
-
-
 def test_without_its_training_examples_parts_are_matched_on_the_test_texts(finished, tmp_path):
     out = shutil.copytree(finished("seq-lora").out, tmp_path / "out")
     watch = Listener()
@@ -302,47 +223,6 @@ def test_without_its_training_examples_parts_are_matched_on_the_test_texts(finis
     left = explained_tasks(section)
     assert "last stage, matched on the task's test texts" in left.notes[0]
     assert None not in left.rows[0]  # matched alike, they are there, too
-
-
-def test_a_stream_that_was_asked_for_and_is_wrong_is_refused(finished, tmp_path):
-    out = finished("seq-lora").out
-    gone = call("explain", out, "--stream", tmp_path / "gone.yaml")
-    assert gone.exit_code == 2
-    assert "gone.yaml" in gone.output
-    other = call("explain", out, "--stream", write_stream(tmp_path, "fruit"))
-    assert other.exit_code == 2
-    assert "none of the tasks that were learned here: colour, animal; it has fruit" in other.output
-
-
-def test_training_examples_are_read_again_where_they_were_read_while_they_are_the_same(
-    finished, tmp_path
-):
-    place = finished("seq-lora").stream.parent
-    for name in ("colour", "animal"):
-        shutil.copy(place / f"{name}-test.jsonl", tmp_path)
-        shutil.copy(place / f"{name}-train.jsonl", tmp_path)
-    out = shutil.copytree(finished("seq-lora").out, tmp_path / "out")
-    directory = ModelDirectory(out)
-    records, watch = directory.stages(), Listener()
-    assert [d.name for d in examples_of(directory, None, None, watch)] == ["colour", "animal"]
-    assert watch.messages == []
-    for record in records:  # as if it had been read here
-        [(name, source)] = record.sources.items()
-        moved = {s: str(tmp_path / f"{name}-{s}.jsonl") for s in ("train", "test")}
-        record.sources = {name: {**source, **moved}}
-        (directory.stage_path(record) / "stage.json").write_text(sealed(record))
-    (tmp_path / "colour-train.jsonl").unlink()
-    with (tmp_path / "animal-train.jsonl").open("a") as file:
-        file.write('{"text": "new", "label": "d"}\n')
-    assert examples_of(directory, None, None, watch) == []
-    gone, changed = watch.messages
-    assert "'colour': its training texts are left out, since they cannot be read again" in gone
-    assert "colour-train.jsonl" in gone
-    assert changed.startswith("'animal': these are not the examples that it was learned from")
-    copy(out, tmp_path / "copy")  # has no paths
-    assert examples_of(ModelDirectory(tmp_path / "copy"), None, None, watch) == []
-    assert "does not say where all its training examples are" in watch.messages[-1]
-    assert str(tmp_path) not in (tmp_path / "copy/stages/001-colour/stage.json").read_text()
 
 
 def test_the_command_prints_tables_writes_files_and_refuses_in_one_line(explained, tmp_path):

@@ -5,9 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
-from nlora.cli.app import app
 from nlora.continual.answering import predict
 from nlora.continual.model import ContinualModel
 from nlora.errors import NloraError
@@ -19,6 +17,7 @@ from nlora.explain.looks import Looks
 from nlora.explain.matched import matched, where_it_helps
 from nlora.report.explained import SELF_WRITTEN
 from nlora.store.directory import ModelDirectory
+from tests.calling import call
 from tests.methods.helpers import learn
 from tests.runs import Listener
 
@@ -27,11 +26,6 @@ from tests.runs import Listener
 def out(finished, tmp_path_factory):
     """A copy of a run of two tasks that has forgotten the first."""
     return shutil.copytree(finished("seq-lora").out, tmp_path_factory.mktemp("matched") / "out")
-
-
-def call(*arguments, stdin=None):
-    asked = [str(a) for a in arguments]
-    return CliRunner().invoke(app, asked, input=stdin, prog_name="nlora")
 
 
 def test_answers_are_those_that_explain_has_measured(out):
@@ -67,7 +61,7 @@ def test_a_model_that_is_found_by_the_text_is_matched_by_its_own_answers(finishe
 
 def test_a_base_model_that_writes_nothing_is_said_in_one_line(out, monkeypatch):
     monkeypatch.setattr("nlora.explain.matched.self_written", lambda *asked: [])
-    refused = call("predict", out, "-", "--task", "colour", "--answers", "matched", stdin="xxx")
+    refused = call("predict", out, "-", "--task", "colour", "--answers", "matched", input="xxx")
     assert refused.exit_code == 2
     assert "the base model writes no texts" in refused.output
 

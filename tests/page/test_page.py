@@ -8,9 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from nlora.cli.app import app
 from nlora.continual.learning import learn
 from nlora.continual.results import write_results
 from nlora.data.files import task_from_files
@@ -24,6 +22,7 @@ from nlora.page.measures import costs, falls, tasks_of
 from nlora.page.words import told
 from nlora.store.directory import ModelDirectory
 from nlora.store.records import committed
+from tests.calling import call
 from tests.page.conftest import CODE
 from tests.report.rows import failed, geometry, grid, row, write
 from tests.runs import LABELS, write_task
@@ -37,10 +36,6 @@ SPLITS = ("train", "test")
 def no_vega(monkeypatch):
     """Vega takes a second to bundle; tests/page/test_browser.py has it."""
     monkeypatch.setattr(build, "_vega", lambda: "")
-
-
-def call(*arguments):
-    return CliRunner().invoke(app, [str(a) for a in arguments], prog_name="nlora")
 
 
 def row_of(matrix, **changes):

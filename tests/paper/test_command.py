@@ -4,15 +4,10 @@ import csv
 import json
 
 import pytest
-from typer.testing import CliRunner
 
-from nlora.cli.app import app
+from tests.calling import call
 
 pytest.importorskip("matplotlib")
-
-
-def call(*arguments):
-    return CliRunner().invoke(app, [str(a) for a in arguments], prog_name="nlora")
 
 
 def test_the_list_names_every_artefact():

@@ -7,11 +7,10 @@ import traceback
 
 import pytest
 import uvicorn
-from typer.testing import CliRunner
 
-from nlora.cli.app import app
 from nlora.errors import NloraError
 from nlora.serve import server
+from tests.calling import call
 from tests.runs import Listener
 
 
@@ -48,7 +47,7 @@ def test_so_many_texts_as_a_request_may_have_can_wait(monkeypatch):
     monkeypatch.setattr(server, "serve", lambda *given: seen.append(given[6:]))
     for most in ("5000", "8"):
         asked = ["serve", "m", "--max-texts", most, "--answers", "likely"]
-        assert CliRunner().invoke(app, asked).exit_code == 0
+        assert call(*asked).exit_code == 0
     assert [(limits.texts, limits.waiting) for limits, _ in seen] == [(5000, 5000), (8, 1024)]
     assert [how for _, how in seen] == ["likely", "likely"]
 

@@ -5,9 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import load_file
-from typer.testing import CliRunner
 
-from nlora.cli.app import app
 from nlora.continual.learning import learn, run
 from nlora.data.streams import load_stream
 from nlora.report.ledger import read, write
@@ -18,6 +16,7 @@ from nlora.study.altered import Finished
 from nlora.study.permuting import permuted
 from nlora.study.rescaling import rescaled, rescaled_row
 from nlora.study.rows import row
+from tests.calling import call
 from tests.runs import LEARNING, config, tree, write_stream
 
 RANK, S = 2, 32.0 / 2
@@ -34,8 +33,8 @@ def learned(llama, tmp_path_factory):
     return folder
 
 
-def call(*arguments, command="rescale"):
-    return CliRunner().invoke(app, ["study", command, *map(str, arguments)])
+def alter(*arguments, command="rescale"):
+    return call("study", command, *arguments)
 
 
 def deltas(updates):
@@ -99,7 +98,7 @@ def test_a_row_per_scale_and_one_at_the_sizes_of_another_run(learned, tmp_path):
     out = tmp_path / "rows.jsonl"
     told = [str(learned / "inc-lora"), "--scales", "0.5", "--beside", str(learned / "n-lora")]
     for _ in range(2):
-        shown = call(*told, "--out", out)
+        shown = alter(*told, "--out", out)
         assert shown.exit_code == 0, shown.stderr
         assert [line.rpartition(": ")[0] for line in shown.stdout.splitlines()] == [
             *("inc-lora:scale=0.5", "inc-lora:size=n-lora:l1=0.5")
@@ -139,7 +138,7 @@ def test_what_has_no_one_model_of_adapters_is_refused_in_one_line(llama, learned
         ([tmp_path / "nowhere"], "does not exist"),
         ([learned / "inc-lora", "--scales", "half"], "not 'half'"),
     ):
-        refused = call(*told, "--out", tmp_path / "rows.jsonl")
+        refused = alter(*told, "--out", tmp_path / "rows.jsonl")
         assert refused.exit_code == 2
         (line,) = refused.stderr.splitlines()
         assert said in line
@@ -160,7 +159,7 @@ def test_a_directory_that_grew_by_learn_is_altered_like_a_run(llama, tmp_path):
     assert found["accuracy_matrix"] == [[matrix[0][0], None], matrix[1][:2]]
     assert found["learning_accuracy"] is not None
     learn(out, replace(colour, train=colour.train[:12]))
-    refused = call(out, "--out", tmp_path / "rows.jsonl")
+    refused = alter(out, "--out", tmp_path / "rows.jsonl")
     assert refused.exit_code == 2
     assert "has learned 'colour' more than once" in refused.stderr
 
@@ -184,7 +183,7 @@ def test_permuted_updates_are_as_large_and_write_elsewhere(learned, tmp_path):
 def test_a_task_is_answered_by_its_own_model_under_later_permuted_updates(learned, tmp_path):
     run_itself = ModelDirectory(learned / "inc-lora").results()["accuracy_matrix"]
     out = tmp_path / "rows.jsonl"
-    told = call(learned / "inc-lora", "--seed", 3, "--out", out, command="permute")
+    told = alter(learned / "inc-lora", "--seed", 3, "--out", out, command="permute")
     assert told.exit_code == 0, told.stderr
     assert told.stdout.startswith("inc-lora:permuted=3: ")
     (found,) = read(out)

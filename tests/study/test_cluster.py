@@ -7,10 +7,9 @@ import stat
 import sys
 
 import pytest
-from typer.testing import CliRunner
 
-from nlora.cli.app import app
 from nlora.report.ledger import read
+from tests.calling import call
 from tests.paper.conftest import standard  # noqa: F401
 from tests.runs import LEARNING, write_stream
 
@@ -84,10 +83,6 @@ def run(monkeypatch):
                 signal.signal(number, handler)
 
     return process
-
-
-def call(*arguments):
-    return CliRunner().invoke(app, [str(a) for a in arguments], prog_name="nlora")
 
 
 def states(result):

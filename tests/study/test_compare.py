@@ -10,15 +10,15 @@ import time
 import psutil
 import pytest
 from huggingface_hub import constants
-from typer.testing import CliRunner
 
-from nlora.cli.app import app, main
+from nlora.cli.app import main
 from nlora.plan.points import parse_points
 from nlora.report.ledger import read, unpack
 from nlora.study import runner
 from nlora.study.compare import compare
 from nlora.study.grid import Grid
 from nlora.study.runner import Runner
+from tests.calling import call
 from tests.processes import apart, context
 from tests.runs import LEARNING, Listener, read_jsonl, tree, write_stream
 from tests.training.command import command as run_command
@@ -62,10 +62,6 @@ def place(llama, tmp_path_factory):
         return [str(part) for part in [*line, "--out", out, *plugin, *settings, *more]]
 
     return folder, command
-
-
-def call(*arguments):
-    return CliRunner().invoke(app, [str(a) for a in arguments], prog_name="nlora")
 
 
 def with_slow_imports(arguments):

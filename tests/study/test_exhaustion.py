@@ -7,9 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
 
-from nlora.cli.app import app
 from nlora.errors import NloraError
 from nlora.study import exhaustion
 from nlora.study.exhaustion import (
@@ -22,6 +20,7 @@ from nlora.study.exhaustion import (
     simulate,
 )
 from tests.analysis.made import tensors, write
+from tests.calling import call
 from tests.runs import read_jsonl
 
 SMALL = Space(tasks=20, size=64, rank=4, densities=(0.3, 0.05))
@@ -94,21 +93,21 @@ def test_a_space_that_cannot_be_is_refused(wrong):
         Space(**wrong)
 
 
-def call(*arguments):
-    return CliRunner().invoke(app, ["study", "exhaustion", *map(str, arguments)])
+def exhaust(*arguments):
+    return call("study", "exhaustion", *arguments)
 
 
 def test_the_command_writes_the_data_and_says_what_the_figure_needs(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     out = tmp_path / "new"
     told = ["--tasks", 5, "--size", 16, "--rank", 2, "--out", out]
-    result = call(*told, "--json")
+    result = exhaust(*told, "--json")
     assert result.exit_code == 0, result.stderr
     assert "pip install 'nlora[figures]'" in result.stderr
     assert [p.name for p in out.iterdir()] == ["exhaustion.jsonl"]
     written = read_jsonl(out / "exhaustion.jsonl")
     assert [r for r in written if r["tasks"] == 5] == json.loads(result.stdout)["last"]
-    assert "half of a new support" in call(*told).stdout
+    assert "half of a new support" in exhaust(*told).stdout
 
 
 def test_the_figure(rows, tmp_path):

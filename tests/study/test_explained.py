@@ -4,19 +4,14 @@ import json
 import shutil
 
 import pytest
-from typer.testing import CliRunner
 
-from nlora.cli.app import app
 from nlora.explain.asked import Options
 from nlora.explain.summary import Wanted
 from nlora.report.ledger import read
 from nlora.report.tables import tables
+from tests.calling import call
 from tests.report.rows import grid, write
 from tests.runs import LEARNING, write_stream
-
-
-def call(*arguments):
-    return CliRunner().invoke(app, [str(a) for a in arguments], prog_name="nlora")
 
 
 @pytest.fixture(scope="module")

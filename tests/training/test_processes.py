@@ -10,10 +10,9 @@ import sys
 import pytest
 import torch
 import torch.distributed.run
-from typer.testing import CliRunner
 
-from nlora.cli.app import app
 from nlora.store.directory import ModelDirectory
+from tests.calling import call
 from tests.methods import new_kinds
 from tests.methods.helpers import first_stages, losses, stages, state, update
 from tests.processes import apart
@@ -60,7 +59,7 @@ def test_two_processes_learn_what_one_learns(method, request, tmp_path):
     model = request.getfixturevalue(shape)
     one, two = tmp_path / "one", tmp_path / "two"
     told = arguments(method, model, stream, one, *EXACT, *settings)
-    alone = CliRunner().invoke(app, [str(part) for part in told])
+    alone = call(*told)
     assert alone.exit_code == 0, alone.stderr
     told = arguments(method, model, stream, two, *EXACT, *settings)
     for rank, (status, said) in enumerate(start(told, tmp_path)):
@@ -160,7 +159,7 @@ def one_stage(llama, tmp_path_factory):
     stream = write_stream(place, "colour", "animal")
     told = arguments("lacking", llama, stream, place / "whole", "epochs=1")
     told += ["--plugin", place / "plugin.py"]
-    assert CliRunner().invoke(app, [str(part) for part in told]).exit_code == 0
+    assert call(*told).exit_code == 0
     return first_stages(place / "whole", 1, place / "out"), told
 
 

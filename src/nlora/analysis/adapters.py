@@ -7,6 +7,7 @@ from nlora.adapters.peft_config import CONFIG, printable
 from nlora.adapters.peft_files import PeftAdapter, adapter_folder, read_adapter
 from nlora.errors import NloraError, option
 from nlora.store.directory import ModelDirectory
+from nlora.store.records import standing
 
 
 def read_adapters(sources: Sequence[str], same_base: bool = False) -> list[PeftAdapter]:
@@ -36,17 +37,20 @@ def read_adapters(sources: Sequence[str], same_base: bool = False) -> list[PeftA
 
 
 def read_stages(path: Path) -> list[PeftAdapter]:
-    """The update of every stage of a model directory, in order, its files checked by hash.
+    """The updates of a model directory's stages, in order, their files checked by hash.
 
-    Raises NloraError where there is no stage, a file was changed, or an update is no LoRA adapter.
+    Those that the model is not made of, since they were not accepted or were taken out again, are
+    left out. Raises NloraError where there is no stage, a file was changed, or an update is no LoRA adapter.
     """
     directory = ModelDirectory(path)
     directory.config()
-    # A stage that only took an update out has none of its own.
     stages = directory.stages()
-    records = [r for r in stages if "taken_out" not in r.notes]
-    if not records:
+    if not stages:
         raise NloraError(f"{path} has no committed stage yet")
+    # A stage that only took an update out has none of its own.
+    records = [r for r in standing(stages) if "taken_out" not in r.notes]
+    if not records:
+        raise NloraError(f"{path} has no update left: none was accepted, or all were taken out")
     unique = len({r.name for r in records}) == len(records)
     adapters: list[PeftAdapter] = []
     places = [record.folder for record in records]

@@ -26,7 +26,7 @@ from nlora.store.atomic import check_outside, draft_text, indented, new_folder
 from nlora.store.directory import ModelDirectory
 from nlora.store.locks import held
 from nlora.store.reading import read_json
-from nlora.store.records import taken_out
+from nlora.store.records import standing
 
 if TYPE_CHECKING:
     from nlora.lowrank.factors import Factors
@@ -82,13 +82,7 @@ def export_adapters(
     directory, plan = ModelDirectory(model_dir), stored_plan(ModelDirectory(model_dir))
     _check(plan, one=False)
     records = directory.stages()
-    out_of = taken_out(records)
-    stages = {
-        task["name"]: record
-        for record in records
-        if record.folder not in out_of and "rejected" not in record.notes
-        for task in record.tasks
-    }
+    stages = {task["name"]: record for record in standing(records) for task in record.tasks}
     names = {task: re.sub(r"[^A-Za-z0-9._-]+", "-", task) for task in stages}
     if len(set(names.values())) < len(names):
         names = {task: record.folder for task, record in stages.items()}

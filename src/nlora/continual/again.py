@@ -11,7 +11,7 @@ from nlora.plan.budgets import LIMITS, check_same, in_words
 from nlora.plan.config import with_todays_names
 from nlora.plan.resolve import Plan, sampled
 from nlora.store.directory import ModelDirectory, StageRecord
-from nlora.store.records import taken_out
+from nlora.store.records import standing
 
 
 def again(known: Task, data: TaskData) -> TaskData:
@@ -99,11 +99,10 @@ def learned_from(plan: Plan, task: TaskData, directory: ModelDirectory) -> Stage
 
     What the data does not say, as its labels, is taken to be what each stage was asked.
     """
-    stored, records = directory.config(), directory.stages()
-    out = taken_out(records)
-    for record in records:
+    stored = directory.config()
+    for record in standing(directory.stages()):
         values = [value for value in record.tasks if value["name"] == task.name]
-        if not values or record.folder in out or "rejected" in record.notes:
+        if not values:
             continue
         then = record.budget or {name: stored.get(name) for name in LIMITS}
         limits = {name: then.get(name) for name in LIMITS}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nlora.evaluation.matching import Correction
-from nlora.store.records import Offsets, StageRecord, taken_out
+from nlora.store.records import Offsets, StageRecord, standing
 
 if TYPE_CHECKING:
     from nlora.data.task import TaskData
@@ -30,11 +30,8 @@ def in_force(records: Sequence[StageRecord]) -> dict[str, Offsets]:
     """Those of the model after these stages, by task."""
     if not any(record.matched for record in records):
         return {}
-    out = taken_out(records)
     found: dict[str, Offsets] = {}
-    for record in records:
-        if record.folder in out or "rejected" in record.notes:
-            continue
+    for record in standing(records):
         for task in record.tasks:
             found.pop(task["name"], None)  # its new update was trained without
         found.pop(record.notes.get("taken_out", {}).get("task"), None)

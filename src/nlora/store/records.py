@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -225,3 +225,9 @@ def committed(records: Iterable[StageRecord]) -> dict[str, str]:
 def taken_out(records: Iterable[StageRecord]) -> set[str]:
     """The stages whose updates a later one has taken out of the model."""
     return {name for r in records for name in r.notes.get("taken_out", {}).get("stages", [])}
+
+
+def standing(records: Sequence[StageRecord]) -> list[StageRecord]:
+    """The stages that were accepted, and that no later one has taken out of the model."""
+    out = taken_out(records)
+    return [r for r in records if r.folder not in out and "rejected" not in r.notes]
