@@ -40,7 +40,8 @@ def read_stages(path: Path) -> list[PeftAdapter]:
     """The updates of a model directory's stages, in order, their files checked by hash.
 
     Those that the model is not made of, since they were not accepted or were taken out again, are
-    left out. Raises NloraError where there is no stage, a file was changed, or an update is no LoRA adapter.
+    left out. Raises NloraError where there is none, a file was changed, or an update is no LoRA
+    adapter.
     """
     directory = ModelDirectory(path)
     directory.config()
