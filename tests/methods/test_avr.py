@@ -63,7 +63,7 @@ def test_it_stops_as_soon_as_nothing_drifts(learned, plain):
     assert kept[1]["best"]["colour"] <= kept[0]["best"]["colour"]
     ctx = ContinualModel.open(plain).context()  # as the task was learned, before any step back
     rows = [row for row in kept[1]["kept"] if row["task"]["name"] == "fruit"]
-    trained = method("avr").build({})._perplexities(ctx, rows)
+    trained = dict(method("avr").build({})._perplexities(ctx, rows))
     assert kept[1]["best"]["fruit"] == pytest.approx(trained["fruit"], rel=1e-4)
     assert len(kept[1]["kept"]) == 2 * 24
 

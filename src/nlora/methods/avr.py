@@ -20,6 +20,8 @@ from nlora.methods.parts.lora import LoraSettings, LoraState
 from nlora.methods.seq_lora import SeqLora
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from nlora.methods.context import Context
 
 
@@ -76,16 +78,16 @@ class Avr(SeqLora):
             for data in ctx.stage.tasks
             for example in sample(data.train, self.settings.kept, ctx.stage.seed)
         ]
-        self._note_best(self._perplexities(ctx, mine))
-        found, steps = self._perplexities(ctx, self.state.kept), 0
-        while self._drifts(found) and steps < self.settings.max_steps:
+        self._note_best(dict(self._perplexities(ctx, mine)))
+        steps = 0
+        while (found := self._holding(ctx)) is None and steps < self.settings.max_steps:
             for tensor, old in zip(adapter.update().values(), before, strict=True):
                 tensor.detach().lerp_(old, self.settings.step)
             adapter.consolidate()
-            found, steps = self._perplexities(ctx, self.state.kept), steps + 1
-        self._note_best(found)
+            steps += 1
+        self._note_best(found or dict(self._perplexities(ctx, self.state.kept)))
         if steps:
-            self._note_best(self._perplexities(ctx, mine))
+            self._note_best(dict(self._perplexities(ctx, mine)))
         self.state.kept += mine
         self.state.steps = steps
 
@@ -97,17 +99,23 @@ class Avr(SeqLora):
         for task, value in found.items():
             self.state.best[task] = min(value, self.state.best.get(task, math.inf))
 
-    def _drifts(self, found: dict[str, float]) -> bool:
-        return any(value > self.settings.drift * self.state.best[t] for t, value in found.items())
+    def _holding(self, ctx: Context) -> dict[str, float] | None:
+        """The perplexities of earlier tasks; None as soon as one drifts, which is enough."""
+        found = {}
+        for task, value in self._perplexities(ctx, self.state.kept):
+            if value > self.settings.drift * self.state.best[task]:
+                return None
+            found[task] = value
+        return found
 
-    def _perplexities(self, ctx: Context, rows: list[dict[str, Any]]) -> dict[str, float]:
+    def _perplexities(
+        self, ctx: Context, rows: Sequence[dict[str, Any]]
+    ) -> Iterator[tuple[str, float]]:
         """exp of the mean −ln p over the tokens of the answers, by task."""
         examples: dict[str, list[Example]] = {}
         for row in rows:
             example = Example.from_json(row)
             examples.setdefault(example.task.name, []).append(example)
-        found = {}
         for task, mine in examples.items():
             tokens = sum(len(encoded.answer) for encoded in ctx.encoder.all(mine))
-            found[task] = math.exp(-sum(ctx.score(mine)) / tokens)
-        return found
+            yield task, math.exp(-sum(ctx.score(mine)) / tokens)
