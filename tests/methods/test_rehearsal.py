@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from nlora.continual.learning import learn as learn_task
+from nlora.continual.learning import run
 from nlora.continual.model import ContinualModel
 from nlora.data.task import Example
 from nlora.errors import NloraError
 from nlora.methods.base import MixedIn
+from nlora.methods.context import Context
 from nlora.methods.registry import method
 from nlora.store.directory import ModelDirectory
 from nlora.store.state import read_state
@@ -151,13 +153,51 @@ def test_the_base_model_writes_the_texts_where_there_is_no_file(shape, request, 
     assert kept(again, 2).texts == texts
 
 
+def test_by_label_each_task_is_asked_what_the_base_model_writes_about_its_labels(
+    llama, monkeypatch, tmp_path
+):
+    told, write = [], Context.generate
+    monkeypatch.setattr(
+        Context, "generate", lambda self, p, **o: told.append(p) or write(self, p, **o)
+    )
+    asked = {**FEW, "replay": "by-label", "rehearsal": "soft"}
+    learn(llama, tmp_path / "one", "seq-lora", TASKS[:2], **asked)
+    found = kept(tmp_path / "one", 2)
+    own = [row["texts"] for row in found.answers]
+    assert [len(set(texts)) for texts in own] == [4, 4]
+    assert own[0] != own[1]
+    assert found.texts == []
+    assert found.asked(TASKS[0]) == own[0]
+    task = tiny.task(TASKS[1]).task
+    said = ContinualModel.open(tmp_path / "one").encoder.tokenizer.batch_decode(told[-1])
+    for prompt, label in zip(said, (*task.labels, *task.labels), strict=False):
+        assert task.instruction in prompt
+        assert prompt.endswith(f"Answer: {label}\nText:")
+    records = stages(tmp_path / "one")
+    assert records[1].notes["mixed_in"] == {"own answers to texts by label": {TASKS[0]: 4}}
+    again = first_stages(tmp_path / "one", 1, tmp_path / "two")
+    learn(llama, again, "seq-lora", TASKS[:2], **asked)
+    assert same_bits(tmp_path / "one", again)
+    assert kept(again, 2).answers == found.answers
+    learn(llama, tmp_path / "drawn", "seq-lora", TASKS[:2], **{**asked, "rehearsal": "drawn"})
+    assert not same_bits(tmp_path / "one", tmp_path / "drawn")  # what it thought is found again
+
+
+def test_without_labels_a_task_is_asked_neutral_texts_by_label_too(llama, tmp_path):
+    (folder := tmp_path / "data").mkdir()
+    stream = runs.write_stream(folder, "colour", "animal", labels=False)
+    settings = {**runs.FAST, **FEW, "replay": "by-label"}
+    run(runs.config(llama, stream, settings, method="seq-lora"), tmp_path / "out")
+    found = kept(tmp_path / "out", 2)
+    assert len(found.texts) == 4
+    assert found.asked("colour") == found.asked("animal") == found.texts
+
+
 def test_tasks_of_free_text_are_answered_greedily(llama, texts, tmp_path):
     folder = tmp_path / "data"
     folder.mkdir()
     stream = runs.write_stream(folder, "colour", "animal", labels=False)
     settings = {**runs.FAST, **FEW, "neutral": str(texts)}
-    from nlora.continual.learning import run
-
     run(runs.config(llama, stream, settings, method="seq-lora"), tmp_path / "out")
     found = kept(tmp_path / "out", 1)
     assert not found.probabilities
@@ -227,19 +267,20 @@ def test_at_the_same_budget_a_stage_has_as_many_steps_as_without(llama, texts, t
     [
         (
             {"replay": "slef"},
-            "'replay': must be none, a share below 1, self, or a file that is there",
+            "'replay': must be none, a share below 1, self, by-label, or a file that is there",
         ),
         ({"replay": 1.5}, "'replay': must be a share above 0 and at most 0.99"),
         ({"replay": 0.999999}, "'replay': must be a share above 0 and at most 0.99"),
-        ({"replay": ""}, "'replay': must be none, a share below 1, self, or a file"),
+        ({"replay": ""}, "'replay': must be none, a share below 1, self, by-label, or a file"),
         ({"replay": 0.5, "replay_share": 0.1}, "'replay_share' needs a file to replay"),
         ({"replay": True}, "'replay': must be none, a share"),
-        ({"rehearsal": "soft"}, "setting 'rehearsal' needs replay=self, and replay is none"),
+        ({"rehearsal": "soft"}, "needs replay=self or by-label, and replay is none"),
         ({"replay": 0.1, "neutral": "x.txt"}, "setting 'neutral' needs replay=self"),
         ({"reservoir": 7}, "setting 'reservoir' needs something to replay, and replay is none"),
         ({"replay_budget": "same"}, "setting 'replay_budget' needs something to replay"),
         ({"replay": "no/such.jsonl"}, "no/such.jsonl does not exist"),
         ({"replay": "self", "neutral": "no/such.txt"}, "no/such.txt does not exist"),
+        ({"replay": "by-label", "neutral": "x.txt"}, "setting 'neutral' needs replay=self"),
     ],
 )
 def test_what_cannot_be_is_refused_before_a_model_is_loaded(settings, said, tmp_path):

@@ -88,9 +88,10 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would happen,
 Replay = Annotated[
     str | None,
     typer.Option(
-        metavar="SHARE|self|FILE",
+        metavar="SHARE|self|by-label|FILE",
         help="What later stages rehearse: a share of kept examples (0.05), the model's own answers "
-        "to neutral texts (self), or a file of general examples.",
+        "to neutral texts (self) or to what the base model writes about a task's labels "
+        "(by-label), or a file of general examples.",
     ),
 ]
 Neutral = Annotated[

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from contextlib import nullcontext, suppress
-from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nlora import processes
 from nlora.data.task import Task, digest
 from nlora.folders import cache_dir
+from nlora.methods.parts.neutral import told_by_label
 from nlora.store.kept import keep, kept
 
 if TYPE_CHECKING:
@@ -47,11 +47,7 @@ def written_by_label(
     One label after another, so that each is the answer equally often. What is told is no example:
     the question and the names of the labels alone.
     """
-    assert task.labels is not None
-    told = [
-        "\n".join([*filter(None, [task.instruction]), f"Answer: {label}", "Text:"])
-        for label in islice(cycle(task.labels), count)
-    ]
+    told = told_by_label(task, count)
     about = f"{count} texts by the labels of '{task.name}'"
     return _kept(model, [told], model.encoder.tokenize(told), place, about)
 

@@ -53,26 +53,31 @@ Weight = Annotated[
 """The weight of a penalty: as `PerStage`, or found while a stage is trained (`parts.auto`)."""
 
 
+OWN_ANSWERS = ("self", "by-label")
+"""Values of `replay` by which a model rehearses its own answers, to texts that are no task's."""
+
+
 def _replay(value: Any) -> Any:
-    """A share as a number, `none` and `self` as they are, a file as an absolute path."""
+    """A share as a number, words as they are, a file as an absolute path."""
     try:
         share = float(value) if isinstance(value, str | float | int) else None
     except ValueError:
         share = None
     if isinstance(value, bool) or not isinstance(value, str | float | int):
-        raise ValueError("must be none, a share below 1, self, or a file")
+        raise ValueError("must be none, a share below 1, self, by-label, or a file")
     if share is not None:
         if not 0 < share <= MOST_MIXED:
             raise ValueError(
-                f"must be a share above 0 and at most {MOST_MIXED} (or none, self, or a file)"
+                f"must be a share above 0 and at most {MOST_MIXED} (or none, self, by-label, or a "
+                "file)"
             )
         return share
-    if value in ("none", "self") or "://" in str(value):
+    if value in ("none", *OWN_ANSWERS) or "://" in str(value):
         return value
     path = _file(str(value))
     nothing = not str(value).strip()
     if nothing or (not os.path.exists(path) and not {".", "/", os.sep} & set(str(value))):
-        raise ValueError("must be none, a share below 1, self, or a file that is there")
+        raise ValueError("must be none, a share below 1, self, by-label, or a file that is there")
     return path
 
 
@@ -104,7 +109,8 @@ class Settings(Strict):
     replay: Annotated[float | str, BeforeValidator(_replay)] = Field(
         "none",
         description="what later stages rehearse: a share of their examples, kept of each task "
-        "(0.05); `self`, the model's own answers to neutral texts; or a file of general examples",
+        "(0.05); `self`, the model's own answers to neutral texts; `by-label`, those to what the "
+        "base model writes about a task's question and labels; or a file of general examples",
     )
     replay_budget: Literal["on-top", "same"] = Field(
         "on-top",
@@ -132,11 +138,13 @@ class Settings(Strict):
         description="replay=self: a file of texts that have nothing to do with any task; by "
         "default the base model writes some by itself",
     )
-    neutral_texts: Count = Field(128, description="replay=self: how many texts each task is asked")
+    neutral_texts: Count = Field(
+        128, description="replay=self or by-label: how many texts each task is asked"
+    )
     rehearsal: Literal["drawn", "soft"] = Field(
         "drawn",
-        description="replay=self: an answer drawn from what the model thought of each label, or "
-        "(soft) all of what it thought, as a divergence at the answer's tokens",
+        description="replay=self or by-label: an answer drawn from what the model thought of each "
+        "label, or (soft) all of what it thought, as a divergence at the answer's tokens",
     )
 
     frozen_layers: Annotated[float, Field(ge=0, le=LARGEST), share_or_number("layers")] = Field(
@@ -165,18 +173,26 @@ class Settings(Strict):
             for name in self.model_fields_set
             if getattr(self, name) != type(self).model_fields[name].default
         }
-        for name in ("neutral", "neutral_texts", "rehearsal"):
-            if name in other and self.replay != "self":
-                raise ValueError(f"setting '{name}' needs replay=self, and replay is {self.replay}")
+        needs = {"neutral": OWN_ANSWERS[:1], "neutral_texts": OWN_ANSWERS, "rehearsal": OWN_ANSWERS}
+        for name, wanted in needs.items():
+            if name in other and self.replay not in wanted:
+                known = " or ".join(wanted)
+                raise ValueError(
+                    f"setting '{name}' needs replay={known}, and replay is {self.replay}"
+                )
         for name in ("reservoir", "replay_budget"):
             if name in other and self.replay == "none":
                 raise ValueError(f"setting '{name}' needs something to replay, and replay is none")
-        of_file = isinstance(self.replay, str) and self.replay not in ("none", "self")
-        if self.replay_share is not None and not of_file:
+        if self.replay_share is not None and not self.replays_file:
             raise ValueError(
                 f"setting 'replay_share' needs a file to replay, and replay is {self.replay}"
             )
         return self
+
+    @property
+    def replays_file(self) -> bool:
+        """Whether `replay` is a file of general examples."""
+        return isinstance(self.replay, str) and self.replay not in ("none", *OWN_ANSWERS)
 
 
 FREE = tuple(Settings.model_fields)

@@ -14,16 +14,21 @@ class Rehearsal:
     """What the setting `replay` keeps (`parts.rehearsal`)."""
 
     texts: list[str] = field(default_factory=list)
-    """Neutral texts, the same for every task."""
+    """Neutral texts, the same for every task that has none of its own."""
     answers: list[dict[str, Any]] = field(default_factory=list)
-    """By task: `task` as JSON, and `answers`, one for each text, as the model gave them right after
-    it had learned the task."""
+    """By task: `task` as JSON, `answers`, one for each text, as the model gave them right after
+    it had learned the task, and `texts`, where they were written about it alone."""
     probabilities: dict[str, Tensor] = field(default_factory=dict)
     """By task what it thought of each label then, (texts, labels) in fp32; a row sums to 1."""
     examples: list[dict[str, Any]] = field(default_factory=list)
     """Training examples of tasks, with their tasks, as JSON (`Example.to_json`)."""
     general: list[dict[str, Any]] = field(default_factory=list)
     """Likewise those of a general file."""
+
+    def asked(self, task: str) -> list[str]:
+        """The texts that a task was asked about."""
+        own = (row.get("texts") for row in self.answers if row["task"]["name"] == task)
+        return next(own, None) or self.texts
 
     def forget(self, task: str) -> None:
         """Let go of all that is kept of a task."""

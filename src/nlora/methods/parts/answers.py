@@ -92,9 +92,10 @@ def _thought(kept: Rehearsal, ctx: Context, row: int) -> list[float] | None:
     """What the model thought of the labels, where a row is an answer of its own."""
     example = ctx.examples[row]
     likely = kept.probabilities.get(example.task.name)
-    if row < ctx.own or likely is None or example.text not in kept.texts:
+    texts = kept.asked(example.task.name)
+    if row < ctx.own or likely is None or example.text not in texts:
         return None
-    return likely[kept.texts.index(example.text)].tolist()
+    return likely[texts.index(example.text)].tolist()
 
 
 def _places(

@@ -1,12 +1,15 @@
-"""Neutral texts: they have nothing to do with any task, and a model's answers to them are its own.
+"""Texts that are no task's: a model's answers to them are its own.
 
-They are a file's, or what the base model writes by itself from its start token: sampled by the
-stage's seed at temperature 1 and top-p 0.95, 60 tokens each. So nothing needs to be shipped.
+Neutral texts have nothing to do with any task. They are a file's, or what the base model writes by
+itself from its start token: sampled by the stage's seed at temperature 1 and top-p 0.95, 60 tokens
+each. So nothing needs to be shipped. Texts by label are what it writes when it is told a task's
+question and each of its labels in turn.
 """
 
 from __future__ import annotations
 
 import random
+from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +18,9 @@ from nlora.errors import NloraError, option, setting
 from nlora.progress import shown
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nlora.data.task import Task
     from nlora.methods.context import Context
 
 TOKENS = 60
@@ -48,21 +54,43 @@ def read(file: str, count: int, seed: int) -> list[str]:
     return random.Random(seed).sample(texts, count)
 
 
+def told_by_label(task: Task, count: int) -> list[str]:
+    """So many beginnings of texts about a task: its question, and one label after another."""
+    return [
+        "\n".join([*filter(None, [task.instruction]), f"Answer: {label}", "Text:"])
+        for label in islice(cycle(task.labels or ()), count)
+    ]
+
+
+def written_by_label(ctx: Context, task: Task, count: int) -> list[str]:
+    """What the base model writes when it is told a task's question and each of its labels.
+
+    What is told is no example: the question and the names of the labels alone. Raises NloraError if
+    it writes too little.
+    """
+    told = ctx.encoder.tokenize(told_by_label(task, min(TOGETHER, count)))
+    return processes.from_main(_written(ctx, told, count, f"texts by the labels of '{task.name}'"))
+
+
 def written(ctx: Context, count: int) -> list[str]:
     """What the base model writes by itself. Raises NloraError if it writes too little."""
-    import torch
-
     tokenizer = ctx.encoder.tokenizer
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    return _written(ctx, [[start]] * min(TOGETHER, count), count, "neutral texts")
+
+
+def _written(ctx: Context, prompts: Sequence[list[int]], count: int, about: str) -> list[str]:
+    """So many different texts that the base model writes after prompts, asked again and again."""
+    import torch
+
     found: dict[str, None] = {}
-    rows = min(TOGETHER, count)
-    title = f"{ctx.stage.index} {ctx.stage.name}: neutral texts"
+    title = f"{ctx.stage.index} {ctx.stage.name}: {about}"
     with shown(ctx.progress, title, count), ctx.after(0), torch.random.fork_rng():
         torch.manual_seed(ctx.stage.seed)
-        for _ in range(-(-ROUNDS * count // rows)):
+        for _ in range(-(-ROUNDS * count // len(prompts))):
             before = len(found)
             texts = ctx.generate(
-                [[start]] * rows,
+                prompts,
                 max_new_tokens=TOKENS,
                 do_sample=True,
                 top_p=TOP_P,

@@ -4,10 +4,14 @@
            are kept in the model directory (every label with its share): old data that stays
 self       no old data: right after a task is learned its question is asked of neutral texts, which
            have nothing to do with any task, and the model's own answers are rehearsed later
+by-label   likewise of texts that the base model writes when it is told the task's question and each
+           of its labels in turn
 FILE       general examples, at most `reservoir` of a file's, in every stage
 
 Of `self`: the texts are those of the file `neutral`, or what the base model writes by itself
-(`parts.neutral`); they are chosen once per model directory and kept in it. An answer is drawn from
+(`parts.neutral`); they are chosen once per model directory and kept in it, as are those by label,
+once per task; a task of free text has no labels, and is asked of neutral texts. What was told for a
+text is not its answer: an answer is drawn from
 the probabilities of the task's labels, exact as `nlora.evaluation.among` has them; a task of free
 text answers greedily. Answers drawn later, from a model that has drifted, are worth less.
 
@@ -30,6 +34,7 @@ from nlora.data.encode import IGNORED
 from nlora.data.task import Example, Task, sample
 from nlora.errors import NloraError
 from nlora.methods.base import MixedIn
+from nlora.methods.settings import OWN_ANSWERS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,7 +52,7 @@ def check(settings: Settings) -> None:
             from nlora.methods.parts.neutral import read
 
             read(settings.neutral, settings.neutral_texts, seed=0)
-    elif isinstance(settings.replay, str) and settings.replay != "none":
+    elif settings.replays_file:
         _general(settings, seed=0)
 
 
@@ -58,24 +63,31 @@ def rehearsed(settings: Settings, kept: Rehearsal, ctx: Context) -> MixedIn:
         return MixedIn()
     if isinstance(replay, float):
         return MixedIn([Example.from_json(row) for row in kept.examples], replay, instead)
-    if replay != "self":
+    if settings.replays_file:
         if not kept.general:
             kept.general = [e.to_json() for e in _general(settings, ctx.stage.seed)]
         general = [Example.from_json(row) for row in kept.general]
         return MixedIn(general, settings.replay_share, instead, "general examples")
-    if not kept.texts:
-        from nlora.methods.parts.neutral import neutral_texts
-
-        kept.texts = neutral_texts(ctx, settings.neutral, settings.neutral_texts)
+    if replay == "self":
+        _have_texts(settings, kept, ctx)
     now = {data.name for data in ctx.stage.tasks}
     found = [
         Example(task, text, answer)
         for row in kept.answers
         if (task := Task.from_json(row["task"])).name not in now
-        for text, answer in zip(kept.texts, row["answers"], strict=True)
+        for text, answer in zip(kept.asked(task.name), row["answers"], strict=True)
         if answer
     ]
-    return MixedIn(found, None, instead, "own answers to neutral texts")
+    about = "neutral texts" if replay == "self" else "texts by label"
+    return MixedIn(found, None, instead, f"own answers to {about}")
+
+
+def _have_texts(settings: Settings, kept: Rehearsal, ctx: Context) -> None:
+    """Choose the texts that tasks without texts of their own are asked about, the first time."""
+    if not kept.texts:
+        from nlora.methods.parts.neutral import neutral_texts
+
+        kept.texts = neutral_texts(ctx, settings.neutral, settings.neutral_texts)
 
 
 def keep(settings: Settings, kept: Rehearsal, ctx: Context) -> None:
@@ -88,10 +100,17 @@ def keep(settings: Settings, kept: Rehearsal, ctx: Context) -> None:
             for data in tasks
             for example in chosen(ctx, data.train, settings.reservoir, settings.keep_by)
         ]
-    elif settings.replay == "self":
+    elif settings.replay in OWN_ANSWERS:
         for data in tasks:
-            answers = _answered(ctx, data.task, kept)
-            row = {"task": data.task.to_json(), "answers": processes.from_main(answers)}
+            own: dict[str, list[str]] = {}
+            if settings.replay == "by-label" and data.task.labels is not None:
+                from nlora.methods.parts.neutral import written_by_label
+
+                own["texts"] = written_by_label(ctx, data.task, settings.neutral_texts)
+            else:
+                _have_texts(settings, kept, ctx)
+            answers = _answered(ctx, data.task, kept, own.get("texts") or kept.texts)
+            row = {"task": data.task.to_json(), "answers": processes.from_main(answers), **own}
             others = [known for known in kept.answers if known["task"]["name"] != data.name]
             kept.answers = [*others, row]
 
@@ -127,9 +146,9 @@ def _mean_scores(ctx: Context, rows: Sequence[Encoded], tokens: int | None = Non
     return [score / max(length, 1) for score, length in zip(scores, lengths, strict=True)]
 
 
-def _answered(ctx: Context, task: Task, kept: Rehearsal) -> list[str]:
-    """The model's answers to the neutral texts; what it thinks of the labels is kept, too."""
-    examples = [Example(task, text, "") for text in kept.texts]
+def _answered(ctx: Context, task: Task, kept: Rehearsal, texts: Sequence[str]) -> list[str]:
+    """The model's answers to the texts; what it thinks of the labels is kept, too."""
+    examples = [Example(task, text, "") for text in texts]
     if task.labels is None:
         prompts = [ids for ids, _ in ctx.encoder.prompts(examples)]
         own = [len(e.answer) for e in ctx.encoded[: ctx.own] if e.task == task.name]
