@@ -67,6 +67,11 @@ class Avr(SeqLora):
         """Perplexities of earlier tasks' training examples decide."""
         return True
 
+    @property
+    def extra_passes(self) -> float:
+        """What is kept is read again after each step back, and twice beside; so often at most."""
+        return self.settings.max_steps + 2.0
+
     def end(self, ctx: Context) -> None:
         """Walk back, and keep examples of the task."""
         super().end(ctx)
