@@ -13,7 +13,7 @@ from nlora.continual.model import ContinualModel
 from nlora.data.task import Example
 from nlora.errors import NloraError
 from nlora.methods.base import MixedIn
-from nlora.methods.context import Context
+from nlora.methods.parts import neutral
 from nlora.methods.registry import method
 from nlora.store.directory import ModelDirectory
 from nlora.store.state import read_state
@@ -156,18 +156,17 @@ def test_the_base_model_writes_the_texts_where_there_is_no_file(shape, request, 
 def test_by_label_each_task_is_asked_what_the_base_model_writes_about_its_labels(
     llama, monkeypatch, tmp_path
 ):
-    told, write = [], Context.generate
-    monkeypatch.setattr(
-        Context, "generate", lambda self, p, **o: told.append(p) or write(self, p, **o)
-    )
+    told, write = [], neutral._written
+    monkeypatch.setattr(neutral, "_written", lambda ctx, p, *a: told.append(p) or write(ctx, p, *a))
     asked = {**FEW, "replay": "by-label", "rehearsal": "soft"}
     learn(llama, tmp_path / "one", "seq-lora", TASKS[:2], **asked)
     found = kept(tmp_path / "one", 2)
-    own = [row["texts"] for row in found.answers]
+    own = [found.written[name] for name in TASKS[:2]]
     assert [len(set(texts)) for texts in own] == [4, 4]
     assert own[0] != own[1]
     assert found.texts == []
     assert found.asked(TASKS[0]) == own[0]
+    assert len(told) == 2  # once for each task
     task = tiny.task(TASKS[1]).task
     said = ContinualModel.open(tmp_path / "one").encoder.tokenizer.batch_decode(told[-1])
     for prompt, label in zip(said, (*task.labels, *task.labels), strict=False):
@@ -296,9 +295,10 @@ def test_too_few_texts_are_told(llama, texts, tmp_path):
 
 def test_a_base_model_that_writes_nothing_is_told_before_training(llama, monkeypatch, tmp_path):
     monkeypatch.setattr("nlora.methods.context.Context.generate", lambda *_, **__: ["", " "])
-    with pytest.raises(NloraError, match=r"writes no texts by itself; give a file of .*neutral$"):
-        learn(llama, tmp_path / "out", "seq-lora", **FEW)
-    assert not stages(tmp_path / "out")
+    for replay, said in (("self", "give a file of .*neutral$"), ("by-label", "take replay='self'")):
+        with pytest.raises(NloraError, match=f"writes no texts by itself; {said}"):
+            learn(llama, tmp_path / replay, "seq-lora", **{**FEW, "replay": replay})
+        assert not stages(tmp_path / replay)
 
 
 def test_without_it_nothing_is_kept_and_no_configuration_has_a_trace(learned):

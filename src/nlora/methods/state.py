@@ -15,9 +15,11 @@ class Rehearsal:
 
     texts: list[str] = field(default_factory=list)
     """Neutral texts, the same for every task that has none of its own."""
+    written: dict[str, list[str]] = field(default_factory=dict)
+    """By task the texts that were written about it alone."""
     answers: list[dict[str, Any]] = field(default_factory=list)
-    """By task: `task` as JSON, `answers`, one for each text, as the model gave them right after
-    it had learned the task, and `texts`, where they were written about it alone."""
+    """By task: `task` as JSON, and `answers`, one for each text, as the model gave them right after
+    it had learned the task."""
     probabilities: dict[str, Tensor] = field(default_factory=dict)
     """By task what it thought of each label then, (texts, labels) in fp32; a row sums to 1."""
     examples: list[dict[str, Any]] = field(default_factory=list)
@@ -27,14 +29,14 @@ class Rehearsal:
 
     def asked(self, task: str) -> list[str]:
         """The texts that a task was asked about."""
-        own = (row.get("texts") for row in self.answers if row["task"]["name"] == task)
-        return next(own, None) or self.texts
+        return self.written.get(task, self.texts)
 
     def forget(self, task: str) -> None:
         """Let go of all that is kept of a task."""
         self.answers = [row for row in self.answers if row["task"]["name"] != task]
         self.examples = [row for row in self.examples if row["task"]["name"] != task]
         self.probabilities.pop(task, None)
+        self.written.pop(task, None)
 
 
 @dataclass

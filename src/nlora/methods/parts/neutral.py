@@ -69,18 +69,26 @@ def written_by_label(ctx: Context, task: Task, count: int) -> list[str]:
     it writes too little.
     """
     told = ctx.encoder.tokenize(told_by_label(task, min(TOGETHER, count)))
-    return processes.from_main(_written(ctx, told, count, f"texts by the labels of '{task.name}'"))
+    about = f"texts by the labels of '{task.name}'"
+    instead = f"take {option('replay', 'self')} and a file of texts, {option('neutral')}"
+    return processes.from_main(_written(ctx, told, count, about, instead))
 
 
 def written(ctx: Context, count: int) -> list[str]:
     """What the base model writes by itself. Raises NloraError if it writes too little."""
     tokenizer = ctx.encoder.tokenizer
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-    return _written(ctx, [[start]] * min(TOGETHER, count), count, "neutral texts")
+    instead = f"give a file of texts by {option('neutral')}"
+    return _written(ctx, [[start]] * min(TOGETHER, count), count, "neutral texts", instead)
 
 
-def _written(ctx: Context, prompts: Sequence[list[int]], count: int, about: str) -> list[str]:
-    """So many different texts that the base model writes after prompts, asked again and again."""
+def _written(
+    ctx: Context, prompts: Sequence[list[int]], count: int, about: str, instead: str
+) -> list[str]:
+    """So many different texts that the base model writes after prompts, asked again and again.
+
+    Raises NloraError, with what to do `instead`, if it writes too little.
+    """
     import torch
 
     found: dict[str, None] = {}
@@ -101,10 +109,8 @@ def _written(ctx: Context, prompts: Sequence[list[int]], count: int, about: str)
             if len(found) >= count:
                 return list(found)[:count]
     if not found:
-        raise NloraError(
-            f"the base model writes no texts by itself; give a file of texts by {option('neutral')}"
-        )
+        raise NloraError(f"the base model writes no texts by itself; {instead}")
     raise NloraError(
         f"the base model wrote {len(found)} different texts by itself, and {count} are wanted; "
-        f"give a file of texts by {option('neutral')}, or {setting('neutral_texts', len(found))}"
+        f"{instead}, or {setting('neutral_texts', len(found))}"
     )

@@ -68,8 +68,7 @@ def rehearsed(settings: Settings, kept: Rehearsal, ctx: Context) -> MixedIn:
             kept.general = [e.to_json() for e in _general(settings, ctx.stage.seed)]
         general = [Example.from_json(row) for row in kept.general]
         return MixedIn(general, settings.replay_share, instead, "general examples")
-    if replay == "self":
-        _have_texts(settings, kept, ctx)
+    _have_texts(settings, kept, ctx)
     now = {data.name for data in ctx.stage.tasks}
     found = [
         Example(task, text, answer)
@@ -83,11 +82,20 @@ def rehearsed(settings: Settings, kept: Rehearsal, ctx: Context) -> MixedIn:
 
 
 def _have_texts(settings: Settings, kept: Rehearsal, ctx: Context) -> None:
-    """Choose the texts that tasks without texts of their own are asked about, the first time."""
-    if not kept.texts:
-        from nlora.methods.parts.neutral import neutral_texts
+    """Choose the texts that the stage's tasks are to be asked about, where there are none."""
+    from nlora.methods.parts.neutral import neutral_texts, written_by_label
 
-        kept.texts = neutral_texts(ctx, settings.neutral, settings.neutral_texts)
+    count = settings.neutral_texts
+    then = {row["task"]["name"]: row["task"] for row in kept.answers}
+    for data in ctx.stage.tasks:
+        if settings.replay == "by-label" and data.task.labels is not None:
+            now = data.task.to_json()  # with other labels, perhaps, if it was learned before
+            if data.name not in kept.written or then.get(data.name, now) != now:
+                kept.written[data.name] = written_by_label(ctx, data.task, count)
+            continue
+        kept.written.pop(data.name, None)
+        if not kept.texts:
+            kept.texts = neutral_texts(ctx, settings.neutral, count)
 
 
 def keep(settings: Settings, kept: Rehearsal, ctx: Context) -> None:
@@ -101,16 +109,10 @@ def keep(settings: Settings, kept: Rehearsal, ctx: Context) -> None:
             for example in chosen(ctx, data.train, settings.reservoir, settings.keep_by)
         ]
     elif settings.replay in OWN_ANSWERS:
+        _have_texts(settings, kept, ctx)
         for data in tasks:
-            own: dict[str, list[str]] = {}
-            if settings.replay == "by-label" and data.task.labels is not None:
-                from nlora.methods.parts.neutral import written_by_label
-
-                own["texts"] = written_by_label(ctx, data.task, settings.neutral_texts)
-            else:
-                _have_texts(settings, kept, ctx)
-            answers = _answered(ctx, data.task, kept, own.get("texts") or kept.texts)
-            row = {"task": data.task.to_json(), "answers": processes.from_main(answers), **own}
+            answers = _answered(ctx, data.task, kept)
+            row = {"task": data.task.to_json(), "answers": processes.from_main(answers)}
             others = [known for known in kept.answers if known["task"]["name"] != data.name]
             kept.answers = [*others, row]
 
@@ -146,9 +148,9 @@ def _mean_scores(ctx: Context, rows: Sequence[Encoded], tokens: int | None = Non
     return [score / max(length, 1) for score, length in zip(scores, lengths, strict=True)]
 
 
-def _answered(ctx: Context, task: Task, kept: Rehearsal, texts: Sequence[str]) -> list[str]:
-    """The model's answers to the texts; what it thinks of the labels is kept, too."""
-    examples = [Example(task, text, "") for text in texts]
+def _answered(ctx: Context, task: Task, kept: Rehearsal) -> list[str]:
+    """The model's answers to its texts; what it thinks of the labels is kept, too."""
+    examples = [Example(task, text, "") for text in kept.asked(task.name)]
     if task.labels is None:
         prompts = [ids for ids, _ in ctx.encoder.prompts(examples)]
         own = [len(e.answer) for e in ctx.encoded[: ctx.own] if e.task == task.name]
