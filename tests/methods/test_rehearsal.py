@@ -273,7 +273,10 @@ def test_at_the_same_budget_a_stage_has_as_many_steps_as_without(llama, texts, t
         ({"replay": ""}, "'replay': must be none, a share below 1, self, by-label, or a file"),
         ({"replay": 0.5, "replay_share": 0.1}, "'replay_share' needs a file to replay"),
         ({"replay": True}, "'replay': must be none, a share"),
-        ({"rehearsal": "soft"}, "needs replay=self or by-label, and replay is none"),
+        (
+            {"rehearsal": "soft"},
+            "setting 'rehearsal' needs replay=self or by-label, and replay is none",
+        ),
         ({"replay": 0.1, "neutral": "x.txt"}, "setting 'neutral' needs replay=self"),
         ({"reservoir": 7}, "setting 'reservoir' needs something to replay, and replay is none"),
         ({"replay_budget": "same"}, "setting 'replay_budget' needs something to replay"),

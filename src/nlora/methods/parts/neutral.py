@@ -35,7 +35,7 @@ def neutral_texts(ctx: Context, file: str | None, count: int) -> list[str]:
     """So many texts, of the file if there is one, the same for the stage's seed."""
     if file is not None:
         return processes.from_main(read(file, count, ctx.stage.seed))
-    return processes.from_main(written(ctx, count))
+    return written(ctx, count)
 
 
 def read(file: str, count: int, seed: int) -> list[str]:
@@ -71,7 +71,7 @@ def written_by_label(ctx: Context, task: Task, count: int) -> list[str]:
     told = ctx.encoder.tokenize(told_by_label(task, min(TOGETHER, count)))
     about = f"texts by the labels of '{task.name}'"
     instead = f"take {option('replay', 'self')} and a file of texts, {option('neutral')}"
-    return processes.from_main(_written(ctx, told, count, about, instead))
+    return _written(ctx, told, count, about, instead)
 
 
 def written(ctx: Context, count: int) -> list[str]:
@@ -107,7 +107,7 @@ def _written(
             if new := min(len(found), count) - before:
                 ctx.progress.advance(new)
             if len(found) >= count:
-                return list(found)[:count]
+                return processes.from_main(list(found)[:count])
     if not found:
         raise NloraError(f"the base model writes no texts by itself; {instead}")
     raise NloraError(

@@ -109,7 +109,7 @@ def keep(settings: Settings, kept: Rehearsal, ctx: Context) -> None:
             for example in chosen(ctx, data.train, settings.reservoir, settings.keep_by)
         ]
     elif settings.replay in OWN_ANSWERS:
-        _have_texts(settings, kept, ctx)
+        _have_texts(settings, kept, ctx)  # there already, unless the update was trained elsewhere
         for data in tasks:
             answers = _answered(ctx, data.task, kept)
             row = {"task": data.task.to_json(), "answers": processes.from_main(answers)}
