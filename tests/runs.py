@@ -54,7 +54,7 @@ def write_stream(folder: Path, *names: str, **task: Any) -> Path:
 
 
 def config(
-    model: Path, stream: Path | None, settings: Mapping[str, Any] = FAST, **values: Any
+    model: Path | str, stream: Path | None, settings: Mapping[str, Any] = FAST, **values: Any
 ) -> RunConfig:
     """A configuration; `method` is inc-lora unless given."""
     values = {"method": "inc-lora", **values}

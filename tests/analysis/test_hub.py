@@ -7,7 +7,7 @@ from pytest_httpserver import HTTPServer
 from nlora.analysis.adapters import read_adapters
 from nlora.errors import NloraError
 
-from .made import write
+from .made import tensors, write
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 NOBODY = "http://127.0.0.1:9"
@@ -28,12 +28,12 @@ def move(monkeypatch, endpoint):
     monkeypatch.setattr(constants, "ENDPOINT", endpoint)
 
 
-def publish(hub, name, folder):
+def publish(hub, name, folder, revision="main"):
     for path in folder.iterdir():
         data = path.read_bytes()
         headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{path.name}"'}
         for method in ("HEAD", "GET"):
-            place = f"/{name}/resolve/main/{path.name}"
+            place = f"/{name}/resolve/{revision}/{path.name}"
             hub.expect_request(place, method=method).respond_with_data(data, headers=headers)
 
 
@@ -48,6 +48,13 @@ def test_an_adapter_comes_from_the_hub_by_two_files_and_then_from_the_cache(
     assert asked == {"adapter_config.json", "adapter_model.safetensors"}
     move(monkeypatch, NOBODY)
     assert read_adapters(["somebody/lora"])[0].shapes == adapter.shapes
+
+
+def test_an_adapter_comes_at_the_revision_that_is_asked_for(hub, tmp_path):
+    publish(hub, "somebody/lora", write(tmp_path / "a"))
+    publish(hub, "somebody/lora", write(tmp_path / "b", tensors(rank=3), r=3), "v1")
+    pinned = read_adapters(["somebody/lora@v1"])[0]
+    assert (pinned.name, pinned.config.r) == ("somebody/lora@v1", 3)
 
 
 def test_a_name_that_the_hub_does_not_know_is_one_line(hub):

@@ -134,7 +134,23 @@ def test_a_folder_and_a_hub_name_resolve_to_themselves(tmp_path, monkeypatch):
     assert find("gpt2").revision is None
 
 
-@pytest.mark.parametrize("model", ["./missing", "/missing/model", "~/missing", "a/b/c", "a b", ""])
+def test_a_hub_name_may_have_a_revision(tmp_path, monkeypatch):
+    pinned = find("google-t5/t5-large@refs/pr/1")
+    assert (pinned.target, pinned.title) == ("google-t5/t5-large", "t5-large")
+    assert pinned.pinned == pinned.revision == "refs/pr/1"
+    assert len({find(m).weights for m in ("a/b@v1", "c/d@v1", "a/b@v2", "a/b")}) == 4
+    assert find("a/b").pinned is None
+    folder = tmp_path / "mine@v1"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    assert find("mine@v1").target == "mine@v1"
+    assert find("mine@v1").pinned is None
+
+
+@pytest.mark.parametrize(
+    "model", ["./missing", "/missing/model", "~/missing", "a/b/c", "a b", "", "a/b@", "a@b@c", "@b"]
+)
 def test_what_is_neither_a_folder_nor_a_hub_name_is_refused(model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -15,7 +15,7 @@ TASKS = ("colour", "size", "shape")
 
 
 def learn(
-    model: Path,
+    model: Path | str,
     out: Path,
     method: str,
     tasks: tuple[str, ...] = TASKS,

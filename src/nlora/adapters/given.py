@@ -42,7 +42,7 @@ class Given:
     @property
     def base(self) -> str | None:
         """The model that its configuration names, as it was named there."""
-        return self.adapter.config.base_model_name_or_path
+        return self.adapter.config.base_model
 
     def settings(self) -> dict[str, Any]:
         """Of a run that goes on from it."""

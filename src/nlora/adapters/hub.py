@@ -1,26 +1,26 @@
 """Adapters by their Hub name: two files each, into Hugging Face's own cache."""
 
-import re
 from pathlib import Path
 
 from nlora.adapters.peft_config import CONFIG
-from nlora.data.hub import hub_reachable
+from nlora.data.hub import hub_name, hub_reachable
 from nlora.errors import NloraError, first_line
 
 
 def download(name: str, weights: str) -> Path:
-    """The folder with configuration and weights of an adapter on the Hub.
+    """The folder with configuration and weights of an adapter on the Hub, `OWNER/NAME[@REVISION]`.
 
     What is in the cache serves where the Hub cannot be reached. Raises NloraError.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name, re.ASCII) or ".." in name:
+    repository, revision = hub_name(name) or ("", None)
+    if "/" not in repository:
         raise NloraError(f"'{name}' is neither a folder that exists nor a Hub name (owner/name)")
     from huggingface_hub import hf_hub_download
 
-    reachable = hub_reachable(name, CONFIG)
+    reachable = hub_reachable(repository, CONFIG)
     try:
         files = [
-            hf_hub_download(name, file, local_files_only=not reachable)
+            hf_hub_download(repository, file, revision=revision, local_files_only=not reachable)
             for file in (CONFIG, weights)
         ]
     except Exception as error:

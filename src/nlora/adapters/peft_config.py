@@ -6,6 +6,7 @@ change more than ΔW: they are read, with a word on what the numbers leave out.
 
 import json
 import math
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,17 @@ class AdapterConfig(BaseModel):
     base_model_name_or_path: str | None = None
     revision: str | None = None
     layer_replication: list[Any] | None = None
+
+    @property
+    def base_model(self) -> str | None:
+        """The base model as it is loaded: a folder, or a Hub name with the revision that is pinned.
+
+        >>> AdapterConfig(peft_type="LORA", base_model_name_or_path="a/b", revision="v2").base_model
+        'a/b@v2'
+        """
+        name = self.base_model_name_or_path
+        on_hub = name and self.revision and not os.path.isdir(os.path.expanduser(name))
+        return f"{name}@{self.revision}" if on_hub else name
 
     @property
     def base(self) -> str | None:

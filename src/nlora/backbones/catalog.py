@@ -1,7 +1,6 @@
 """Models by name: the built-in ones, a folder, or any name on the Hugging Face Hub."""
 
 import os
-import re
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,7 @@ from nlora import processes
 from nlora.backbones import smollm2
 from nlora.backbones.downloads import Download, Say, Unreachable, ensure, problem
 from nlora.backbones.fingerprint import fingerprint
-from nlora.data.hub import hub_reachable
+from nlora.data.hub import hub_name, hub_reachable
 from nlora.errors import NloraError, first_line, meant, near, option, unknown
 from nlora.folders import cache_dir
 
@@ -80,8 +79,9 @@ class Base:
     """What a user's model name stands for.
 
     `target` goes to `from_pretrained`: a folder or a Hub name. `revision` tells which weights a
-    built-in name stands for on this machine, or is the fingerprint of a folder (None for Hub
-    names), so that a run is not continued with others. `title` is the name for reports.
+    built-in name stands for on this machine, is the fingerprint of a folder or what `@` pins of a
+    Hub name (None without), so that a run is not continued with others. `title` is the name for
+    reports.
     """
 
     name: str
@@ -89,6 +89,16 @@ class Base:
     title: str
     revision: str | None = None
     recommended: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def pinned(self) -> str | None:
+        """The branch, tag or commit that a Hub name asks for, as `OWNER/NAME@REVISION`."""
+        return self.revision if self.name == f"{self.target}@{self.revision}" else None
+
+    @property
+    def weights(self) -> str:
+        """What tells its weights from those of other models, wherever they lie."""
+        return self.name if self.pinned else self.revision or self.target
 
 
 @dataclass(frozen=True)
@@ -126,8 +136,9 @@ def fetch(name: str, source: Source = "auto", say: Say = to_stderr) -> Path:
 def find(model: str, say: Say = to_stderr) -> Base:
     """What `model` stands for: a built-in name (fetched if need be), a folder, or a Hub name.
 
-    A built-in name wins over a folder of the same name; `./NAME` is the folder. Raises NloraError
-    for a folder without a model, for what cannot be a Hub name, and as `fetch` does.
+    A built-in name wins over a folder of the same name; `./NAME` is the folder.
+    `OWNER/NAME@REVISION` is a branch, tag or commit of the Hub's. Raises NloraError for a folder
+    without a model, for what cannot be a Hub name, and as `fetch` does.
     """
     if model in BUILT_IN:
         found = _obtain(model, "auto", say)
@@ -146,7 +157,7 @@ def find(model: str, say: Say = to_stderr) -> Base:
             )
         return Base(model, str(folder), folder.resolve().name, fingerprint(folder))
     perhaps = meant(nearest(model))
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", model, re.ASCII):
+    if (on_hub := hub_name(model)) is None:
         raise NloraError(
             f"model '{model}' is neither a folder that exists nor a Hub name"
             f"; {perhaps or 'built-in: ' + ', '.join(sorted(BUILT_IN))}"
@@ -155,7 +166,8 @@ def find(model: str, say: Say = to_stderr) -> Base:
         raise NloraError(
             f"model '{model}' is neither built in nor a folder; {perhaps} (the Hub's is OWNER/NAME)"
         )
-    return Base(model, model, model.rsplit("/", 1)[-1])
+    name, revision = on_hub
+    return Base(model, name, name.rsplit("/", 1)[-1], revision)
 
 
 def check_hub(base: Base) -> None:
@@ -168,16 +180,16 @@ def check_hub(base: Base) -> None:
         return
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
-    if isinstance(try_to_load_from_cache(model, CONFIG), str):
+    if isinstance(try_to_load_from_cache(model, CONFIG, revision=base.revision), str):
         return
     said = "the Hugging Face Hub does not answer, and its cache on this machine has no such model"
     try:
         if hub_reachable(model, CONFIG):
-            hf_hub_download(model, CONFIG)
+            hf_hub_download(model, CONFIG, revision=base.revision)
             return
     except Exception as error:  # HTTP and the Hub's own errors have no common class
         said = first_line(error)
-    raise NloraError(f"model '{model}' could not be loaded: {said}{nearest_hint(model)}")
+    raise NloraError(f"model '{base.name}' could not be loaded: {said}{nearest_hint(model)}")
 
 
 def name_of(place: str) -> str:

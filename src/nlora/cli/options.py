@@ -8,7 +8,8 @@ import typer
 from nlora.errors import NloraError
 
 Model = Annotated[
-    str | None, typer.Option(help="Built-in name, folder or Hugging Face name of the model.")
+    str | None,
+    typer.Option(help="Built-in name, folder, or OWNER/NAME[@REVISION] on the Hugging Face Hub."),
 ]
 MethodName = Annotated[str | None, typer.Option("--method", help="See `nlora methods`.")]
 Data = Annotated[

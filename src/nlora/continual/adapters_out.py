@@ -210,6 +210,7 @@ def _config(update: Path, plan: Plan, rank: int) -> dict[str, Any]:
         "init_lora_weights": True,
         "inference_mode": True,
         "base_model_name_or_path": base_name(plan),
+        "revision": plan.base.pinned,
     }
 
 

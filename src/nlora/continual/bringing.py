@@ -159,10 +159,11 @@ def _model(
 
     from nlora.backbones.load import Backbone
 
-    tokenizer = tokenizer or AutoTokenizer.from_pretrained(plan.base.target)
+    base = plan.base
+    if tokenizer is None:
+        tokenizer = AutoTokenizer.from_pretrained(base.target, revision=base.pinned)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    base = plan.base
     backbone = Backbone(base.name, base.title, base.revision, brought.base, tokenizer)
     model = ContinualModel(plan, directory, backbone, progress, brought.adapter)
     model.method.state = model.state_after(model.records)

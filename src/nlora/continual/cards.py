@@ -19,12 +19,14 @@ if TYPE_CHECKING:
 
 def base_name(plan: Plan) -> str:
     """What the base model is called elsewhere: a folder by its own name alone."""
-    return plan.base.title if os.path.isabs(plan.config.model) else plan.config.model
+    if os.path.isabs(plan.config.model):
+        return plan.base.title
+    return plan.base.target if plan.base.pinned else plan.config.model
 
 
 def _place(plan: Plan) -> str:
     """What other programs load the base model by: its name on the Hub, or a folder."""
-    return f"FOLDER-OF-{base_name(plan)}" if _in_folder(plan) else plan.config.model
+    return f"FOLDER-OF-{base_name(plan)}" if _in_folder(plan) else base_name(plan)
 
 
 def _in_folder(plan: Plan) -> bool:
@@ -48,7 +50,7 @@ def card(plan: Plan, directory: ModelDirectory, library: str, title: str, parts:
     """A model card: what it was trained on and how it did, then these parts."""
     from huggingface_hub import ModelCard, ModelCardData
 
-    public = None if os.path.isabs(plan.config.model) else plan.config.model
+    public = None if os.path.isabs(plan.config.model) else base_name(plan)
     data = ModelCardData(
         base_model=public if public and "/" in public else None,
         library_name=library,
@@ -92,7 +94,8 @@ def one_adapter(plan: Plan, directory: ModelDirectory, report: Mapping[str, Any]
     rank, error = report["rank"], report["error_per_cent"]
     how = f"recompressed, with an error of {error:.3g} % (Frobenius norm)" if error else "exactly"
     said = f"One LoRA adapter of rank {rank} for the sum of {report['updates']} updates, {how}."
-    shown = ONE.format(base=_place(plan), kind=_kind(directory.update_paths()))
+    pin = f', revision="{plan.base.pinned}"' if plan.base.pinned else ""
+    shown = ONE.format(base=_place(plan), pin=pin, kind=_kind(directory.update_paths()))
     parts = [said, shown, *_found(plan)]
     return card(plan, directory, "peft", f"An adapter for {base_name(plan)}", parts)
 
@@ -123,7 +126,7 @@ ONE = """`prompts.json` has the prompt of each task, with `{{text}}` where its t
 from peft import PeftModel
 from transformers import AutoModelFor{kind}
 
-base = AutoModelFor{kind}.from_pretrained("{base}")
+base = AutoModelFor{kind}.from_pretrained("{base}"{pin})
 model = PeftModel.from_pretrained(base, "THIS FOLDER")
 ```"""
 
@@ -145,7 +148,10 @@ def many_adapters(
     first = next(iter(report))
     kind = _kind(directory.update_paths(report[first]["stage"]))  # the last stage may have none
     served = SERVE if kind == "CausalLM" else SERVE_ENCODER_DECODER
-    parts.append(served.format(base=_place(plan), rank=limit, modules=modules, first=first))
+    pin = f" --revision {plan.base.pinned}" if plan.base.pinned else ""
+    parts.append(
+        served.format(base=_place(plan), pin=pin, rank=limit, modules=modules, first=first)
+    )
     parts += _found(plan)
     return card(plan, directory, "peft", f"Adapters for {base_name(plan)}", parts)
 
@@ -178,7 +184,7 @@ SERVE = """`prompts.json` has the prompt of each task, with `{{text}}` where its
 vLLM:
 
 ```console
-$ vllm serve {base} --enable-lora --max-lora-rank {rank} --lora-modules {modules}
+$ vllm serve {base}{pin} --enable-lora --max-lora-rank {rank} --lora-modules {modules}
 ```
 
 A request then names its adapter (`"model": "{first}"`). SGLang takes the same folders with

@@ -61,7 +61,7 @@ def _kept(
 ) -> list[str]:
     """What is written after the prompts, which are made of what is `told`; as it was kept."""
     base = model.plan.base
-    titles = [base.title, base.revision or base.target]
+    titles = [base.title, base.weights]
     key = digest([*titles, len(prompts), SAMPLING, SEED, *told])
     shared = cache_dir() / CACHE / f"self-written-{key}.json"
     places = [shared] if place is None else [place, shared]

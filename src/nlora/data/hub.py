@@ -1,10 +1,22 @@
-"""Whether the Hugging Face Hub answers, and what to do without it."""
+"""Names on the Hugging Face Hub, whether it answers, and what to do without it."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 HUB_SECONDS = 5.0
 """How long the Hub may take to say that it is there."""
+
+
+def hub_name(text: str) -> tuple[str, str | None] | None:
+    """Repository and revision of `[OWNER/]NAME[@REVISION]`; None for what is no such name.
+
+    >>> hub_name("a/b@refs/pr/1"), hub_name("gpt2"), hub_name("a/b@../c")
+    (('a/b', 'refs/pr/1'), ('gpt2', None), None)
+    """
+    name = r"([A-Za-z0-9][\w.-]*(?:/[\w.-]+)?)(?:@(\w[\w./-]*))?"
+    found = re.fullmatch(name, text, re.ASCII)
+    return None if found is None or ".." in text else (found[1], found[2])
 
 
 def hub_reachable(name: str, file: str, kind: str | None = None) -> bool:

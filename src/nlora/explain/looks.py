@@ -130,7 +130,7 @@ class Looks:
         plan = self.model.plan
         method = [plan.config.method, plan.method.settings.model_dump(mode="json")]
         return [
-            *(plan.base.title, plan.base.revision or plan.base.target, how_read(plan.run)),
+            *(plan.base.title, plan.base.weights, how_read(plan.run)),
             self.model.encoder.max_length,  # what the model has room for, if that is less
             *((method, updates) if stage else ()),  # the base model is the same for all
         ]

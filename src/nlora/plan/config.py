@@ -128,7 +128,7 @@ def parse_config(values: dict[str, Any], source: str) -> RunConfig:
 
 def _base_of(adapter: str) -> str:
     """The base model that an adapter's configuration names. Raises NloraError if it names none."""
-    base = read_config(adapter_folder(adapter)).base_model_name_or_path
+    base = read_config(adapter_folder(adapter)).base_model
     if not base:
         raise NloraError(f"{adapter} does not say what its base model is; give {option('model')}")
     return base

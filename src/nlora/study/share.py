@@ -40,7 +40,7 @@ def shared(plan: Plan) -> Shared:
     """What a run with this plan has in common with others."""
     stream = plan.stream
     run = plan.run.model_dump(mode="json")
-    base = plan.base.revision or plan.base.target
+    base = plan.base.weights
     zero = first = None
     others = plan.only_tested
     names = sorted(data.name for data in others)
