@@ -19,6 +19,7 @@ from nlora.errors import NloraError
 from nlora.store.directory import ModelDirectory
 from nlora.store.locks import held
 from tests import tiny
+from tests.published import published
 from tests.runs import LEARNING, Listener, config, tree, write_stream
 
 MERGEABLE = [
@@ -161,6 +162,31 @@ def test_a_base_is_written_as_it_is_published(llama, tmp_path):
     assert export(tmp_path / "m", tmp_path / "plain", most_lost=100)["dtype"] == "bfloat16"
     found = AutoModelForCausalLM.from_pretrained(tmp_path / "plain")
     assert {p.dtype for p in found.parameters()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (
+            "model.norm.weight",
+            "norm.weight holds values beyond the largest number of float16",
+        ),
+        ("lm_head.weight", r"in float16 the model computes no numbers for \d+ of \d+ inputs"),
+    ],
+)
+def test_what_float16_has_no_numbers_for_is_refused(name, said, llama, tmp_path):
+    base = AutoModelForCausalLM.from_pretrained(llama)
+    with torch.no_grad():  # the norm alone is too large, or the head where it meets another norm
+        large = 1e5 if name == "model.norm.weight" else 6e4
+        base.get_parameter(name).fill_(large)
+    folder = tmp_path / "large"
+    base.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(llama).save_pretrained(folder)
+    adapter = published(folder, tmp_path / "adapter")
+    with pytest.raises(NloraError, match=f"{said}.*float32"):
+        export(adapter, tmp_path / "plain", "float16", most_lost=100)
+    assert not (tmp_path / "plain").exists()
+    export(adapter, tmp_path / "plain", "float32")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,8 @@ from nlora.store.locks import held
 from nlora.store.records import Offsets
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from nlora.continual.merged import Merged
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -132,7 +134,7 @@ def _write(
     import torch  # slow, and not for what is refused
 
     from nlora.backbones.load import load, own_dtype
-    from nlora.continual.survival import compared, logits, parameters, rounded, survival
+    from nlora.continual.survival import beyond, compared, logits, parameters, rounded, survival
 
     own = str(own_dtype(base)).removeprefix("torch.")
     name = dtype or (own if own in DTYPES else "float32")
@@ -150,7 +152,9 @@ def _write(
             "allows it"
         )
     plain = rounded(merged.model, numbers)
-    answered = compared(merged.logits, logits(plain, merged.inputs))
+    told = logits(plain, merged.inputs)
+    _check_finite(name, beyond(plain), merged.logits, told)
+    answered = compared(merged.logits, told)
     report = {
         "dtype": name,
         "base": {"title": base.title, "revision": base.revision, "dtype": own},
@@ -174,3 +178,21 @@ def _write(
         f"{answered.inputs} held-out inputs {answered.same} have the same most likely token"
     )
     return report
+
+
+def _check_finite(
+    name: str, weight: str | None, trained: Sequence[Tensor], written: Sequence[Tensor]
+) -> None:
+    """Raise NloraError where the numbers of a dtype are too small for a weight, or for answers."""
+    lost = [
+        not bool(there.isfinite().all())
+        for here, there in zip(trained, written, strict=True)
+        if bool(here.isfinite().all())
+    ]
+    if weight is not None:
+        said = f"{weight} holds values beyond the largest number of {name}"
+    elif any(lost):
+        said = f"in {name} the model computes no numbers for {sum(lost)} of {len(lost)} inputs"
+    else:
+        return
+    raise NloraError(f"{said}: {option('dtype', 'float32')} keeps them")

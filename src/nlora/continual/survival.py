@@ -112,6 +112,12 @@ def rounded(model: Any, dtype: torch.dtype) -> Any:
     return model
 
 
+def beyond(model: Any) -> str | None:
+    """The name of a parameter that holds more than its numbers can say; None if there is none."""
+    named = model.named_parameters()
+    return next((name for name, p in named if not bool(p.isfinite().all())), None)
+
+
 @torch.inference_mode()
 def logits(model: Any, prompts: Sequence[Sequence[int]]) -> list[Tensor]:
     """The logits of the token after each prompt, (V,) in fp32."""
