@@ -12,6 +12,7 @@ import pytest
 from huggingface_hub import constants
 
 from nlora.cli.app import main
+from nlora.errors import NloraError
 from nlora.plan.points import parse_points
 from nlora.report.ledger import read, unpack
 from nlora.study import runner
@@ -207,7 +208,12 @@ def test_a_comparison_that_is_finished_does_nothing(done, place, monkeypatch):
     def starts(*args):
         raise AssertionError("a process was started")
 
+    def asks(base):
+        raise NloraError("the Hub does not answer")  # which nothing is needed of
+
     monkeypatch.setattr(Runner, "_start", starts)
+    monkeypatch.setattr("nlora.study.compare.check_hub", asks)
+    assert "does not answer" in call(*command("inc-lora,n-lora", out)).stderr
     result = call(*command("inc-lora,seq-lora", out))
     assert result.exit_code == 0, result.exception
     assert "2 of 2 cells are finished" in result.stderr

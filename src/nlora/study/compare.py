@@ -104,7 +104,9 @@ class Comparison:
             self.progress.message(note)
         for stream, point in self.grid.pairs():
             self.grid.cell(stream, point, self.grid.seeds[0])
-        check_hub(self.grid.base)
+        known = self._known()
+        if not all(self._finished(known.get(cell_of({"cell": c.key}))) for c in self.cells):
+            check_hub(self.grid.base)
         if missing := self.grid.without_recipe():
             self.progress.message(f"nothing is published, defaults: {', '.join(missing)}")
 
@@ -137,16 +139,15 @@ class Comparison:
 
     def _begun(self) -> set[tuple[Any, Any]]:
         """Streams and methods of which a cell has used the trials: none is tried again then."""
-        finished = [cell_of(row) for row in rows_of(self.ledger) if "error" not in row]
         cells = [cell for cell in self.cells if (self.out / cell.name).parent.is_dir()]
-        return {(stream, method) for stream, method, _ in finished} | {
+        return {(stream, method) for stream, method, _ in self._known()} | {
             (cell.stream, cell.label) for cell in cells
         }
 
     def run(self) -> None:
         """Run the cells that are not finished."""
         submitted = self._submitted()
-        done = {cell_of(row): row for row in rows_of(self.ledger) if "error" not in row}
+        done = self._known()
         jobs = []
         for cell in self.cells:
             try:
@@ -162,9 +163,19 @@ class Comparison:
         waiting += [
             replace(job, shared=Shared(), row=row)
             for job, row in rows
-            if row is not None and self.explain is not None and self.explain.missing_in(row)
+            if row is not None and not self._finished(row)
         ]
         self._run(waiting, jobs, submitted)
+
+    def _known(self) -> dict[tuple[Any, ...], Row]:
+        """The ledger's rows of runs that did not fail."""
+        return {cell_of(row): row for row in rows_of(self.ledger) if "error" not in row}
+
+    def _finished(self, row: Row | None) -> bool:
+        """Whether a cell that has this row is run, and explained if that is asked for."""
+        if row is None:
+            return False
+        return self.explain is None or not self.explain.missing_in(row)
 
     def rows(self) -> list[Row]:
         """The ledger's rows of the grid, in the grid's order."""
