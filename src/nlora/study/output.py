@@ -124,7 +124,7 @@ def _described(grid: Grid) -> dict[str, Any]:
     model = grid.base
     return {
         "format": FORMAT,
-        "model": {"title": model.title, "revision": model.revision or grid.model},
+        "model": {"title": model.title, "revision": model.weights},
         "max_train": grid.max_train,
         "max_eval": grid.max_eval,
         "evaluate": grid.evaluate,
