@@ -11,7 +11,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # Seconds of tests that `make check` runs, about.
 SHORT ?= 8
 
-.PHONY: help install demo check test lint types unit docs package changed-types changed-tests quantized deepspeed coverage budget \
+.PHONY: help install model demo check test lint types unit docs package changed-types changed-tests quantized deepspeed coverage budget \
 	mutation fuzz lock sbom clean
 
 help:
@@ -35,6 +35,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
+
+# The real model of the tests, which are left out without it.
+model: install
+	$(BIN)/nlora models fetch smollm2-135m
 
 demo: install
 	$(BIN)/nlora demo
