@@ -151,6 +151,17 @@ def test_data_check_takes_the_folder_from_the_environment(nlora, refused, benchm
     assert nlora("data", "check").exit_code == 0
 
 
+def test_data_check_of_what_a_plugin_returns(nlora, refused, tmp_path):
+    plugin = tmp_path / "tickets.py"
+    plugin.write_text(
+        "def rows():\n    return [{'text': f'{i}', 'label': 'xy'[i % 2]} for i in range(18)]\n"
+    )
+    asked = ("data", "check", "tickets:rows", "--labels", "auto", "--plugin", plugin, "--json")
+    assert [d["name"] for d in listed(nlora(*asked))["datasets"]] == ["rows"]
+    line = refused("data", "check", "tickets:row", "--plugin", plugin)
+    assert "did you mean 'tickets:rows'" in line
+
+
 def test_data_check_of_a_stream_and_of_a_file(nlora, tmp_path):
     (tmp_path / "a.csv").write_text("text,label\n" + "".join(f"{i},x\n{i}b,y\n" for i in range(9)))
     (tmp_path / "b.csv").write_text("text,label\n,x\n")

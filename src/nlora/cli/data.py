@@ -100,16 +100,21 @@ def check_data(
     columns: o.Columns = None,
     encoding: o.Encoding = None,
     skip_bad_rows: o.SkipBadRows = False,
+    plugin: o.Plugin = None,
     json: o.Json = False,
 ) -> None:
     """Read every data set of a folder and report what is wrong; exit status 2 if anything is.
 
-    Also of a YAML stream, or a file of rows as `nlora learn` takes it, with the same options.
+    Also of a YAML stream, or of rows as `nlora learn` takes them, with the same options.
     """
     from nlora.data.balance import FREE, in_words
     from nlora.data.check import check
     from nlora.data.reading import Reading
 
+    if plugin is not None:
+        from nlora.methods.registry import import_plugin
+
+        import_plugin(plugin)
     given = o.reading(columns, encoding, skip_bad_rows)
     report = check(folder, labels, Reading(**given) if given else None)
     if json:
