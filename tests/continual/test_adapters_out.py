@@ -76,7 +76,7 @@ def test_a_smaller_rank_has_the_error_that_it_says(finished, tmp_path):
 
 @pytest.mark.parametrize("method", ["de-lora", "inc-lora"])
 def test_each_task_has_the_model_as_it_stood_and_the_rule_is_written(
-    method, llama_of_two, tmp_path
+    method, llama_of_two, tmp_path, monkeypatch
 ):
     settings = {"routing": "input"} if method == "inc-lora" else {}
     learn(llama_of_two, tmp_path / "m", method, ("colour", "size"), count=30, **settings)
@@ -108,6 +108,16 @@ def test_each_task_has_the_model_as_it_stood_and_the_rule_is_written(
     rank = 8 if method == "de-lora" else 16
     assert f"--max-lora-rank {rank} --lora-modules colour=colour size=size" in card
     assert "`e @ weights - offsets`" in card
+
+    def hostile(records):
+        names = ["..", "README.md"]
+        tasks = [{**r.tasks[0], "name": n} for r, n in zip(records, names, strict=True)]
+        return [r.model_copy(update={"tasks": [t]}) for r, t in zip(records, tasks, strict=True)]
+
+    monkeypatch.setattr("nlora.continual.adapters_out.standing", hostile)
+    export_adapters(tmp_path / "m", tmp_path / "stranger" / "each")
+    written = {p.name for p in (tmp_path / "stranger").iterdir() if not p.name.startswith(".")}
+    assert written == {"each"}
 
 
 def test_a_card_says_how_the_base_models_folder_is_found(finished, tmp_path):

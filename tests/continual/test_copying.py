@@ -64,7 +64,9 @@ def test_it_names_no_folder_of_this_machine(llama, tmp_path):
     entry.write_text(yaml.safe_dump([task]))
     general = private / "general.jsonl"
     general.write_text('{"text": "a question", "label": "an answer"}\n' * 8)
-    run(config(base, entry, {**FAST, "replay": str(general)}), private / "m")
+    pattern = r".*\.self_attn\.(q_proj|v_proj)"
+    settings = {**FAST, "replay": str(general), "target_modules": pattern}
+    run(config(base, entry, settings), private / "m")
     assert "my secret" in json.dumps(texts(private / "m"))
     copy(private / "m", tmp_path / "copy")
     written = texts(tmp_path / "copy")
@@ -75,6 +77,8 @@ def test_it_names_no_folder_of_this_machine(llama, tmp_path):
     assert adapter["base_model_name_or_path"] == "base"
     document = json.loads(written["model.json"])
     assert (document["model"], document["stream"], document["data"]) == ("base", None, None)
+    assert document["settings"]["target_modules"] == pattern
+    assert document["settings"]["replay"] == "general.jsonl"
     [note] = json.loads(written["stages/001-colour/stage.json"])["notes"]["reading"]["colour"][
         "notes"
     ]

@@ -218,6 +218,8 @@ def test_an_adapter_of_anybody_is_merged(llama, t5, tmp_path):
     torch.testing.assert_close(logits(found, ids), logits(made, ids), rtol=1e-4, atol=1e-4)
     with pytest.raises(NloraError, match="cannot put LoRA adapters into this model"):
         export(tmp_path / "adapter", tmp_path / "other", model=str(t5))
+    with pytest.raises(NloraError, match=r"answers is for a model directory"):
+        export(tmp_path / "adapter", tmp_path / "other", match=lambda model: {})
     with pytest.raises(NloraError, match=r"model is for an adapter"):
         export(tmp_path, tmp_path / "other", model=str(t5))
 

@@ -252,6 +252,25 @@ def test_watched_tasks_are_judged_too(refused, tmp_path):
     assert min(record.kl.values()) > 0
 
 
+def test_a_watched_task_that_falls_is_not_matched(refused, tmp_path):
+    out = shutil.copytree(refused.before, tmp_path / "out")
+    general = TaskData(
+        Task("general", labels=("a", "b", "c")), (), refused.colour.test, only_tested=True
+    )
+    with pytest.raises(SetAside) as error:
+        learn(out, refused.fruit, watch=[general], guard=Guard())
+    said = error.value.found["repair"]["unmatched"]
+    assert said == "'general' is only tested, and offsets are for tasks that were learned"
+
+
+def test_advice_of_a_weight_that_finds_itself_names_none(refused):
+    plan = stored_plan(ModelDirectory(refused.out), {"penalty": "l1", "l1": "auto"})
+    fall = Fall("colour", 20, 90.0, 0.0, 90.0, 80.0, 95.0, too_far=True)
+    said = advice(plan, 2, "fruit", Verdict(2.0, [fall]))
+    assert said
+    assert not any("penalty" in line for line in said)
+
+
 def test_what_would_be_measured_is_told_beforehand(refused):
     directory = ModelDirectory(refused.before)
     [colour] = learned_stages(directory)

@@ -134,6 +134,8 @@ def test_the_guard_sets_it_aside(llama, tasks, tmp_path):
             factors.B.normal_()  # it forgets everything
     before, trained = tree(out / "stages"), learned(lora)
     expected = logits(lora.model)
+    with pytest.raises(NloraError, match="give its task"):
+        lora.commit(out, name="fruit", max_forgetting=2.0)
     with pytest.raises(SetAside):
         lora.commit(out, tasks[2], max_forgetting=2.0, repair="off")
     with pytest.raises(NloraError, match="'fruit', which is trained and not in force"):

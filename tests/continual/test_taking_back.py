@@ -97,6 +97,14 @@ def test_the_base_model_of_another_run_is_not_what_stages_were_built_on(model, t
         bring_back(model)
 
 
+def test_what_was_begun_meanwhile_on_the_base_model_does_not_part_them_from_it(model):
+    rollback(model, "0")
+    directory = ModelDirectory(model)
+    with directory.locked():  # as a first stage that was killed leaves it, of another version
+        directory.write_config(directory.config() | {"tasks": ["b"], "versions": {"torch": "9"}})
+    assert bring_back(model).stages == ["colour", "animal"]
+
+
 def test_pruned_stages_are_gone(model):
     rollback(model)
     size = sum(len(data) for data in tree(model / "undone").values())

@@ -10,8 +10,10 @@ import nlora
 from nlora.adapters.base import Adapter
 from nlora.adapters.lora import Lora
 from nlora.continual.taking_back import rollback
+from nlora.errors import NloraError
 from nlora.progress import NoProgress
 from nlora.serve.served import Served
+from tests.runs import Listener
 from tests.serve.test_app import HERE, TEXTS, app_of
 
 
@@ -105,3 +107,27 @@ def test_stages_that_cannot_be_read_leave_the_old_ones_in_place(finished, tmp_pa
     served.reload()
     assert "has learned no task yet" in served.trouble
     assert list(served.model.predict(TEXTS, "animal")) == before
+
+
+def test_offsets_that_cannot_be_found_are_tried_again(finished, tmp_path):
+    out = shutil.copytree(finished("inc-lora").out, tmp_path / "out")
+    found = {}
+
+    def correct(model, tasks):
+        if found is None:
+            raise NloraError("no offsets")
+        return found
+
+    said = Listener()
+    served = Served(nlora.load(out), "mine", said, correct)
+    rollback(out)
+    found = None
+    for _ in range(2):
+        served.reload()
+        assert served.trouble == "no offsets"
+    assert [line for line in said.messages if "offsets" in line] == [
+        "the new stages answer without offsets: no offsets"
+    ]
+    found = {"colour": "offsets"}
+    served.reload()
+    assert (served.trouble, served.corrections) == (None, found)

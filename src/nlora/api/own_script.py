@@ -132,9 +132,9 @@ class ContinualLora(Penalised):
         this and later stages are measured, and the training examples, where the directory's method
         looks at them (a router); without one the stage is called `name` and counts in no metric.
         The base model must be what `model.name_or_path` says, since `nlora` loads it from there.
-        With `max_forgetting` the stage stands only if no earlier task loses more points, as with
-        `nlora learn`. Afterwards a fresh adapter is on top of it; where this raises, what was
-        trained is still in hand.
+        With `max_forgetting`, which needs a task, the stage stands only if no earlier one loses
+        more points, as with `nlora learn`. Afterwards a fresh adapter is on top of it; where this
+        raises, what was trained is still in hand.
 
         Raises NloraError if the directory holds something else or a stage that was set aside,
         SetAside where the guard refuses.

@@ -84,7 +84,8 @@ def export_adapters(
     records = directory.stages()
     stages = {task["name"]: record for record in standing(records) for task in record.tasks}
     names = {task: re.sub(r"[^A-Za-z0-9._-]+", "-", task) for task in stages}
-    if len(set(names.values())) < len(names):
+    others = {".", "..", REPORT, PROMPTS, ROUTER, "README.md"}
+    if len(set(names.values()) - others) < len(names):
         names = {task: record.folder for task, record in stages.items()}
     with held(out):
         _check_new(out, model_dir)

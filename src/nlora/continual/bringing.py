@@ -23,7 +23,7 @@ from nlora.continual.model import ContinualModel
 from nlora.continual.results import write_results
 from nlora.continual.taking_over import origin
 from nlora.continual.tasks import BROUGHT, aligned, as_tasks, learned_stages, only_tested
-from nlora.errors import NloraError
+from nlora.errors import NloraError, option
 from nlora.methods.context import Stage
 from nlora.plan.config import RunConfig, stored_config
 from nlora.plan.resolve import Choice, Plan, resolve
@@ -71,6 +71,11 @@ def bring(
 
     progress = spoken(progress)
     directory = ModelDirectory(out)
+    if guard is not None and task is None:
+        raise NloraError(
+            f"{option('max_forgetting')} weighs what earlier tasks lose against what a new one "
+            "gains: give its task"
+        )
     if not all(bool(torch.isfinite(tensor).all()) for tensor in brought.adapter.update().values()):
         raise NloraError("the update holds NaN or infinite numbers: its training has diverged")
     extract_model_from_parallel(brought.adapter.model, keep_fp32_wrapper=False)  # no autocast

@@ -156,9 +156,25 @@ def _document(
     found["plugin"] = None if plugin is None else os.path.abspath(plugin)
     stream = found.get("stream")
     found["stream"] = None if stream and os.path.isabs(stream) else stream
-    for key in found.keys() & {"from_adapter", "knows", "settings"}:
+    for key in found.keys() & {"from_adapter", "knows"}:
         found[key] = without_folders(found[key])
-    return found, name
+    return found | {"settings": _settings(found.get("settings", {}))}, name
+
+
+def _settings(value: Any) -> Any:
+    r"""Settings that name files by their last part alone; other texts, such as patterns, stay.
+
+    >>> _settings({"replay": "/data/c4", "target_modules": r".*\.decoder\..*\.(q|v)"})
+    {'replay': './c4', 'target_modules': '.*\\.decoder\\..*\\.(q|v)'}
+    """
+    if isinstance(value, dict):
+        return {name: _settings(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_settings(inner) for inner in value]
+    if not (isinstance(value, str) and os.path.isabs(value)):
+        return value
+    name = _last(value)
+    return name if "." in name else f"./{name}"  # still a file, and no word
 
 
 def _renamed(base: str) -> Callable[[Path], None]:

@@ -62,6 +62,10 @@ def export(
             raise NloraError(
                 f"{option('consolidation')} is for a model directory; an adapter is one update"
             )
+        if match is not None:
+            raise NloraError(
+                f"{option('answers')} is for a model directory; an adapter knows no tasks"
+            )
         base, merge = _adapter(source, model)
         instead = ", and so does the adapter itself"
     elif model is not None:

@@ -35,7 +35,7 @@ def why_not(model: ContinualModel, name: str, found: Verdict) -> str | None:
         return "each task has an adapter of its own"
     if name in found.too_far:
         return f"'{name}' itself answers its earlier tests otherwise"
-    learned = {data.name for data in model.stream}
+    learned = {data.name for data in model.stream if not data.only_tested}
     watched = [task for task in found.too_far if task not in learned]
     if watched:
         return f"'{watched[0]}' is only tested, and offsets are for tasks that were learned"

@@ -7,15 +7,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nlora.checksum import sha256
+from nlora.continual.agreement import FREE
 from nlora.continual.history import size
 from nlora.continual.holding import held
 from nlora.continual.results import columns, results_of
 from nlora.continual.tasks import stage_number
+from nlora.data.task import digest
 from nlora.errors import NloraError
+from nlora.plan.config import told as with_effect
 from nlora.progress import NoProgress, Progress
 from nlora.store.directory import ModelDirectory, StageRecord
 from nlora.store.records import now, read_record
 from nlora.store.undone import Rollback
+
+CONFIG = "model.json"
 
 
 class TakenBack(NamedTuple):
@@ -86,7 +91,7 @@ def _fitting(
         which = f"; there are {there}" if known else ""
         aside = "no stages set aside" if number is None else f"no rollback {number}"
         raise NloraError(f"{directory.path} has {aside}{which}")
-    fits = [one for one in asked if one.on == _built_on(directory, records)]
+    fits = [one for one in asked if _stood_on(directory, records, one)]
     if not fits:
         one = asked[-1]
         raise NloraError(
@@ -101,7 +106,7 @@ def _first(directory: ModelDirectory, records: Sequence[StageRecord], one: Rollb
     before = int(one.stages[0].split("-")[0]) - 1
     if before > len(records):
         how = f"bring back stage {before} first (`nlora rollback --undo`)"
-    elif one.on == _built_on(directory, records[:before]):
+    elif _stood_on(directory, records[:before], one):
         how = f"set aside what came after stage {before} first (`nlora rollback --to {before}`)"
     else:
         return ""
@@ -142,8 +147,21 @@ def _told(
     return TakenBack(names, place, len(there), there[-1].name if there else None)
 
 
+def _stood_on(directory: ModelDirectory, records: Sequence[StageRecord], one: Rollback) -> bool:
+    """Whether stages that were set aside were built on these."""
+    if one.on == _built_on(directory, records):
+        return True
+    # The first ones were recorded with the hash of the whole file.
+    return not records and one.on == {CONFIG: sha256(directory.path / CONFIG)}
+
+
 def _built_on(directory: ModelDirectory, records: Sequence[StageRecord]) -> dict[str, str]:
-    """The SHA-256 of each stage's record, or of the configuration where there is no stage."""
+    """The SHA-256 of each stage's record; without a stage, of what the first is trained by."""
     paths = [directory.stage_path(record) / "stage.json" for record in records]
-    files = paths or [directory.path / "model.json"]
-    return {path.relative_to(directory.path).as_posix(): sha256(path) for path in files}
+    if paths:
+        return {path.relative_to(directory.path).as_posix(): sha256(path) for path in paths}
+    config = directory.config()
+    settings = {k: v for k, v in with_effect(config["settings"]).items() if k not in FREE}
+    base = config.get("base") or {}
+    weights = base.get("revision") or config["model"]
+    return {CONFIG: digest([config["method"], settings, config["seed"], weights])}

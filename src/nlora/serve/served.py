@@ -33,6 +33,8 @@ class Served:
         model.continual.hold()
         self.corrections = self._corrected()
         """How labels are matched, by task (`explain.answers.correct_by`)."""
+        self._stale = False
+        """Whether that is still to be found for the stages that are served."""
         self.trouble: str | None = None
         """Why the stages that the directory holds now are not served."""
 
@@ -81,17 +83,19 @@ class Served:
     def reload(self) -> None:
         """Take up what the directory holds now; in the model's thread, between two batches."""
         try:
-            changed = self.model.reload()
-            if changed:
+            self._stale = self.model.reload() or self._stale
+            if taken_up := self._stale:
                 self.corrections = {}  # of other stages
                 self.corrections = self._corrected()
+                self._stale = False
         except Exception as error:  # whatever it is, what is in memory goes on being served
             if self.trouble is None:
-                self._progress.message(f"the new stages are not served: {error}")
+                lacking = "answer without offsets" if self._stale else "are not served"
+                self._progress.message(f"the new stages {lacking}: {error}")
             self.trouble = first_line(error)
             return
         self.trouble = None
-        if changed:
+        if taken_up:
             records: Sequence[Any] = self.model.continual.records
             last = records[-1].name if records else "the base model"
             self._progress.message(f"serving stage {len(records)}, '{last}', from now on")
