@@ -90,6 +90,15 @@ def test_a_new_directory_needs_a_configuration(learned, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+def test_what_a_run_would_refuse_before_it_begins_a_first_task_is_refused_too(
+    learned, llama, tmp_path
+):
+    settings = {**FAST, "adapter": "lora", "loss": "among-labels"}
+    with pytest.raises(NloraError, match="among-labels means nothing"):
+        learn(tmp_path / "m", learned.third, config(llama, None, settings, method="sdft"))
+    assert not (tmp_path / "m").exists()
+
+
 def test_the_same_task_twice_does_nothing(learned, out, monkeypatch):
     first = learn(out, learned.third)
     before, listener = tree(out), Listener()

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.amp import GradScaler
 from torch.optim import SGD
 from transformers import (
     AutoModelForCausalLM,
@@ -132,26 +133,32 @@ def test_steps_that_overflow_in_fp16_count_for_nothing_where_a_weight_is_measure
             lora.on_pre_optimizer_step(None, state, None, optimizer=optimizer)
             if number >= overflows:
                 optimizer.step()
+            optimizer.scaler.update(1.0)
             lora.on_optimizer_step(None, state, None, optimizer=optimizer)
         found.append((lora.measured["l1"]["lambda"], lora.losses))
     assert found[0][0] > 0
     assert found[1] == found[0]
 
 
+def test_a_weight_that_needs_dev_examples_is_refused(llama):
+    with pytest.raises(NloraError, match="'l1': a weight that is 'auto' is found by a task's dev"):
+        ContinualLora(AutoModelForCausalLM.from_pretrained(llama), l1="auto")
+
+
 def scaled_for_fp16(lora, scale):
     """An optimiser as accelerate wraps it, whose gradients are `scale` times too large."""
 
-    def unscale(inner):
-        for group in inner.param_groups:
-            for parameter in group["params"]:
-                parameter.grad /= scale
-
+    scaler = GradScaler("cpu", init_scale=scale)
+    scaler.scale(torch.ones(()))  # as of a loss: then it knows its scale
     optimizer = SGD(lora.parameters(), lr=1.0)
-    optimizer.scaler, optimizer.optimizer = SimpleNamespace(unscale_=unscale), optimizer
+    optimizer.scaler, optimizer.optimizer = scaler, optimizer
     return optimizer
 
 
-def test_penalties_are_added_to_gradients_of_the_loss_and_not_to_those_scaled_for_fp16(llama):
+@pytest.mark.parametrize("unscaled", [False, True], ids=["by the callback", "by the Trainer"])
+def test_penalties_are_added_to_gradients_of_the_loss_and_not_to_those_scaled_for_fp16(
+    unscaled, llama
+):
     found = []
     for scale in (1.0, 2.0**16):
         lora = started(llama, weight=0.5)
@@ -159,7 +166,10 @@ def test_penalties_are_added_to_gradients_of_the_loss_and_not_to_those_scaled_fo
         for parameter in lora.parameters():
             parameter.grad = torch.full_like(parameter, 1e-3 * scale)
         state = SimpleNamespace(global_step=0, max_steps=10)
-        lora.on_pre_optimizer_step(None, state, None, optimizer=scaled_for_fp16(lora, scale))
+        optimizer = scaled_for_fp16(lora, scale)
+        if unscaled:  # where it has measured the gradients' norm
+            optimizer.scaler.unscale_(optimizer)
+        lora.on_pre_optimizer_step(None, state, None, optimizer=optimizer)
         found.append([parameter.grad.clone() for parameter in lora.parameters()])
     for plain, scaled in zip(*found, strict=True):
         torch.testing.assert_close(scaled, plain)

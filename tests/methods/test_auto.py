@@ -136,6 +136,12 @@ def test_other_weights_are_found_by_the_same_rule(name, settings, llama, tmp_pat
     assert found["penalty_gradient"] > 0
 
 
+def test_a_stage_of_one_step_is_without_the_penalty(llama, tmp_path):
+    one_step = {"epochs": 1, "batch_size": 16}
+    learn(llama, tmp_path, "ella", TASKS[:2], ella_weight="auto", **one_step)
+    assert [record.steps for record in stages(tmp_path)] == [1, 1]
+
+
 @pytest.mark.parametrize(
     ("name", "settings", "said"),
     [

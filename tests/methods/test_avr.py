@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 
-from nlora.continual.learning import run
+from nlora.continual.learning import learn, run
 from nlora.continual.model import ContinualModel
 from nlora.data.files import read_stream
 from nlora.errors import NloraError
@@ -77,6 +77,21 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(learned, tmp_path):
     again = first_stages(out, 1, tmp_path / "again")
     learned("avr", again, drift=1.0, max_steps=3)
     assert same_bits(out, again)
+
+
+def test_a_task_that_is_learned_again_is_checked_by_all_its_rows_and_not_by_itself(llama, tmp_path):
+    (tmp_path / "more").mkdir()
+    first = read_stream(write_stream(tmp_path, "colour", train=24))
+    [again] = read_stream(write_stream(tmp_path / "more", "colour", train=24, start=50))
+    out = tmp_path / "out"
+    run(config(llama, None, {**LEARNING, "drift": 1.0}, method="avr"), out, None, first)
+    learn(out, again)
+    assert stages(out)[1].notes["walked_back"] == 0  # there is no earlier task
+    kept = json.loads((folders(out)[1] / "state/state.json").read_text())
+    assert len(kept["kept"]) == 48
+    ctx = ContinualModel.open(out).context()
+    now = dict(method("avr").build({})._perplexities(ctx, kept["kept"]))
+    assert kept["best"] == pytest.approx(now, rel=1e-4)
 
 
 def test_what_cannot_be_is_one_line():

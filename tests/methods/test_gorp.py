@@ -5,6 +5,7 @@ import torch
 
 from nlora.adapters.lora_and_whole import LoraAndWhole
 from nlora.adapters.settings import AdapterSettings
+from nlora.errors import NloraError
 from nlora.methods.context import Step
 from nlora.methods.registry import method
 from tests import tiny
@@ -93,3 +94,8 @@ def test_both_changes_are_in_the_merged_weights():
             factors.B.normal_()
     stood = logits(adapter.model, "llama")
     torch.testing.assert_close(logits(adapter.merged(), "llama"), stood, rtol=1e-4, atol=1e-4)
+
+
+def test_a_start_that_takes_a_part_of_the_base_model_is_refused(llama, tmp_path):
+    with pytest.raises(NloraError, match="does not keep what start=pissa takes"):
+        learn(llama, tmp_path, "gorp", start="pissa")

@@ -259,6 +259,11 @@ def test_a_model_that_went_on_from_files_is_the_one_that_never_stopped(
     for task in stream:  # nothing but the directory tells it of the earlier ones
         learn_task(tmp_path / "parts", task, config)
     assert same_bits(tmp_path / "whole", tmp_path / "parts")
+    learn_task(tmp_path / "parts", tiny.task("colour", 14))
+    [*_, last] = sorted((tmp_path / "parts/stages").iterdir())
+    state = json.loads((last / "state/state.json").read_text())
+    assert "colour" not in {e["task"] for e in state["pseudo_samples"]}  # it is learned itself
+    assert sorted(k["task"]["name"] for k in state["learned"]) == sorted(TASKS)
 
 
 def test_its_papers_optimiser_and_published_settings_are_the_defaults(llama, tmp_path):

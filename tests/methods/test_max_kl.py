@@ -69,3 +69,9 @@ def test_what_was_ended_early_is_not_gone_on_with_after_a_kill(whole, llama, tmp
             learn(llama, tmp_path / "again", "seq-lora", TASKS[:2], **asked)
     learn(llama, tmp_path / "again", "seq-lora", TASKS[:2], **asked)
     assert same_bits(tmp_path / "once", tmp_path / "again")
+
+
+def test_a_model_that_has_not_moved_is_at_0_under_mixed_precision(llama, tmp_path):
+    still = {"learning_rate": 1e-12, "precision": "bf16", "max_kl": 1e9}
+    learn(llama, tmp_path, "seq-ft", TASKS[:1], **still)
+    assert stages(tmp_path)[0].notes["max_kl"]["kl"] < 1e-9

@@ -3,15 +3,20 @@ from dataclasses import replace
 import pytest
 import torch
 
+from nlora import processes
 from nlora.adapters.lora import Lora
+from nlora.continual.building import load_base
 from nlora.data.batches import Collator
 from nlora.errors import NloraError
 from nlora.methods.context import Step
 from nlora.methods.registry import method
 from nlora.methods.sdft import SHOWN
+from nlora.plan.resolve import resolve
+from nlora.store.directory import ModelDirectory
 from tests import tiny
 from tests.loop import context, stage
 from tests.methods.helpers import TASKS, learn, same_bits, stages
+from tests.runs import FAST, config
 
 SAID = ("red", "blue or grey", "gre")
 
@@ -107,3 +112,13 @@ def test_a_run_is_the_same_twice_and_keeps_no_teacher(llama, tmp_path):
     assert same_bits(tmp_path / "one", tmp_path / "two")
     assert not list(tmp_path.glob("one/stages/*/state/*.safetensors"))
     assert [record.steps for record in stages(tmp_path / "one")] == [1, 1]
+
+
+def test_sharded_weights_are_refused_since_processes_write_different_answers(
+    llama, tmp_path, monkeypatch
+):
+    settings = {**FAST, "adapter": "lora", "sharding": "fsdp"}
+    plan = resolve(config(llama, None, settings, method="sdft"), [tiny.task("colour", 12)])
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    with pytest.raises(NloraError, match="sharding=fsdp: sdft writes texts in its steps"):
+        load_base(plan, ModelDirectory(tmp_path), fp32=False)

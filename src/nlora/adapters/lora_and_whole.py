@@ -19,8 +19,10 @@ from torch.nn.functional import linear
 
 from nlora.adapters.base import Abilities, Beginning, snapshot
 from nlora.adapters.lora import Lora
+from nlora.adapters.peft_config import MOVED_BASE
 from nlora.adapters.settings import AdapterSettings
 from nlora.adapters.whole import Whole
+from nlora.errors import NloraError
 from nlora.lowrank.factors import Factors
 
 PARTS = ("whole", "left", "right")
@@ -54,7 +56,16 @@ class LoraAndWhole(Whole):
 
     @classmethod
     def build(cls, model: Any, settings: AdapterSettings, core_rank: int = 8) -> Self:
-        """Factors as the settings say; `core_rank` is k."""
+        """Factors as the settings say; `core_rank` is k.
+
+        Raises NloraError for a start that takes a part of the base model's weights, which is not
+        saved.
+        """
+        if settings.start.startswith(MOVED_BASE):
+            raise NloraError(
+                f"adapter '{cls.name}' does not keep what start={settings.start} takes from the "
+                "base model's weights; leave it out"
+            )
         return cls(model, settings, core_rank)
 
     def factors(self) -> dict[str, Factors]:

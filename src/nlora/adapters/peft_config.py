@@ -50,7 +50,7 @@ _CONVERTED = (
     "WAVEFT",
 )
 """Kinds that PEFT's `save_as_lora` takes (linear layers, without biases)."""
-_MOVED_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+MOVED_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Initialisations that put a part of the base weights into B·A, and take it from the base."""
 
 
@@ -114,7 +114,7 @@ class AdapterConfig(BaseModel):
     @property
     def moves_base(self) -> bool:
         """Whether its start put a part of the base model's weights into B·A."""
-        return str(self.init_lora_weights).lower().startswith(_MOVED_BASE)
+        return str(self.init_lora_weights).lower().startswith(MOVED_BASE)
 
     def notes(self) -> list[str]:
         """What the numbers of this adapter leave out, a clause each."""

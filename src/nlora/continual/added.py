@@ -66,6 +66,8 @@ def asked(
             f"{option('watch')}, or stands in the stream of `nlora run`"
         )
     plan = resolve(config, [task, *watch], whole=False)
+    if not begun(directory):  # later the files of settings are not needed any more
+        plan.method.check()
     plan.check_metrics()
     return plan
 

@@ -110,6 +110,8 @@ def _sharded(plan: Plan) -> bool:
         f"adapter '{kind.name}' is not LoRA": kind.name != "lora",
         f"start={run.start} is made from the base model's weights": run.start != "default",
         f"quantised weights ({run.quantization}) are not shared out": run.quantization != "none",
+        f"{plan.config.method} writes texts in its steps, which takes other passes in each "
+        "process": plan.method.writes_in_steps,
     }
     for reason, holds in reasons.items():
         if holds:

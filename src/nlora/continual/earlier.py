@@ -14,6 +14,7 @@ from nlora.backbones.catalog import name_of
 from nlora.continual.building import stored_targets
 from nlora.errors import NloraError, unknown
 from nlora.methods.n_lora import NLoraSettings
+from nlora.methods.parts.auto import AUTO
 from nlora.plan.config import RunConfig, stored_config, with_todays_names
 from nlora.plan.resolve import Choice, choose
 from nlora.store.directory import ModelDirectory, StageRecord
@@ -156,6 +157,11 @@ def training_choice(
         asked["l1_unit"] = "relative"
     else:
         asked = {"l1_unit": "sum", **asked, "l1": weight}
+    if found := [name for name, value in asked.items() if value == AUTO]:
+        raise NloraError(
+            f"setting '{found[0]}': a weight that is '{AUTO}' is found by a task's dev examples, "
+            "which a training of one's own does not give; give a number"
+        )
     overlap = 0.5 if orthogonal is True else float(orthogonal)
     if overlap:
         asked["orthogonality_weight"] = overlap

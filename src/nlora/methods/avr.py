@@ -10,7 +10,7 @@ perplexity is that of the answers, which is what is trained, and not of prompts 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -78,11 +78,7 @@ class Avr(SeqLora):
         adapter = ctx.adapter
         with ctx.previous():
             before = [tensor.detach().clone() for tensor in adapter.update().values()]
-        mine = [
-            example.to_json()
-            for data in ctx.stage.tasks
-            for example in sample(data.train, self.settings.kept, ctx.stage.seed)
-        ]
+        mine = self._taken_up(ctx)
         self._note_best(dict(self._perplexities(ctx, mine)))
         steps = 0
         while (found := self._holding(ctx)) is None and steps < self.settings.max_steps:
@@ -95,6 +91,21 @@ class Avr(SeqLora):
             self._note_best(dict(self._perplexities(ctx, mine)))
         self.state.kept += mine
         self.state.steps = steps
+
+    def _taken_up(self, ctx: Context) -> list[dict[str, Any]]:
+        """What is kept of the stage's tasks: of one that is learned again, of all its examples.
+
+        Until the walk is over it is not among what earlier tasks are checked by.
+        """
+        mine: list[Example] = []
+        for data in ctx.stage.tasks:
+            old = [row for row in self.state.kept if row["task"]["name"] == data.name]
+            self.state.kept = [row for row in self.state.kept if row not in old]
+            self.state.best.pop(data.name, None)
+            known = [replace(Example.from_json(row), task=data.task) for row in old]
+            new = sample(data.train, self.settings.kept, ctx.stage.seed)
+            mine += sample([*known, *new], self.settings.kept, ctx.stage.seed)
+        return [example.to_json() for example in mine]
 
     def notes(self, ctx: Context) -> dict[str, Any]:
         """How often it went back."""

@@ -59,6 +59,8 @@ class Method:
     """Each earlier update has one trainable scalar."""
     needs_previous: ClassVar[bool] = False
     """The method calls `Context.previous`."""
+    writes_in_steps: ClassVar[bool] = False
+    """Each process lets the model write texts in a step, its own share of the batch."""
     needs_covariances: ClassVar[bool] = False
     """The method reads `Step.covariances`."""
     needs_magnitudes: ClassVar[bool] = False

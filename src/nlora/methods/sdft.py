@@ -69,6 +69,7 @@ class Sdft(LoraMethod):
     summary = "the model learns, on its own answers, what it would say with the right one in view"
     paper = "arXiv:2601.19897"
     continues = True
+    writes_in_steps = True
     Settings = SdftSettings
     State = SdftState
     settings: SdftSettings

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import set_seed
 
 from nlora import processes
@@ -60,7 +61,9 @@ def train(
     method.begin(ctx)
     mixed = take_examples(method, ctx, run)
     penalties = method.penalties(ctx)
-    gradients = GradientCallback(method, ctx, penalties, run.optimizer, method.until(ctx))
+    with torch.autocast(ctx.model.device.type, torch.bfloat16, enabled=autocast):
+        until = method.until(ctx)  # which compares with what is computed in training
+    gradients = GradientCallback(method, ctx, penalties, run.optimizer, until)
     kept = stage_checkpoints(checkpoints, method, ctx, of)
     keeper = Keeper(kept, run.checkpoint_every, method, ctx, penalties)
     keeper.find()

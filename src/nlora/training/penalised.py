@@ -225,10 +225,16 @@ def _checkpoint(args: Any, state: Any) -> Path:
 
 
 def _unscale(optimizer: Any) -> None:
-    """Let gradients be those of the loss, which a scaler has made larger for fp16. The Trainer does
-    it where it clips, which it does not here."""
+    """Let gradients be those of the loss, which a scaler has made larger for fp16.
+
+    The Trainer does it where it measures their norm, and a scaler refuses to do it twice.
+    """
     if (scaler := getattr(optimizer, "scaler", None)) is not None:
-        scaler.unscale_(optimizer.optimizer)
+        try:
+            scaler.unscale_(optimizer.optimizer)
+        except RuntimeError as error:
+            if "already been called" not in str(error):
+                raise
 
 
 def _overflowed(optimizer: Any, parameters: Iterable[Parameter]) -> bool:

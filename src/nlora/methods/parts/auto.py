@@ -214,8 +214,8 @@ class Climbing:
         return self.rungs.notes(self.weight, self.ctx.stage)
 
     def _measure(self, step: Step, gradients: Sequence[Tensor]) -> None:
-        g = averaged(norm(self._average), half(step))
-        self.rungs.measure(g, norm(gradients), self.inner.growth())
+        g, h = averaged(norm(self._average), half(step)), norm(gradients)
+        self.rungs.measure(g, h, self.inner.growth() if h else 1.0)  # else there is no update yet
         self._average = []
 
 
