@@ -25,6 +25,8 @@ from nlora.continual.verifying import verify
 from nlora.data.files import read_entry
 from nlora.evaluation.matching import Correction
 from nlora.explain.answers import offsets_by
+from nlora.explain.asked import Options
+from nlora.explain.explain import explain
 from nlora.explain.matched import where_it_helps
 from nlora.report.schema_explained import Estimate
 from nlora.store.directory import ModelDirectory
@@ -104,6 +106,14 @@ def test_from_then_on_all_that_asks_for_a_label_has_it(greeted, tmp_path):
     assert free[0].answer == "h"  # what it writes is as it was trained
     copy(greeted.out, tmp_path / "handed")
     assert ModelDirectory(tmp_path / "handed").stages()[-1].matched == record.matched
+
+
+def test_it_is_explained_as_the_model_answers(greeted, tmp_path):
+    out = shutil.copytree(greeted.out, tmp_path / "out")
+    found = explain(out, Options(kinds=("train",), probe=0, shift=0, gradients=0))
+    record = ModelDirectory(out).stages()[-1]
+    [later] = [r for r in found["tasks"]["colour"]["readings"] if r["when"] == "later"]
+    assert later["free"] == later["among"] == pytest.approx(record.accuracy["colour"])
 
 
 def test_offsets_that_help_without_them_do_not_take_their_place_unasked(greeted, monkeypatch):

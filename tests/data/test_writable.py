@@ -3,7 +3,7 @@
 import string
 
 import pytest
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer, decoders, models, normalizers
 from transformers import PreTrainedTokenizerFast
 
 from nlora.data.encode import Encoder
@@ -18,6 +18,8 @@ def encoder():
     pieces = ["<pad>", "</s>", "<unk>", " ", *string.ascii_letters]
     vocabulary = {piece: i for i, piece in enumerate(pieces)}
     raw = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))
+    raw.normalizer = normalizers.Sequence([normalizers.NFD(), normalizers.StripAccents()])
+    raw.decoder = decoders.Fuse()
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=raw, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
     )
@@ -46,3 +48,16 @@ def test_texts_with_many_unknown_pieces_are_told_and_with_most_refused(encoder):
     spoken = TaskData(task, (Example(task, "a good story", "да"),), ())
     with pytest.raises(NloraError, match="100% of the tokens of its answers are unknown"):
         check_writable(encoder, [spoken])
+
+
+def test_a_label_that_is_written_otherwise_is_named(encoder):
+    with pytest.raises(NloraError, match="writes label 'négatif' as 'negatif', so no answer"):
+        check_writable(encoder, [data(("positif", "négatif"))])
+    check_writable(encoder, [data(("Positif", "negatif"))])
+    told, task = [], Task("say", "What?")
+    spoken = TaskData(task, tuple(Example(task, "a story", s) for s in ("oui", "déjà")), ())
+    check_writable(encoder, [spoken], told.append)
+    assert told == [
+        "task 'say': the model's tokenizer writes 50% of its answers otherwise ('déjà' as 'deja'), "
+        "so they cannot be given exactly"
+    ]

@@ -47,6 +47,13 @@ def test_contains_counts_whole_words():
     assert metric("contains")(found) == pytest.approx(200 / 3)
 
 
+def test_words_of_other_scripts_are_words():
+    found = rows(("答案是北京", "北京"), ("हिन्दी की किताब", "किताब"), ("किताबें", "किताब"))
+    assert metric("contains")(found) == pytest.approx(200 / 3)
+    pytest.importorskip("torchmetrics")
+    assert metric("f1")(rows(("北京市", "北京"))) == pytest.approx(80.0)
+
+
 def test_f1_is_of_tokens_without_articles():
     pytest.importorskip("torchmetrics")
     found = rows(("the cat sat", "a cat sat down"), ("dog", "cat"))

@@ -3,11 +3,13 @@
 import shutil
 
 from nlora.continual.copying import copy
+from nlora.continual.learning import learn
+from nlora.data.files import task_from_files
 from nlora.explain.examples import examples_of
 from nlora.store.directory import ModelDirectory
 from nlora.store.records import sealed
 from tests.calling import call
-from tests.runs import Listener, write_stream
+from tests.runs import FAST, Listener, config, write_stream, write_task
 
 
 def test_a_stream_that_was_asked_for_and_is_wrong_is_refused(finished, tmp_path):
@@ -49,3 +51,22 @@ def test_training_examples_are_read_again_where_they_were_read_while_they_are_th
     assert examples_of(ModelDirectory(tmp_path / "copy"), None, None, watch) == []
     assert "does not say where all its training examples are" in watch.messages[-1]
     assert str(tmp_path) not in (tmp_path / "copy/stages/001-colour/stage.json").read_text()
+
+
+def test_what_any_stage_of_a_task_was_trained_on_is_no_dev_example(llama, tmp_path):
+    def read(folder, train):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        write_task(tmp_path / folder, "colour", train=train)
+        files = (tmp_path / folder / f"colour-{split}.jsonl" for split in ("train", "test"))
+        return task_from_files("colour", *files)
+
+    out, limited = tmp_path / "out", config(llama, None, FAST, max_train=6)
+    learn(out, read("first", 12), limited)
+    learn(out, read("second", 24), limited)  # the same rows, and more
+    first, second = examples_of(ModelDirectory(out), None, None, Listener())
+    trained = {e.text for e in (*first.train, *second.train)}
+    assert len(trained) > 6
+    assert {e.text for e in second.dev} == {e.text for e in read("second", 24).train} - trained
+    read("first", 15)  # now nobody knows which rows the first stage was trained on
+    [second] = examples_of(ModelDirectory(out), None, None, Listener())
+    assert second.dev == ()

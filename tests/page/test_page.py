@@ -11,6 +11,7 @@ import pytest
 
 from nlora.continual.learning import learn
 from nlora.continual.results import write_results
+from nlora.continual.tasks import learned_tasks
 from nlora.data.files import task_from_files
 from nlora.page import build, material
 from nlora.page.answers import LOST, NEVER, OFF, wrong_answers
@@ -25,7 +26,7 @@ from nlora.store.records import committed
 from tests.calling import call
 from tests.page.conftest import CODE
 from tests.report.rows import failed, geometry, grid, row, write
-from tests.runs import LABELS, write_task
+from tests.runs import LABELS, read_jsonl, write_task
 
 pytest.importorskip("vl_convert")
 
@@ -141,6 +142,26 @@ def test_wrong_answers_are_those_of_the_run_the_lost_ones_first(finished):
     order = [w.once != LOST for w in found]
     assert order == sorted(order)
     assert not all(order)
+
+
+def test_answers_to_a_task_that_came_again_stand_beside_their_own_texts(finished, tmp_path):
+    out = shutil.copytree(finished("seq-lora").out, tmp_path / "m")
+    write_task(tmp_path, "colour", train=24, test=20)  # grown: the first tests are there already
+    tests = read_jsonl(tmp_path / "colour-test.jsonl")
+    labels = [test["label"] for test in tests]
+    for test, other in zip(tests[6:], labels[7:] + labels[:1], strict=True):
+        test["label"] = other  # so that it is answered wrongly
+    (tmp_path / "colour-test.jsonl").write_text("".join(json.dumps(test) + "\n" for test in tests))
+    learn(out, task_from_files("colour", *(tmp_path / f"colour-{s}.jsonl" for s in SPLITS)))
+    directory, material = ModelDirectory(out), gather([out])
+    found = wrong_answers([run for s in material.sections for run in s.runs], material)
+    answers = directory.predictions(directory.stages()[-1])["colour"]
+    [colour] = [data for data in learned_tasks(directory) if data.name == "colour"]
+    asked = {e.text: (e.label, a["text"]) for e, a in zip(colour.test, answers, strict=True)}
+    assert len(asked) == 20
+    wrong = [w for w in found if w.task == "colour"]
+    assert wrong
+    assert all((w.right, w.answer) == asked[w.text] for w in wrong)
 
 
 def test_what_stages_cost_and_where_updates_meet_is_there(finished):

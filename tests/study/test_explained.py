@@ -151,6 +151,16 @@ def test_tables_show_what_was_found_where_rows_have_it(place, tmp_path):
     assert not [table for table in tables([old]) if table.key.startswith("explained")]
 
 
+def test_what_is_kept_is_matched_as_the_earlier_tasks_are(place, tmp_path):
+    [row] = [r for r in read(place[0] / "ledger.jsonl") if r["cell"]["method"] == "seq-lora"]
+    found = row["explained"]
+    del found["all_tasks"]["matched"]["train"]  # the newest task's training texts are not there
+    [table] = tables([write(tmp_path / "l.jsonl", [row])], ["explained"])
+    cells = dict(zip(table.columns, table.rows[0], strict=True))
+    assert cells["matched"].mean == found["all_tasks"]["matched"]["test"]
+    assert cells["kept"].mean == found["over_tasks"]["kept"]["base"]["train"]["value"]
+
+
 def test_neutral_texts_are_for_explaining(place, tmp_path):
     _, command, _ = place
     nowhere = ("--neutral", tmp_path / "x")

@@ -1,6 +1,7 @@
 """What a folder of a comparison holds already must agree with what is asked."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -166,3 +167,22 @@ def test_a_file_is_no_folder(files, tmp_path):
 def test_only_one_comparison_may_write(files, tmp_path):
     with output.claimed(tmp_path / "out", files()), pytest.raises(NloraError, match="in use by"):
         claim(tmp_path / "out", files())
+
+
+@pytest.mark.parametrize(
+    "asked", [{"tune": 3}, {"settings": {"l1": "auto"}}], ids=["tuned", "auto"]
+)
+def test_other_dev_examples_disagree_where_they_decide(files, tmp_path, asked):
+    def made(dev, **values):
+        found = files("n-lora", **values)
+        for name, tasks in found.tasks.items():
+            found.tasks[name] = [replace(data, dev=data.test[dev:]) for data in tasks]
+        return found
+
+    claim(tmp_path / "out", made(0, **asked))
+    claim(tmp_path / "out", made(0, **asked))
+    with pytest.raises(NloraError) as error:
+        claim(tmp_path / "out", made(1, **asked))
+    assert "data: stream: colour (dev)" in one_line(error)
+    claim(tmp_path / "plain", made(0))
+    claim(tmp_path / "plain", made(1))  # they decide nothing

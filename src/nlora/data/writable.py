@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+from nlora.data.comparing import comparison
 from nlora.data.encode import TOGETHER, Encoder
 from nlora.data.messages import plain
 from nlora.data.task import Example, TaskData
@@ -16,23 +17,47 @@ MOST = 0.5
 def check_writable(
     encoder: Encoder, tasks: Sequence[TaskData], tell: Callable[[str], object] = lambda text: None
 ) -> None:
-    """Raises NloraError at a label with a piece that the tokenizer reads as unknown, and where more
-    than half of the tokens of a task's texts are (of its first training texts); many are told."""
+    """Raises NloraError at a label with a piece that the tokenizer reads as unknown, or that reads
+    otherwise as the tokenizer writes it (without accents, say), so that no answer would equal it;
+    and where more than half of the tokens of a task's texts are unknown (of its first training
+    texts). Many unknown ones are told, and free answers that read otherwise."""
     unknown = encoder.tokenizer.unk_token_id
-    if unknown is None:
-        return
     for data in tasks:
         for label in data.task.labels or ():
-            if unknown in encoder.answer_ids(label, data.task.chat)[:-1]:
+            if unknown is not None and unknown in encoder.answer_ids(label, data.task.chat)[:-1]:
                 raise NloraError(
                     f"task '{data.name}': the model's tokenizer cannot write "
                     f"{_piece(encoder, label)} of label '{label}'; rename the label or take "
                     "another model"
                 )
+        _check_same(encoder, data, tell)
+        if unknown is None:
+            continue
         first = data.train[:TOGETHER]
         _check_known(encoder, data.name, "texts", [plain(e.text) for e in first], tell)
         if data.task.labels is None:
             _check_known(encoder, data.name, "answers", [e.label for e in first], tell)
+
+
+def _check_same(encoder: Encoder, data: TaskData, tell: Callable[[str], object]) -> None:
+    """Raises NloraError for a label that reads otherwise as the tokenizer writes it."""
+    labels, chat = data.task.labels, data.task.chat
+    form = comparison(labels)
+    answers = labels or [example.label for example in data.train[:TOGETHER]]
+    written = {a: encoder.text(encoder.answer_ids(a, chat)[:-1]).strip() for a in answers}
+    others = [answer for answer, found in written.items() if form(found) != form(answer)]
+    if labels and others:
+        raise NloraError(
+            f"task '{data.name}': the model's tokenizer writes label '{others[0]}' as "
+            f"'{written[others[0]]}', so no answer would equal it; rename the label or take "
+            "another model"
+        )
+    if len(others) > MANY * len(written):
+        share = len(others) / len(written)
+        tell(
+            f"task '{data.name}': the model's tokenizer writes {share:.0%} of its answers "
+            f"otherwise ('{others[0]}' as '{written[others[0]]}'), so they cannot be given exactly"
+        )
 
 
 def _check_known(

@@ -29,7 +29,7 @@ from nlora.errors import NloraError, unknown
 from nlora.evaluation.answers import Metric, Prediction, exact_match
 from nlora.evaluation.own_metrics import own_metric
 from nlora.evaluation.sari import sari
-from nlora.evaluation.words import Words
+from nlora.evaluation.words import Words, apart
 
 EXTRA = "pip install 'nlora[metrics]'"
 
@@ -53,9 +53,9 @@ def token_f1(predictions: Sequence[Prediction]) -> float:
     """The mean over answers of the F1 of their tokens, without articles, as SQuAD counts them."""
     from torchmetrics.functional.text import squad  # type: ignore[import-not-found]
 
-    given = [{"prediction_text": p.text, "id": str(i)} for i, p in enumerate(predictions)]
+    given = [{"prediction_text": apart(p.text), "id": str(i)} for i, p in enumerate(predictions)]
     right = [
-        {"answers": {"answer_start": [0], "text": [p.label]}, "id": str(i)}
+        {"answers": {"answer_start": [0], "text": [apart(p.label)]}, "id": str(i)}
         for i, p in enumerate(predictions)
     ]
     return float(squad(given, right)["f1"])
@@ -72,7 +72,7 @@ def rouge_l(predictions: Sequence[Prediction], stem: bool = False) -> float:
 
 def contains(predictions: Sequence[Prediction]) -> float:
     """Per cent of answers in which the label stands as whole words."""
-    pairs = zip(*_normalised(predictions), strict=True)
+    pairs = zip(*(map(apart, texts) for texts in _normalised(predictions)), strict=True)
     return 100.0 * sum(f" {right} " in f" {given} " for given, right in pairs) / len(predictions)
 
 

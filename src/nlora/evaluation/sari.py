@@ -8,13 +8,11 @@ precision of deletions, each the mean over n = 1 to 4. Words are lower-case, pun
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 
 from nlora.evaluation.answers import Prediction
-
-_WORD = re.compile(r"\w+|[^\w\s]")
+from nlora.evaluation.words import words_and_marks
 
 
 def sari(predictions: Sequence[Prediction]) -> float:
@@ -29,7 +27,7 @@ def sari_of(source: str, answer: str, reference: str) -> float:
     >>> sari_of("the cat perched", "the cat sat", "the cat sat")
     1.0
     """
-    words = [_WORD.findall(text.lower()) for text in (source, answer, reference)]
+    words = [words_and_marks(text.lower()) for text in (source, answer, reference)]
     total = 0.0
     for n in (1, 2, 3, 4):
         before, given, right = (_grams(text, n) for text in words)

@@ -8,6 +8,37 @@ _WORD = re.compile(
 )
 
 
+_CJK = re.compile(r"([\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff])")
+
+
+def words(text: str) -> list[str]:
+    """The words of a text, in order; of Chinese and Japanese the characters.
+
+    >>> words("हिन्दी, 北京!")
+    ['हिन्दी', '北', '京']
+    """
+    return _WORD.findall("".join(c if _in_word(c) else " " for c in text))
+
+
+def words_and_marks(text: str) -> list[str]:
+    """The same, each character that is neither in a word nor a space by itself between them.
+
+    >>> words_and_marks("It is so.")
+    ['It', 'is', 'so', '.']
+    """
+    apart = "".join(c if _in_word(c) or c.isspace() else f" {c} " for c in text)
+    return _WORD.findall(apart)
+
+
+def apart(text: str) -> str:
+    """The text with spaces around Chinese and Japanese characters, which are words.
+
+    >>> apart("in 北京 now")
+    'in 北 京 now'
+    """
+    return " ".join(_CJK.sub(r" \1 ", text).split())
+
+
 class Words:
     """A tokenizer for rouge-score: lower-case words; of Chinese and Japanese the characters.
 
@@ -23,10 +54,10 @@ class Words:
 
     def tokenize(self, text: str) -> list[str]:
         """The words of a text, in order."""
-        words = _WORD.findall("".join(c if _in_word(c) else " " for c in text.lower()))
+        found = words(text.lower())
         if self._stemmer is None:
-            return words
-        return [self._stemmer.stem(word) if len(word) > 3 else word for word in words]
+            return found
+        return [self._stemmer.stem(word) if len(word) > 3 else word for word in found]
 
 
 def _in_word(character: str) -> bool:

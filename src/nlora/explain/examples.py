@@ -1,6 +1,6 @@
 """The examples that a model was trained on, read again: a model directory keeps none of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,10 @@ def examples_of(
         sources = {name for record in records for name in record.sources}
         there = _begun_with(config, data, progress) if named - sources else {}
     found, earlier = [], {}
+    seen: dict[str, set[str]] = {}
+    """Texts of a task that any of its stages was trained or tested on."""
+    unread: set[str] = set()
+    """Tasks with a stage of which that is not known."""
     for record in records:
         limits = {name: (record.budget or config.model_dump()).get(name) for name in LIMITS}
         tasks = {value["name"]: Task.from_json(value) for value in record.tasks}
@@ -47,11 +51,15 @@ def examples_of(
             source = record.sources.get(name) if stream is None else None
             whole = there.get(name) if source is None else _read(name, source, earlier, progress)
             if whole is None:
+                unread.add(name)
                 continue
             used = sampled(whole, config.model_copy(update=limits))
             if used.fingerprint() == fingerprint:
-                found.append(replace(used, dev=_fresh(whole, used)))
+                texts = seen.setdefault(name, set())
+                texts |= {e.text for split in (whole.test, used.train) for e in split}
+                found.append(replace(used, dev=_fresh(whole, texts, name not in unread)))
             else:
+                unread.add(name)
                 progress.message(
                     f"'{name}': these are not the examples that it was learned from, so its "
                     "training texts are left out"
@@ -109,8 +117,8 @@ def _read(
         return None
 
 
-def _fresh(whole: TaskData, used: TaskData) -> tuple[Example, ...]:
-    """Dev examples that are neither tested nor trained on; else training examples not used."""
-    seen = {e.text for split in (whole.test, used.train) for e in split}
+def _fresh(whole: TaskData, seen: Collection[str], all_known: bool) -> tuple[Example, ...]:
+    """Dev examples that are neither tested nor trained on; else training examples not used, where
+    it is known of all stages which these are."""
     fresh = tuple(e for e in whole.dev if e.text not in seen)
-    return fresh or tuple(e for e in whole.train if e.text not in seen)
+    return fresh or tuple(e for e in whole.train if all_known and e.text not in seen)

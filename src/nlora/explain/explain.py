@@ -6,9 +6,11 @@ from typing import Any
 
 from nlora import processes
 from nlora.continual.agreement import stored_plan
+from nlora.continual.offsets import correction, in_force
 from nlora.continual.self_written import self_written, written_by_label
 from nlora.data.task import TaskData, digest
 from nlora.errors import NloraError
+from nlora.evaluation.matching import Correction
 from nlora.explain.asked import Learned, Options, Questions, learned
 from nlora.explain.examples import examples_of
 from nlora.explain.explained import Found, all_tasks, over_tasks
@@ -19,7 +21,7 @@ from nlora.explain.texts import neutral_texts
 from nlora.progress import NoProgress, Progress
 from nlora.store.atomic import write_json
 from nlora.store.directory import ModelDirectory
-from nlora.store.records import committed
+from nlora.store.records import StageRecord, committed
 
 FORMAT = 1
 FOLDER, FILE, FILE_ON_DEV = "explain", "explained.json", "explained-on-dev.json"
@@ -78,7 +80,7 @@ def explain(
     explained = [
         Found(
             task,
-            readings(task, questions, looks.found, kept),
+            readings(task, questions, looks.found, kept, _standing(model.records, task)),
             names,
             moved(task, looks.found, pulled.get(task.data.name, {})),
         )
@@ -132,3 +134,9 @@ def _free_text(tasks: Sequence[Learned], kept: Kept, names: dict[int, str]) -> d
             if (answers := kept.get(stage, {}).get(name))
         ]
     return found
+
+
+def _standing(records: Sequence[StageRecord], known: Learned) -> dict[int, Correction]:
+    """The offsets of a task that are a part of the model, by the stages after which they are."""
+    found = {stage: in_force(records[:stage]).get(known.data.name) for stage in known.stages}
+    return {s: correction(one, known.labels) for s, one in found.items() if one is not None}

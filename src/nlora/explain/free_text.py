@@ -6,13 +6,13 @@ There is no list to be off, so the same question is asked of length, first word 
 counts as *found again* where it shares at least half of its words with the right one (F1 of words).
 """
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
 from nlora.data.comparing import normalise
+from nlora.evaluation.words import words
 
 ENOUGH = 0.5
 """F1 of words from which on an answer says what is right, if not in the right words."""
@@ -76,7 +76,7 @@ def _kind(character: str) -> str:
 
 
 def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", normalise(text))
+    return words(normalise(text))
 
 
 def _first(text: str) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy import ndarray
 
 from nlora.data.comparing import comparison
+from nlora.evaluation.matching import Correction
 from nlora.explain.asked import SHIFT, Learned, Questions, newest_kind
 from nlora.explain.looks import Look
 from nlora.explain.parts import Reading
@@ -29,11 +30,19 @@ def kept_answers(directory: "ModelDirectory") -> Kept:
 
 
 def readings(
-    known: Learned, questions: Questions, looks: Mapping[Look, ndarray], kept: Kept
+    known: Learned,
+    questions: Questions,
+    looks: Mapping[Look, ndarray],
+    kept: Kept,
+    standing: Mapping[int, Correction],
 ) -> dict[int, Reading]:
-    """The readings of a task with labels after each stage that was looked at."""
+    """The readings of a task with labels after each stage that was looked at.
+
+    `standing` are the offsets that are a part of the model after a stage: it answers with them, by
+    the protocol and where it may choose among the labels.
+    """
     return {
-        stage: _reading(known, questions, looks, kept.get(stage, {}), stage)
+        stage: _reading(known, questions, looks, kept.get(stage, {}), stage, standing.get(stage))
         for stage in known.stages
     }
 
@@ -44,6 +53,7 @@ def _reading(
     looks: Mapping[Look, ndarray],
     kept: Mapping[str, list[dict[str, Any]]],
     stage: int,
+    standing: Correction | None,
 ) -> Reading:
     right = np.array(known.indices(known.data.test))
     now = _scores(looks, known, stage, stage)
@@ -62,9 +72,8 @@ def _reading(
         labels = {form(label) for label in known.labels}
         free = np.array([bool(row["correct"]) for row in answers])
         listed = np.array([form(row["text"]) in labels for row in answers])
-    return Reading(
-        free, test.argmax(1) == right, matched, _probe(known, questions, looks, stage), listed
-    )
+    among = (standing(test) if standing else test).argmax(1) == right
+    return Reading(free, among, matched, _probe(known, questions, looks, stage), listed)
 
 
 def moved(

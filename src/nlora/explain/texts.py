@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nlora.continual.self_written import SEED
-from nlora.data.compression import unpacked
+from nlora.data.files import read_texts
 from nlora.errors import NloraError
 
 CONTENT_FREE = ("N/A", "[MASK]", "")
@@ -22,20 +22,17 @@ def drawn(texts: Sequence[str], count: int, name: str) -> list[str]:
 
 
 def neutral_texts(path: Path, count: int) -> list[str]:
-    """The first words of `count` lines of a text file, which may be compressed.
+    """The first words of `count` texts of a file, as `nlora predict` reads it.
 
-    Raises NloraError if it cannot be read or has too few lines.
+    Raises NloraError if it cannot be read or has too few.
     """
     if not path.is_file():
         raise NloraError(f"--neutral {path}: no such file")
-    try:
-        lines = unpacked(path.read_bytes(), path).decode("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise NloraError(f"--neutral {path}: {error}") from error
-    found = list(dict.fromkeys(" ".join(line.split()[:WORDS]) for line in lines if line.strip()))
+    texts = read_texts(path)
+    found = list(dict.fromkeys(" ".join(text.split()[:WORDS]) for text in texts if text.strip()))
     if len(found) < count:
         raise NloraError(
-            f"--neutral {path} has {len(found)} different lines and {count} texts are asked for; "
+            f"--neutral {path} has {len(found)} different texts and {count} are asked for; "
             "give a longer file, or fewer --texts"
         )
     return drawn(found, count, "neutral")

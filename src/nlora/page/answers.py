@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from nlora.continual.tasks import learned_tasks, only_tested
 from nlora.evaluation.normalise import comparison
 from nlora.page.material import Material
 from nlora.page.measures import learned_at
@@ -67,22 +68,23 @@ def _of(run: Run, directory: ModelDirectory, label: str) -> list[Wrong]:
     records = directory.stages()
     if not records:
         return []
-    tests, then = directory.tests(), _right_then(run)
+    known = [*learned_tasks(directory), *only_tested(directory)]
+    tests, then = {data.name: data.test for data in known}, _right_then(run)
     kinds: dict[tuple[str, str, str, str], list[Wrong]] = defaultdict(list)
     counts: Counter[tuple[str, str, str, str]] = Counter()
     labels = {task["name"]: task.get("labels") for r in records for task in r.tasks}
     for task, answers in directory.predictions(records[-1]).items():
         became = _Became(labels.get(task))
         before = then.get(task, [])
-        for i, (answer, test) in enumerate(zip(answers, tests.get(task, []), strict=False)):
+        for i, (answer, test) in enumerate(zip(answers, tests[task], strict=True)):
             if answer["correct"]:
                 continue
             said = str(answer.get("text", ""))
             once = "" if i >= len(before) else LOST if before[i] else NEVER
-            kind = (once, task, test["label"] if became.known else "", became(said))
+            kind = (once, task, test.label if became.known else "", became(said))
             counts[kind] += 1
             if len(kinds[kind]) < _OF_A_KIND:
-                text, right, said = map(_cut, (test["text"], test["label"], said))
+                text, right, said = map(_cut, (test.text, test.label, said))
                 kinds[kind].append(Wrong(label, task, text, right, said, kind[3], once, 0))
     ordered = sorted(kinds, key=lambda kind: (kind[0] != LOST, -counts[kind]))
     return [

@@ -59,7 +59,8 @@ def explained(section: Section) -> Table | None:
         ]
         cells: list[Cell] = [over_seeds(some, read) for read in reads]
         cells += [over_seeds(some, read, "+.1f") for read in _losses(some, parts)]
-        cells += [_kept(some, lambda run, z=z, by=by: _left(_over(run), z, by)) for z in _ZEROS]
+        earlier = matched_by(set.intersection(*(_matched_now(run) for run in some)))
+        cells += [_kept(some, lambda run, z=z, e=earlier: _left(_over(run), z, e)) for z in _ZEROS]
         cells.append(_kept(some, lambda run: _first(_over(run).get("kept", {}).get("base"))))
         rows.append([stream, marked(section, label), *cells, _seeds(some)])
     own = matched_on(_used(runs))
@@ -209,6 +210,11 @@ def _all(run: Run) -> Mapping[str, Any]:
 
 def _over(run: Run) -> Mapping[str, Any]:
     return run.row["explained"]["over_tasks"] or {}
+
+
+def _matched_now(run: Run) -> set[str]:
+    """The sources that all tasks before the last have now, by one of which their ways are."""
+    return set((_over(run).get("now") or _all(run))["matched"])
 
 
 def _parts(run: Run) -> Mapping[str, float | None]:

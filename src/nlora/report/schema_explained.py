@@ -63,6 +63,7 @@ class Task(Kind):
 class OverTasks(Kind):
     """The tasks before the last together."""
 
+    now: Annotated[Reading | None, _OR_NONE] = None
     parts: Readings
     kept: Kept = Field(default_factory=dict)
 

@@ -1,13 +1,11 @@
 """How alike the tasks of a run are, by their texts and by their labels."""
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from math import log, sqrt
 
 from nlora.data.task import TaskData
-
-_WORD = re.compile(r"\w+")
+from nlora.evaluation.words import words as words_of
 
 
 def alike(tasks: Sequence[TaskData]) -> list[dict[str, str | float]]:
@@ -17,7 +15,7 @@ def alike(tasks: Sequence[TaskData]) -> list[dict[str, str | float]]:
     idf = log(N / n) for a word that n of all N texts have; `labels` the share of all labels of the
     two that both have (Jaccard), 0 where one has free text.
     """
-    words = {data.name: [Counter(_words(e.text)) for e in data.test] for data in tasks}
+    words = {data.name: [Counter(words_of(e.text.lower())) for e in data.test] for data in tasks}
     texts = [counts for each in words.values() for counts in each]
     having = Counter(word for counts in texts for word in counts)
     idf = {word: log(len(texts) / count) for word, count in having.items()}
@@ -32,10 +30,6 @@ def alike(tasks: Sequence[TaskData]) -> list[dict[str, str | float]]:
         for number, first in enumerate(tasks)
         for second in tasks[number + 1 :]
     ]
-
-
-def _words(text: str) -> list[str]:
-    return _WORD.findall(text.lower())
 
 
 def _mean(texts: Sequence[Counter[str]], idf: dict[str, float]) -> dict[str, float]:

@@ -9,7 +9,7 @@ errors/          tracebacks of cells that failed for no fault of the user's
 jobs/, rows/     jobs of a cluster, and the rows that they left (`study.cluster`)
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,12 @@ from filelock import FileLock, Timeout
 
 from nlora.backbones.catalog import Base
 from nlora.continual.agreement import FREE
+from nlora.data.task import TaskData, digest
 from nlora.errors import NloraError
+from nlora.methods.parts.auto import automatic
 from nlora.plan.config import LATER, with_todays_names
 from nlora.plan.points import Point
-from nlora.plan.resolve import choose
+from nlora.plan.resolve import Choice, choose
 from nlora.progress import Progress
 from nlora.report import ledger
 from nlora.store.atomic import check_creatable, write_json, write_text
@@ -35,6 +37,8 @@ TRIALS = "tuning"
 JOBS, ROWS = "jobs", "rows"
 TRIAL = ("stream", "method", "trial")
 """What a row of `tuning.jsonl` is told by."""
+DEV = " (dev)"
+"""Behind a task's name, where its dev examples are told."""
 _GROWS = ("data", "methods")
 """Streams and methods may be added to a grid; what is there already must be the same."""
 
@@ -69,12 +73,15 @@ def claimed(out: Path, grid: Grid) -> Iterator[None]:
         with FileLock(out / ".lock", timeout=0):
             old = _read(out)  # another one may have been here a moment ago
             _check_agreement(out, old, new)
-            write_json(
-                path, {**new, **{part: {**old.get(part, {}), **new[part]} for part in _GROWS}}
-            )
+            write_json(path, {**new, **{part: _grown(old, new, part) for part in _GROWS}})
             yield
     except Timeout as error:
         raise NloraError(f"{out} is in use by another process") from error
+
+
+def _grown(old: dict[str, Any], new: dict[str, Any], part: str) -> dict[str, Any]:
+    known = old.get(part, {})
+    return {**known, **{name: {**known.get(name, {}), **v} for name, v in new[part].items()}}
 
 
 def check_grid(out: Path, grid: Grid) -> None:
@@ -122,6 +129,8 @@ def _is_finished(path: Path, cell: dict[str, Any]) -> bool:
 
 def _described(grid: Grid) -> dict[str, Any]:
     model = grid.base
+    chosen = (_chosen(grid, stream, point, model) for stream, point in grid.pairs())
+    dev = grid.tune > 0 or any(automatic(choice.method.settings) for choice in chosen)
     return {
         "format": FORMAT,
         "model": {"title": model.title, "revision": model.weights},
@@ -130,12 +139,17 @@ def _described(grid: Grid) -> dict[str, Any]:
         "evaluate": grid.evaluate,
         "tune": grid.tune,
         "settings": grid.common,
-        "data": {
-            name: {data.name: data.fingerprint() for data in tasks}
-            for name, tasks in grid.tasks.items()
-        },
+        "data": {name: _data(tasks, dev) for name, tasks in grid.tasks.items()},
         "methods": _methods(grid, model),
     }
+
+
+def _data(tasks: Sequence[TaskData], dev: bool) -> dict[str, str]:
+    """Fingerprints of the tasks, and where they decide numbers of their dev examples."""
+    found = {data.name: data.fingerprint() for data in tasks}
+    if dev:
+        found |= {f"{data.name}{DEV}": digest([e.to_json() for e in data.dev]) for data in tasks}
+    return found
 
 
 def _methods(grid: Grid, base: Base) -> dict[str, Any]:
@@ -147,8 +161,11 @@ def _methods(grid: Grid, base: Base) -> dict[str, Any]:
 
 def _method(grid: Grid, stream: str, point: Point, base: Base) -> dict[str, Any]:
     """A method with all its settings, so that a default that changes is noticed."""
-    config = grid.config(stream, point, grid.seeds[0])
-    return {"method": point.method, "settings": choose(config, base.recommended).settings()}
+    return {"method": point.method, "settings": _chosen(grid, stream, point, base).settings()}
+
+
+def _chosen(grid: Grid, stream: str, point: Point, base: Base) -> Choice:
+    return choose(grid.config(stream, point, grid.seeds[0]), base.recommended)
 
 
 def _read(out: Path) -> dict[str, Any]:
@@ -198,8 +215,10 @@ def _check_agreement(out: Path, old: dict[str, Any], new: dict[str, Any]) -> Non
     pairs += [
         (
             f"{part}: {name}",
-            _compared(old[part][name]),
-            _compared(new[part][name], old[part][name].get("settings")),
+            _compared(_without_dev(old[part][name], new[part][name])),
+            _compared(
+                _without_dev(new[part][name], old[part][name]), old[part][name].get("settings")
+            ),
         )
         for part in _GROWS
         for name in old.get(part, {}).keys() & new[part].keys()
@@ -215,6 +234,11 @@ def _check_agreement(out: Path, old: dict[str, Any], new: dict[str, Any]) -> Non
                 f"{out} holds a grid that disagrees with this one ({name} {a!r}, not {b!r}); "
                 "choose another folder"
             )
+
+
+def _without_dev(value: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Without dev examples that the other one says nothing of: they decided nothing there."""
+    return {k: v for k, v in value.items() if k in other or not k.endswith(DEV)}
 
 
 def _by_stream(methods: Collection[str]) -> bool:
