@@ -11,6 +11,7 @@ import pytest
 
 from nlora.continual.learning import learn
 from nlora.continual.results import write_results
+from nlora.continual.taking_back import rollback
 from nlora.continual.tasks import learned_tasks
 from nlora.data.files import task_from_files
 from nlora.page import build, material
@@ -162,6 +163,15 @@ def test_answers_to_a_task_that_came_again_stand_beside_their_own_texts(finished
     wrong = [w for w in found if w.task == "colour"]
     assert wrong
     assert all((w.right, w.answer) == asked[w.text] for w in wrong)
+
+
+def test_a_task_that_is_tested_before_it_is_learned_has_no_wrong_answers_yet(finished, tmp_path):
+    out = shutil.copytree(finished("seq-lora").out, tmp_path / "m")
+    rollback(out)  # as a run is after its first stage, which has tested the next task, too
+    assert "animal" in ModelDirectory(out).predictions(ModelDirectory(out).stages()[0])
+    material = gather([out])
+    found = wrong_answers([run for s in material.sections for run in s.runs], material)
+    assert {w.task for w in found} <= {"colour"}
 
 
 def test_what_stages_cost_and_where_updates_meet_is_there(finished):

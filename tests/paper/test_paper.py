@@ -189,6 +189,36 @@ def test_max_train_makes_it_a_trial_where_nothing_else_is_said():
     assert (asked.seeds, asked.max_eval, asked.settings["epochs"]) == ((1, 2), 30, 3)
 
 
+def test_settings_are_every_runs_or_a_methods_or_refused():
+    def grids(key="table-1", **settings):
+        asked = scale(seeds=None, max_train=6, max_eval=None, settings=settings, model="tiny-t5")
+        return [grid for _, grid in grids_of([ARTEFACTS[key]], asked)]
+
+    one, *_ = grids(replay=0.05)
+    assert {one.settings_of("order-1", point)["replay"] for point in one.points} == {0.05}
+    one, *_ = grids(**{"n-lora": {"l1": 0.1}, "peft_options": {"use_dora": True}})
+    assert one.settings["n-lora"]["l1"] == 0.1
+    assert one.settings["peft_options"] == {"use_dora": True}
+    assert "ewc" not in grids("figure-3")[0].settings  # no method of this figure
+    with pytest.raises(NloraError, match="method with settings 'nlora'; did you mean 'n-lora'"):
+        grids(nlora={"l1": 0.1})
+
+
+def test_a_figure_that_cannot_be_drawn_has_no_page(measured, tmp_path, monkeypatch):
+    def missing(*given):
+        raise NloraError("matplotlib is missing")
+
+    monkeypatch.setattr("nlora.paper.style.save", missing)
+    with pytest.raises(NloraError, match="matplotlib"):
+        write(ARTEFACTS["figure-6"], measured, tmp_path)
+    page = tmp_path / "figure-6.md"
+    assert not page.exists()
+    page.write_text("of an earlier call")
+    index = write_index(tmp_path, {"figure-6": "matplotlib is missing"}).read_text()
+    assert "| figure-6 | " in index
+    assert "matplotlib is missing" in index
+
+
 def test_what_is_missing_in_a_folder_is_listed_with_the_reason(measured, tmp_path):
     write(ARTEFACTS["table-4"], measured, tmp_path)
     said = ARTEFACTS["spectra"].missing

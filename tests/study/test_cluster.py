@@ -152,6 +152,13 @@ def test_a_figure_is_drawn_when_its_jobs_have_ended(cluster, llama, standard, tm
     here = call(*line[: line.index("--launcher")])
     assert here.exit_code == 2
     assert "2 jobs" in here.stderr
+    say(_0="FAILED", _1="OUT_OF_MEMORY")
+    call(*line)
+    say(_0="PENDING", _1="PENDING")
+    failed = call(*line, "--json")  # all have ended, so what there is is drawn, and this is told
+    assert failed.exit_code == 1
+    assert "2 jobs have not ended" in failed.stderr  # they are submitted once more
+    assert "ended without a row (OUT_OF_MEMORY)" in " ".join(json.loads(failed.stdout)["failed"])
     drawn = call("paper", "figure-3", "--from", out, "--out", out, "--launcher", "slurm")
     assert drawn.exit_code == 2
     assert "--from runs nothing" in drawn.stderr

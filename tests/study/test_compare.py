@@ -18,6 +18,7 @@ from nlora.report.ledger import read, unpack
 from nlora.study import runner
 from nlora.study.compare import compare
 from nlora.study.grid import Grid
+from nlora.study.output import _described
 from nlora.study.runner import Runner
 from tests.calling import call
 from tests.processes import apart, context
@@ -317,8 +318,12 @@ def test_tuning_gives_each_method_its_trials_on_dev_and_records_them(place, llam
         settings=dict(SETTINGS),
         tune=2,
     )
-    told = Listener()
-    inc, zero = compare(grid, tmp_path / "out", workers=2, progress=told)
+    told, out = Listener(), tmp_path / "out"
+    others = out / "tuning" / "other" / "inc-lora" / "trial-1" / "model.json"
+    others.parent.mkdir(parents=True)
+    others.write_text("{}")  # of another part of the grid, whose jobs run
+    (out / "compare.json").write_text(json.dumps(_described(grid)))
+    inc, zero = compare(grid, out, workers=2, progress=told)
     assert zero["tuning"] is None  # there is nothing to tune
     assert zero["zero_shot"] == inc["zero_shot"]
     assert zero["stages"] == []
@@ -329,7 +334,7 @@ def test_tuning_gives_each_method_its_trials_on_dev_and_records_them(place, llam
     assert chosen == best["settings"]["learning_rate"]
     assert inc["tuning"]["seed"] not in grid.seeds
     assert any("hold out a fifth of train" in message for message in told.messages)
-    assert not (tmp_path / "out" / "tuning").exists()
+    assert [p for p in (out / "tuning").rglob("*") if p.is_file()] == [others]
     before = tree(tmp_path / "out")
     assert compare(grid, tmp_path / "out") == [inc, zero]
     assert tree(tmp_path / "out") == before

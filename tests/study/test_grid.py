@@ -186,3 +186,15 @@ def test_time_is_told_by_a_run_that_trains_if_any_does(llama, tmp_path, monkeypa
     plans = [asked.cell(stream, point, 0).plan for point in asked.points]
     assert seconds_of(plans, asked, 1, NoProgress()) == pytest.approx(told)
     assert ran == [methods.split(",")[-1]]
+
+
+def test_one_run_that_is_left_takes_as_long_as_it_takes_whoever_is_idle(
+    llama, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("nlora.study.estimate._rates", lambda *asked: (2.0, 0.0))
+    stream = str(write_stream(tmp_path))
+    asked = grid(llama, (stream,), "seq-lora")
+    plan = asked.cell(stream, asked.points[0], 0).plan
+    alone = seconds_of([plan], asked, 1, NoProgress())
+    assert seconds_of([plan], asked, 4, NoProgress()) == alone
+    assert seconds_of([plan] * 8, asked, 4, NoProgress()) == 2 * alone

@@ -2,10 +2,12 @@
 
 import yaml
 
+from nlora.continual.agreement import document
 from nlora.plan.config import RunConfig
 from nlora.plan.resolve import resolve
+from nlora.store.directory import ModelDirectory
 from nlora.study.compare import compare
-from nlora.study.share import shared
+from nlora.study.share import adopt, shared
 from tests.runs import FAST, write_stream
 from tests.study.test_grid import grid
 
@@ -147,3 +149,16 @@ def test_the_untrained_model_is_the_same_for_every_method_and_seed(llama, tmp_pa
     assert keys(llama, tmp_path, "inc-lora", learning_rate=1.0).zero_shot == zero
     assert keys(llama, tmp_path, "inc-lora", prompt="released").zero_shot != zero
     assert keys(llama, tmp_path, "inc-lora", max_text_tokens=3).zero_shot != zero
+
+
+def test_a_run_that_failed_before_its_first_stage_is_begun_anew_with_what_is_shared(
+    finished, tmp_path
+):
+    first = finished("inc-lora")
+    plan, directory = resolve(first.config), ModelDirectory(tmp_path / "out")
+    failed = document(plan) | {"settings": {**plan.settings(), "eval_tokens": 7}}
+    with directory.locked():
+        directory.write_config(failed)  # as a run leaves it that ran out of memory
+    adopt(plan, directory.path, None, first.out)
+    assert directory.config()["settings"]["eval_tokens"] == plan.run.eval_tokens
+    assert [record.name for record in directory.stages()] == ["colour"]

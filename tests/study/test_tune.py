@@ -3,11 +3,16 @@
 import json
 
 import pytest
+import yaml
 
 from nlora.errors import NloraError
 from nlora.plan.config import RunConfig
 from nlora.plan.resolve import choose
+from nlora.progress import NoProgress
 from nlora.study import tune
+from nlora.study.compare import Comparison
+from tests.runs import FAST, write_stream
+from tests.study.test_grid import grid
 
 
 def trials(method, count, **settings):
@@ -48,3 +53,14 @@ def test_the_best_on_dev_is_chosen_and_of_equals_the_nearest():
     assert tune.choose(rows) == {"x": 3}
     with pytest.raises(NloraError, match="none of its 1 tuning trials was finished: no luck"):
         tune.choose(rows[1:2])
+
+
+def test_what_is_only_tested_is_in_no_trial(llama, tmp_path):
+    stream = write_stream(tmp_path, "colour", "animal")
+    entries = yaml.safe_load(stream.read_text())
+    del entries[1]["train"]
+    stream.write_text(yaml.safe_dump(entries))
+    asked = grid(llama, (str(stream),), "inc-lora", settings=FAST, tune=2)
+    comparison = Comparison(asked, tmp_path / "out", 1, NoProgress())
+    jobs = comparison.trials_of(str(stream), asked.points[0])
+    assert [[data.name for data in job.plan.stream] for job in jobs] == [["colour"]] * 2

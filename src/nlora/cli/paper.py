@@ -128,13 +128,14 @@ def paper(
         if dry_run:
             return
         commits_in(*(ledger_of(artefact, scale, out_dir).parent for artefact in wanted))
-        failed = run(wanted, scale, out_dir, workers, progress(), cluster)
+        failed, absent = run(wanted, scale, out_dir, workers, progress(), cluster)
         if cluster and (jobs := pending(wanted, scale, out_dir, progress())):
             said = f"{jobs} jobs have not ended; the same command draws what they give"
             err.print(said, markup=False, highlight=False)
-            if json:
-                print(as_json({"files": {}, "failed": [], "jobs": jobs}))
-            return
+            if absent:  # else it is drawn without what has failed, and was submitted again
+                if json:
+                    print(as_json({"files": {}, "failed": [], "jobs": jobs}))
+                return
     written: dict[str, list[str]] = {}
     missing: dict[str, str] = {}
     for artefact in wanted:

@@ -74,6 +74,8 @@ def _of(run: Run, directory: ModelDirectory, label: str) -> list[Wrong]:
     counts: Counter[tuple[str, str, str, str]] = Counter()
     labels = {task["name"]: task.get("labels") for r in records for task in r.tasks}
     for task, answers in directory.predictions(records[-1]).items():
+        if task not in tests:  # it will be learned later
+            continue
         became = _Became(labels.get(task))
         before = then.get(task, [])
         for i, (answer, test) in enumerate(zip(answers, tests[task], strict=True)):

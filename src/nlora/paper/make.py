@@ -4,8 +4,10 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from nlora.errors import NloraError
+from nlora.methods.registry import methods as all_methods
 from nlora.paper.artefacts import MOVED, Artefact
 from nlora.paper.explained import explained
 from nlora.paper.figure import Figure
@@ -53,14 +55,13 @@ def _grid(model: str, pairs: Sequence[tuple[str, str]], kl: bool, scale: Scale) 
     """
     points = parse_points([",".join(dict.fromkeys(label for _, label in pairs))])
     methods = {point.method for point in points}
-    settings = {k: v for k, v in scale.settings.items() if not isinstance(v, dict)}
-    for name in sorted(methods):
-        own = {
-            **scale.settings.get(name, {}),
-            **({"measure_kl": True} if kl and name in MOVED else {}),
-        }
-        if own:
-            settings[name] = own
+    given = scale.settings
+    others = {*all_methods()} - methods  # whose settings are for other artefacts
+    settings = {k: v for k, v in given.items() if not (isinstance(v, dict) and k in others)}
+    for name in sorted(methods & {*MOVED} if kl else ()):
+        own = given.get(name)
+        if own is None or isinstance(own, dict):  # else it is a setting of that name
+            settings[name] = {**(own or {}), "measure_kl": True}
     return Grid(
         model=scale.model or MODELS[model],
         streams=tuple(dict.fromkeys(stream for stream, _ in pairs)),
@@ -86,6 +87,15 @@ def folder_of(model: str, scale: Scale, out: Path) -> Path:
     return out / RUNS / folder(f"{name}{instead}")
 
 
+class Ran(NamedTuple):
+    """What came of the runs of artefacts."""
+
+    failed: list[str]
+    """A line for every cell that failed."""
+    missing: int
+    """How many cells have neither ended nor failed, since their jobs wait or run."""
+
+
 def run(
     artefacts: Sequence[Artefact],
     scale: Scale,
@@ -93,21 +103,24 @@ def run(
     workers: int = 1,
     progress: Progress | None = None,
     cluster: Cluster | None = None,
-) -> list[str]:
-    """Run what the artefacts need and is not there; a line for every cell that failed.
+) -> Ran:
+    """Run what the artefacts need and is not there.
 
     With `cluster` the runs are submitted as jobs, and nothing is waited for. Raises NloraError as
     `compare` does.
     """
     failed: dict[str, None] = {}
+    missing = 0
     for model, grid in grids_of(artefacts, scale):
         place = folder_of(model, scale, out)
         place.parent.mkdir(parents=True, exist_ok=True)
-        for row in compare(grid, place, workers, progress, cluster=cluster):
+        rows = compare(grid, place, workers, progress, cluster=cluster)
+        missing += len(list(grid.pairs())) * len(grid.seeds) - len(rows)
+        for row in rows:
             if "error" in row:
                 cell = "{method} on {stream}, seed {seed}".format(**row["cell"])
                 failed[f"{cell}: {row['error']}"] = None
-    return list(failed)
+    return Ran(list(failed), missing)
 
 
 def pending(
@@ -134,9 +147,10 @@ def write(artefact: Artefact, material: Material, out: Path) -> list[Path]:
     out.mkdir(parents=True, exist_ok=True)
     why = [] if artefact.ours else explained(material, artefact.model, list(artefact.methods))
     if isinstance(found, Figure):
+        drawn = found.write(out)
         page = out / f"{artefact.key}.md"
         page.write_text(_page(artefact, found.tables, why, picture=True), encoding="utf-8")
-        return [page, *found.write(out)]
+        return [page, *drawn]
     return _tables(artefact, found, why, out)
 
 

@@ -74,12 +74,15 @@ def scale(
 
 
 def _of_methods(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """A trial's settings of methods, of those that nobody has set otherwise."""
+    """A trial's settings of methods, of those that nobody has set otherwise.
+
+    Of a method whose name is that of a setting (`replay`), none where this is set.
+    """
+    given = {method: settings.get(method, {}) for method in _SHORT_OF}
     return {
-        method: {
-            k: v for k, v in {**short, **settings.get(method, {})}.items() if k not in settings
-        }
-        for method, short in _SHORT_OF.items()
+        method: {k: v for k, v in {**_SHORT_OF[method], **own}.items() if k not in settings}
+        for method, own in given.items()
+        if isinstance(own, Mapping)
     }
 
 

@@ -134,7 +134,9 @@ class Comparison:
         for job in jobs:
             key = (job.key["stream"], job.key["method"])
             self.trials.setdefault(key, []).append(found[trial_of(job.key)])
-        shutil.rmtree(self.out / output.TRIALS, ignore_errors=True)
+        for job in jobs:  # and not those of another part of the grid, which may be running
+            shutil.rmtree(self.out / job.name, ignore_errors=True)
+        output.remove_empty(self.out / output.TRIALS)
         return True
 
     def _begun(self) -> set[tuple[Any, Any]]:
@@ -195,7 +197,8 @@ class Comparison:
     def trials_of(self, stream: str, point: Point) -> list[Job]:
         """The trials by which a method is tuned on a stream."""
         grid, name = self.grid, stream_name(stream)
-        tasks = [on_dev(data, tune.SEED) for data in grid.tasks[name]]
+        # What is only tested is in no average that a trial is chosen by.
+        tasks = [on_dev(data, tune.SEED) for data in grid.tasks[name] if not data.only_tested]
 
         def planned(**settings: Any) -> Plan:
             config = grid.config(stream, point, tune.SEED, **settings)
@@ -270,6 +273,8 @@ class Comparison:
         """Say where dev is test, so that trials hold out a part of train instead."""
         every = {data.name: data for tasks in self.grid.tasks.values() for data in tasks}
         for data in every.values():
+            if data.only_tested:
+                continue
             if not {e.text for e in data.dev} - {e.text for e in data.test}:
                 self.progress.message(
                     f"{data.name} has no dev examples that are not in test: its trials hold out a "

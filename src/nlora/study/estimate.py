@@ -58,9 +58,9 @@ def seconds_of(plans: Sequence[Plan], grid: Grid, workers: int, progress: Progre
         return 0.0
     check_hub(grid.base)
     training, testing = _rates(grid, workers, progress)
-    each = [work(plan) for plan in plans]
-    trained, tested = (sum(column) for column in zip(*each, strict=True))
-    return (training * trained + testing * tested) / workers
+    works = [work(plan) for plan in plans]
+    each = [training * trained + testing * tested for trained, tested in works]
+    return max(sum(each) / workers, *each)  # the longest is not shared out
 
 
 def in_words(runs: int, seconds: float) -> str:

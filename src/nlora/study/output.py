@@ -10,7 +10,7 @@ jobs/, rows/     jobs of a cluster, and the rows that they left (`study.cluster`
 """
 
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +115,13 @@ def record(out: Path, name: str, row: dict[str, Any], progress: Progress) -> Non
         path.parent.mkdir(exist_ok=True)
         write_text(path, trace)
         progress.message(f"the traceback is in {path}")
+
+
+def remove_empty(folder: Path) -> None:
+    """Remove a folder and those in it, as far as they hold no file."""
+    for path in sorted([folder, *folder.rglob("*")], reverse=True):
+        with suppress(OSError):
+            path.rmdir()
 
 
 def flat(name: str) -> str:

@@ -111,7 +111,7 @@ def adopt(plan: Plan, out: Path, zero: Path | None, first: Path | None) -> None:
         for stage, path in wanted:
             other = ModelDirectory(path)
             begun = other.config()
-            if not directory.exists():
+            if not directory.begun():  # though a run that failed may have been there
                 directory.write_config(_document(plan, begun))
             record = other.stages()[0] if stage else other.zero_shot()
             assert record is not None
