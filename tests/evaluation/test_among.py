@@ -6,10 +6,13 @@ import math
 import pytest
 import torch
 
+from nlora.adapters.gated import Gated
+from nlora.adapters.settings import AdapterSettings
 from nlora.data.encode import Encoder
 from nlora.data.prompts import Prompter
 from nlora.data.task import Example, Task
 from nlora.evaluation.among import (
+    _whole,
     answers_and_log_likelihoods,
     log_likelihoods,
     reads_once,
@@ -135,6 +138,36 @@ def test_a_model_that_cannot_be_asked_after_its_prompt_reads_prompt_and_label_to
     for example, scores in zip(examples, found, strict=True):
         plain = [plainly(net, encoder, example, label) for label in example.task.labels]
         assert scores == pytest.approx(plain, abs=2e-4)
+
+
+def test_gates_of_the_prompt_weigh_what_follows_it_too(monkeypatch):
+    net, encoder, examples = asked("llama")
+    adapter = Gated(net, AdapterSettings(rank=2, alpha=4.0, dropout=0.0), hidden=4)
+    for stage in (1, 2):
+        torch.manual_seed(stage)
+        adapter.begin()
+        for parameter in adapter.trainable():
+            torch.nn.init.normal_(parameter, std=0.5)
+    gated = adapter.model
+    assert not reads_once(gated)  # a greedy answer goes on with fewer rows
+    answers = [list(encoder.answer_ids(label)) for label in LABELS]
+    prompts = [ids for ids, _ in encoder.prompts(examples[:4])]
+    gated.eval()
+    with torch.inference_mode():
+        plain = {
+            row: scores.tolist()
+            for rows, found in _whole(gated, encoder, prompts, answers, 2000)
+            for row, scores in zip(rows, found, strict=True)
+        }
+
+    def together(*asked):
+        raise AssertionError("prompt and label were read together")
+
+    monkeypatch.setattr("nlora.evaluation.among._whole", together)
+    for tokens in (60, 2000):  # parts of a batch, and all of it
+        found = log_likelihoods(gated, encoder, examples[:4], tokens)
+        for i, scores in enumerate(found):
+            assert scores == pytest.approx(plain[i], abs=2e-4)
 
 
 def test_an_answer_is_measured_among_labels_where_all_were_asked_for():

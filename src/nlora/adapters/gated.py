@@ -11,6 +11,8 @@ model is the same. Gates are the state of the stack: the newest is trained with 
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -24,6 +26,7 @@ from nlora.adapters.settings import AdapterSettings
 from nlora.backbones.states import masked_mean
 from nlora.backbones.structure import accepts, cache_argument, last_run
 from nlora.errors import NloraError
+from nlora.fast.prefix import why_not_after
 from nlora.lowrank.factors import Factors, concatenate
 from nlora.merging.base import Consolidation
 
@@ -72,6 +75,8 @@ class Gated(Lora):
                 "`logits_to_keep`; choose another method over LoRA adapters"
             )
         self.model.prompted = True  # what is read depends on the whole text (`fast.prefix`)
+        self.model.narrowed = self._narrowed
+        why_not_after(self.model)  # found now and kept: gates of parts of a text are others
         self.hidden = hidden
         self._embed = base.get_input_embeddings()
         self._cache = cache_argument(type(base))
@@ -160,6 +165,16 @@ class Gated(Lora):
             mask = mask & ~last_run(answers, mask)
         means = self.means(ids, mask)
         self._weights = torch.stack([gate.weights(means) for gate in gates], dim=1)
+
+    @contextmanager
+    def _narrowed(self, rows: slice) -> Iterator[None]:
+        """Meanwhile the texts that were read last are these rows of them, which go on alone."""
+        whole = self._weights
+        self._weights = None if whole is None else whole[rows]
+        try:
+            yield
+        finally:
+            self._weights = whole
 
     def _weigh_newest(self, module: Any, inputs: Any, output: Tensor) -> Tensor:
         if self._weights is None or not self.extra:

@@ -14,15 +14,23 @@ import torch
 from torch import Tensor
 
 from nlora import processes
-from nlora.backbones.structure import accepts, base_model
+from nlora.backbones.structure import accepts, base_model, wrappers
 from nlora.data.batches import IGNORED, Collator, by_budget, on_device, pad
 from nlora.data.encode import Encoded, Encoder
 from nlora.data.task import Example
 from nlora.evaluation.answers import Prediction, answer
-from nlora.evaluation.reading import EncoderRead, Read, encoded, has_encoder, of_rows, read
+from nlora.evaluation.reading import (
+    EncoderRead,
+    Read,
+    encoded,
+    has_encoder,
+    narrowed,
+    of_rows,
+    read,
+)
 from nlora.fast.attention import NAME
 from nlora.fast.logits import answer_logits
-from nlora.fast.prefix import continuing, why_not
+from nlora.fast.prefix import continuing, why_not, why_not_after
 
 Scored = Iterator[tuple[list[int], Tensor]]
 """Indices of prompts, and ln p (rows, labels) in fp64, batch by batch."""
@@ -98,7 +106,7 @@ def _scored(
     answers: Sequence[list[int]],
     batch_tokens: int,
 ) -> Scored:
-    follow = _following(model, answers, batch_tokens)
+    follow = _following(model, answers, batch_tokens, gated=True)
     if follow is None:
         yield from _whole(model, encoder, prompts, answers, batch_tokens)
         return
@@ -108,15 +116,20 @@ def _scored(
 
 
 def _following(
-    model: Any, answers: Sequence[list[int]], batch_tokens: int
+    model: Any, answers: Sequence[list[int]], batch_tokens: int, gated: bool = False
 ) -> Callable[[Any], Tensor] | None:
     """ln p (rows, answers) that the answers follow prompts that were read; None if this model must
-    read prompt and answer together."""
+    read prompt and answer together.
+
+    Also with gates by the prompt, if `gated`: nothing but the answers goes on after it then.
+    """
     base = base_model(model)
     if has_encoder(model):
         return _AfterEncoder(model, answers, batch_tokens)
     exchangeable = base.config._attn_implementation in (NAME, "sdpa", "eager")
-    if why_not(model) or not exchangeable or not accepts(type(base), "position_ids"):
+    gates = gated and any(hasattr(wrapper, "narrowed") for wrapper in wrappers(model))
+    reason = why_not_after(model) if gates else why_not(model)
+    if reason or not exchangeable or not accepts(type(base), "position_ids"):
         return None
     return _AfterPrompt(model, answers, batch_tokens)
 
@@ -190,12 +203,13 @@ class _AfterPrompt:
         )[:, None]
         hidden = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
         hidden.masked_fill_(~seen, torch.finfo(dtype).min)
-        after = self.model(
-            input_ids=self.tokens.expand(count, -1),
-            attention_mask=hidden,
-            position_ids=batch.inputs["position_ids"][rows, -1:] + self.depths,
-            **continuing(self.model, of_rows(batch.cache, rows)),
-        ).logits
+        with narrowed(self.model, rows):
+            after = self.model(
+                input_ids=self.tokens.expand(count, -1),
+                attention_mask=hidden,
+                position_ids=batch.inputs["position_ids"][rows, -1:] + self.depths,
+                **continuing(self.model, of_rows(batch.cache, rows)),
+            ).logits
         return _sums(torch.cat([first, after], dim=1), self.paths, self.answers)
 
 

@@ -5,6 +5,7 @@ encoder that reads; the decoder has read its start token then, which fills its c
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,7 +18,7 @@ from nlora import processes
 from nlora.backbones.structure import accepts, base_model, positions, wrappers
 from nlora.data.batches import SHORTEST_PREFIX, Collator, by_budget, common_prefix, on_device
 from nlora.data.encode import Encoder
-from nlora.fast.prefix import continuing, read_prefix, without_prefix
+from nlora.fast.prefix import continuing, read_prefix, why_not, without_prefix
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def read(
     """
     base = base_model(model)
     collator = Collator(encoder.tokenizer.pad_token_id, encoder_decoder=False)
-    shared = common_prefix(prompts)
+    shared = 0 if why_not(model) else common_prefix(prompts)
     shared = shared if shared >= SHORTEST_PREFIX and len(prompts) > 1 else 0
     prefix = None
     if shared:
@@ -104,6 +105,12 @@ def read(
             more["logits_to_keep"] = torch.tensor([last], device=model.device)
         logits = model(**more, **continuing(model, cache)).logits[:, -1:]
         yield Read(rows, inputs, cache, logits)
+
+
+def narrowed(model: Any, rows: slice) -> AbstractContextManager[None]:
+    """Meanwhile what a model keeps of the texts that it has read last is of these rows alone."""
+    kept = (getattr(wrapper, "narrowed", None) for wrapper in wrappers(model))
+    return next((of(rows) for of in kept if of is not None), nullcontext())
 
 
 def has_encoder(model: Any) -> bool:

@@ -132,11 +132,16 @@ def without_prefix(
 
 def why_not(model: nn.Module) -> str | None:
     """Why this model cannot read a shared prefix once, or None if it can."""
+    if any(getattr(wrapper, "prompted", False) for wrapper in wrappers(model)):
+        return "soft prompts and gates are read with the whole text"
+    return why_not_after(model)
+
+
+def why_not_after(model: nn.Module) -> str | None:
+    """Why this model cannot go on after whole texts that it has read once, or None if it can."""
     base: Any = base_model(model)
     if base.config.is_encoder_decoder:
         return "encoder-decoder models read each prompt whole"
-    if any(getattr(wrapper, "prompted", False) for wrapper in wrappers(model)):
-        return "soft prompts and gates are read with the whole text"
     if base.training and base.is_activation_checkpointing:
         return "gradient checkpointing keeps no keys and values"
     if base not in _REASONS:
