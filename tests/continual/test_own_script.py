@@ -145,6 +145,13 @@ def test_a_weight_that_needs_dev_examples_is_refused(llama):
         ContinualLora(AutoModelForCausalLM.from_pretrained(llama), l1="auto")
 
 
+def test_what_a_start_took_from_the_base_model_is_not_lost_by_loading(llama, tmp_path):
+    model = AutoModelForCausalLM.from_pretrained(llama)
+    lora = ContinualLora(model, penalty="none", orthogonal=0.5, start="pissa")
+    with pytest.raises(NloraError, match="does not hold what start=pissa has taken"):
+        lora.load(tmp_path)
+
+
 def scaled_for_fp16(lora, scale):
     """An optimiser as accelerate wraps it, whose gradients are `scale` times too large."""
 

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from nlora.adapters.gated import Gated
 from nlora.adapters.settings import AdapterSettings
@@ -138,6 +139,21 @@ def test_a_model_that_cannot_be_asked_after_its_prompt_reads_prompt_and_label_to
     for example, scores in zip(examples, found, strict=True):
         plain = [plainly(net, encoder, example, label) for label in example.task.labels]
         assert scores == pytest.approx(plain, abs=2e-4)
+
+
+def test_a_model_that_takes_no_mask_by_token_reads_prompt_and_label_together():
+    _, encoder, examples = asked("llama")
+    sizes = {"vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 2}
+    torch.manual_seed(0)
+    net = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model("falcon", **sizes, num_attention_heads=4, alibi=True)
+    )
+    assert not reads_once(net)
+    found = log_likelihoods(net, encoder, examples[:2])
+    net = net.double().requires_grad_(False)
+    for example, scores in zip(examples[:2], found, strict=True):
+        plain = [plainly(net, encoder, example, label) for label in LABELS]
+        assert scores == pytest.approx(plain, abs=2e-3)
 
 
 def test_gates_of_the_prompt_weigh_what_follows_it_too(monkeypatch):

@@ -44,3 +44,10 @@ def test_an_attention_that_a_user_chose_stays(tmp_path):
     net.set_attn_implementation("eager")
     use_plain_attention(net)
     assert net.config._attn_implementation == "eager"
+
+
+def test_models_that_choose_their_keys_attend_as_they_do(monkeypatch):
+    net = tiny.model("llama")
+    monkeypatch.setattr(net.config, "index_topk", 4, raising=False)
+    use_plain_attention(net)
+    assert net.config._attn_implementation == "sdpa"

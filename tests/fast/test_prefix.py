@@ -143,6 +143,14 @@ def test_a_model_that_counts_columns_shares_no_prefix_with_a_gap_behind_it():
     assert heeds_padding(mpt)
 
 
+def test_a_window_over_columns_that_no_cache_tells_of_is_known():
+    layers = {"num_layers": 2, "attention_types": [[["global", "local"], 1]], "num_heads": 4}
+    neo = small("gpt_neo", hidden_size=32, max_position_embeddings=64, window_size=8, **layers)
+    assert "sliding window" in why_not(neo)
+    layers["attention_types"] = [[["global"], 2]]
+    assert why_not(small("gpt_neo", hidden_size=32, max_position_embeddings=64, **layers)) is None
+
+
 @pytest.mark.parametrize(
     ("kind", "shape"),
     [

@@ -26,6 +26,7 @@ from nlora.adapters.settings import AdapterSettings
 from nlora.backbones.states import masked_mean
 from nlora.backbones.structure import accepts, cache_argument, last_run
 from nlora.errors import NloraError
+from nlora.fast.packing import reads_by_mask
 from nlora.fast.prefix import why_not_after
 from nlora.lowrank.factors import Factors, concatenate
 from nlora.merging.base import Consolidation
@@ -76,7 +77,9 @@ class Gated(Lora):
             )
         self.model.prompted = True  # what is read depends on the whole text (`fast.prefix`)
         self.model.narrowed = self._narrowed
-        why_not_after(self.model)  # found now and kept: gates of parts of a text are others
+        if decoder_only:  # found now and kept: gates of parts of a text are others
+            why_not_after(self.model)
+            reads_by_mask(base)
         self.hidden = hidden
         self._embed = base.get_input_embeddings()
         self._cache = cache_argument(type(base))

@@ -109,8 +109,14 @@ class ContinualLora(Penalised):
     def load(self, adapter: str | Path) -> None:
         """Let the update be that of a saved adapter, such as the Trainer's output folder.
 
-        Raises NloraError where it is no plain LoRA of the same matrices, or of a larger rank.
+        Raises NloraError where it is no plain LoRA of the same matrices, or of a larger rank, and
+        where a start has taken a part of the base model's weights, which such a file lacks.
         """
+        if self.adapter.origin:
+            raise NloraError(
+                f"{adapter} does not hold what start={self.choice.run.start} has taken from the "
+                "base model's weights: commit the update in the process that trained it"
+            )
         self.adapter.put(given(str(adapter)).factors(self.adapter.factors()))
         self.loaded = True
 

@@ -30,6 +30,7 @@ from nlora.evaluation.reading import (
 )
 from nlora.fast.attention import NAME
 from nlora.fast.logits import answer_logits
+from nlora.fast.packing import reads_by_mask
 from nlora.fast.prefix import continuing, why_not, why_not_after
 
 Scored = Iterator[tuple[list[int], Tensor]]
@@ -130,6 +131,8 @@ def _following(
     gates = gated and any(hasattr(wrapper, "narrowed") for wrapper in wrappers(model))
     reason = why_not_after(model) if gates else why_not(model)
     if reason or not exchangeable or not accepts(type(base), "position_ids"):
+        return None
+    if not reads_by_mask(base):  # as that of the trie is
         return None
     return _AfterPrompt(model, answers, batch_tokens)
 

@@ -73,8 +73,12 @@ def attend(
 def use_plain_attention(model: Any) -> None:
     """Let a model, or its shell, attend by `attend` where models are on a CPU, if it can be
     exchanged.
+
+    Models that choose which keys to attend to put that into the mask of Transformers' own alone.
     """
-    if device().type != "cpu":
+    config = model.config.get_text_config()
+    chooses = any(getattr(config, name, None) for name in ("index_topk", "index_topk_blocks"))
+    if device().type != "cpu" or chooses:
         return
     AttentionInterface.register(NAME, attend)
     AttentionMaskInterface.register(NAME, eager_mask)

@@ -103,11 +103,18 @@ def why_not_packed(model: nn.Module) -> str | None:
         return f"{type(base).__name__} takes no positions"
     if (reason := why_not_plain(base)) is not None:
         return reason
-    if base.device.type == "meta":  # of an empty shell it cannot be seen
+    if reads_by_mask(base):
         return None
+    return f"{type(base).__name__} reads more than the mask lets it see"
+
+
+def reads_by_mask(base: Any) -> bool:
+    """Whether a decoder-only model reads what a mask by token, (B, 1, S, T), lets it see."""
+    if base.device.type == "meta":  # of an empty shell it cannot be seen
+        return True
     if base not in _APART:
         _APART[base] = _reads_apart(base)
-    return None if _APART[base] else f"{type(base).__name__} reads more than the mask lets it see"
+    return _APART[base]
 
 
 _APART: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()

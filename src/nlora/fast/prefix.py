@@ -170,7 +170,8 @@ def why_not_plain(base: Any) -> str | None:
     if not has_cache(base):
         return f"{kind} does not say what it keeps"
     layers = DynamicCache(config=base.config).layers
-    if not layers or any(type(layer) is not DynamicLayer for layer in layers):
+    local = "local" in (getattr(base.config, "attention_layers", None) or ())  # GPT-Neo's own
+    if local or not layers or any(type(layer) is not DynamicLayer for layer in layers):
         return f"{kind} has layers with a sliding window or a state"
     return None
 
