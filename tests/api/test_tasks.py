@@ -1,5 +1,6 @@
 """A task is the same one wherever its rows are."""
 
+import json
 from collections import namedtuple
 
 import numpy as np
@@ -74,6 +75,37 @@ def test_conversations_are_chats():
     assert read_texts(InMemory([turns[:1], "plain"], "texts")) == (example.text, "plain")
 
 
+def test_labels_have_an_order_and_numbers_their_names(tmp_path):
+    rows = [{"text": f"text {i}", "label": i % 2} for i in range(6)]
+    for names in (["bad", "good"], "bad, good", {"0": "bad", "1": "good"}, {1: "good", 0: "bad"}):
+        task = Task("mood", rows, rows[:2], label_names=names)
+        assert task.data.task.labels == ("bad", "good")
+    for options, said in (
+        ({"labels": {"a", "b"}}, "'labels' is a list of texts in their order, not set"),
+        ({"labels": {"a": 0}}, "'labels' is a list of texts in their order, not dict"),
+        ({"label_names": {"bad", "good"}}, "'label_names' is a list of texts in their order"),
+        ({"label_names": {"bad": 0, "good": 1}}, "has the numbers 0, 1, … of labels as its keys"),
+    ):
+        with pytest.raises(NloraError, match=said):
+            Task("mood", rows, **options)
+    with pytest.raises(NloraError, match="the label is one column, not 'a' and 'b'"):
+        Task("m", [{"text": "t", "a": "x", "b": "y"}], columns="label=a+b")
+
+
+def test_numpy_s_numbers_are_kept_as_python_s(tmp_path):
+    write_task(tmp_path, "colour")
+    seed, share = np.int64(3), np.float32(0.5)
+    task = Task("c", tmp_path / "colour-train.jsonl", hold_out=share, hold_out_seed=seed)
+    assert json.loads(json.dumps(task.data.origin))["reading"]["hold_out_seed"] == 3
+
+
+def test_blanks_around_labels_are_none_of_theirs():
+    rows = [("a", " pos"), ("b", "neg "), ("c", "pos"), ("d", "neg")]
+    task = Task("mood", rows, rows, labels="auto").data
+    assert task.task.labels == ("neg", "pos")
+    assert [e.label for e in task.train] == ["pos", "neg", "pos", "neg"]
+
+
 @pytest.mark.parametrize(
     ("train", "options", "said"),
     [
@@ -120,3 +152,15 @@ def test_a_name_that_stands_for_a_task_is_read_as_by_the_command_line(tmp_path):
         task_of("demo")
     with pytest.raises(NloraError, match="not int"):
         task_of(3)
+
+
+def test_a_share_that_is_none_is_refused_of_a_yaml_file_too_and_any_file_is_watched(tmp_path):
+    from nlora.api.tasks import named_task, watched_task
+
+    entry = write_task(tmp_path, "colour")
+    (tmp_path / "colour-test.jsonl").rename(tmp_path / "tests")
+    del entry["test"]
+    (tmp_path / "task.yaml").write_text(json.dumps(entry))
+    with pytest.raises(NloraError, match="hold_out is a share between 0 and 1, not 20"):
+        named_task(str(tmp_path / "task.yaml"), None, hold_out=20)
+    assert watched_task(f"facts={tmp_path / 'tests'}").name == "facts"

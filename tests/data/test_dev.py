@@ -32,6 +32,15 @@ def test_a_text_that_is_held_out_is_not_trained_on_under_another_row():
     assert not {e.text for e in found.train} & {e.text for e in found.test}
 
 
+def test_tests_that_are_in_training_are_neither_chosen_by_nor_trained_on():
+    data = task()
+    leaky = type(data)(data.task, (*data.train, *data.test), data.test)
+    found, tested = on_dev(leaky, 0), {e.text for e in data.test}
+    assert not tested & {e.text for e in (*found.train, *found.test)}
+    shared = type(data)(data.task, (*data.train, *data.dev), data.test, data.dev)
+    assert on_dev(shared, 0).train == data.train
+
+
 def test_a_copy_is_the_same_data_set_on_dev(folder_of_two, tmp_path):
     written = copied_on_dev("news,films", folder_of_two, tmp_path / "dev", seed=1)
     before = load_stream("news,films", folder_of_two)

@@ -186,3 +186,9 @@ def test_names_stay_names(tmp_path, monkeypatch):
     found = RunConfig(model="smollm2-135m", method="m", stream="order-1")
     assert (found.model, found.stream) == ("smollm2-135m", "order-1")
     assert RunConfig(model="some/model", method="m", stream="agnews,yelp").model == "some/model"
+
+
+def test_off_is_the_word_and_not_yaml_s_false():
+    settings = parse_overrides(["shared_prefix=off"])
+    run = choose(RunConfig(model="m", method="inc-lora", settings=settings)).run
+    assert run.shared_prefix == "off"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,35 @@ def check(**given: Any) -> None:
             raise NloraError(f"'{name}' is {what}, not {type(value).__name__}")
         if (kinds, what) == _PLACE and "\0" in str(value):
             raise NloraError(f"'{name}' cannot name a file: {shown(str(value))} holds a NUL")
+
+
+def in_order(name: str, value: Any) -> Any:
+    """Texts in an order, as a list; a single text and None stay. Raises NloraError for the others.
+
+    >>> in_order("labels", ("yes", "no")), in_order("labels", "auto")
+    (['yes', 'no'], 'auto')
+    """
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, Set | Mapping):
+        raise NloraError(f"'{name}' is a list of texts in their order, not {type(value).__name__}")
+    return list(plain(value))
+
+
+def by_number(names: Any) -> list[str] | None:
+    """Names of the numbers 0, 1, …: a list of them, a text with commas, or a mapping of numbers.
+
+    >>> by_number("no, yes"), by_number({"1": "yes", "0": "no"})
+    (['no', 'yes'], ['no', 'yes'])
+    """
+    if isinstance(names, Mapping):
+        numbers = {str(number): plain(name) for number, name in names.items()}
+        if numbers.keys() != {str(i) for i in range(len(numbers))}:
+            raise NloraError("'label_names' has the numbers 0, 1, … of labels as its keys")
+        return [numbers[str(i)] for i in range(len(numbers))]
+    if isinstance(names, str):
+        return [name.strip() for name in names.split(",")]
+    return in_order("label_names", names)
 
 
 def place(**given: Any) -> Path:

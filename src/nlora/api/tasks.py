@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from nlora.api.arguments import check, plain
+from nlora.api.arguments import by_number, check, in_order, plain
 from nlora.data.balance import label_counts
 from nlora.data.columns import check_columns, parse_columns
 from nlora.data.files import read_entry, task_from_files
-from nlora.data.formats import YAML, Source, is_rows, is_source, source, title
+from nlora.data.formats import YAML, Source, is_rows, source, title
 from nlora.data.memory import InMemory
 from nlora.data.reading import Reading
 from nlora.data.streams import KNOWN, canonical, check_task, load_stream
@@ -37,7 +37,8 @@ class Task:
     training rows; without them answers are free text. `metric` is a name
     (`nlora.evaluation.metrics`) or a function that is given answers and labels, two lists of texts,
     and returns per cent. `columns` says which column is which, where their names do not:
-    `{"text": "title+body", "label": "team"}`. `label_names` are the names of the labels 0, 1, ….
+    `{"text": "title+body", "label": "team"}`. `label_names` are the names of the labels 0, 1, …, a
+    list or, as a model's `id2label` has them, by number.
 
     All rows are read at once. Raises NloraError, with the row, for all that is wrong with them.
 
@@ -64,8 +65,9 @@ class Task:
         hold_out: float = 0.2,
         hold_out_seed: int = 0,
     ) -> None:
-        labels, label_names = plain(labels), plain(label_names)
         check(name=name, instruction=instruction, labels=labels, label_names=label_names)
+        labels, label_names = in_order("labels", labels), by_number(label_names)
+        hold_out, hold_out_seed = plain(hold_out), plain(hold_out_seed)
         check(encoding=encoding, hold_out=hold_out, hold_out_seed=hold_out_seed)
         if train is None and test is None:
             raise NloraError(f"task {name!r} has neither train nor test")
@@ -230,7 +232,7 @@ def watched_task(given: AnyTask, data: str | Path | None = None) -> TaskData:
             f"{option('watch')} takes FILE, NAME=FILE, NAME:auto=FILE or NAME:A,B=FILE (with "
             f"labels), a YAML file of one task or a data set, not '{text}'"
         )
-    if is_source(place):
+    if is_rows(place) and canonical(place) not in KNOWN:
         rows = source(place, Path())
         found = task_from_files(name or title(rows), None, rows, labels=labels)
         answers = label_counts(found.test, None)

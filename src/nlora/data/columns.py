@@ -169,6 +169,10 @@ def _choose(
             if not found[target]:
                 near = unknown("column", columns[target], keys)
                 raise NloraError(f"{rows.path}: {near}")
+            if target == "label" and len(found[target]) > 1:
+                raise NloraError(
+                    f"{rows.path}: the label is one column, not {_words(found[target])}"
+                )
         else:
             found[target] = find(keys)
         if not found[target]:

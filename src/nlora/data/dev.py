@@ -11,16 +11,15 @@ from nlora.data.task import TaskData, sample
 def on_dev(data: TaskData, seed: int) -> TaskData:
     """A task that is tested on its dev examples.
 
-    Dev examples that are in test too are left out (the published benchmark's dev is its test). If
-    none are left, a fifth of the training examples is held out instead.
+    Examples that are in test too are left out of dev (the published benchmark's dev is its test)
+    and of training. If no dev is left, a fifth of the training examples is held out instead.
     """
     tested = {example.text for example in data.test}
-    train, dev = data.train, tuple(e for e in data.dev if e.text not in tested)
-    if not dev:
-        dev = sample(train, max(1, len(train) // 5), seed)
-        held = {example.text for example in dev}
-        train = tuple(e for e in train if e.text not in held)
-    return replace(data, train=train, test=dev, dev=())
+    train = tuple(e for e in data.train if e.text not in tested)
+    dev = tuple(e for e in data.dev if e.text not in tested)
+    dev = dev or sample(train, max(1, len(train) // 5), seed)
+    held = {example.text for example in dev}
+    return replace(data, train=tuple(e for e in train if e.text not in held), test=dev, dev=())
 
 
 def copied_on_dev(stream: str, data: Path | None, out: Path, seed: int = 0) -> list[TaskData]:

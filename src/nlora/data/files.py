@@ -131,7 +131,8 @@ def read_entry(
     entry = _read_entry(path, root)
     if untrained and entry.test == entry.train:
         entry = replace(entry, train=None)
-    return replace(entry, reading=replace(entry.reading, **(reading or {}))).load()
+    asked = check_reading(entry.place, replace(entry.reading, **(reading or {})))
+    return replace(entry, reading=asked).load()
 
 
 def task_from_files(

@@ -115,6 +115,8 @@ def _read(source: Source, split: str, task: Task, reading: Reading) -> _Split:
     rows = read_rows(source, split, bad.append, reading.encoding, reading.columns)
     rows, notes, names = named(rows, reading.columns, reading.label_names, bad.append)
     examples = to_examples(rows, task, PLAIN, bad.append) if rows.values else ()
+    if reading.labels_from_data and task.labels is None:  # labels that are known are told so, too
+        examples = tuple(replace(example, label=example.label.strip()) for example in examples)
     nothing = f"{rows.path}: no examples"
     bad = [fault for fault in bad if fault != nothing]
     total = len(examples) + len(bad)

@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from nlora.adapters.settings import AdapterSettings, Count
 from nlora.backbones.attention import Attention
@@ -25,6 +25,11 @@ def _positive(value: Any) -> Any:
         if not number > 0:
             raise ValueError("must be greater than 0")
     return value
+
+
+def _off(value: Any) -> Any:
+    """YAML's `off`, which it reads as False, as the word."""
+    return "off" if value is False else value
 
 
 _SECONDS = {"s": 1, "min": 60, "h": 3600}
@@ -90,7 +95,7 @@ class RunSettings(AdapterSettings):
         "paper", description="paper: no data set name; released: with the Task/Dataset prefix"
     )
     chat: bool = Field(False, description="wrap prompts in the model's chat template")
-    shared_prefix: Literal["auto", "off"] = Field(
+    shared_prefix: Annotated[Literal["auto", "off"], BeforeValidator(_off)] = Field(
         "auto", description="auto reads what all prompts of a batch begin with only once"
     )
     packing: bool = Field(
