@@ -244,7 +244,7 @@ def test_the_command_prints_tables_writes_files_and_refuses_in_one_line(explaine
         "holds no model": ["explain", tmp_path / "nothing"],
         "no such file": ["explain", out, "--neutral", tmp_path / "nothing"],
         "damaged gzip file": ["explain", out, "--neutral", damaged],
-        "different lines and 100 texts": ["explain", out, "--neutral", asked.neutral],
+        "different texts and 100 are asked for": ["explain", out, "--neutral", asked.neutral],
         "must be at least 1": ["explain", out, "--texts", 0],
     }
     for said, line in refused.items():
