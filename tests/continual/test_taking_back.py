@@ -103,6 +103,11 @@ def test_what_was_begun_meanwhile_on_the_base_model_does_not_part_them_from_it(m
     with directory.locked():  # as a first stage that was killed leaves it, of another version
         directory.write_config(directory.config() | {"tasks": ["b"], "versions": {"torch": "9"}})
     assert bring_back(model).stages == ["colour", "animal"]
+    rollback(model, "0")
+    with directory.locked():
+        directory.write_config(directory.config() | {"max_train": 3})  # another run's
+    with pytest.raises(NloraError, match="built on another model"):
+        bring_back(model)
 
 
 def test_pruned_stages_are_gone(model):

@@ -109,6 +109,7 @@ def test_the_chat_template_wraps_the_prompt_and_the_answer_follows_without_a_spa
     assert prompt.startswith("<user>What is the topic")
     assert prompt.endswith("a goal\nAnswer:<assistant>")
     assert own.decode(ids.answer[:-1]) == "Sports"
+    assert encode.raw(["a goal"]) == [own("a goal").input_ids]  # with the tokenizer's own tokens
 
 
 def test_many_examples_are_encoded_as_each_alone_and_only_once():

@@ -4,6 +4,7 @@ import shutil
 
 from nlora.continual.copying import copy
 from nlora.continual.learning import learn
+from nlora.continual.taking_out import take_out
 from nlora.data.files import task_from_files
 from nlora.explain.examples import examples_of
 from nlora.store.directory import ModelDirectory
@@ -70,3 +71,10 @@ def test_what_any_stage_of_a_task_was_trained_on_is_no_dev_example(llama, tmp_pa
     read("first", 15)  # now nobody knows which rows the first stage was trained on
     [second] = examples_of(ModelDirectory(out), None, None, Listener())
     assert second.dev == ()
+
+
+def test_what_was_taken_out_is_no_example_of_the_task_that_is_learned_anew(finished, tmp_path):
+    out = shutil.copytree(finished("inc-lora").out, tmp_path / "out")
+    assert len(examples_of(ModelDirectory(out), None, None, Listener())) == 2
+    take_out(out, "colour")
+    assert [d.name for d in examples_of(ModelDirectory(out), None, None, Listener())] == ["animal"]

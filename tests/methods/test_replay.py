@@ -1,5 +1,6 @@
 import math
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -66,6 +67,19 @@ def test_what_is_kept_is_mixed_into_the_next_tasks_examples():
     take_examples(replay, ctx, RunSettings())
     assert ctx.examples[: ctx.own] == list(two.train)
     assert Counter(ctx.examples[ctx.own :]) == Counter(kept(replay))
+
+
+@pytest.mark.parametrize(("buffer", "count"), [(10, 10), (0.1, 12)])
+def test_a_task_that_is_learned_again_is_rehearsed_as_it_is_asked_now(buffer, count):
+    one = task("one")
+    again = replace(one.task, instruction="Which of these?")
+    grown = TaskData(again, tuple(Example(again, f"new {e.text}", e.label) for e in one.train), ())
+    replay = after(one, grown, buffer=buffer)
+    assert len(kept(replay)) == count
+    assert {e.task for e in kept(replay)} == {again}
+    assert {e.text.startswith("new") for e in kept(replay)} == {True, False}  # of both stages
+    first = after(one, buffer=buffer)
+    assert {e.task for e in first.mixed_in(at(2, grown)).examples} == {again}
 
 
 def test_what_is_kept_survives_files(tmp_path):

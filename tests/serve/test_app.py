@@ -4,6 +4,7 @@ import asyncio
 import functools
 import json
 import shutil
+from threading import Event
 
 import httpx2
 import numpy as np
@@ -16,11 +17,14 @@ from nlora.continual.taking_back import rollback
 from nlora.data.task import Example
 from nlora.evaluation.answers import answer
 from nlora.evaluation.matching import Correction
+from nlora.evaluation.writing import Writing
 from nlora.methods.base import Route
 from nlora.progress import NoProgress
-from nlora.serve.app import application
+from nlora.serve.app import application, unless_gone
 from nlora.serve.limits import Limits
+from nlora.serve.openai import Pieces, Reply
 from nlora.serve.served import Served
+from nlora.serve.streaming import ends_at
 from nlora.store.directory import ModelDirectory
 from tests.tiny import save
 
@@ -168,6 +172,59 @@ def test_a_completion_goes_on_from_the_text_as_it_is(client, model):
     stopped = client.post("/v1/completions", json={**asked, "stop": whole[-1]}).json()["choices"]
     assert whole[: whole.index(whole[-1])] in [choice["text"] for choice in stopped]
     assert {choice["finish_reason"] for choice in stopped} <= {"stop", "length"}
+
+
+def test_nothing_is_written_beyond_a_stop_or_for_a_client_that_has_gone(client, model):
+    asked = {"prompt": TEXTS[0], "max_tokens": 16, "temperature": 2, "seed": 3}
+    whole = client.post("/v1/completions", json=asked).json()
+    [choice] = whole["choices"]
+    stop = choice["text"][1:3]
+    cut = client.post("/v1/completions", json={**asked, "stop": stop}).json()
+    assert cut["choices"][0]["text"] == choice["text"][: choice["text"].index(stop)]
+    assert cut["usage"]["completion_tokens"] < whole["usage"]["completion_tokens"]
+    read = []
+
+    def over(text):
+        read.append(text())
+        return True
+
+    ids = model.continual.encoder.raw(TEXTS[:1])
+    [found] = model.continual.asked.continued(ids, Writing(16), overs=[over])
+    assert (found.new_tokens, found.ended) == (1, False)
+    assert found.text == read[-1]
+    gone = Event()
+    assert not ends_at(Reply("m", []), gone)(lambda: "text")
+    gone.set()
+    assert ends_at(Reply("m", []), gone)(lambda: "text")
+
+
+def test_who_has_gone_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr("nlora.serve.app.LOOK", 0.01)
+
+    class Request:
+        async def is_disconnected(self):
+            return True
+
+    async def asked():
+        gone, never = Event(), asyncio.get_running_loop().create_future()
+        found = await unless_gone(Request(), never, gone)
+        return found, gone.is_set(), never.cancelled()
+
+    assert asyncio.run(asked()) == (None, True, True)
+
+
+@pytest.mark.parametrize("stop", ["Observation:", "<|im_end|>", "Human:", "ab"])
+def test_no_part_of_a_stop_is_streamed(stop):
+    pieces = Pieces(Reply("m", [stop]))
+    sent = [pieces.more(stop[:n]) for n in range(1, len(stop) + 1)]
+    assert "".join(sent) + pieces.rest("") == ""
+
+
+def test_values_that_openai_s_clients_send_are_taken(client):
+    asked = {"prompt": TEXTS[0], "max_tokens": 4}
+    [greedy] = client.post("/v1/completions", json=asked).json()["choices"]
+    cold = {"temperature": 1, "top_p": 0, "seed": -1}
+    assert client.post("/v1/completions", json=asked | cold).json()["choices"] == [greedy]
 
 
 def test_what_is_drawn_follows_its_seed_whoever_asks_beside_it(model):

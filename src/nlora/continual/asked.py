@@ -18,7 +18,7 @@ from nlora.evaluation.among import answers_and_log_likelihoods, log_likelihoods,
 from nlora.evaluation.answers import Prediction, answer
 from nlora.evaluation.metrics import OF_LABELS
 from nlora.evaluation.states import answer_states
-from nlora.evaluation.writing import Tell, Writing, Written, write
+from nlora.evaluation.writing import Over, Tell, Writing, Written, write
 from nlora.fast.logits import answer_logits
 from nlora.plan.settings import RunSettings
 from nlora.progress import Progress
@@ -64,12 +64,16 @@ class Asked:
         ]
 
     def written(
-        self, examples: Sequence[Example], how: Writing, tells: Sequence[Tell] = ()
+        self,
+        examples: Sequence[Example],
+        how: Writing,
+        tells: Sequence[Tell] = (),
+        overs: Sequence[Over] = (),
     ) -> list[Written]:
         """What the model writes in answer to each example; of labels nothing is known here."""
         prompts = [ids for ids, _ in self.encoder.prompts(examples)]
         ends = {self.encoder.end(chat) for chat in {e.task.chat for e in examples}}
-        return self.continued(prompts, how, ends, tells)
+        return self.continued(prompts, how, ends, tells, overs)
 
     def continued(
         self,
@@ -77,14 +81,15 @@ class Asked:
         how: Writing,
         ends: Collection[int] = (),
         tells: Sequence[Tell] = (),
+        overs: Sequence[Over] = (),
     ) -> list[Written]:
         """What the model writes after prompts of token ids, which may also end at one of `ends`.
 
-        `tells` may have a listener per prompt.
+        `tells` may have a listener per prompt, and `overs` who ends what follows it.
         """
         asked = self.adapter.model, self.encoder, prompts, how
         with self._autocast():
-            return write(*asked, self.run.eval_tokens, ends, tells)
+            return write(*asked, self.run.eval_tokens, ends, tells, overs)
 
     def scores(self, examples: Sequence[Example]) -> list[list[float]]:
         """ln p of each of the task's labels as the answer to each example."""

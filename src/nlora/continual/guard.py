@@ -216,9 +216,8 @@ def advice(plan: Plan, stage: int, name: str, found: Verdict) -> list[str]:
     weight = method.own_weight()
     if weight is not None:
         value = value_at(settings[weight], stage)
-        found_by_itself = isinstance(value, str)  # `auto`
-        stronger = "" if found_by_itself or not value else setting(weight, 2 * value)
-        lines.append(f"a stronger penalty: {stronger}" if stronger else "")
+        if value and not isinstance(value, str):  # `auto` finds its own
+            lines.append(f"a stronger penalty: {setting(weight, 2 * value)}")
     else:
         lines.append(f"a penalty: a model begun with {option('method', 'n-lora')}, or ewc")
     if not method.needs_old_data:

@@ -49,7 +49,7 @@ def written_by_label(
     """
     told = told_by_label(task, count)
     about = f"{count} texts by the labels of '{task.name}'"
-    return _kept(model, [told], model.encoder.tokenize(told), place, about)
+    return _kept(model, [told], model.encoder.raw(told), place, about)
 
 
 def _kept(

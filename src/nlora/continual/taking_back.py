@@ -21,6 +21,11 @@ from nlora.store.records import now, read_record
 from nlora.store.undone import Rollback
 
 CONFIG = "model.json"
+_BEGUN_WITH = (
+    *("method", "seed", "from_adapter", "knows"),
+    *("stream", "evaluate", "max_train", "max_eval"),
+)
+"""What of it says how a first stage is trained, and what follows it in a run."""
 
 
 class TakenBack(NamedTuple):
@@ -164,4 +169,4 @@ def _built_on(directory: ModelDirectory, records: Sequence[StageRecord]) -> dict
     settings = {k: v for k, v in with_effect(config["settings"]).items() if k not in FREE}
     base = config.get("base") or {}
     weights = base.get("revision") or config["model"]
-    return {CONFIG: digest([config["method"], settings, config["seed"], weights])}
+    return {CONFIG: digest([settings, weights, *(config.get(name) for name in _BEGUN_WITH)])}

@@ -21,8 +21,8 @@ TOGETHER = 256
 """Texts that are tokenised at once."""
 WORTH_KEEPING = 64
 """Texts from which on their token ids are kept on disk (`tokens`)."""
-MOST_KNOWN = 200_000
-"""Prompts that are kept: about 200 MB with 150 tokens each."""
+MOST_KNOWN = 200_000_000
+"""Bytes of prompts that are kept, about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +87,7 @@ class Encoder:
         self.ids = ids
         self.chats = ChatIds(self)
         self._known: dict[tuple[Task, str], tuple[array, bool]] = {}
+        self._held = 0
         self.answer_ids = lru_cache(maxsize=4096)(self._answer_ids)
         self.overhead = lru_cache(maxsize=None)(self._count_overhead)
         if tokenizer.eos_token_id is None:
@@ -111,8 +112,9 @@ class Encoder:
         from nlora.data import tokens
 
         asked = [(e.task, e.text) for e in examples]
-        if len(self._known) > MOST_KNOWN:
+        if self._held > MOST_KNOWN:
             self._known.clear()
+            self._held = 0
         new = list(dict.fromkeys(pair for pair in asked if pair not in self._known))
         key = self._key(new) if len(new) >= WORTH_KEEPING else None
         found = tokens.load(key) if key else None
@@ -125,6 +127,7 @@ class Encoder:
             if key:
                 tokens.save(key, found)
         self._known.update(zip(new, found, strict=True))
+        self._held += sum(len(text) for _, text in new) + sum(4 * len(ids) for ids, _ in found)
         return [(ids.tolist(), cut) for ids, cut in map(self._known.__getitem__, asked)]
 
     def _key(self, pairs: Sequence[tuple[Task, str]]) -> str | None:
@@ -243,7 +246,13 @@ class Encoder:
         return len(self.tokenize([self.prompter.prompt(task, "")], task.chat)[0])
 
     def tokenize(self, prompts: list[str], chat: bool = False) -> list[list[int]]:
-        special = not self.prompter.templated(chat)  # a template writes them itself
+        return self._ids(prompts, not self.prompter.templated(chat))  # it writes special tokens
+
+    def raw(self, texts: list[str]) -> list[list[int]]:
+        """Token ids of texts as they are, to be continued; the tokenizer's own begin them."""
+        return self._ids(texts, special=True)
+
+    def _ids(self, prompts: list[str], special: bool) -> list[list[int]]:
         rows = self.tokenizer(prompts, add_special_tokens=special).input_ids
         if special and not self.encoder_decoder:
             # Some tokenizers of decoder-only models end every text; a prompt is to be continued.

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from transformers import StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
 from nlora.backbones.structure import PLAIN, base_model, end_tokens
@@ -20,6 +21,8 @@ COLDEST = 1e-4
 
 Tell = Callable[[str], object] | None
 """Is told a text after each of its tokens, as far as it is written."""
+Over = Callable[[Callable[[], str]], bool] | None
+"""Is asked after each token of a text whether it is over, and may read what is written so far."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Writing:
     @property
     def drawn(self) -> bool:
         """Whether tokens are drawn at random."""
-        return self.temperature >= COLDEST
+        return self.temperature >= COLDEST and self.top_p > 0
 
 
 class Written(NamedTuple):
@@ -57,12 +60,13 @@ def write(
     batch_tokens: int,
     ends: Collection[int] = (),
     tells: Sequence[Tell] = (),
+    overs: Sequence[Over] = (),
 ) -> list[Written]:
     """The texts that follow the prompts (token ids), in their order.
 
     A text ends at an end token of the model or its tokenizer, or one of `ends`. `batch_tokens`
-    bounds rows × longest row; `tells` may have a listener per prompt. The model is put into
-    evaluation mode.
+    bounds rows × longest row; `tells` may have a listener per prompt, and `overs` who says that it
+    is over before. The model is put into evaluation mode.
     """
     model.eval()
     stops = list(dict.fromkeys([*end_tokens(model, encoder.tokenizer), *ends]))
@@ -79,22 +83,50 @@ def write(
         for rows in by_budget([len(p) for p in prompts], batch_tokens):
             inputs = on_device(collator.prompts([prompts[i] for i in rows]), model.device)
             told = [tells[i] for i in rows] if tells else []
+            start = 1 if encoder.encoder_decoder else inputs["input_ids"].shape[1]
+            over = _Over(encoder, start, stops, [overs[i] for i in rows] if overs else [])
             out = model.generate(
                 **inputs,
                 **{**PLAIN, **chosen},
                 streamer=_Telling(encoder, stops, told) if any(told) else None,
+                stopping_criteria=StoppingCriteriaList([over] if any(over.overs) else []),
                 max_new_tokens=how.max_new_tokens,
                 use_cache=has_cache(base_model(model)),
                 eos_token_id=stops,
                 pad_token_id=encoder.tokenizer.pad_token_id,
             )
-            start = 1 if encoder.encoder_decoder else inputs["input_ids"].shape[1]
-            for i, ids in zip(rows, out[:, start:].tolist(), strict=True):
+            for row, i in enumerate(rows):
+                ids = out[row, start:].tolist()[: over.lengths.get(row)]
                 new = until(ids, stops)
                 ended = len(new) < len(ids)
                 text = encoder.text(new)
                 found[i] = Written(text, len(prompts[i]), len(new) + ended, ended)
     return [found[i] for i in range(len(prompts))]
+
+
+class _Over(StoppingCriteria):
+    """Ends the rows of a batch that somebody says are over."""
+
+    def __init__(
+        self, encoder: Encoder, start: int, stops: Sequence[int], overs: Sequence[Over]
+    ) -> None:
+        self.overs = overs
+        self.lengths: dict[int, int] = {}
+        """How many new tokens the rows have that are."""
+        self._encoder = encoder
+        self._start = start
+        self._stops = stops
+
+    def __call__(self, input_ids: Tensor, scores: Any, **more: Any) -> Tensor:
+        """Which rows are over, (B,)."""
+        for row, over in enumerate(self.overs):
+            if over is None or row in self.lengths:
+                continue
+            ids = until(input_ids[row, self._start :].tolist(), self._stops)
+            if over(lambda ids=ids: self._encoder.text(ids)):
+                self.lengths[row] = input_ids.shape[1] - self._start
+        ended = [row in self.lengths for row in range(len(input_ids))]
+        return torch.tensor(ended, device=input_ids.device)
 
 
 class _Telling(BaseStreamer):

@@ -15,6 +15,7 @@ from nlora.plan.config import RunConfig, absolute, stored_config
 from nlora.plan.resolve import sampled
 from nlora.progress import Progress
 from nlora.store.directory import ModelDirectory, StageRecord
+from nlora.store.records import taken_out
 
 
 def examples_of(
@@ -28,7 +29,7 @@ def examples_of(
     In the `stream` that is given, else in the files that a stage's record names, else in the stream
     that the directory was begun with. What cannot be found is told, and done without. Raises
     NloraError for a `stream` that was asked for and is none, or has none of the tasks. What a stage
-    that was not accepted was trained on, no model has learned.
+    that was not accepted was trained on, no model has learned; what was taken out, no longer.
     """
     config, records = stored_config(directory), directory.stages()
     if stream is not None:
@@ -43,7 +44,7 @@ def examples_of(
     """Texts of a task that any of its stages was trained or tested on."""
     unread: set[str] = set()
     """Tasks with a stage of which that is not known."""
-    for record in records:
+    for record in (r for r in records if r.folder not in taken_out(records)):
         limits = {name: (record.budget or config.model_dump()).get(name) for name in LIMITS}
         tasks = {value["name"]: Task.from_json(value) for value in record.tasks}
         accepted = "rejected" not in record.notes

@@ -10,13 +10,14 @@ perplexity is that of the answers, which is what is trained, and not of prompts 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from nlora.data.task import Example, sample
 from nlora.methods.parts.lora import LoraSettings, LoraState
+from nlora.methods.parts.rehearsal import asked_as_now
 from nlora.methods.seq_lora import SeqLora
 
 if TYPE_CHECKING:
@@ -99,12 +100,11 @@ class Avr(SeqLora):
         """
         mine: list[Example] = []
         for data in ctx.stage.tasks:
-            old = [row for row in self.state.kept if row["task"]["name"] == data.name]
-            self.state.kept = [row for row in self.state.kept if row not in old]
-            self.state.best.pop(data.name, None)
-            known = [replace(Example.from_json(row), task=data.task) for row in old]
+            old = [e for e in asked_as_now(self.state.kept, ctx) if e.task.name == data.name]
             new = sample(data.train, self.settings.kept, ctx.stage.seed)
-            mine += sample([*known, *new], self.settings.kept, ctx.stage.seed)
+            mine += sample([*old, *new], self.settings.kept, ctx.stage.seed)
+            self.state.kept = [r for r in self.state.kept if r["task"]["name"] != data.name]
+            self.state.best.pop(data.name, None)
         return [example.to_json() for example in mine]
 
     def notes(self, ctx: Context) -> dict[str, Any]:

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from nlora.data.task import Example
+from nlora.data.task import sample
 from nlora.methods.base import MixedIn
 from nlora.methods.parts.lora import AnyAdapter, LoraMethod, LoraSettings, LoraState
-from nlora.methods.parts.rehearsal import chosen
+from nlora.methods.parts.rehearsal import asked_as_now, chosen
 from nlora.methods.settings import LARGEST, share_or_number
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Replay(LoraMethod):
 
     def mixed_in(self, ctx: Context) -> MixedIn:
         """Every kept example of earlier tasks."""
-        return MixedIn([Example.from_json(row) for row in self.state.kept])
+        return MixedIn(asked_as_now(self.state.kept, ctx))
 
     def kept_examples(self) -> dict[str, int]:
         """The buffer's, too."""
@@ -79,4 +79,8 @@ class Replay(LoraMethod):
         for data in ctx.stage.tasks:
             count = math.ceil(size * len(data.train)) if size < 1 else int(size)
             kept = chosen(ctx, data.train, count, self.settings.keep_by)
-            self.state.kept.extend(example.to_json() for example in kept)
+            old = [e for e in asked_as_now(self.state.kept, ctx) if e.task.name == data.name]
+            most = None if size < 1 else count
+            mine = sample([*old, *kept], most, ctx.stage.seed)
+            others = [row for row in self.state.kept if row["task"]["name"] != data.name]
+            self.state.kept = [*others, *(example.to_json() for example in mine)]

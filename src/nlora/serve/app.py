@@ -11,8 +11,9 @@ POST /v1/completions        OpenAI's form: what is written after a text as it is
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager, suppress
+from threading import Event
 from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request
@@ -33,7 +34,12 @@ from nlora.serve.jobs import Asked, Chat, Complete, Predict
 from nlora.serve.limits import BodyLimit, Limits, error_body
 from nlora.serve.openai import ChatReply, Reply, listed
 from nlora.serve.served import Gone, Served
-from nlora.serve.streaming import streamed
+from nlora.serve.streaming import ends_at, streamed
+
+LOOK = 1.0
+"""Seconds after which it is looked, again and again, whether a client still waits."""
+CLOSED = 499
+"""The status of a request whose client has gone, as nginx has it; nobody reads it."""
 
 
 def application(
@@ -71,7 +77,11 @@ def application(
         return await app.state.batcher.ask(job, items, alone)
 
     async def written(
-        job: Chat | Complete, texts: Sequence[str], reply: Reply, form: ChatForm | CompletionForm
+        request: Request,
+        job: Chat | Complete,
+        texts: Sequence[str],
+        reply: Reply,
+        form: ChatForm | CompletionForm,
     ) -> Response:
         # What is drawn by a seed depends on all that is drawn with it.
         alone = job.how.drawn and job.how.seed is not None
@@ -82,7 +92,12 @@ def application(
         if form.stream:
             usage = form.stream_options.include_usage
             return await streamed(write, texts, reply, usage)
-        return JSONResponse(reply.whole(await write([Asked(text) for text in texts])))
+        gone = Event()
+        over = ends_at(reply, gone)
+        found = await unless_gone(request, write([Asked(text, over=over) for text in texts]), gone)
+        if found is None:
+            return Response(status_code=CLOSED)
+        return JSONResponse(reply.whole(found))
 
     @app.get("/")
     async def addresses() -> dict[str, Any]:
@@ -114,22 +129,37 @@ def application(
         return {"answers": [as_row(answer) for answer in answers]}
 
     @app.post("/v1/chat/completions")
-    async def chat(form: ChatForm) -> Response:
+    async def chat(form: ChatForm, request: Request) -> Response:
         task = _known(lambda: served.task_of(form.model))
         how = _writing(form, form.max_completion_tokens or form.max_tokens, served, limits)
         texts = _texts([form.messages], limits)
         reply = ChatReply(form.model or served.name, form.stops())
-        return await written(Chat(task, how), texts, reply, form)
+        return await written(request, Chat(task, how), texts, reply, form)
 
     @app.post("/v1/completions")
-    async def completions(form: CompletionForm) -> Response:
+    async def completions(form: CompletionForm, request: Request) -> Response:
         task = _known(lambda: served.task_of(form.model))
         how = _writing(form, form.max_tokens, served, limits)
         texts = _texts(form.prompts(), limits)
         reply = Reply(form.model or served.name, form.stops())
-        return await written(Complete(task, how), texts, reply, form)
+        return await written(request, Complete(task, how), texts, reply, form)
 
     return app
+
+
+async def unless_gone(
+    request: Request, asking: Awaitable[list[Any]], gone: Event
+) -> list[Any] | None:
+    """What is asked for; None where the client has gone, for whom it is given up."""
+    asked = asyncio.ensure_future(asking)
+    try:
+        while not (await asyncio.wait({asked}, timeout=LOOK))[0]:
+            if await request.is_disconnected():
+                return None
+        return asked.result()
+    finally:
+        gone.set()
+        asked.cancel()
 
 
 async def _keep_up(served: Served, batcher: Batcher, every: float) -> None:

@@ -14,7 +14,7 @@ from nlora.continual.model import bare
 from nlora.data.messages import conversation, plain
 from nlora.data.task import Example, Task
 from nlora.errors import NloraError
-from nlora.evaluation.writing import Tell, Writing, Written
+from nlora.evaluation.writing import Over, Tell, Writing, Written
 
 if TYPE_CHECKING:
     from nlora.continual.answering import Answer
@@ -26,10 +26,11 @@ LONGEST = 8192
 
 
 class Asked(NamedTuple):
-    """A text that something is written after, and who is told of it token by token."""
+    """A text that something is written after, who is told of it token by token, and who ends it."""
 
     text: str
     tell: Tell = None
+    over: Over = None
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,12 @@ class Chat:
         if positions is not None:
             prompts = [ids for ids, _ in model.encoder.prompts(examples)]
             _check_room(model, prompts, self.how, positions)
-        tells = {id(e): one.tell for e, one in zip(examples, asked, strict=True)}
+        by = {id(e): one for e, one in zip(examples, asked, strict=True)}
 
         def write(some: Sequence[Example]) -> list[Written]:
-            return model.asked.written(some, self.how, [tells[id(e)] for e in some])
+            theirs = [by[id(example)] for example in some]
+            tells, overs = [one.tell for one in theirs], [one.over for one in theirs]
+            return model.asked.written(some, self.how, tells, overs)
 
         found: dict[int, Written] = {}
         for (name, stage), rows in groups.items():
@@ -100,7 +103,7 @@ class Complete:
         model = served.model.continual
         if self.task is not None:
             answering.check_asked(model.plan, model.directory, (), self.task)
-        prompts = model.encoder.tokenize([one.text for one in asked])
+        prompts = model.encoder.raw([one.text for one in asked])
         config = model.backbone.model.config.get_text_config(decoder=True)
         positions = getattr(config, "max_position_embeddings", None)
         _check_room(model, prompts, self.how, min(LONGEST, positions or LONGEST))
@@ -108,7 +111,8 @@ class Complete:
         apart = model.method.routes_by_input or model.method.needs_task_id
         own = apart and stage is not None
         with model.method.at(model.context(), stage) if own else nullcontext():  # type: ignore[arg-type]
-            return model.asked.continued(prompts, self.how, tells=[one.tell for one in asked])
+            tells, overs = [one.tell for one in asked], [one.over for one in asked]
+            return model.asked.continued(prompts, self.how, tells=tells, overs=overs)
 
 
 def _asked_as(

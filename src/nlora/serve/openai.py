@@ -50,6 +50,10 @@ class Reply:
         told = {"object": self.kind, "choices": [one | {"logprobs": None} for one in choices]}
         return {**self._head, **told, "usage": _usage(written)}
 
+    def stopped(self, text: str) -> bool:
+        """Whether a text that grows has come to a stop."""
+        return _first(self.stops, text.lstrip() if self.strips else text) is not None
+
     def cut(self, written: Written) -> tuple[str, str]:
         """The text up to the first stop, and why it ends there."""
         text = written.text.strip() if self.strips else written.text
@@ -129,7 +133,8 @@ class Pieces:
         at = _first(stops, text)
         if at is None:
             text = text.rstrip("\N{REPLACEMENT CHARACTER}")
-            held = range(max(map(len, stops), default=1) - 1, 0, -1)
+            longest = min(max(map(len, stops), default=1) - 1, len(text))
+            held = range(longest, 0, -1)
             open_ = (n for n in held if any(stop.startswith(text[-n:]) for stop in stops))
             text = text[: len(text) - next(open_, 0)]
         return self._new((text if at is None else text[:at]).rstrip())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from fastapi.responses import Response, StreamingResponse
@@ -13,7 +14,7 @@ from nlora.serve.jobs import Asked
 from nlora.serve.openai import Pieces, Reply
 
 if TYPE_CHECKING:
-    from nlora.evaluation.writing import Tell, Written
+    from nlora.evaluation.writing import Over, Tell, Written
 
 Ask = Callable[[Sequence[Asked]], Awaitable[list["Written"]]]
 """Has texts written."""
@@ -30,7 +31,9 @@ async def streamed(ask: Ask, texts: Sequence[str], reply: Reply, usage: bool) ->
     def listener(index: int) -> Tell:
         return lambda text: loop.call_soon_threadsafe(news.put_nowait, (index, text))
 
-    asked = [Asked(text, listener(i)) for i, text in enumerate(texts)]
+    gone = Event()
+    over = ends_at(reply, gone)
+    asked = [Asked(text, listener(i), over) for i, text in enumerate(texts)]
     writing = asyncio.ensure_future(ask(asked))
     writing.add_done_callback(lambda _: news.put_nowait(None))
     begun = await news.get()
@@ -58,9 +61,15 @@ async def streamed(ask: Ask, texts: Sequence[str], reply: Reply, usage: bool) ->
                 yield _line(reply.used(written))
             yield "data: [DONE]\n\n"
         finally:
-            writing.cancel()  # of a client that has gone
+            gone.set()  # as the client may be, for whom nothing more is to be written
+            writing.cancel()
 
     return StreamingResponse(events(), media_type="text/event-stream")
+
+
+def ends_at(reply: Reply, gone: Event) -> Over:
+    """Ends a text at a stop of its request, or once nobody reads it."""
+    return lambda read: gone.is_set() or (bool(reply.stops) and reply.stopped(read()))
 
 
 def _line(event: dict[str, Any]) -> str:

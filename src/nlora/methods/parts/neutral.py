@@ -68,7 +68,7 @@ def written_by_label(ctx: Context, task: Task, count: int) -> list[str]:
     What is told is no example: the question and the names of the labels alone. Raises NloraError if
     it writes too little.
     """
-    told = ctx.encoder.tokenize(told_by_label(task, min(TOGETHER, count)))
+    told = ctx.encoder.raw(told_by_label(task, min(TOGETHER, count)))
     about = f"texts by the labels of '{task.name}'"
     instead = f"take {option('replay', 'self')} and a file of texts, {option('neutral')}"
     return _written(ctx, told, count, about, instead)

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nlora import processes
 from nlora.data.encode import IGNORED
@@ -62,7 +62,7 @@ def rehearsed(settings: Settings, kept: Rehearsal, ctx: Context) -> MixedIn:
     if replay == "none":
         return MixedIn()
     if isinstance(replay, float):
-        return MixedIn([Example.from_json(row) for row in kept.examples], replay, instead)
+        return MixedIn(asked_as_now(kept.examples, ctx), replay, instead)
     if settings.replays_file:
         if not kept.general:
             kept.general = [e.to_json() for e in _general(settings, ctx.stage.seed)]
@@ -102,12 +102,12 @@ def keep(settings: Settings, kept: Rehearsal, ctx: Context) -> None:
     """Keep of the stage that was just trained what later ones are to rehearse."""
     tasks = ctx.stage.tasks
     if isinstance(settings.replay, float):
-        names = {data.name for data in tasks}
-        kept.examples = [row for row in kept.examples if row["task"]["name"] not in names] + [
-            example.to_json()
-            for data in tasks
-            for example in chosen(ctx, data.train, settings.reservoir, settings.keep_by)
-        ]
+        for data in tasks:
+            mine = [e for e in asked_as_now(kept.examples, ctx) if e.task.name == data.name]
+            new = chosen(ctx, data.train, settings.reservoir, settings.keep_by)
+            mine = sample([*mine, *new], settings.reservoir, ctx.stage.seed)
+            others = [row for row in kept.examples if row["task"]["name"] != data.name]
+            kept.examples = [*others, *(example.to_json() for example in mine)]
     elif settings.replay in OWN_ANSWERS:
         _have_texts(settings, kept, ctx)  # there already, unless the update was trained elsewhere
         for data in tasks:
@@ -115,6 +115,13 @@ def keep(settings: Settings, kept: Rehearsal, ctx: Context) -> None:
             row = {"task": data.task.to_json(), "answers": processes.from_main(answers)}
             others = [known for known in kept.answers if known["task"]["name"] != data.name]
             kept.answers = [*others, row]
+
+
+def asked_as_now(rows: Sequence[dict[str, Any]], ctx: Context) -> list[Example]:
+    """Kept examples; of a task that the stage learns again as it asks them."""
+    now = {data.name: data.task for data in ctx.stage.tasks}
+    kept = (Example.from_json(row) for row in rows)
+    return [replace(e, task=now.get(e.task.name, e.task)) for e in kept]
 
 
 def chosen(ctx: Context, examples: Sequence[Example], count: int, by: str) -> Sequence[Example]:
