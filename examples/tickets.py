@@ -82,4 +82,4 @@ if __name__ == "__main__":
     for number in range(1, 13):
         write(place, f"{number:02d}-train", month(number, 24))
         write(place, f"{number:02d}-test", held_out(number, 6))
-    write(place, "bad-train", month(13, 24, wrong=True))
+    write(place, "bad-train", month(13, 48, wrong=True))
