@@ -189,7 +189,7 @@ def named_task(
     `name`, `test`, `labels` and `asked`, fields of `Reading`, are for files of rows. Raises
     NloraError where they are not, for a stream, and as reading the files does.
     """
-    if is_rows(task) and canonical(task) not in KNOWN:
+    if _is_file(task):
         train, here = source(task, Path()), Path()
         tests, reading = source(test, here) if test else None, Reading(**asked)
         return task_from_files(name or title(train), train, tests, labels=labels, reading=reading)
@@ -216,6 +216,11 @@ def named_task(
     return stream[0]
 
 
+def _is_file(name: str) -> bool:
+    """Whether a name is one of rows, and not of a data set of the benchmark."""
+    return is_rows(name) and canonical(name) not in KNOWN
+
+
 def watched_task(given: AnyTask, data: str | Path | None = None) -> TaskData:
     """The task that is meant, only to be tested: its tests, or of a file of rows all of them.
 
@@ -232,7 +237,7 @@ def watched_task(given: AnyTask, data: str | Path | None = None) -> TaskData:
             f"{option('watch')} takes FILE, NAME=FILE, NAME:auto=FILE or NAME:A,B=FILE (with "
             f"labels), a YAML file of one task or a data set, not '{text}'"
         )
-    if is_rows(place) and canonical(place) not in KNOWN:
+    if _is_file(place):
         rows = source(place, Path())
         found = task_from_files(name or title(rows), None, rows, labels=labels)
         answers = label_counts(found.test, None)

@@ -167,14 +167,14 @@ def _settings(value: Any) -> Any:
     >>> _settings({"replay": "/data/c4", "target_modules": r".*\.decoder\..*\.(q|v)"})
     {'replay': './c4', 'target_modules': '.*\\.decoder\\..*\\.(q|v)'}
     """
-    if isinstance(value, dict):
-        return {name: _settings(inner) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [_settings(inner) for inner in value]
-    if not (isinstance(value, str) and os.path.isabs(value)):
-        return value
-    name = _last(value)
-    return name if "." in name else f"./{name}"  # still a file, and no word
+
+    def named(text: str) -> str:
+        if not os.path.isabs(text):
+            return text
+        name = _last(text)
+        return name if "." in name else f"./{name}"  # still a file, and no word
+
+    return _texts(value, named)
 
 
 def _renamed(base: str) -> Callable[[Path], None]:
@@ -196,13 +196,20 @@ def without_folders(value: Any) -> Any:
     >>> without_folders({"source": "/home/me/a b/x.csv", "notes": ["in /tmp/a.csv: 1 row", "1/2"]})
     {'source': 'x.csv', 'notes': ['in a.csv: 1 row', '1/2']}
     """
+
+    def shortened(text: str) -> str:
+        return _last(text) if os.path.isabs(text) and "\n" not in text else _FOLDERS.sub("", text)
+
+    return _texts(value, shortened)
+
+
+def _texts(value: Any, made: Callable[[str], str]) -> Any:
+    """The value with another text for each in it."""
     if isinstance(value, dict):
-        return {name: without_folders(inner) for name, inner in value.items()}
+        return {name: _texts(inner, made) for name, inner in value.items()}
     if isinstance(value, list):
-        return [without_folders(inner) for inner in value]
-    if not isinstance(value, str):
-        return value
-    return _last(value) if os.path.isabs(value) and "\n" not in value else _FOLDERS.sub("", value)
+        return [_texts(inner, made) for inner in value]
+    return made(value) if isinstance(value, str) else value
 
 
 def _last(path: str) -> str:

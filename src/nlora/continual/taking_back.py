@@ -21,7 +21,7 @@ from nlora.store.records import now, read_record
 from nlora.store.undone import Rollback
 
 CONFIG = "model.json"
-_BEGUN_WITH = (
+_DECIDES = (
     *("method", "seed", "from_adapter", "knows"),
     *("stream", "evaluate", "max_train", "max_eval"),
 )
@@ -169,4 +169,4 @@ def _built_on(directory: ModelDirectory, records: Sequence[StageRecord]) -> dict
     settings = {k: v for k, v in with_effect(config["settings"]).items() if k not in FREE}
     base = config.get("base") or {}
     weights = base.get("revision") or config["model"]
-    return {CONFIG: digest([settings, weights, *(config.get(name) for name in _BEGUN_WITH)])}
+    return {CONFIG: digest([settings, weights, *(config.get(name) for name in _DECIDES)])}

@@ -3,12 +3,9 @@
 import re
 import unicodedata
 
-_WORD = re.compile(
-    r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]|[^\s\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]+"
-)
-
-
-_CJK = re.compile(r"([\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff])")
+_CJK = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
+"""Kana and Chinese characters, each of them a word."""
+_WORD = re.compile(rf"[{_CJK}]|[^\s{_CJK}]+")
 
 
 def words(text: str) -> list[str]:
@@ -26,8 +23,7 @@ def words_and_marks(text: str) -> list[str]:
     >>> words_and_marks("It is so.")
     ['It', 'is', 'so', '.']
     """
-    apart = "".join(c if _in_word(c) or c.isspace() else f" {c} " for c in text)
-    return _WORD.findall(apart)
+    return _WORD.findall("".join(c if _in_word(c) or c.isspace() else f" {c} " for c in text))
 
 
 def apart(text: str) -> str:
@@ -36,7 +32,7 @@ def apart(text: str) -> str:
     >>> apart("in 北京 now")
     'in 北 京 now'
     """
-    return " ".join(_CJK.sub(r" \1 ", text).split())
+    return " ".join(re.sub(f"([{_CJK}])", r" \1 ", text).split())
 
 
 class Words:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -95,8 +96,8 @@ def write(
                 eos_token_id=stops,
                 pad_token_id=encoder.tokenizer.pad_token_id,
             )
-            for row, i in enumerate(rows):
-                ids = out[row, start:].tolist()[: over.lengths.get(row)]
+            for row, (i, ids) in enumerate(zip(rows, out[:, start:].tolist(), strict=True)):
+                ids = ids[: over.lengths.get(row)]
                 new = until(ids, stops)
                 ended = len(new) < len(ids)
                 text = encoder.text(new)
@@ -122,11 +123,13 @@ class _Over(StoppingCriteria):
         for row, over in enumerate(self.overs):
             if over is None or row in self.lengths:
                 continue
-            ids = until(input_ids[row, self._start :].tolist(), self._stops)
-            if over(lambda ids=ids: self._encoder.text(ids)):
+            if over(partial(self._text, input_ids[row])):  # read only if need be
                 self.lengths[row] = input_ids.shape[1] - self._start
         ended = [row in self.lengths for row in range(len(input_ids))]
         return torch.tensor(ended, device=input_ids.device)
+
+    def _text(self, ids: Tensor) -> str:
+        return self._encoder.text(until(ids[self._start :].tolist(), self._stops))
 
 
 class _Telling(BaseStreamer):

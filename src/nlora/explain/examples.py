@@ -44,7 +44,8 @@ def examples_of(
     """Texts of a task that any of its stages was trained or tested on."""
     unread: set[str] = set()
     """Tasks with a stage of which that is not known."""
-    for record in (r for r in records if r.folder not in taken_out(records)):
+    out = taken_out(records)
+    for record in (r for r in records if r.folder not in out):
         limits = {name: (record.budget or config.model_dump()).get(name) for name in LIMITS}
         tasks = {value["name"]: Task.from_json(value) for value in record.tasks}
         accepted = "rejected" not in record.notes

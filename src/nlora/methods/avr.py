@@ -17,7 +17,7 @@ from pydantic import Field
 
 from nlora.data.task import Example, sample
 from nlora.methods.parts.lora import LoraSettings, LoraState
-from nlora.methods.parts.rehearsal import asked_as_now
+from nlora.methods.parts.rehearsal import taken_up
 from nlora.methods.seq_lora import SeqLora
 
 if TYPE_CHECKING:
@@ -98,14 +98,13 @@ class Avr(SeqLora):
 
         Until the walk is over it is not among what earlier tasks are checked by.
         """
-        mine: list[Example] = []
+        most, mine = self.settings.kept, []
         for data in ctx.stage.tasks:
-            old = [e for e in asked_as_now(self.state.kept, ctx) if e.task.name == data.name]
-            new = sample(data.train, self.settings.kept, ctx.stage.seed)
-            mine += sample([*old, *new], self.settings.kept, ctx.stage.seed)
-            self.state.kept = [r for r in self.state.kept if r["task"]["name"] != data.name]
+            new = sample(data.train, most, ctx.stage.seed)
+            self.state.kept, own = taken_up(self.state.kept, ctx, data.name, new, most)
             self.state.best.pop(data.name, None)
-        return [example.to_json() for example in mine]
+            mine += own
+        return mine
 
     def notes(self, ctx: Context) -> dict[str, Any]:
         """How often it went back."""

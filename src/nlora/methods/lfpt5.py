@@ -125,8 +125,7 @@ class Lfpt5(Method):
 
     def mixed_in(self, ctx: Context) -> MixedIn:
         """Pseudo-samples of every earlier task, the same for the stage's seed."""
-        now = {data.name for data in ctx.stage.tasks}
-        earlier = [known for known in self.state.learned if known["task"]["name"] not in now]
+        earlier = self._earlier(ctx)
         tasks = [(Task.from_json(known["task"]), known["longest"]) for known in earlier]
         wanted = [self.settings.pseudo_samples * len(task.labels or [""]) for task, _ in tasks]
         found: list[Example] = []
@@ -233,10 +232,13 @@ class Lfpt5(Method):
         for example in ctx.examples[: ctx.own]:
             [ids] = ctx.encoder.all([written(ctx.encoder, example)])
             longest[example.task] = max(longest.get(example.task, 0), len(ids.answer))
-        now = {data.name for data in ctx.stage.tasks}
-        others = [known for known in self.state.learned if known["task"]["name"] not in now]
         mine = [{"task": task.to_json(), "longest": n} for task, n in longest.items()]
-        self.state.learned = [*others, *mine]
+        self.state.learned = [*self._earlier(ctx), *mine]
+
+    def _earlier(self, ctx: Context) -> list[dict[str, Any]]:
+        """What is kept of the tasks that the stage does not learn, again or anew."""
+        now = {data.name for data in ctx.stage.tasks}
+        return [known for known in self.state.learned if known["task"]["name"] not in now]
 
     def _pseudo(self, ctx: Context) -> tuple[int, int]:
         """Which of the stage's examples are pseudo-samples; what is rehearsed stands behind."""

@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from nlora.data.task import sample
 from nlora.methods.base import MixedIn
 from nlora.methods.parts.lora import AnyAdapter, LoraMethod, LoraSettings, LoraState
-from nlora.methods.parts.rehearsal import asked_as_now, chosen
+from nlora.methods.parts.rehearsal import asked_as_now, chosen, taken_up
 from nlora.methods.settings import LARGEST, share_or_number
 
 if TYPE_CHECKING:
@@ -78,9 +77,7 @@ class Replay(LoraMethod):
         size = self.settings.buffer
         for data in ctx.stage.tasks:
             count = math.ceil(size * len(data.train)) if size < 1 else int(size)
-            kept = chosen(ctx, data.train, count, self.settings.keep_by)
-            old = [e for e in asked_as_now(self.state.kept, ctx) if e.task.name == data.name]
-            most = None if size < 1 else count
-            mine = sample([*old, *kept], most, ctx.stage.seed)
-            others = [row for row in self.state.kept if row["task"]["name"] != data.name]
-            self.state.kept = [*others, *(example.to_json() for example in mine)]
+            new = chosen(ctx, data.train, count, self.settings.keep_by)
+            most = None if size < 1 else count  # a share is one of each stage's
+            others, mine = taken_up(self.state.kept, ctx, data.name, new, most)
+            self.state.kept = [*others, *mine]

@@ -102,10 +102,8 @@ class Comparison:
         """What is wrong with a setting or with the data should not wait for a training."""
         for note in self.notes:
             self.progress.message(note)
-        for stream, point in self.grid.pairs():
-            self.grid.cell(stream, point, self.grid.seeds[0])
-        known = self._known()
-        if not all(self._finished(known.get(cell_of({"cell": c.key}))) for c in self.cells):
+        cells, known = self.cells, self._known()  # resolving them says what is wrong
+        if not all(self._finished(known.get(cell_of({"cell": cell.key}))) for cell in cells):
             check_hub(self.grid.base)
         if missing := self.grid.without_recipe():
             self.progress.message(f"nothing is published, defaults: {', '.join(missing)}")

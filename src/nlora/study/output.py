@@ -16,13 +16,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from nlora.backbones.catalog import Base
 from nlora.continual.agreement import FREE
 from nlora.data.task import TaskData, digest
 from nlora.errors import NloraError
 from nlora.methods.parts.auto import automatic
 from nlora.plan.config import LATER, with_todays_names
-from nlora.plan.points import Point
 from nlora.plan.resolve import Choice, choose
 from nlora.progress import Progress
 from nlora.report import ledger
@@ -136,8 +134,8 @@ def _is_finished(path: Path, cell: dict[str, Any]) -> bool:
 
 def _described(grid: Grid) -> dict[str, Any]:
     model = grid.base
-    chosen = (_chosen(grid, stream, point, model) for stream, point in grid.pairs())
-    dev = grid.tune > 0 or any(automatic(choice.method.settings) for choice in chosen)
+    choices = _choices(grid)
+    dev = grid.tune > 0 or any(automatic(choice.method.settings) for _, choice in choices.values())
     return {
         "format": FORMAT,
         "model": {"title": model.title, "revision": model.weights},
@@ -147,7 +145,10 @@ def _described(grid: Grid) -> dict[str, Any]:
         "tune": grid.tune,
         "settings": grid.common,
         "data": {name: _data(tasks, dev) for name, tasks in grid.tasks.items()},
-        "methods": _methods(grid, model),
+        "methods": {
+            label: {"method": method, "settings": choice.settings()}
+            for label, (method, choice) in choices.items()
+        },
     }
 
 
@@ -159,20 +160,18 @@ def _data(tasks: Sequence[TaskData], dev: bool) -> dict[str, str]:
     return found
 
 
-def _methods(grid: Grid, base: Base) -> dict[str, Any]:
-    """Every method with its settings; on each stream by itself where recipes make them differ."""
-    if grid.recipes is None:
-        return {p.label: _method(grid, grid.streams[0], p, base) for p in grid.points}
-    return {f"{p.label} on {stream_name(s)}": _method(grid, s, p, base) for s, p in grid.pairs()}
-
-
-def _method(grid: Grid, stream: str, point: Point, base: Base) -> dict[str, Any]:
-    """A method with all its settings, so that a default that changes is noticed."""
-    return {"method": point.method, "settings": _chosen(grid, stream, point, base).settings()}
-
-
-def _chosen(grid: Grid, stream: str, point: Point, base: Base) -> Choice:
-    return choose(grid.config(stream, point, grid.seeds[0]), base.recommended)
+def _choices(grid: Grid) -> dict[str, tuple[str, Choice]]:
+    """Every method with all its settings, so that a default that changes is noticed; on each stream
+    by itself where recipes make them differ."""
+    pairs = (
+        {p.label: (grid.streams[0], p) for p in grid.points}
+        if grid.recipes is None
+        else {f"{p.label} on {stream_name(s)}": (s, p) for s, p in grid.pairs()}
+    )
+    return {
+        label: (p.method, choose(grid.config(s, p, grid.seeds[0]), grid.base.recommended))
+        for label, (s, p) in pairs.items()
+    }
 
 
 def _read(out: Path) -> dict[str, Any]:

@@ -103,11 +103,9 @@ def keep(settings: Settings, kept: Rehearsal, ctx: Context) -> None:
     tasks = ctx.stage.tasks
     if isinstance(settings.replay, float):
         for data in tasks:
-            mine = [e for e in asked_as_now(kept.examples, ctx) if e.task.name == data.name]
             new = chosen(ctx, data.train, settings.reservoir, settings.keep_by)
-            mine = sample([*mine, *new], settings.reservoir, ctx.stage.seed)
-            others = [row for row in kept.examples if row["task"]["name"] != data.name]
-            kept.examples = [*others, *(example.to_json() for example in mine)]
+            others, mine = taken_up(kept.examples, ctx, data.name, new, settings.reservoir)
+            kept.examples = [*others, *mine]
     elif settings.replay in OWN_ANSWERS:
         _have_texts(settings, kept, ctx)  # there already, unless the update was trained elsewhere
         for data in tasks:
@@ -122,6 +120,21 @@ def asked_as_now(rows: Sequence[dict[str, Any]], ctx: Context) -> list[Example]:
     now = {data.name: data.task for data in ctx.stage.tasks}
     kept = (Example.from_json(row) for row in rows)
     return [replace(e, task=now.get(e.task.name, e.task)) for e in kept]
+
+
+def taken_up(
+    rows: Sequence[dict[str, Any]],
+    ctx: Context,
+    task: str,
+    new: Sequence[Example],
+    most: int | None,
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Kept rows of the other tasks, and those of a task that the stage trained: its new examples
+    with those of its earlier stages, at most so many."""
+    old = [e for e in asked_as_now(rows, ctx) if e.task.name == task]
+    mine = sample([*old, *new], most, ctx.stage.seed)
+    others = [row for row in rows if row["task"]["name"] != task]
+    return others, [example.to_json() for example in mine]
 
 
 def chosen(ctx: Context, examples: Sequence[Example], count: int, by: str) -> Sequence[Example]:
